@@ -1,0 +1,1 @@
+"""One script per verb: compose, check, build, run, record."""

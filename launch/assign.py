@@ -1,0 +1,3 @@
+"""Turn codes into unique semantic IDs, and say how good they are."""
+
+from __future__ import annotations

@@ -1,0 +1,28 @@
+"""Fit the counting baselines on the training histories; runs that share a dataset share them by from.baselines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from trialign.config.compose import Config
+from trialign.config.stages import open_stage
+from trialign.manifest import Stage
+
+
+def run(config: Config) -> Stage:
+    """Fit every baseline of `baselines.names`, or find them fitted."""
+    stage = open_stage("baselines", config)
+    if stage.finished:
+        return stage
+    from trialign.data.dataset import Dataset
+    from trialign.evaluate.baselines import load_baseline
+
+    settings = asdict(config.baselines)
+    dataset = Dataset(stage.inputs["prepare"])
+    histories = dataset.train_histories()
+    with stage.building() as folder:
+        for name in config.baselines.names:
+            fitted = load_baseline(name).fit(histories, dataset.num_items, **settings.get(name, {}))
+            fitted.save(folder / name)
+        stage.counts |= {"histories": len(histories), "baselines": config.baselines.names}
+    return stage

@@ -1,0 +1,130 @@
+"""`trialign VERB [overrides]`: finds the verb's script and hands it a checked config.
+
+Nothing heavy is imported before it is known what to do: `trialign --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from trialign import __version__
+from trialign.errors import ConfigError, TrialignError, suggest
+
+VERBS: dict[str, str] = {
+    "prepare": "catalogue and interaction logs -> dataset",
+    "embed": "dataset -> one vector per item and modality",
+    "quantize": "vectors -> residual quantizer",
+    "assign": "quantizer -> one unique semantic ID per item, quality.json",
+    "train": "dataset and semantic IDs -> generator",
+    "baselines": "dataset -> fitted counting baselines",
+    "evaluate": "generator and baselines -> metrics.json, the table",
+    "recommend": "a user, or typed items -> recommended items with titles",
+    "pipeline": "all of the above in order; finished stages are skipped",
+}
+
+_OVERVIEW = """trialign {version}: generative recommenders over semantic IDs
+
+usage: trialign VERB [key=value ...]        settings of a verb: trialign VERB --help
+                                            sweep: trialign VERB -m key=a,b run='runs/${{key}}'
+verbs
+{verbs}
+
+  run=DIR            where the stages of this run live; each writes DIR/VERB/, manifest.json last
+  from.STAGE=DIR     take a finished stage of another run
+  experiment=NAME    a file of conf/experiment/: {experiments}
+  rebuild=true       make a finished stage again after a setting changed
+
+first steps
+  trialign pipeline experiment=quickstart run=runs/quickstart
+  trialign recommend run=runs/quickstart user=u000042
+"""
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0, 1 (a stage failed) or 2 (refused before any work)."""
+    arguments = sys.argv[1:]
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(_overview())
+        elif arguments[0] == "--version":
+            print(__version__)
+        elif arguments[0] not in VERBS:
+            raise ConfigError(f"'{arguments[0]}' is no verb", rule="trialign VERB", remedy=suggest(arguments[0], VERBS))
+        elif {"-h", "--help"} & set(arguments[1:]):
+            from trialign.launch.settings import describe
+
+            print(describe(arguments[0], VERBS[arguments[0]]))
+        else:
+            _start(arguments[0], arguments[1:])
+    except TrialignError as error:
+        _give_up(error)
+    except KeyboardInterrupt:
+        print("trialign: interrupted; what was finished stays finished", file=sys.stderr)
+        sys.exit(130)
+
+
+def script(verb: str) -> Callable[..., Any]:
+    """Return the `run(config)` of a verb's script."""
+    run: Callable[..., Any] = importlib.import_module(f"trialign.launch.{verb}").run
+    return run
+
+
+def _start(verb: str, overrides: list[str]) -> None:
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach `main` as they are
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from trialign.config.compose import conf_dir, readable, to_config
+    from trialign.config.registry import register
+
+    def job(tree: DictConfig) -> None:
+        _log_plainly()
+        try:
+            script(verb)(to_config(tree))
+        except TrialignError as error:
+            _give_up(error)  # in here, so that Hydra adds no words of its own
+
+    register()
+    sys.argv = [f"trialign {verb}", *overrides]
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()
+    except (HydraException, OmegaConfBaseException) as cause:
+        raise readable(cause) from cause
+
+
+def _give_up(error: TrialignError) -> NoReturn:
+    print(f"trialign: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _log_plainly() -> None:
+    """Send the package's own messages to the terminal, without a prefix that nobody reads."""
+    log = logging.getLogger("trialign")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def _overview() -> str:
+    from pathlib import Path
+
+    import trialign.conf
+
+    folder = Path(trialign.conf.__path__[0]) / "experiment"
+    experiments = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    verbs = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    return _OVERVIEW.format(version=__version__, verbs=verbs, experiments=experiments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Fit the residual quantizer on the item vectors."""
+
+from __future__ import annotations
+
+from trialign.config.compose import Config
+from trialign.config.instantiate import instantiate
+from trialign.config.stages import open_stage
+from trialign.manifest import Stage
+
+
+def run(config: Config) -> Stage:
+    """Fit and save the quantizer that `quantize._target_` names, or find it fitted."""
+    stage = open_stage("quantize", config)
+    if stage.finished:
+        return stage
+    from trialign.embed.store import load
+
+    modalities = load(stage.inputs["embed"])
+    quantizer = instantiate(config.quantize, "quantize")
+    with stage.building() as folder:
+        stage.counts["health"] = quantizer.fit(modalities, seed=config.seed, folder=folder)
+        quantizer.save(folder)
+    return stage

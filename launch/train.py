@@ -1,0 +1,32 @@
+"""Train the generator on its tasks, under one autoregressive loss."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from trialign.config.compose import Config
+from trialign.config.stages import open_stage
+from trialign.manifest import Stage
+
+
+def run(config: Config) -> Stage:
+    """Train and save the generator, or find it trained."""
+    stage = open_stage("train", config)
+    if stage.finished:
+        return stage
+    from trialign.data.dataset import Dataset
+    from trialign.generate.train import train
+    from trialign.semid.table import SIDTable
+
+    dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
+    with stage.building() as folder:
+        stage.counts |= train(
+            dataset,
+            sids,
+            folder,
+            seed=config.seed,
+            **asdict(config.train),
+            stream=asdict(config.stream),
+            runtime=asdict(config.runtime),
+        )
+    return stage

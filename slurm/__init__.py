@@ -1,0 +1,1 @@
+"""Batch scripts for Slurm; a package so that a wheel carries them."""

@@ -1,0 +1,124 @@
+"""Composition: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trialign.config.compose import compose, conf_dir, known_keys
+from trialign.config.instantiate import instantiate
+from trialign.config.registry import SCHEMAS
+from trialign.config.stages import STAGES, locate_stage
+from trialign.errors import ConfigError
+from trialign.launch.cli import VERBS
+
+RUN = "run=/tmp/unused"
+GROUP_FILES = sorted(
+    (path.parent.relative_to(conf_dir()).as_posix(), path.stem)
+    for path in conf_dir().rglob("*.yaml")
+    if path.parent != conf_dir()
+)
+
+
+@pytest.mark.parametrize(("group", "choice"), GROUP_FILES)
+def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIALIGN_DATA", "/somewhere")
+    files = ["data.interactions=a", "data.items=b"] if choice == "interjson" else []
+    compose("pipeline", [RUN, f"{group}={choice}", *files])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_root_config_and_a_script(verb: str) -> None:
+    compose(verb, [RUN])
+    assert (conf_dir().parent / "launch" / f"{verb}.py").exists() or not (conf_dir().parent / "setup.cfg").exists()
+
+
+def test_every_group_default_is_typed() -> None:
+    """A YAML whose keys are not checked by a schema would let a typo through."""
+    for group, schemas in SCHEMAS.items():
+        for path in (conf_dir() / group).glob("*.yaml"):
+            content = yaml.safe_load(path.read_text()) or {}
+            defaults = [entry for entry in content.get("defaults", []) if isinstance(entry, str)]
+            inherits = any(entry.removesuffix("_schema") in schemas or (path.parent / f"{entry}.yaml").exists() for entry in defaults)
+            assert inherits or path.stem == "none", f"{path} builds on no schema of {sorted(schemas)}"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("sede=1", "did you mean 'seed'"),
+        ("quantize.codebok_size=8", "did you mean 'quantize.codebook_size'"),
+        ("train.backbone.hidden_sise=8", "did you mean 'train.backbone.hidden_size'"),
+        ("from.embd=x", "did you mean 'from.embed'"),
+        ("quantize.codebook_size=many", "quantize.codebook_size"),
+        ("seed=first", "seed"),
+        ("quantize=faiss", "rkmeans"),
+        ("experiment=quickstrat", "quickstart"),
+        ("evaluate.split=tset", "did you mean 'test'"),
+        ("stream.lanes=30", "micro_rows = 8"),
+        ("evaluate.num_beams=10", "num_beams=50"),
+        ("data.buckets=10", "16"),
+        ("quantize.codebook_size=1", "at least 2"),
+        ("nonsense", "key=value"),
+    ],
+)
+def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose("train", [RUN, override])
+    assert told in str(caught.value), str(caught.value)
+
+
+def test_a_run_directory_must_be_named() -> None:
+    with pytest.raises(ConfigError, match="run=runs/first"):
+        compose("train", [])
+
+
+def test_an_appended_root_key_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown setting 'sed'"):
+        compose("train", [RUN, "+sed=1"])
+
+
+def test_what_cannot_change_the_numbers_is_not_part_of_the_identity() -> None:
+    plain = compose("train", [RUN])
+    other = compose("train", [RUN, "stream.workers=2", "runtime.micro_rows=4", "evaluate.batch_size=7", "runtime.devices=2"])
+    assert plain.identity == other.identity
+    assert plain.identity["train"] != compose("train", [RUN, "train.learning_rate=1"]).identity["train"]
+
+
+def test_data_root_does_not_belong_to_the_identity() -> None:
+    here, there = (compose("prepare", [RUN, "data=scientific", f"data.root={root}"]) for root in ("/a", "/b"))
+    assert here.identity["data"] == there.identity["data"]
+
+
+def test_from_takes_a_run_or_a_stage_folder(tmp_path: Path) -> None:
+    (tmp_path / "embed").mkdir()
+    (tmp_path / "embed" / "manifest.json").write_text("{}")
+    for given in (tmp_path, tmp_path / "embed"):
+        config = compose("quantize", [RUN, f"from.embed={given}"])
+        assert locate_stage(config, "embed") == tmp_path / "embed"
+
+
+def test_every_setting_is_documented() -> None:
+    pages = (conf_dir().parent / "docs" / "configuration.md").read_text()
+    for key in known_keys():
+        if not key.endswith("_target_") and not key.startswith("from.") and "." in key:
+            assert f"`{key}`" in pages or f"`{key.rsplit('.', 1)[0]}" in pages, f"{key}: run `make docs`"
+
+
+def test_stages_read_only_what_comes_before_them() -> None:
+    order = list(STAGES)
+    for verb, spec in STAGES.items():
+        assert all(order.index(needed) < order.index(verb) for needed in spec.inputs)
+
+
+def test_instantiate_names_what_is_wrong() -> None:
+    target = "trialign.config.stages.StageSpec"
+    assert instantiate({"_target_": target, "inputs": (), "groups": ()}, "data").inputs == ()
+    with pytest.raises(ConfigError, match="did you mean 'groups'"):
+        instantiate({"_target_": target, "inputs": (), "group": ()}, "data")
+    with pytest.raises(ConfigError, match="data lacks groups"):
+        instantiate({"_target_": target, "inputs": ()}, "data")
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        instantiate({"_target_": "trialign.nowhere.Thing"}, "data")

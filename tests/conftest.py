@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests, and the rule for skipping: plainly, and never where TRIALIGN_REQUIRE forbids it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def _skip(need: str, reason: str) -> None:
+    """Skip, or fail where TRIALIGN_REQUIRE (a comma-separated list of slurm, spark, data) says `need` is there."""
+    if need in os.environ.get("TRIALIGN_REQUIRE", "").split(","):
+        pytest.fail(f"TRIALIGN_REQUIRE demands {need}, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Return a function from a real data set's name to its folder; it skips where the data is not at hand."""
+
+    def find(name: str) -> Path:
+        root = os.environ.get("TRIALIGN_DATA")
+        folder = (Path(root) if root else CHECKOUT.parent / "shared" / "data") / name
+        if not folder.is_dir():
+            _skip("data", f"real data '{name}' is not here (looked in {folder.parent}; set TRIALIGN_DATA)")
+        return folder
+
+    return find

@@ -1,0 +1,82 @@
+"""Small worlds written to disk, for the tests of `trialign.data`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from trialign.data.blocks import TRAIN
+from trialign.data.dataset import Dataset
+from trialign.data.prepare import prepare
+from trialign.data.shards import BlockStore, ShardWriter
+from trialign.data.sources import InterJson
+
+_SETTINGS: dict[str, Any] = {
+    "split": "leave_one_out",
+    "min_events": 3,
+    "max_history": 6,
+    "block_records": 4,
+    "shard_blocks": 2,
+    "images_per_shard": 2,
+    "buckets": 16,
+    "missing_items": "refuse",
+}
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Return arguments of `prepare` that fit a world of a few users."""
+    return dict(_SETTINGS)
+
+
+@pytest.fixture
+def inter_json(tmp_path: Path) -> Callable[..., InterJson]:
+    """Return a function from {user: items} and {item: fields} to a source; text is written as it is."""
+
+    def write(interactions: object, items: object) -> InterJson:
+        for name, content in {"inter.json": interactions, "item.json": items}.items():
+            (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return InterJson(root=tmp_path, interactions="inter.json", items="item.json")
+
+    return write
+
+
+@pytest.fixture
+def prepared(
+    tmp_path: Path, inter_json: Callable[..., InterJson], settings: dict[str, Any]
+) -> Callable[..., tuple[Dataset, dict[str, int]]]:
+    """Return a function that prepares {user: items} (catalogue of what occurs, unless given) with changed settings."""
+
+    def make(
+        lists: dict[str, list[int]], items: dict[str, Any] | None = None, **changes: object
+    ) -> tuple[Dataset, dict[str, int]]:
+        found = {str(item): {"title": f"item {item}"} for chosen in lists.values() for item in chosen}
+        folder = tmp_path / f"prepared-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        counts = prepare(inter_json(lists, items or found), folder, **(settings | changes))
+        return Dataset(folder), counts
+
+    return make
+
+
+@pytest.fixture
+def history_store(tmp_path: Path) -> Callable[..., BlockStore]:
+    """Return a function that writes `num_records` train records; record i is the history [i, i, ...] of some length."""
+
+    def make(num_records: int, records_per_block: int, *, longest: int = 9, name: str = "train") -> BlockStore:
+        folder = tmp_path / f"{name}-{num_records}-{records_per_block}-{longest}"
+        lengths = np.random.default_rng(num_records).integers(1, longest + 1, num_records)
+        lists = [[i] * int(length) for i, length in enumerate(lengths)]
+        columns = [[str(i) for i in range(num_records)], lists, lists, [0] * num_records]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, TRAIN, strict=True)]
+        with ShardWriter(folder, records_per_block=records_per_block, blocks_per_shard=3) as writer:
+            writer.write(pa.RecordBatch.from_arrays(arrays, schema=TRAIN))
+        return BlockStore(folder)
+
+    return make

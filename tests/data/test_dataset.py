@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trialign.data.dataset import Dataset
+from trialign.errors import DataError
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"items.parquet does not exist\n.*\n.*trialign prepare"):
+        Dataset(tmp_path)
+
+
+def test_items_are_found_by_key_and_near_misses_are_suggested(prepared: Callable[..., tuple[Dataset, dict]]) -> None:
+    items = {key: {} for key in ("lamp-1", "chair-1", "chair-2")}
+    dataset, _ = prepared({"a": ["lamp-1"]}, items)
+    assert [dataset.item_of(key) for key in ("chair-1", "chair-2", "lamp-1")] == [0, 1, 2]
+    with pytest.raises(DataError, match=r"no item 'lamp1' among 3\n.*\n.*did you mean lamp-1"):
+        dataset.item_of("lamp1")
+    with pytest.raises(DataError, match=r"no item 'zzz'.*\n.*\n.*items\.parquet"):
+        dataset.item_of("zzz")
+
+
+def test_histories_are_item_indices(prepared: Callable[..., tuple[Dataset, dict]]) -> None:
+    dataset, _ = prepared({"a": list(range(20)), "b": [3, 4, 5]})
+    arrays = [*dataset.train_histories(), *dataset.evaluation("test").histories, *dataset.evaluation("test").targets]
+    assert {array.dtype for array in arrays} == {np.dtype(np.int32)}

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from trialign.data.blocks import Record
+from trialign.data.lanes import LaneSource, LaneStream, MicroBatches
+from trialign.data.order import lane_range
+from trialign.data.rows import Row, RowBatch, TokenizedExample
+from trialign.data.shards import BlockStore
+from trialign.errors import ConfigError, DataError
+
+SOURCE = 1_000_000
+"""Token of record i of source s, in `history_store`: s * SOURCE + i, as often as its history is long."""
+
+Stores = Callable[..., BlockStore]
+
+
+def encode(source: int, record: Record) -> TokenizedExample:
+    tokens = record["items"].astype(np.int64) + source * SOURCE
+    return TokenizedExample(tokens, np.arange(len(tokens)) > 0, task=source)
+
+
+def stream(sources: list[LaneSource], **changes: Any) -> LaneStream:
+    settings: dict[str, Any] = {"num_lanes": 6, "row_tokens": 24, "window": 16, "seed": 3} | changes
+    return LaneStream(sources, settings.pop("encode", encode), **settings)
+
+
+def examples_of(row: Row) -> list[int]:
+    """Return the token that stands for each example of a row, in order."""
+    starts = np.flatnonzero((row.segments > 0) & (row.positions == 0))
+    return row.tokens[starts].tolist()
+
+
+def lane_of(lane: int, sources: list[LaneSource], **changes: Any) -> Iterator[Row]:
+    """Return the rows of one lane: those of a rank that owns no other."""
+    return iter(stream(sources, rank=lane, world_size=changes.get("num_lanes", 6), **changes))  # type: ignore[arg-type]
+
+
+def global_batches(sources: list[LaneSource], steps: int, world_size: int, workers: int = 0, **changes: Any) -> Any:
+    """Return, for each step, every lane's tokens, gathered over simulated ranks."""
+    lanes, micro_rows = changes.get("num_lanes", 6), changes.pop("micro_rows", 1)
+    batches: list[dict[int, list[int]]] = [{} for _ in range(steps)]
+    for rank in range(world_size):
+        loader = DataLoader(
+            stream(sources, rank=rank, world_size=world_size, **changes), batch_size=None, num_workers=workers
+        )
+        micro = MicroBatches(loader, rows_per_step=lanes // world_size, micro_rows=micro_rows)
+        per_step = lanes // world_size // micro_rows
+        for number, batch in enumerate(islice(micro, steps * per_step)):
+            for lane, tokens in zip(batch.lanes_R.tolist(), batch.tokens_RT.tolist(), strict=True):
+                assert lane not in batches[number // per_step]
+                batches[number // per_step][lane] = tokens
+    return batches
+
+
+@pytest.mark.parametrize(("num_records", "size", "num_lanes"), [(50, 7, 6), (64, 8, 8), (23, 100, 23), (41, 1, 3)])
+def test_an_epoch_of_all_lanes_holds_every_record_once(
+    history_store: Stores, num_records: int, size: int, num_lanes: int
+) -> None:
+    source = LaneSource("train", history_store(num_records, size))
+    for epoch in range(3):
+        seen: list[int] = []
+        for lane in range(num_lanes):
+            start, stop = lane_range(lane, num_lanes, num_records)
+            # A window of one: the rows are the order itself.
+            rows = lane_of(lane, [source], num_lanes=num_lanes, window=1)
+            mine = islice(rows, epoch * (stop - start), (epoch + 1) * (stop - start))
+            seen += [example for row in mine for example in examples_of(row)]
+        assert sorted(seen) == list(range(num_records))
+
+
+def test_packing_moves_examples_only_inside_their_window(history_store: Stores) -> None:
+    sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10), weight=2.0)]
+    one_by_one = list(islice(lane_of(2, sources, window=1), 160))
+    packed: dict[int, list[int]] = {}
+    window = 0
+    for row in lane_of(2, sources, window=16):
+        packed.setdefault(window, []).extend(examples_of(row))
+        window = row.window
+        if window == 10:
+            break
+    for number, found in packed.items():
+        expected = [example for row in one_by_one[number * 16 : (number + 1) * 16] for example in examples_of(row)]
+        assert Counter(found) == Counter(expected)
+    assert len(packed) == 10
+
+
+def test_sources_are_drawn_by_size_times_weight(history_store: Stores) -> None:
+    sources = [LaneSource("a", history_store(60, 7)), LaneSource("b", history_store(30, 10), weight=3.0)]
+    rows = islice(stream(sources, window=1), 600)
+    drawn = Counter(example // SOURCE for row in rows for example in examples_of(row))
+    assert drawn[0] == pytest.approx(240, abs=6)
+    assert drawn[1] == pytest.approx(360, abs=6)
+
+
+def test_two_tasks_on_one_store_go_through_it_in_different_orders(history_store: Stores) -> None:
+    store = history_store(60, 7)
+    rows = stream([LaneSource("a", store), LaneSource("b", store)], num_lanes=1, window=1)
+    examples = [example for row in islice(rows, 120) for example in examples_of(row)]
+    first, second = ([e % SOURCE for e in examples if e // SOURCE == source] for source in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(60))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("world_size", "micro_rows", "workers"), [(2, 1, 0), (3, 2, 0), (6, 1, 0), (1, 6, 2), (2, 3, 3)]
+)
+def test_global_batches_are_equal_for_any_ranks_and_workers(
+    history_store: Stores, world_size: int, micro_rows: int, workers: int
+) -> None:
+    sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10), weight=0.5)]
+    alone = global_batches(sources, 12, 1)
+    assert all(sorted(batch) == list(range(6)) for batch in alone)
+    assert global_batches(sources, 12, world_size, workers, micro_rows=micro_rows) == alone
+
+
+def test_micro_batches_follow_the_order_of_the_lanes_with_workers(history_store: Stores) -> None:
+    sources = [LaneSource("a", history_store(50, 7))]
+    for workers in (0, 3):
+        loader = DataLoader(stream(sources), batch_size=None, num_workers=workers)
+        micro = MicroBatches(loader, rows_per_step=6, micro_rows=2)
+        assert [batch.lanes_R.tolist() for batch in islice(micro, 6)] == [[0, 1], [2, 3], [4, 5]] * 2
+
+
+def test_a_stream_resumed_at_any_step_is_the_uninterrupted_one(history_store: Stores) -> None:
+    sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10), weight=0.5)]
+    steps = 18
+    whole = global_batches(sources, steps, 1)
+    rows = list(islice(stream(sources), 6 * steps))
+    for step in range(steps):
+        state = {row.lane: (row.window, row.row) for row in rows[: 6 * step]}
+        for world_size in (1, 3):
+            resumed = global_batches(sources, min(3, steps - step), world_size, state=state)
+            assert resumed == whole[step : step + 3]
+    assert any(row.window > 2 for row in rows)
+
+
+def test_the_state_never_points_behind_a_window(history_store: Stores) -> None:
+    rows = list(islice(lane_of(0, [LaneSource("a", history_store(50, 7))]), 40))
+    for before, after in pairwise([(0, 0), *((row.window, row.row) for row in rows)]):
+        assert after in ((before[0], before[1] + 1), (before[0] + 1, 0))
+    assert {row.row for row in rows} > {0, 1}
+
+
+def test_rows_of_a_window_are_not_in_the_order_of_packing(history_store: Stores) -> None:
+    # Packing opens rows with the longest examples; the first rows of windows must not hold longer ones than the last.
+    sources = [LaneSource("a", history_store(400, 50, longest=20))]
+    firsts: list[int] = []
+    lasts: list[int] = []
+    window: list[int] = []
+    for row in islice(lane_of(0, sources, num_lanes=1, window=64), 900):
+        window.append(int(np.bincount(row.segments)[1:].max()))
+        if row.row == 0:
+            firsts.append(window[0])
+            lasts.append(window[-1])
+            window = []
+    assert len(firsts) > 20
+    assert abs(np.mean(firsts) - np.mean(lasts)) < 3
+
+
+def test_step_targets_count_the_rank_and_mark_the_first_micro_batch(history_store: Stores) -> None:
+    rows = stream([LaneSource("a", history_store(50, 7))], rank=1, world_size=2)
+    batches: list[RowBatch] = list(islice(MicroBatches(rows, rows_per_step=3, micro_rows=1), 9))
+    assert [batch.first_of_step for batch in batches] == [True, False, False] * 3
+    for step in range(3):
+        of_step = batches[3 * step : 3 * step + 3]
+        total = sum(int(batch.targets_RT.sum()) for batch in of_step)
+        assert total > 0
+        assert [batch.step_targets for batch in of_step] == [total] * 3
+
+
+def test_empty_examples_take_no_room(history_store: Stores) -> None:
+    def even_only(source: int, record: Record) -> TokenizedExample:
+        example = encode(source, record)
+        return example if example.tokens[0] % 2 == 0 else TokenizedExample(example.tokens[:0], example.targets[:0], 0)
+
+    rows = list(islice(stream([LaneSource("a", history_store(50, 7))], encode=even_only, window=2), 300))
+    assert {example for row in rows for example in examples_of(row)} == set(range(0, 50, 2))
+
+
+def test_a_lane_without_anything_to_learn_from_is_refused_instead_of_searching_for_ever(history_store: Stores) -> None:
+    def nothing(source: int, record: Record) -> TokenizedExample:
+        return TokenizedExample(np.zeros(0, np.int64), np.zeros(0, np.bool_), 0)
+
+    with pytest.raises(DataError, match="lane 0 of 6 found no token"):
+        next(iter(stream([LaneSource("a", history_store(50, 7))], encode=nothing)))
+
+
+def test_more_lanes_than_examples_are_refused(history_store: Stores) -> None:
+    sources = [LaneSource("a", history_store(50, 7)), LaneSource("titles", history_store(5, 7))]
+    with pytest.raises(ConfigError, match=r"task 'titles' has 5 examples\n.*\n.*stream\.lanes=5 or fewer"):
+        stream(sources)
+    assert len(list(islice(stream(sources, num_lanes=5), 10))) == 10
+
+
+def test_an_empty_source_is_refused(history_store: Stores) -> None:
+    with pytest.raises(ConfigError, match=r"has 0 examples\n.*\n.*leave 'a' out"):
+        stream([LaneSource("a", history_store(0, 7))])
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_weights_are_positive_numbers(history_store: Stores, weight: float) -> None:
+    with pytest.raises(ConfigError, match="weight of task 'a' is"):
+        stream([LaneSource("a", history_store(50, 7), weight)])
+
+
+def test_rows_per_epoch_are_estimated_well(history_store: Stores) -> None:
+    source = LaneSource("a", history_store(600, 50))
+    rows = stream([source], window=50)
+    counted = sum(row.window < 2 or (row.window, row.row) == (2, 0) for row in islice(rows, 600))
+    assert rows.rows_per_epoch() == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_shard_stops_training_with_its_own_error(history_store: Stores, workers: int) -> None:
+    store = history_store(50, 7)
+    for shard in Path(store.folder).glob("*.tar"):
+        shard.write_bytes(bytes(shard.stat().st_size))
+    loader = DataLoader(stream([LaneSource("a", store)]), batch_size=None, num_workers=workers)
+    with pytest.raises(DataError, match="crc32c"):
+        next(iter(MicroBatches(loader, rows_per_step=6, micro_rows=6)))

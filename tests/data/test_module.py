@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from trialign.data.blocks import Record
+from trialign.data.lanes import LaneSource
+from trialign.data.module import LaneDataModule, TrainedRows, pl
+from trialign.data.rows import RowBatch, TokenizedExample
+from trialign.data.shards import BlockStore
+from trialign.errors import ConfigError
+
+
+def encode(source: int, record: Record) -> TokenizedExample:
+    tokens = record["items"].astype(np.int64)
+    return TokenizedExample(tokens, np.ones(len(tokens), np.bool_), task=source)
+
+
+def datamodule(store: BlockStore, **changes: Any) -> LaneDataModule:
+    settings: dict[str, Any] = {
+        "num_lanes": 6,
+        "row_tokens": 24,
+        "window": 16,
+        "seed": 3,
+        "micro_rows": 2,
+    } | changes
+    return LaneDataModule([LaneSource("a", store)], encode, **settings)
+
+
+class Recorder(pl.LightningModule):
+    """Learns nothing and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.shown: list[list[list[int]]] = []
+
+    def training_step(self, batch: RowBatch) -> torch.Tensor:
+        self.shown.append(batch.tokens_RT.tolist())
+        return self.weight * batch.step_targets
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data: LaneDataModule, folder: Path, max_steps: int, checkpoint: Path | None = None) -> Recorder:
+    module = Recorder()
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=max_steps,
+        accumulate_grad_batches=3,
+        callbacks=[TrainedRows()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    trainer.save_checkpoint(folder / f"{max_steps}.ckpt")
+    return module
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_fit_is_shown_what_the_uninterrupted_one_was(
+    tmp_path: Path, history_store: Callable[..., BlockStore], workers: int
+) -> None:
+    store = history_store(50, 7)
+    whole = fit(datamodule(store), tmp_path, max_steps=7)
+    assert len(whole.shown) == 21
+    first = fit(datamodule(store, workers=workers), tmp_path, max_steps=3)
+    second = fit(datamodule(store, workers=workers), tmp_path, max_steps=7, checkpoint=tmp_path / "3.ckpt")
+    assert first.shown + second.shown == whole.shown
+
+
+def test_the_state_is_of_rows_trained_on_not_of_rows_loaded(history_store: Callable[..., BlockStore]) -> None:
+    data = datamodule(history_store(50, 7))
+    batches = iter(data.train_dataloader())
+    first = next(batches)
+    next(batches)
+    data.mark(first)
+    assert data.state_dict()["lanes"] == [[0, 1], [0, 1], [0, 0], [0, 0], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"seed": 4}, "seed 3 -> 4"), ({"row_tokens": 32}, "row_tokens 24 -> 32"), ({"num_lanes": 8}, "lanes 6 -> 8")],
+)
+def test_the_state_of_another_stream_is_refused(
+    history_store: Callable[..., BlockStore], change: dict[str, int], named: str
+) -> None:
+    store = history_store(50, 7)
+    with pytest.raises(ConfigError, match=named):
+        datamodule(store, **change).load_state_dict(datamodule(store).state_dict())
+
+
+def test_other_data_is_another_stream(history_store: Callable[..., BlockStore]) -> None:
+    with pytest.raises(ConfigError, match="sources"):
+        datamodule(history_store(51, 7)).load_state_dict(datamodule(history_store(50, 7)).state_dict())
+
+
+def test_the_state_survives_json(history_store: Callable[..., BlockStore]) -> None:
+    data = datamodule(history_store(50, 7))
+    data.mark(next(iter(data.train_dataloader())))
+    state = data.state_dict()
+    other = datamodule(history_store(50, 7))
+    other.load_state_dict(json.loads(json.dumps(state)))
+    assert other.state_dict() == state
+
+
+def test_workers_are_lowered_with_a_warning(
+    history_store: Callable[..., BlockStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        datamodule(history_store(50, 7), workers=4).train_dataloader()
+    assert "stream.workers=4 lowered to 3" in caplog.text
+
+
+def test_lanes_that_do_not_divide_are_refused(history_store: Callable[..., BlockStore]) -> None:
+    with pytest.raises(ConfigError, match="micro_rows=3 or 6"):
+        datamodule(history_store(50, 7), micro_rows=4).train_dataloader()
+
+
+def test_epochs_become_steps(history_store: Callable[..., BlockStore]) -> None:
+    data = datamodule(history_store(600, 50), window=64)
+    one = data.steps(1.0)
+    # 600 histories of 5 tokens in the mean, 24 to a row, 6 rows a step.
+    assert one == pytest.approx(600 * 5 / 24 / 6, rel=0.15)
+    assert data.steps(10.0) == pytest.approx(10 * one, rel=0.05)
+    assert data.steps(0.0001) == 1
+
+
+def _train_on_rank(rank: int, store: BlockStore, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    data = datamodule(store, micro_rows=3)
+    for batch in islice(data.train_dataloader(), 5):
+        data.mark(batch)
+    (folder / f"{rank}.json").write_text(json.dumps(data.state_dict()))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_gather_one_state_that_one_rank_goes_on_from(
+    tmp_path: Path, history_store: Callable[..., BlockStore]
+) -> None:
+    store = history_store(50, 7)
+    torch.multiprocessing.start_processes(_train_on_rank, (store, tmp_path), nprocs=2, start_method="fork")
+    states = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert states[0] == states[1]
+    resumed, alone = datamodule(store, micro_rows=6), datamodule(store, micro_rows=6)
+    resumed.load_state_dict(states[0])
+    expected = [batch.tokens_RT for batch in islice(alone.train_dataloader(), 8)][5:]
+    found = [batch.tokens_RT for batch in islice(resumed.train_dataloader(), 3)]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

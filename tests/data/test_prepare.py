@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from trialign.data.dataset import Dataset
+from trialign.data.prepare import prepare
+from trialign.data.source import Oracle, RawData
+from trialign.data.sources import InterJson
+from trialign.errors import ConfigError, DataError
+
+Prepared = Callable[..., tuple[Dataset, dict[str, int]]]
+
+
+def _records(dataset: Dataset, name: Any) -> list[dict[str, Any]]:
+    store = dataset.store(name)
+    return [record for block in range(store.num_blocks) for record in store.read(block).to_pylist()]
+
+
+def _random_lists(num_users: int, seed: int = 0) -> dict[str, list[int]]:
+    chance = np.random.default_rng(seed)
+    return {f"u{user}": chance.integers(0, 40, chance.integers(1, 30)).tolist() for user in range(num_users)}
+
+
+def test_three_users_by_hand(prepared: Prepared) -> None:
+    dataset, counts = prepared({"a": [5, 6, 7, 5], "b": [7, 6], "c": [6, 5, 7]})
+    assert dataset.keys == ["5", "6", "7"]
+    train = {record["user"]: record for record in _records(dataset, "train")}
+    assert train["a"] == {"user": "a", "items": [0, 1], "times": [0, 1], "first_target": 0}
+    assert {user: record["items"] for user, record in train.items()} == {"a": [0, 1], "b": [2, 1], "c": [1]}
+    validation = {record["user"]: record for record in _records(dataset, "validation")}
+    assert validation["a"] == {"user": "a", "items": [0, 1], "times": [0, 1], "targets": [2]}
+    test = {record["user"]: record for record in _records(dataset, "test")}
+    assert test["a"] == {"user": "a", "items": [0, 1, 2], "times": [0, 1, 2], "targets": [0]}
+    assert test["c"] == {"user": "c", "items": [1, 0], "times": [0, 1], "targets": [2]}
+    assert set(validation) == set(test) == {"a", "c"}
+    assert counts == {
+        "users": 3,
+        "users_not_evaluated": 1,
+        "events": 9,
+        "events_dropped": 0,
+        "windows": 3,
+        "items": 3,
+        "items_without_title": 0,
+        "items_without_description": 3,
+        "items_without_events": 0,
+        "images": 0,
+    }
+
+
+def test_every_split_agrees_with_a_plain_reference(prepared: Prepared) -> None:
+    lists = _random_lists(60)
+    dataset, _ = prepared(lists)
+    item_of = {int(key): item for item, key in enumerate(dataset.keys)}
+    indices = {user: [item_of[item] for item in items] for user, items in lists.items()}
+    users = sorted(lists, key=lambda user: hashlib.md5(user.encode()).hexdigest())
+
+    train = [indices[user][:-2] if len(indices[user]) >= 3 else indices[user] for user in users]
+    assert [items.tolist() for items in dataset.train_histories()] == train
+    for split, held in (("validation", 2), ("test", 1)):
+        evaluation = dataset.evaluation(split)  # type: ignore[arg-type]
+        assert evaluation.users == [user for user in users if len(indices[user]) >= 3]
+        chosen = [indices[user] for user in evaluation.users]
+        assert [items.tolist() for items in evaluation.histories] == [items[:-held][-6:] for items in chosen]
+        assert [items.tolist() for items in evaluation.targets] == [[items[-held]] for items in chosen]
+
+
+def test_a_long_history_becomes_windows_next_to_each_other(prepared: Prepared) -> None:
+    dataset, counts = prepared({"a": list(range(13))})
+    windows = [(record["items"], record["first_target"]) for record in _records(dataset, "train")]
+    assert windows == [([0, 1, 2, 3, 4, 5], 0), ([3, 4, 5, 6, 7, 8], 3), ([6, 7, 8, 9, 10], 3)]
+    assert counts["windows"] == 3
+
+
+def test_blocks_are_full_across_buckets_and_bytes_do_not_depend_on_them(prepared: Prepared) -> None:
+    lists = _random_lists(60)
+    reference = None
+    for buckets in (1, 16, 256):
+        dataset, _ = prepared(lists, buckets=buckets)
+        sizes = dataset.store("train").index["records"].tolist()
+        assert set(sizes[:-1]) == {4}
+        assert 1 <= sizes[-1] <= 4
+        files = {
+            str(path.relative_to(dataset.folder)): path.read_bytes()
+            for path in sorted(dataset.folder.rglob("*"))
+            if path.is_file()
+        }
+        reference = reference or files
+        assert files == reference
+
+
+def test_the_order_of_the_files_changes_nothing(prepared: Prepared) -> None:
+    lists = _random_lists(20)
+    one, _ = prepared(lists)
+    other, _ = prepared(dict(reversed(lists.items())))
+    assert _records(one, "train") == _records(other, "train")
+    assert one.items.equals(other.items)
+
+
+def test_items_are_written_whole_and_in_blocks(prepared: Prepared) -> None:
+    items = {"3": {"title": "c"}, "20": {"description": "words", "brand": "b", "categories": "x,y"}, "100": {}}
+    dataset, counts = prepared({"a": [20]}, items)
+    assert _records(dataset, "items") == [
+        {"item": 0, "title": "c", "description": "", "brand": "", "categories": []},
+        {"item": 1, "title": "", "description": "words", "brand": "b", "categories": ["x", "y"]},
+        {"item": 2, "title": "", "description": "", "brand": "", "categories": []},
+    ]
+    assert dataset.items["has_image"].to_pylist() == [False] * 3
+    missing = (counts["items_without_title"], counts["items_without_description"], counts["items_without_events"])
+    assert missing == (2, 2, 2)
+
+
+@pytest.mark.parametrize("lists", [{"a": [1]}, {"a": [1, 1, 1, 1]}, {"a": [1], "b": [1]}, {"a": [2, 1, 3]}])
+def test_the_smallest_worlds_are_datasets(prepared: Prepared, lists: dict[str, list[int]]) -> None:
+    dataset, counts = prepared(lists)
+    assert counts["users"] == len(lists) == len(dataset.train_histories())
+    evaluated = sum(len(items) >= 3 for items in lists.values())
+    assert len(dataset.evaluation("test").users) == len(dataset.evaluation("validation").users) == evaluated
+
+
+def test_events_of_unknown_items_are_refused_or_dropped_and_counted(prepared: Prepared) -> None:
+    lists = {"a": [1, 8, 2, 9, 3], "b": [9], "c": [1, 8]}
+    items = {str(item): {} for item in (1, 2, 3)}
+    with pytest.raises(DataError, match=r"4 events name 2 items .* e\.g\. 8, 9\n.*\n.*missing_items=drop"):
+        prepared(lists, items)
+    dataset, counts = prepared(lists, items, missing_items="drop")
+    assert (counts["events_dropped"], counts["events"], counts["users"]) == (4, 4, 2)
+    assert {record["user"]: record["times"] for record in _records(dataset, "test")} == {"a": [0, 2]}
+
+
+def test_a_log_of_which_nothing_is_left_is_refused(prepared: Prepared) -> None:
+    with pytest.raises(DataError, match="none of the 2 events"):
+        prepared({"a": [8, 9]}, {"1": {}}, missing_items="drop")
+
+
+@pytest.mark.parametrize("lists", [{}, {"a": []}])
+def test_an_empty_log_is_refused(prepared: Prepared, lists: dict[str, list[int]]) -> None:
+    with pytest.raises(DataError, match="log holds no event"):
+        prepared(lists, {"1": {}})
+
+
+def test_an_empty_catalogue_is_refused(
+    inter_json: Callable[..., InterJson], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError, match="catalogue is empty"):
+        prepare(inter_json({"a": [1]}, {}), tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("split", "leave_one_ot", r"leave_one_ot\n.*\n.*did you mean 'leave_one_out'"),
+        ("missing_items", "ignore", r"missing_items=ignore\n.*\n.*known: drop, refuse"),
+    ],
+)
+def test_unknown_names_list_the_known_ones(prepared: Prepared, name: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepared({"a": [1]}, **{name: value})
+
+
+@dataclass
+class World:
+    """A source from rows of events, with whatever else a test wants to hand over."""
+
+    rows: list[tuple[str | None, str | None, int | None]]
+    keys: tuple[str, ...] = ("p", "q", "r")
+    images: Any = None
+    oracle: Oracle | None = None
+
+    def sources(self) -> dict[str, Path]:
+        return {}
+
+    def load(self, folder: Path) -> RawData:
+        columns = list(zip(*self.rows, strict=True))
+        events = pa.table(
+            {
+                "user": pa.array(columns[0], pa.string()),
+                "item": pa.array(columns[1], pa.string()),
+                "order": pa.array(columns[2], pa.int64()),
+            }
+        )
+        empty = [""] * len(self.keys)
+        items = pa.table(
+            {
+                "item": list(self.keys),
+                "title": empty,
+                "description": empty,
+                "brand": empty,
+                "categories": pa.array([[] for _ in self.keys], pa.list_(pa.string())),
+            }
+        )
+        return RawData(ibis.memtable(events), items, self.images, has_clock=True, oracle=self.oracle)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ((None, "p", 1), "1 of 2 events have no user"),
+        (("", "p", 1), "1 of 2 events have no user"),
+        (("a", None, 1), "1 of 2 events have no item"),
+        (("a", "p", None), "1 of 2 events have no order"),
+    ],
+)
+def test_events_that_lack_something_are_refused(
+    tmp_path: Path, settings: dict[str, Any], row: Any, message: str
+) -> None:
+    for policy in ("refuse", "drop"):
+        with pytest.raises(DataError, match=message):
+            prepare(World([("b", "q", 0), row]), tmp_path, **(settings | {"missing_items": policy}))
+
+
+def test_ties_in_time_are_broken_by_item_and_clocks_are_kept(tmp_path: Path, settings: dict[str, Any]) -> None:
+    rows = [("a", "r", 70), ("a", "q", 50), ("a", "r", 50), ("a", "p", 70)]
+    for number, order in enumerate((rows, rows[::-1])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        prepare(World(list(order)), folder, **settings)
+        assert _records(Dataset(folder), "test") == [
+            {"user": "a", "items": [1, 2, 0], "times": [50, 50, 70], "targets": [2]}
+        ]
+
+
+def test_pictures_are_stored_and_counted(tmp_path: Path, settings: dict[str, Any]) -> None:
+    pictures = [("r", b"\xff\xd8\xff r"), ("p", b"\x89PNG\r\n\x1a\n p")]
+    counts = prepare(World([("a", "p", 0)], images=lambda: iter(pictures)), tmp_path, **settings)
+    dataset = Dataset(tmp_path)
+    assert counts["images"] == 2
+    assert dataset.items["has_image"].to_pylist() == [True, False, True]
+    assert dict(dataset.images()) == {2: pictures[0][1], 0: pictures[1][1]}
+
+
+class Echo:
+    """Knows that the next item is the last one with 0.7, the first one with 0.2, else any of three."""
+
+    def next_item(self, history: list[str]) -> NDArray[np.float64]:
+        probabilities = np.full(3, 0.1 / 3)
+        probabilities["pqr".index(history[-1])] += 0.7
+        probabilities["pqr".index(history[0])] += 0.2
+        return probabilities
+
+
+def test_the_ceiling_asks_about_the_whole_history_of_each_split(tmp_path: Path, settings: dict[str, Any]) -> None:
+    # More events than a window: the first item decides too, and only the whole history has it.
+    chosen = ["p", *["q"] * 9, "r", "p"]
+    rows = [("a", item, order) for order, item in enumerate(chosen)]
+    prepare(World(rows, oracle=Echo()), tmp_path, **settings)
+    expected = {
+        # validation: history p q..q, so q .7, p .2;  test: history p q..q r, so r .7, p .2
+        split: np.sort(Echo().next_item(chosen[: -1 - held]))[::-1]
+        for held, split in ((1, "validation"), (0, "test"))
+    }
+    for split, best in expected.items():
+        assert best == pytest.approx([0.7 + 0.1 / 3, 0.2 + 0.1 / 3, 0.1 / 3])
+        table = Dataset(tmp_path).oracle(split)  # type: ignore[arg-type]
+        assert table is not None
+        (row,) = table.to_pylist()
+        assert row["user"] == "a"
+        assert row["recall@1"] == row["ndcg@1"] == pytest.approx(best[0])
+        assert row["recall@5"] == row["recall@50"] == pytest.approx(1.0)
+        assert row["ndcg@10"] == pytest.approx(best[0] + best[1] / np.log2(3) + best[2] / 2)
+
+
+def test_without_an_oracle_there_is_no_ceiling(prepared: Prepared) -> None:
+    dataset, _ = prepared({"a": [1, 2, 3]})
+    assert dataset.oracle("test") is None
+
+
+def test_nothing_but_the_dataset_is_left(prepared: Prepared) -> None:
+    dataset, _ = prepared({"a": [1, 2, 3]})
+    names = {path.name for path in dataset.folder.iterdir()}
+    assert names == {"items.parquet", "items", "images", "train", "validation", "test"}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        ("amazon2018_scientific", "Scientific", {"users": 8317, "items": 4344, "events": 58492}),
+        ("amazon2014_beauty", "Beauty", {"users": 22363, "items": 12101, "events": 198502}),
+    ],
+)
+def test_real_logs_become_the_leave_one_out_split_that_others_print(
+    shared_data: Callable[[str], Path],
+    tmp_path: Path,
+    settings: dict[str, Any],
+    name: str,
+    files: str,
+    expected: dict[str, int],
+) -> None:
+    folder = shared_data(name)
+    source = InterJson(root=folder.parent, interactions=f"{name}/{files}.inter.json", items=f"{name}/{files}.item.json")
+    counts = prepare(source, tmp_path, **(settings | {"max_history": 50, "block_records": 1024}))
+    assert counts.items() >= (expected | {"users_not_evaluated": 0, "items_without_events": 0}).items()
+    dataset = Dataset(tmp_path)
+    lists = json.loads((folder / f"{files}.inter.json").read_text())
+    evaluation = dataset.evaluation("test")
+    histories = dict(zip(evaluation.users, evaluation.histories, strict=True))
+    targets = dict(zip(evaluation.users, evaluation.targets, strict=True))
+    for user, items in lists.items():
+        # Keys are 0..N-1 in both sets, so an item's index is its key.
+        assert targets[user].tolist() == items[-1:]
+        assert histories[user].tolist() == items[:-1][-50:]
+    assert sum(map(len, dataset.train_histories())) == counts["events"] - 2 * counts["users"]
+    assert pq.read_table(tmp_path / "items.parquet").num_rows == expected["items"]

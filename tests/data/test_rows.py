@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trialign.data.rows import TokenizedExample, fill_row, pack, stack_rows
+from trialign.errors import DataError
+
+
+@given(st.lists(st.integers(0, 40), max_size=200), st.integers(40, 90))
+def test_packing_loses_nothing_and_never_exceeds_the_row(lengths: list[int], row_tokens: int) -> None:
+    rows = pack(lengths, row_tokens)
+    assert sorted(i for row in rows for i in row) == [i for i, length in enumerate(lengths) if length]
+    assert all(0 < sum(lengths[i] for i in row) <= row_tokens for row in rows)
+
+
+def test_packing_by_hand() -> None:
+    # 6 opens a row (4 left), 5 opens a second (5 left); 4 fits the first exactly, 3 the second, 2 the rest of it.
+    assert pack([3, 6, 2, 5, 4], 10) == [[1, 4], [3, 0, 2]]
+
+
+def test_each_example_goes_to_the_tightest_row_that_holds_it() -> None:
+    # After 7 and 6 the rows have 3 and 4 left; 3 belongs into the first of them, so that 4 finds the other.
+    assert pack([7, 6, 4, 3], 10) == [[0, 3], [1, 2]]
+
+
+def test_padding_of_a_window_stays_below_five_percent() -> None:
+    lengths = np.random.default_rng(0).integers(3, 151, 256).tolist()
+    rows = pack(lengths, 512)
+    assert 1 - sum(lengths) / (len(rows) * 512) < 0.05
+
+
+def test_an_example_longer_than_a_row_is_refused_with_the_setting_that_holds_it() -> None:
+    with pytest.raises(DataError, match=r"113 tokens.*\n.*\n.*stream\.row_tokens=113"):
+        pack([4, 113], 64)
+
+
+def _examples() -> list[TokenizedExample]:
+    return [
+        TokenizedExample(np.array([7, 8, 9]), np.array([False, True, True]), task=2),
+        TokenizedExample(np.array([5, 6]), np.array([False, True]), task=1),
+    ]
+
+
+def test_a_row_by_hand() -> None:
+    row = fill_row(_examples(), 8, lane=3, window=1, row=4)
+    assert row.tokens.tolist() == [7, 8, 9, 5, 6, 0, 0, 0]
+    assert row.targets.tolist() == [False, True, True, False, True, False, False, False]
+    assert row.segments.tolist() == [1, 1, 1, 2, 2, 0, 0, 0]
+    assert row.positions.tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
+    assert row.tasks.tolist() == [2, 2, 2, 1, 1, 0, 0, 0]
+
+
+def test_a_batch_keeps_rows_and_their_state() -> None:
+    rows = [fill_row(_examples(), 8, lane=lane, window=lane + 1, row=lane + 2) for lane in (4, 0)]
+    batch = stack_rows(rows, step_targets=6, first_of_step=True).to("cpu")
+    assert batch.tokens_RT.shape == (2, 8)
+    dtypes = [batch.tokens_RT.dtype, batch.targets_RT.dtype, batch.segments_RT.dtype, batch.positions_RT.dtype]
+    assert dtypes == [torch.int64, torch.bool, torch.int32, torch.int64]
+    assert (batch.lanes_R.tolist(), batch.windows_R.tolist(), batch.rows_R.tolist()) == ([4, 0], [5, 1], [6, 2])
+    assert (batch.step_targets, batch.first_of_step) == (6, True)

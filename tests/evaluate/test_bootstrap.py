@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trialign.evaluate import bootstrap
+from trialign.evaluate.bootstrap import paired_bootstrap
+
+
+def differences(num_users: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(shift, 1.0, (num_users, 1))
+
+
+def test_interval_agrees_with_the_normal_approximation() -> None:
+    found = differences(900, seed=1, shift=0.3)
+    interval = paired_bootstrap(found, num_samples=4000, seed=0)
+    half = 1.96 * found.std() / np.sqrt(900)
+    assert interval.difference_C[0] == found.mean()
+    assert interval.low_C[0] == pytest.approx(found.mean() - half, abs=0.08 * half)
+    assert interval.high_C[0] == pytest.approx(found.mean() + half, abs=0.08 * half)
+
+
+def test_interval_covers_the_truth_about_nineteen_times_in_twenty() -> None:
+    covered = 0
+    for trial in range(300):
+        interval = paired_bootstrap(differences(80, seed=trial, shift=0.5), num_samples=300, seed=trial)
+        covered += interval.low_C[0] <= 0.5 <= interval.high_C[0]
+    # 95 % of 300 is 285, with a standard deviation of 4.
+    assert 270 <= covered <= 296
+
+
+def test_swapping_the_rankers_mirrors_the_interval() -> None:
+    found = np.concatenate([differences(50, seed=2), differences(50, seed=3, shift=1)], axis=1)
+    there = paired_bootstrap(found, num_samples=200, seed=4)
+    back = paired_bootstrap(-found, num_samples=200, seed=4)
+    assert back.difference_C == pytest.approx(-there.difference_C)
+    assert back.low_C == pytest.approx(-there.high_C)
+    assert back.high_C == pytest.approx(-there.low_C)
+
+
+def test_a_column_does_not_depend_on_the_others() -> None:
+    found = np.concatenate([differences(50, seed=2), differences(50, seed=3)], axis=1)
+    both = paired_bootstrap(found, num_samples=200, seed=4)
+    alone = paired_bootstrap(found[:, 1:], num_samples=200, seed=4)
+    assert alone.low_C[0] == pytest.approx(both.low_C[1])
+
+
+def test_samples_are_seeded_and_the_seed_matters() -> None:
+    found = differences(50, seed=2)
+    first, again, other = (paired_bootstrap(found, num_samples=100, seed=seed).low_C[0] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_resamples_draw_users_with_replacement() -> None:
+    # One user of two differs: a resample holds it 0, 1 or 2 times.
+    found = np.array([[0.0], [1.0]])
+    interval = paired_bootstrap(found, num_samples=400, seed=0)
+    assert (interval.low_C[0], interval.high_C[0]) == (0.0, 1.0)
+
+
+def test_memory_bound_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = differences(51, seed=5)
+    whole = paired_bootstrap(found, num_samples=100, seed=0)
+    monkeypatch.setattr(bootstrap, "_CELLS", 7 * 51)
+    pieces = paired_bootstrap(found, num_samples=100, seed=0)
+    assert pieces.low_C[0] == pytest.approx(whole.low_C[0])
+    assert pieces.high_C[0] == pytest.approx(whole.high_C[0])
+
+
+def test_one_user_has_a_difference_but_no_interval() -> None:
+    interval = paired_bootstrap(np.array([[0.25]]), num_samples=100, seed=0)
+    assert interval.difference_C.tolist() == [0.25]
+    assert interval.low_C is None
+    assert interval.high_C is None
+    assert interval.reason == "one user has no spread to resample"

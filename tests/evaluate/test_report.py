@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from trialign.errors import DataError
+from trialign.evaluate.protocol import Measured
+from trialign.evaluate.report import WIDTH, best_baseline, metrics_record, oracle_means, report_text
+from trialign.ranking import METRICS, measure
+
+
+def measured(places: list[int], invalid_rate: float = 0.0) -> Measured:
+    """Users whose single target stands at these places, counted from 0; -1 for a target not found."""
+    items = np.tile(np.arange(1, 51, dtype=np.int32), (len(places), 1))
+    for user, place in enumerate(places):
+        if place >= 0:
+            items[user, place] = 0
+    return Measured(measure(items, [np.zeros(1, np.int32)] * len(places)), invalid_rate)
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    found = {
+        "model": measured([0, 0, 3, -1] * 10, 0.125),
+        "baselines": {"popularity": measured([-1, 20, 3, -1] * 10), "item_knn": measured([0, 7, 3, -1] * 10)},
+        "split": "test",
+        "exclude_seen": False,
+        "num_samples": 500,
+        **changes,
+    }
+    return metrics_record(found.pop("model"), found.pop("baselines"), **found)
+
+
+def test_record_holds_the_contract() -> None:
+    found = record(oracle=dict.fromkeys(METRICS, 0.9))
+    assert list(found) == [
+        *("split", "num_users", "exclude_seen", "model", "baselines", "paired", "invalid_rate"),
+        *("oracle", "share_of_oracle"),
+    ]
+    assert found["num_users"] == 40
+    assert found["model"]["recall@1"] == 0.5
+    assert found["model"]["recall@5"] == 0.75
+    assert found["model"]["ndcg@5"] == pytest.approx((1 + 1 + 1 / np.log2(5)) / 4)
+    assert found["model"]["invalid_rate"] == found["invalid_rate"] == 0.125
+    assert found["share_of_oracle"]["recall@1"] == pytest.approx(0.5 / 0.9)
+    for row in (found["model"], *found["baselines"].values()):
+        assert set(row) == {*METRICS, "invalid_rate"}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert "oracle" not in record()
+
+
+def test_paired_differences_are_of_the_named_baseline_and_metric() -> None:
+    found = record()
+    for name, row in found["paired"].items():
+        assert set(row) == set(METRICS)
+        for metric, entry in row.items():
+            assert entry["difference"] == pytest.approx(found["model"][metric] - found["baselines"][name][metric])
+            assert entry["low"] <= entry["difference"] <= entry["high"]
+    assert found["paired"]["item_knn"]["recall@1"]["low"] > 0
+    assert found["paired"]["item_knn"]["recall@10"] == {"difference": 0, "low": 0, "high": 0}
+
+
+def test_one_user_gets_a_reason_instead_of_an_interval() -> None:
+    found = record(model=measured([0]), baselines={"popularity": measured([4])})
+    entry = found["paired"]["popularity"]["recall@1"]
+    assert entry == {"difference": 1.0, "low": None, "high": None, "reason": "one user has no spread to resample"}
+    assert "1.0000 above" not in report_text(found)
+    assert "the model's N@10 is 0.6131 above; no interval: one user has no spread to resample." in report_text(found)
+    assert "1 user," in report_text(found)
+
+
+def test_no_users_are_refused() -> None:
+    with pytest.raises(DataError, match="the test split holds no user"):
+        record(model=Measured(np.empty((0, len(METRICS))), 0.0), baselines={})
+
+
+def test_report_names_the_protocol_the_best_baseline_and_its_interval() -> None:
+    found = record(oracle=dict.fromkeys(METRICS, 0.9))
+    text = report_text(found)
+    lines = text.splitlines()
+    assert max(map(len, lines)) == WIDTH
+    assert "\x1b" not in text
+    assert lines[0] == "test split, 40 users, full ranking, items already seen stay in the ranking"
+    assert [label in text for label in ("R@1 ", "R@5 ", "R@10 ", "R@50 ", "N@5 ", "N@10 ")] == [True] * 6
+    row = next(line for line in lines if "item_knn (best baseline)" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == [
+        *("0.2500", "0.5000", "0.7500", "0.7500", "0.3577", "0.4365"),
+    ]
+    assert best_baseline(found) == "item_knn"
+    entry = found["paired"]["item_knn"]["ndcg@10"]
+    said = f"the model's N@10 is {entry['difference']:.4f} above, interval {entry['low']:+.4f} to {entry['high']:+.4f}."
+    assert said in text
+    assert "the model's R@10 is 0.0000 above, interval +0.0000 to +0.0000 holds 0: no difference shown." in text
+    assert "oracle (best attainable)" in text
+    assert "67.5% of the oracle's N@10" in text
+    assert "12.5000% of the places the model owed hold no item" in text
+
+
+def test_report_says_when_seen_items_are_struck_and_when_the_model_loses() -> None:
+    text = report_text(record(exclude_seen=True, model=measured([-1] * 40)))
+    assert "items already seen are struck" in text
+    assert "0.4365 below, interval -0." in text
+    assert "no item of the catalogue" not in text
+
+
+def test_a_tiny_invalid_rate_is_not_rounded_away() -> None:
+    assert "0.0001% of the places" in report_text(record(model=measured([0] * 40, 1e-9)))
+
+
+def test_oracle_averages_over_the_evaluated_users_only() -> None:
+    table = pa.table({"user": ["a", "b"], **{name: [0.25, 0.75] for name in METRICS}})
+    assert oracle_means(table, ["b", "a"]) == dict.fromkeys(METRICS, 0.5)
+    with pytest.raises(DataError, match="the oracle knows 2 users, the split has 1"):
+        oracle_means(table, ["a"])

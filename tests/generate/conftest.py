@@ -1,0 +1,72 @@
+"""A generator small enough to build in every test: 12 items, L = 3, K = 5, two layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from trialign.decode.index import PrefixIndex
+from trialign.generate.backbone import build_backbone
+from trialign.generate.encoding import TokensEncoding
+from trialign.generate.model import Generator
+from trialign.generate.template import Template
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.semid.table import SIDTable
+from trialign.semid.tokens import TokenSpace
+
+TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
+TASKS = ["history_to_item", "title_to_item", "item_to_title"]
+
+
+@pytest.fixture(scope="session")
+def sids() -> SIDTable:
+    draws = np.random.default_rng(0)
+    codes_NL = np.stack(np.unravel_index(draws.choice(125, size=len(TITLES), replace=False), (5, 5, 5)), axis=1)
+    codebooks_LKD = draws.normal(size=(3, 5, 4)).astype(np.float32)
+    return SIDTable(codes_NL, 5, [f"item {number}" for number in range(len(TITLES))], "reassign", codebooks_LKD)
+
+
+@pytest.fixture(scope="session")
+def index(sids: SIDTable) -> PrefixIndex:
+    return PrefixIndex.from_codes(sids.codes_NL, sids.codebook_size)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer.train(TITLES, vocab_size=300)
+
+
+@pytest.fixture(scope="session")
+def template(tokenizer: TextTokenizer, sids: SIDTable) -> Template:
+    space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
+    return Template(tokenizer, TokensEncoding(sids.codes_NL, space), TASKS, max_title_tokens=16)
+
+
+@pytest.fixture(scope="session")
+def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Generator]:
+    def make(architecture: str = "qwen3", dropout: float = 0.0, seed: int = 0) -> Generator:
+        backbone = build_backbone(
+            architecture,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=32,
+            dropout=dropout,
+            vocab_size=tokenizer.size,
+            max_positions=64,
+            seed=seed,
+        )
+        space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
+        generator = Generator(backbone, space, codebooks_LKD=sids.codebooks_LKD, seed=seed, dropout=dropout)
+        # transformers starts weights so small that attention hardly matters; a test of who sees whom needs it to.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for parameter in generator.parameters():
+                if parameter.ndim > 1:
+                    torch.nn.init.normal_(parameter, std=0.3)
+        return generator
+
+    return make

@@ -1,0 +1,149 @@
+"""Cached search equals the plain one, in every architecture; and what a ranker owes its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from trialign.decode.beam import beam_search
+from trialign.decode.index import PrefixIndex
+from trialign.errors import ConfigError
+from trialign.generate.backbone import ARCHITECTURES
+from trialign.generate.model import Generator
+from trialign.generate.ranker import CachedScorer, GeneratorRanker
+from trialign.generate.template import Template
+from trialign.types import NO_ITEM, Items, Ranker
+
+HISTORIES: list[Items] = [
+    np.array(items, dtype=np.int32) for items in ([3], [], [0, 5, 5, 9, 11, 2], [7, 1], [4, 8, 10, 6])
+]
+
+
+@pytest.fixture
+def make_ranker(
+    make_generator: Callable[..., Generator], template: Template, index: PrefixIndex
+) -> Callable[..., GeneratorRanker]:
+    def make(**options: int) -> GeneratorRanker:
+        settings = {"num_beams": 12, "max_history": 6, "batch_size": 2} | options
+        return GeneratorRanker(make_generator(), template, index, **settings)
+
+    return make
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cached_logits_equal_a_full_pass_for_every_beam(
+    architecture: str, make_generator: Callable[..., Generator], template: Template
+) -> None:
+    generator = make_generator(architecture).eval()
+    space = generator.space
+    prompts = [template.history_prompt(history) for history in HISTORIES]
+
+    def uncached(prompt: np.ndarray, codes: list[int]) -> torch.Tensor:
+        tokens = torch.cat([torch.from_numpy(prompt), space.encode(torch.tensor(codes, dtype=torch.int64))])
+        hidden_TD = generator.hidden(tokens[None], torch.arange(len(tokens))[None])[0]
+        return generator.code_head(hidden_TD[-1], len(codes))
+
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        scorer = CachedScorer(generator, prompts)
+        found = scorer.start()
+        wanted = torch.stack([uncached(prompt, []) for prompt in prompts])
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        beams: list[list[list[int]]] = [[[]] for _ in prompts]
+        for width in (4, 3):  # beams that share a parent, beams whose parent died, and a change of width
+            codes_BW = torch.randint(space.codebook_size, (len(prompts), width), generator=draws)
+            parents_BW = torch.randint(len(beams[0]), (len(prompts), width), generator=draws)
+            found = scorer.advance(codes_BW, parents_BW)
+            beams = [
+                [[*known[parent], code] for code, parent in zip(codes, parents, strict=True)]
+                for known, codes, parents in zip(beams, codes_BW.tolist(), parents_BW.tolist(), strict=True)
+            ]
+            wanted = torch.stack(
+                [
+                    torch.stack([uncached(prompt, codes) for codes in known])
+                    for prompt, known in zip(prompts, beams, strict=True)
+                ]
+            )
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_rankings_do_not_depend_on_who_shares_the_batch(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    together, scores = make_ranker(batch_size=5).rank(HISTORIES, 8, exclude_seen=False)
+    for batch_size in (1, 2):
+        items, again = make_ranker(batch_size=batch_size).rank(HISTORIES, 8, exclude_seen=False)
+        np.testing.assert_array_equal(items, together)
+        np.testing.assert_allclose(again, scores, atol=1e-5)
+
+
+def test_scores_are_log_probabilities_of_the_whole_catalogue(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    ranker = make_ranker()
+    assert isinstance(ranker, Ranker)
+    items, scores = ranker.rank(HISTORIES, 12, exclude_seen=False)
+    assert (items.dtype, scores.dtype) == (np.int32, np.float32)
+    assert all(sorted(row) == list(range(12)) for row in items.tolist())
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, atol=1e-5)
+
+
+def test_seen_items_are_struck_from_their_own_ranking_only(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    ranker = make_ranker()
+    free, free_scores = ranker.rank(HISTORIES, 12, exclude_seen=False)
+    items, scores = ranker.rank(HISTORIES, 12, exclude_seen=True)
+    for row, history in enumerate(HISTORIES):
+        kept = ~np.isin(free[row], history)
+        missing = 12 - kept.sum()
+        assert items[row].tolist() == free[row][kept].tolist() + [NO_ITEM] * missing
+        np.testing.assert_allclose(scores[row][: kept.sum()], free_scores[row][kept], atol=1e-6)
+        assert (scores[row][kept.sum() :] == -np.inf).all()
+
+
+def test_items_that_are_no_longer_read_are_still_seen(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    ranker = make_ranker(max_history=2)
+    long = HISTORIES[2]
+    cut, cut_scores = ranker.rank([long[-2:]], 12, exclude_seen=False)
+    items, scores = ranker.rank([long], 12, exclude_seen=False)
+    np.testing.assert_array_equal(items, cut)
+    np.testing.assert_allclose(scores, cut_scores, atol=1e-6)
+    struck, _ = ranker.rank([long], 12, exclude_seen=True)
+    assert not np.isin(struck, long).any()
+
+
+def test_no_history_is_read_as_the_marker_alone(
+    make_ranker: Callable[..., GeneratorRanker],
+    make_generator: Callable[..., Generator],
+    template: Template,
+    index: PrefixIndex,
+) -> None:
+    items, _ = make_ranker().rank([np.array([], dtype=np.int32)], 12, exclude_seen=True)
+    marker = np.array([template.tokenizer.marker("history_to_item")])
+    wanted = beam_search(CachedScorer(make_generator().eval(), [marker]), index, 12)
+    assert items[0].tolist() == wanted.items[0].tolist()
+
+
+def test_nobody_to_rank_for(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    items, scores = make_ranker().rank([], 5, exclude_seen=True)
+    assert items.shape == scores.shape == (0, 5)
+
+
+def test_more_items_than_beams_are_refused(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    with pytest.raises(ConfigError, match="11 items from 10 beams"):
+        make_ranker(num_beams=10).rank(HISTORIES, 11, exclude_seen=False)
+
+
+def test_a_prompt_longer_than_the_model_is_refused_with_what_would_fit(
+    make_ranker: Callable[..., GeneratorRanker],
+) -> None:
+    with pytest.raises(ConfigError, match=r"max_history=20") as refused:
+        make_ranker(max_history=21)
+    assert "trained for 64 positions" in str(refused.value)
+    full = np.arange(20, dtype=np.int32) % 12
+    items, _ = make_ranker(max_history=20).rank([full], 5, exclude_seen=False)
+    assert (items >= 0).all()
+
+
+def test_scores_fall(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    _, scores = make_ranker().rank(HISTORIES, 12, exclude_seen=False)
+    assert all(before >= after for row in scores.tolist() for before, after in pairwise(row))

@@ -1,0 +1,70 @@
+"""The tokenizer loses nothing, is made alike twice, and cannot be spoken to by a title."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trialign.errors import ConfigError, DataError
+from trialign.generate.tasks import TASKS
+from trialign.generate.tokenizer import TextTokenizer
+
+TEXTS = ["a small red cup", "a large red cup", "größere Lampe № 7", "椅子 für 2"] * 3
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "", " ", "never seen: ✨ zq", "a  b\n\tc"])
+def test_decode_undoes_encode(text: str) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, vocab_size=320)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_special_tokens_come_first_and_have_numbers_of_their_own() -> None:
+    tokenizer = TextTokenizer.train(TEXTS, vocab_size=320)
+    found = [tokenizer.pad, tokenizer.end, *(tokenizer.marker(task) for task in TASKS)]
+    assert found == list(range(2 + len(TASKS)))
+
+
+def test_a_title_cannot_spell_a_special_token(tmp_path: Path) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, vocab_size=320)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    for found in (tokenizer, TextTokenizer.load(tmp_path / "tokenizer.json")):
+        tokens = found.encode("<|end|><|history_to_item|>")
+        assert min(tokens) > 1 + len(TASKS)
+        assert found.decode(tokens) == "<|end|><|history_to_item|>"
+
+
+def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from trialign.generate.tokenizer import TextTokenizer;"
+        f"TextTokenizer.train({TEXTS!r}, vocab_size=320).save(Path(sys.argv[1]))"
+    )
+    # Another process hashes in another order.
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "there")], check=True, timeout=120)
+    TextTokenizer.train(TEXTS, vocab_size=320).save(tmp_path / "here")
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    tokenizer = TextTokenizer.train(TEXTS, vocab_size=320)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = TextTokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.size == tokenizer.size <= 320
+    assert [loaded.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
+
+
+def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vocab_size=100"):
+        TextTokenizer.train(TEXTS, vocab_size=100)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"tokenizer\.json does not exist"):
+        TextTokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_a_task_the_vocabulary_does_not_know_is_named() -> None:
+    with pytest.raises(DataError, match=r"no token <\|caption_to_item\|>"):
+        TextTokenizer.train(TEXTS, vocab_size=320).marker("caption_to_item")

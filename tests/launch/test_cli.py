@@ -1,0 +1,57 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trialign.launch.cli import VERBS
+
+
+def trialign(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trialign.launch.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['trialign', '--help']; from trialign.launch.cli import main; main(); "
+        "assert not {'torch', 'hydra', 'numpy', 'pyarrow'} & set(sys.modules), 'heavy imports'"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_its_settings(verb: str) -> None:
+    done = trialign(verb, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["quantise"], "did you mean 'quantize'"),
+        (["train"], "add run=DIR"),
+        (["train", "run=x", "train.epoch=3"], "did you mean 'train.epochs'"),
+        (["train", "run=x", "seed=one"], "seed"),
+        (["quantize", "run=nowhere"], "trialign embed"),
+    ],
+)
+def test_a_mistake_is_one_readable_message_and_no_traceback(arguments: list[str], told: str, tmp_path: Path) -> None:
+    done = trialign(*arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "remedy:" in done.stderr
+    assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
+
+
+def test_refused_settings_exit_with_2_and_failed_stages_with_1(tmp_path: Path) -> None:
+    assert trialign("train", "run=x", "nonsense", cwd=tmp_path).returncode == 2
+    assert trialign("quantize", "run=x", cwd=tmp_path).returncode == 1

@@ -1,0 +1,189 @@
+"""A stage is finished when its manifest is there, and only then."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trialign.errors import StageError
+from trialign.manifest import MANIFEST, Manifest, Stage, flatten
+
+
+def stage(folder: Path, name: str = "embed", *, rebuild: bool = False, **settings: object) -> Stage:
+    made = Stage(name=name, folder=folder / name, **{"config": {"dim": 4}, **settings})  # type: ignore[arg-type]
+    made.prepare(rebuild=rebuild)
+    return made
+
+
+def build(made: Stage, text: str = "vectors") -> Manifest:
+    with made.building() as folder:
+        (folder / "vectors.bin").write_text(text)
+        made.counts["items"] = 3
+    return made.read()
+
+
+def test_second_run_is_skipped(tmp_path: Path) -> None:
+    first = stage(tmp_path)
+    assert not first.finished
+    manifest = build(first)
+    assert manifest.counts == {"items": 3}
+    assert set(manifest.files) == {"vectors.bin"}
+    assert stage(tmp_path).finished
+
+
+def test_changed_setting_is_refused_with_what_changed_and_rebuilt_on_request(tmp_path: Path) -> None:
+    build(stage(tmp_path))
+    with pytest.raises(StageError, match=r"dim 4 -> 8"):
+        stage(tmp_path, config={"dim": 8})
+    again = stage(tmp_path, config={"dim": 8}, rebuild=True)
+    assert not again.finished
+    assert build(again, "other").config == {"dim": 8}
+
+
+def test_same_content_has_the_same_hash_and_other_content_another(tmp_path: Path) -> None:
+    hashes = [build(stage(tmp_path / str(i)), text).hash for i, text in enumerate(["a", "a", "b"])]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_exception_leaves_an_unfinished_stage_whose_leftovers_are_cleared(tmp_path: Path) -> None:
+    broken = stage(tmp_path)
+
+    def fail() -> None:
+        with broken.building() as folder:
+            (folder / "half.bin").write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert (tmp_path / "embed" / "half.bin").exists()
+    assert not (tmp_path / "embed" / MANIFEST).exists()
+    with pytest.raises(StageError, match="is not a finished stage"):
+        Manifest.read(tmp_path / "embed")
+    assert set(build(stage(tmp_path)).files) == {"vectors.bin"}
+
+
+def test_failed_rebuild_does_not_leave_the_old_manifest_over_new_files(tmp_path: Path) -> None:
+    build(stage(tmp_path))
+    again = stage(tmp_path, config={"dim": 8}, rebuild=True)
+
+    def fail() -> None:
+        with again.building():
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        fail()
+    assert not (tmp_path / "embed" / MANIFEST).exists()
+
+
+def test_kill_dash_nine_half_way_is_no_finished_stage(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from trialign.manifest import Stage
+made = Stage(name="embed", folder=Path({str(tmp_path)!r}) / "embed", config={{"dim": 4}})
+made.prepare(rebuild=False)
+with made.building() as folder:
+    (folder / "half.bin").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    again = stage(tmp_path)
+    assert not again.finished
+    assert set(build(again).files) == {"vectors.bin"}
+
+
+def test_leftovers_are_kept_for_the_same_configuration_only(tmp_path: Path) -> None:
+    def attempt(dim: int) -> set[str]:
+        made = stage(tmp_path, config={"dim": dim})
+        found: set[str] = set()
+        with pytest.raises(KeyboardInterrupt), made.building(keep=["checkpoints"]) as folder:
+            found |= {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            (folder / "scratch").mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+        return found
+
+    assert attempt(4) == set()
+    assert attempt(4) == {"checkpoints"}
+    assert attempt(8) == set()
+
+
+def test_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from trialign.manifest import Stage
+made = Stage(name="embed", folder=Path({str(tmp_path)!r}) / "embed", config={{"dim": 4}})
+made.prepare(rebuild=False)
+with made.building():
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        assert writer.stdout.readline() == b"ready\n"
+        with pytest.raises(StageError, match=f"pid {writer.pid}"):
+            build(stage(tmp_path))
+        writer.stdin.close()
+        assert writer.wait(timeout=60) == 0
+    assert stage(tmp_path).finished
+
+
+def test_unfinished_input_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "prepare").mkdir()
+    with pytest.raises(StageError, match="trialign prepare"):
+        stage(tmp_path, inputs={"prepare": tmp_path / "prepare"})
+
+
+def test_changed_input_is_noticed(tmp_path: Path) -> None:
+    build(stage(tmp_path, "prepare"), "one")
+    build(stage(tmp_path, inputs={"prepare": tmp_path / "prepare"}))
+    build(stage(tmp_path, "prepare", config={"seed": 1}, rebuild=True), "two")
+    with pytest.raises(StageError, match="input prepare is another one"):
+        stage(tmp_path, inputs={"prepare": tmp_path / "prepare"})
+
+
+def test_inputs_from_two_catalogues_are_refused(tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        build(stage(tmp_path / run, "prepare"), f"catalogue {run}")
+        build(stage(tmp_path / run, inputs={"prepare": tmp_path / run / "prepare"}))
+    with pytest.raises(StageError, match="mix two different 'prepare' stages"):
+        stage(
+            tmp_path / "a",
+            "assign",
+            inputs={"prepare": tmp_path / "a" / "prepare", "embed": tmp_path / "b" / "embed"},
+        )
+
+
+def test_outside_source_is_compared_by_content(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    log.write_text("one")
+    build(stage(tmp_path, sources={"log": log}))
+    os.utime(log, ns=(0, 0))
+    assert stage(tmp_path, sources={"log": log}).finished, "a new time alone changes nothing"
+    log.write_text("two")
+    with pytest.raises(StageError, match="source log has other bytes"):
+        stage(tmp_path, sources={"log": log})
+
+
+def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
+    build(stage(tmp_path))
+    path = tmp_path / "embed" / MANIFEST
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(StageError, match="cannot be read"):
+        stage(tmp_path)
+    path.write_text(json.dumps({"format": 99}))
+    with pytest.raises(StageError, match="format 99"):
+        stage(tmp_path)
+
+
+def test_flatten() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}

@@ -1,0 +1,72 @@
+"""Rules that span several settings, checked before any work is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trialign.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from trialign.config.compose import Config
+
+
+def check(config: Config) -> None:
+    """Refuse settings that cannot work together.
+
+    Raises:
+        ConfigError: the first rule that is broken.
+    """
+    _known("evaluate.split", config.evaluate.split, ["validation", "test"])
+    _known("data.split", config.data["split"], ["leave_one_out"])
+    _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
+    _known("assign.policy", config.assign.policy, ["reassign"])
+    _positive(config)
+    rows = config.runtime.micro_rows * config.runtime.devices
+    if config.stream.lanes % rows:
+        nearest = max(rows, round(config.stream.lanes / rows) * rows)
+        raise ConfigError(
+            f"stream.lanes={config.stream.lanes} with runtime.devices={config.runtime.devices} x "
+            f"runtime.micro_rows={config.runtime.micro_rows}",
+            rule=f"lanes is a multiple of devices x micro_rows = {rows}",
+            remedy=f"set stream.lanes={nearest}, or a micro_rows that divides {config.stream.lanes}",
+        )
+    if config.evaluate.num_beams < 50:
+        raise ConfigError(
+            f"evaluate.num_beams={config.evaluate.num_beams}",
+            rule="recall@50 is read from at least 50 beams",
+            remedy="set evaluate.num_beams=50 or more",
+        )
+
+
+def _known(name: str, value: str, allowed: list[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value}", rule=f"{name} is a known choice", remedy=suggest(value, allowed))
+
+
+def _positive(config: Config) -> None:
+    sizes = {
+        "data.max_history": (config.data["max_history"], 2),
+        "data.min_events": (config.data["min_events"], 3),
+        "data.block_records": (config.data["block_records"], 1),
+        "data.shard_blocks": (config.data["shard_blocks"], 1),
+        "data.images_per_shard": (config.data["images_per_shard"], 1),
+        "quantize.num_levels": (config.quantize["num_levels"], 1),
+        "quantize.codebook_size": (config.quantize["codebook_size"], 2),
+        "stream.lanes": (config.stream.lanes, 1),
+        "stream.row_tokens": (config.stream.row_tokens, 8),
+        "stream.window": (config.stream.window, 1),
+        "stream.workers": (config.stream.workers, 0),
+        "runtime.devices": (config.runtime.devices, 1),
+        "runtime.micro_rows": (config.runtime.micro_rows, 1),
+        "recommend.k": (config.recommend.k, 1),
+        "evaluate.batch_size": (config.evaluate.batch_size, 1),
+        "evaluate.bootstrap_samples": (config.evaluate.bootstrap_samples, 100),
+    }
+    for name, (value, least) in sizes.items():
+        if value < least:
+            raise ConfigError(f"{name}={value}", rule=f"{name} is at least {least}", remedy=f"set {name}={least} or more")
+    buckets = config.data["buckets"]
+    if buckets < 1 or 16 ** round(len(f"{buckets - 1:x}") if buckets > 1 else 0) != buckets:
+        raise ConfigError(
+            f"data.buckets={buckets}", rule="users are spread by leading hex digits", remedy="set 1, 16, 256 or 4096"
+        )

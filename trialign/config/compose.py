@@ -1,0 +1,183 @@
+"""From YAML and overrides to one typed, resolved `Config`.
+
+Hydra composes; what leaves this module is plain Python. Stages see dataclasses, never OmegaConf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from trialign.config.assign import AssignConfig
+from trialign.config.checks import check
+from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig
+from trialign.config.option import unhashed
+from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.train import StreamConfig, TrainConfig
+from trialign.errors import ConfigError, suggest
+from trialign.manifest import flatten
+
+_ROOT = ("run", "seed", "rebuild", "from")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a verb may read. `data`, `embed` and `quantize` hold exchangeable classes and stay mappings."""
+
+    run: Path
+    seed: int
+    rebuild: bool
+    from_stage: dict[str, Path]
+    data: dict[str, Any]
+    embed: dict[str, Any]
+    quantize: dict[str, Any]
+    assign: AssignConfig
+    train: TrainConfig
+    stream: StreamConfig
+    baselines: BaselinesConfig
+    evaluate: EvaluateConfig
+    recommend: RecommendConfig
+    runtime: RuntimeConfig
+    identity: dict[str, dict[str, Any]]
+    """The fields of every group that can change the numbers, for manifests."""
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: `conf/` of a checkout, or its copy inside an installed wheel."""
+    import trialign.conf  # setuptools maps conf/ to it
+
+    return Path(trialign.conf.__path__[0])
+
+
+def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
+    """Compose the config of a verb, as `trialign VERB OVERRIDES` does.
+
+    Raises:
+        ConfigError: an override is mistyped, of a wrong type, or in conflict with another.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return to_config(hydra_compose(verb, list(overrides)))
+    except (HydraException, OmegaConfBaseException) as cause:
+        raise readable(cause) from cause
+
+
+def to_config(tree: DictConfig) -> Config:
+    """Turn what Hydra composed into a `Config`, and check what spans fields.
+
+    Raises:
+        ConfigError: a mandatory value is missing, a root key is unknown, or a cross-field rule is broken.
+    """
+    for key in tree:
+        if str(key) not in (*_ROOT, *_groups()):
+            raise ConfigError(
+                f"unknown setting '{key}'", rule="settings exist in a schema", remedy=suggest(str(key), _groups())
+            )
+    try:
+        OmegaConf.resolve(tree)
+        values = {group: _plain(tree[group]) for group in _groups()}
+        config = Config(
+            run=Path(tree.run).expanduser().absolute(),
+            seed=tree.seed,
+            rebuild=tree.rebuild,
+            from_stage={k: Path(v).expanduser().absolute() for k, v in tree["from"].items() if v is not None},
+            identity={group: _identity(tree[group], values[group]) for group in _groups()},
+            **values,
+        )
+    except (OmegaConfBaseException, HydraException) as cause:
+        raise readable(cause) from cause
+    check(config)
+    return config
+
+
+def split_fields(node: Mapping[str, Any], group: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split an exchangeable group's node into (what the stage reads, what the chosen class takes)."""
+    common = {field.name for field in fields(BASES[group])} - {"_target_"}
+    return {k: v for k, v in node.items() if k in common}, {k: v for k, v in node.items() if k not in common}
+
+
+def readable(cause: Exception) -> ConfigError:
+    """Rewrite an error of Hydra or OmegaConf: the value, the rule, and the nearest thing that exists."""
+    inner = cause.__cause__ if isinstance(cause, ConfigCompositionException) and cause.__cause__ else cause
+    text = str(inner).splitlines()[0]
+    key = str(getattr(inner, "full_key", "") or "")
+    if isinstance(inner, MissingMandatoryValue) or "Missing mandatory value" in text:
+        remedy = f"add {key or text.rsplit(' ', 1)[-1]}=VALUE"
+        if "run" in (key, text.rsplit(" ", 1)[-1]):
+            remedy = "add run=DIR, e.g. run=runs/first"
+        return ConfigError(text, rule="a setting without a default must be given", remedy=remedy)
+    if "not in" in text and key:
+        return ConfigError(f"unknown setting '{key}'", rule="settings exist in a schema", remedy=_nearest(key))
+    if "could not be converted" in text or "cannot be converted" in text:
+        return ConfigError(f"{key}: {text}", rule="a value has its setting's type", remedy=_typed(key))
+    if "Could not find" in text:
+        options = [line.strip() for line in str(cause).splitlines() if line.startswith("\t")]
+        known = [name for name in options if not name.startswith("provider=") and not name.endswith("_schema")]
+        return ConfigError(text, rule="a choice is a file of conf/", remedy="known: " + ", ".join(known))
+    if "Environment variable 'TRIALIGN_DATA' not found" in str(inner):
+        return ConfigError("data.root is not set", rule="real data lies somewhere", remedy="add data.root=DIR or set TRIALIGN_DATA")
+    return ConfigError(str(cause).splitlines()[0], rule="overrides read key=value", remedy="see `trialign --help`")
+
+
+def known_keys() -> dict[str, Any]:
+    """Return every dotted key of every schema with its default."""
+    keys: dict[str, Any] = {"run": None, "seed": 0, "rebuild": False}
+    keys |= {f"from.{field.name}": None for field in fields(FromConfig)}
+    for group, schemas in SCHEMAS.items():
+        for schema in schemas.values():
+            tree = OmegaConf.to_container(OmegaConf.structured(schema), resolve=False)
+            assert isinstance(tree, dict)
+            keys |= flatten({str(k): v for k, v in tree.items()}, group.replace("/", ".") + ".")
+    return keys
+
+
+def _nearest(key: str) -> str:
+    near = suggest(key, known_keys())
+    if near.startswith("did you mean"):
+        return near.split(" known: ")[0]
+    siblings = [known for known in known_keys() if known.startswith(key.rpartition(".")[0])]
+    return "known: " + ", ".join(sorted(siblings or _groups()))
+
+
+def _typed(key: str) -> str:
+    return f"give {key} a value like its default, {known_keys().get(key)!r}"
+
+
+def _groups() -> list[str]:
+    return sorted({group.split("/")[0] for group in SCHEMAS})
+
+
+def _plain(node: Any) -> Any:
+    if OmegaConf.get_type(node) is not None and is_dataclass(OmegaConf.get_type(node)) and "_target_" not in node:
+        plain = OmegaConf.to_object(node)
+        return plain if type(plain).__name__ != "EmbedConfig" else OmegaConf.to_container(node)
+    return OmegaConf.to_container(node)
+
+
+def _identity(node: DictConfig, plain: Any) -> dict[str, Any]:
+    """Return a group's fields without those that cannot change the numbers, nested groups included."""
+    schema = OmegaConf.get_type(node)
+    spared = unhashed(schema) if is_dataclass(schema) else set()
+    kept: dict[str, Any] = {}
+    for key in node:
+        if key in spared:
+            continue
+        child = node[key]
+        kept[str(key)] = _identity(child, None) if isinstance(child, DictConfig) else _container(child)
+    return kept
+
+
+def _container(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -1,0 +1,33 @@
+"""How a field of a config schema is declared: its default, one line of help, and whether it can change the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import Field, field, fields
+from typing import Any
+
+
+def option(default: Any, help: str, *, hashed: bool = True) -> Any:  # noqa: A002 - the field's word for it
+    """Declare a config field.
+
+    Args:
+        default: its default; a list or a dict is copied for each instance.
+        help: one line for docs/configuration.md, units included.
+        hashed: whether it belongs to a stage's identity. False for what cannot change the numbers (paths, workers,
+            batch sizes of inference, logging): changing it neither rebuilds nor refuses a finished stage.
+    """
+    metadata = {"help": help, "hashed": hashed}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def unhashed(schema: type) -> set[str]:
+    """Return the names of a schema's fields that stay out of a stage's identity."""
+    return {found.name for found in fields(schema) if not is_hashed(found)}
+
+
+def is_hashed(found: Field[Any]) -> bool:
+    """Return whether a field belongs to a stage's identity."""
+    return bool(found.metadata.get("hashed", True))

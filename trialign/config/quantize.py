@@ -1,0 +1,44 @@
+"""Group `quantize`: item vectors to L residual codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from trialign.config.option import option
+
+
+@dataclass
+class QuantizeConfig:
+    """What every quantizer has."""
+
+    _target_: str = MISSING
+    num_levels: int = option(3, "L, codes per item")
+    codebook_size: int = option(256, "K, codes per level")
+
+
+@dataclass
+class RQVAEConfig(QuantizeConfig):
+    """Residual-quantized autoencoder with EMA codebooks."""
+
+    _target_: str = "trialign.quantize.rqvae.RQVAEQuantizer"
+    code_dim: int = option(32, "D, width of a codebook vector")
+    hidden_dims: list[int] = option([256, 128], "widths of the encoder's hidden layers, mirrored by the decoders")
+    fusion_dim: int = option(256, "width of the fused item vector e = W_f [e_text ; W_v f_vis]")
+    num_epochs: int = option(60, "passes over the catalogue")
+    batch_size: int = option(512, "items per step")
+    learning_rate: float = option(1e-3, "AdamW")
+    weight_decay: float = option(0.0, "AdamW")
+    commitment_weight: float = option(0.25, "beta, weight of the commitment term")
+    balance_weight: float = option(0.0, "weight of the usage-balance term; 0 switches it off")
+    ema_decay: float = option(0.95, "decay of the codebooks' running counts and sums")
+    revive_below: float = option(0.5, "a code whose running count falls below this is put on an item again")
+
+
+@dataclass
+class RQKMeansConfig(QuantizeConfig):
+    """Residual k-means on the concatenated, standardised vectors."""
+
+    _target_: str = "trialign.quantize.rkmeans.RQKMeansQuantizer"
+    num_iterations: int = option(20, "Lloyd iterations per level")

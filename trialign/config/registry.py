@@ -1,0 +1,59 @@
+"""Registers every schema with Hydra's ConfigStore, so that a mistyped key is refused while composing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import BooleanNode, IntegerNode, StringNode
+
+from trialign.config.assign import AssignConfig
+from trialign.config.data import DataConfig, InterJsonConfig, StorefrontConfig
+from trialign.config.embed import EmbedConfig, OpenClipConfig, TfidfConfig
+from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig
+from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.train import StreamConfig, TrainConfig
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "data": {"storefront": StorefrontConfig, "interjson": InterJsonConfig},
+    "embed": {"embed": EmbedConfig},
+    "embed/text": {"tfidf": TfidfConfig},
+    "embed/image": {"open_clip": OpenClipConfig},
+    "quantize": {"rqvae": RQVAEConfig, "rkmeans": RQKMeansConfig},
+    "assign": {"assign": AssignConfig},
+    "train": {"train": TrainConfig},
+    "stream": {"stream": StreamConfig},
+    "baselines": {"baselines": BaselinesConfig},
+    "evaluate": {"evaluate": EvaluateConfig},
+    "recommend": {"recommend": RecommendConfig},
+    "runtime": {"runtime": RuntimeConfig},
+}
+"""Config group -> schema name -> schema. A YAML of the group builds on one by `defaults: [<name>_schema, _self_]`."""
+
+BASES: dict[str, type] = {"data": DataConfig, "quantize": QuantizeConfig}
+"""Groups whose `_target_` is exchangeable, and the fields that do not depend on which class is chosen."""
+
+
+@dataclass
+class FromConfig:
+    """Finished stages of other runs, by verb: `from.<verb>=DIR`."""
+
+    prepare: str | None = None
+    embed: str | None = None
+    quantize: str | None = None
+    assign: str | None = None
+    train: str | None = None
+    baselines: str | None = None
+
+
+def register() -> None:
+    """Put every schema into the ConfigStore; calling it again changes nothing."""
+    store = ConfigStore.instance()
+    # A plain mapping of typed nodes: `from` is a Python keyword, so the root cannot be a dataclass.
+    root = {"run": StringNode("???"), "seed": IntegerNode(0, is_optional=False), "rebuild": BooleanNode(False)}
+    store.store(name="root_schema", node=root)
+    store.store(group="from", name="from_schema", node=FromConfig)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=group, name=f"{name}_schema", node=schema)

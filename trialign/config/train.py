@@ -1,0 +1,47 @@
+"""Groups `train` and `stream`: the generator, its tasks, and the order of the rows it learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trialign.config.option import option
+
+
+@dataclass
+class BackboneConfig:
+    """A decoder language model with full attention."""
+
+    architecture: str = option("qwen3", "transformers model type: qwen3, qwen2, llama, gpt2")
+    hidden_size: int = option(128, "width")
+    num_layers: int = option(2, "decoder layers")
+    num_heads: int = option(4, "attention heads (as many key-value heads)")
+    intermediate_size: int = option(512, "width of the feed-forward layer")
+    dropout: float = option(0.1, "on embeddings and residual branches")
+    vocab_size: int = option(2000, "BPE tokens trained on the catalogue's text; fewer if the text yields fewer")
+
+
+@dataclass
+class TrainConfig:
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    tasks: dict[str, float] = option(
+        {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
+        "tasks and their multiples of the proportional mixture (examples per epoch times this)",
+    )
+    epochs: float = option(10.0, "passes over the histories; converted to steps and printed")
+    steps: int | None = option(None, "optimizer steps; set, it overrides epochs")
+    learning_rate: float = option(2e-3, "peak, AdamW")
+    weight_decay: float = option(0.05, "AdamW; not on norms, biases, embeddings")
+    betas: list[float] = option([0.9, 0.98], "AdamW")
+    warmup: float = option(0.05, "share of the steps; cosine decay to zero after it")
+    clip: float = option(1.0, "gradient norm")
+    max_title_tokens: int = option(32, "a longer title is cut")
+
+
+@dataclass
+class StreamConfig:
+    """The exact, elastic stream (architecture.md, lanes)."""
+
+    lanes: int = option(32, "V, rows per global batch, fixed for a run")
+    row_tokens: int = option(512, "positions per packed row")
+    window: int = option(256, "examples a lane packs at a time")
+    workers: int = option(0, "DataLoader workers per rank", hashed=False)

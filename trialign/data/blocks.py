@@ -1,0 +1,106 @@
+"""Blocks: about a thousand records as one Arrow record batch, the unit of writing, shuffling and reading.
+
+Three kinds of record exist: a window of a train history, a user to evaluate, and an item of the catalogue.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Record = dict[str, Any]
+"""One record by column: text as str, a list of numbers as a numpy view of its block, a list of text as a list."""
+
+TRAIN = pa.schema(
+    {
+        "user": pa.string(),
+        "items": pa.list_(pa.int32()),
+        "times": pa.list_(pa.int64()),
+        "first_target": pa.int32(),
+    }
+)
+"""A window of a history. Positions from `first_target` on are targets; the ones before belong to an earlier window."""
+
+EVALUATION = pa.schema(
+    {
+        "user": pa.string(),
+        "items": pa.list_(pa.int32()),
+        "times": pa.list_(pa.int64()),
+        "targets": pa.list_(pa.int32()),
+    }
+)
+"""The last window of what a user had chosen (items and their times), and what came next."""
+
+ITEM = pa.schema(
+    {
+        "item": pa.int32(),
+        "title": pa.string(),
+        "description": pa.string(),
+        "brand": pa.string(),
+        "categories": pa.list_(pa.string()),
+    }
+)
+"""An item's own words; its picture, if any, stands in the image shards."""
+
+
+def encode_block(batch: pa.RecordBatch) -> bytes:
+    """Return a record batch as the bytes of an Arrow IPC stream; equal records are equal bytes."""
+    # A slice would drag along what lies around it, and its bytes would tell how the records had arrived.
+    batch = batch.take(pa.array(np.arange(batch.num_rows)))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def decode_block(data: bytes) -> pa.RecordBatch:
+    """Return the record batch that `encode_block` wrote; its columns are views of `data`."""
+    return pa.ipc.open_stream(data).read_next_batch()
+
+
+def lists_of(values: pa.Array, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> pa.ListArray:
+    """Return the list column whose i-th list is `values[starts[i] : starts[i] + lengths[i]]`; slices may overlap."""
+    ends = np.cumsum(lengths)
+    gather = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, values.take(pa.array(gather, pa.int64())))
+
+
+def arrays_of(column: pa.ListArray) -> list[NDArray[Any]]:
+    """Return each list of a column of numbers as a numpy view."""
+    values, offsets = _values_and_offsets(column)
+    return [values[start:stop] for start, stop in pairwise(offsets)]
+
+
+class Records:
+    """A decoded block, record by record.
+
+    Args:
+        batch: the block. It stays in memory as long as a record of it does.
+    """
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._columns = {name: _reader(batch.column(name)) for name in batch.schema.names}
+        self._num_records: int = batch.num_rows
+
+    def __len__(self) -> int:
+        return self._num_records
+
+    def __getitem__(self, index: int) -> Record:
+        return {name: read(index) for name, read in self._columns.items()}
+
+
+def _reader(column: pa.Array) -> Any:
+    if pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type):
+        values, offsets = _values_and_offsets(column)
+        return lambda index: values[offsets[index] : offsets[index + 1]]
+    return lambda index: column[index].as_py()
+
+
+def _values_and_offsets(column: pa.ListArray) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    return column.values.to_numpy(), column.offsets.to_numpy()

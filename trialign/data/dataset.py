@@ -1,0 +1,123 @@
+"""The prepared dataset, as every later stage reads it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trialign.data.blocks import arrays_of
+from trialign.data.images import read_images
+from trialign.data.shards import BlockStore
+from trialign.errors import DataError
+from trialign.types import EvaluationSplit, Items
+
+StoreName = Literal["train", "validation", "test", "items"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The users of one split, in hash order.
+
+    Attributes:
+        users: B user keys.
+        histories: B item-index arrays, oldest first, the last window of each history.
+        targets: B item-index arrays, what came next.
+    """
+
+    users: list[str]
+    histories: list[Items]
+    targets: list[Items]
+
+
+class Dataset:
+    """What `trialign prepare` wrote.
+
+    Args:
+        folder: the stage's directory.
+
+    Raises:
+        DataError: it holds no item table.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "items.parquet"
+        if not path.exists():
+            raise DataError(
+                f"{path} does not exist",
+                rule="a prepared dataset holds an item table",
+                remedy="run `trialign prepare` for that run first",
+            )
+        self.folder = folder
+        self.items: pa.Table = pq.read_table(path)
+        self.keys: list[str] = self.items["key"].to_pylist()
+        self.num_items = len(self.keys)
+
+    def store(self, name: StoreName) -> BlockStore:
+        """Return the blocks of a split, or of the item table."""
+        return BlockStore(self.folder / name)
+
+    def evaluation(self, split: EvaluationSplit) -> Evaluation:
+        """Return the users of a held-out split with their histories and targets."""
+        found = Evaluation([], [], [])
+        for batch in self._batches(split):
+            found.users.extend(batch["user"].to_pylist())
+            found.histories.extend(arrays_of(batch["items"]))
+            found.targets.extend(arrays_of(batch["targets"]))
+        return found
+
+    def train_histories(self) -> list[Items]:
+        """Return every user's whole train history, joined again from its windows, in hash order."""
+        histories: list[Items] = []
+        pieces: list[Items] = []
+        for batch in self._batches("train"):
+            firsts = batch["first_target"].to_numpy()
+            for first, items in zip(firsts, arrays_of(batch["items"]), strict=True):
+                if first == 0 and pieces:
+                    histories.append(np.concatenate(pieces))
+                    pieces = []
+                pieces.append(items[first:])
+        if pieces:
+            histories.append(np.concatenate(pieces))
+        return histories
+
+    def images(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (item index, encoded picture), items without a picture absent."""
+        return read_images(self.folder / "images")
+
+    def oracle(self, split: EvaluationSplit) -> pa.Table | None:
+        """Return each user's best attainable recall and NDCG, in a world where choices are known exactly; else None."""
+        path = self.folder / "oracle" / f"{split}.parquet"
+        return pq.read_table(path) if path.exists() else None
+
+    def item_of(self, key: str) -> int:
+        """Return the index of an item.
+
+        Raises:
+            DataError: no item has this key.
+        """
+        if key not in self._item_of:
+            near = difflib.get_close_matches(key, self.keys, n=3, cutoff=0.6)
+            raise DataError(
+                f"no item '{key}' among {self.num_items}",
+                rule="items are named by their keys in the catalogue",
+                remedy=f"did you mean {', '.join(near)}?"
+                if near
+                else f"see the column `key` of {self.folder}/items.parquet",
+            )
+        return self._item_of[key]
+
+    @cached_property
+    def _item_of(self) -> dict[str, int]:
+        return {key: item for item, key in enumerate(self.keys)}
+
+    def _batches(self, name: StoreName) -> Iterator[pa.RecordBatch]:
+        store = self.store(name)
+        return (store.read(block) for block in range(store.num_blocks))

@@ -1,0 +1,138 @@
+"""The storefront: a built-in shop whose users choose by a stated function, so that the best possible result is known.
+
+Every item has a category (its title says it), a style (only its picture shows it) and a purpose (its description hints
+at it); see method.md 11. `world` holds parameters and attributes, `wording` the texts, `pictures` the pictures, `taste`
+the choices, `corpus` what a pretrained model may know beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trialign.data.source import RawData
+from trialign.data.storefront.pictures import paint
+from trialign.data.storefront.taste import ExactOracle, Taste, draw_histories, draw_lengths, taste_of
+from trialign.data.storefront.wording import Wording, write_items
+from trialign.data.storefront.world import Attributes, Integers, draw_attributes, frozen_world
+from trialign.errors import ConfigError
+from trialign.runtime.seeding import numpy_generator
+
+ITEMS_SCHEMA = pa.schema(
+    {
+        "item": pa.string(),
+        "title": pa.string(),
+        "description": pa.string(),
+        "brand": pa.string(),
+        "categories": pa.list_(pa.string()),
+    }
+)
+EVENTS_SCHEMA = pa.schema({"user": pa.string(), "item": pa.string(), "order": pa.int64()})
+
+
+class Storefront:
+    """A generated source of data; see `trialign.data.source.Source`.
+
+    Catalogue, pictures and users draw from streams of their own: another number of users changes neither the catalogue
+    nor what the first users choose.
+
+    Args:
+        seed: seed of everything that is drawn.
+        num_items: items in the catalogue; histories never cover more than half of it.
+        num_users: users with a history.
+        style_weight: multiplies the influence of style on choice; 0 removes it.
+        purpose_weight: multiplies the influence of purpose on choice; 0 removes it.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    def __init__(self, *, seed: int, num_items: int, num_users: int, style_weight: float, purpose_weight: float) -> None:
+        self.world = frozen_world()
+        shortest = int(self.world.history["shortest"])
+        _check_count("num_items", num_items, 2 * shortest, f"a history of {shortest} events covers at most half the catalogue")
+        _check_count("num_users", num_users, 1, "the storefront has customers")
+        _check_weight("style_weight", style_weight)
+        _check_weight("purpose_weight", purpose_weight)
+        self.seed, self.num_items, self.num_users = seed, num_items, num_users
+        self.style_weight, self.purpose_weight = style_weight, purpose_weight
+
+    def sources(self) -> dict[str, Path]:
+        """Return {}: nothing is read from outside."""
+        return {}
+
+    def load(self, folder: Path) -> RawData:
+        """Make the world, write events.parquet, items.jsonl and images/ under `folder`, and hand it over."""
+        images = folder / "images"
+        images.mkdir(parents=True, exist_ok=True)
+        attributes, taste = self.attributes(), self.taste()
+        keys = [f"item-{index:07d}" for index in range(self.num_items)]
+        items = _item_table(keys, write_items(self.world, attributes, self.seed))
+        (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items.to_pylist()))
+        events = _event_table(keys, self.histories(taste))
+        pq.write_table(events, folder / "events.parquet")
+        files = {int(index): images / f"{keys[index]}.jpg" for index in np.flatnonzero(attributes.pictured_N)}
+        for index, file in files.items():
+            draws = numpy_generator(self.seed, "storefront", "picture", index)
+            file.write_bytes(paint(self.world.styles[attributes.style_N[index]], draws))
+
+        def pictures() -> Iterator[tuple[str, bytes]]:
+            for index, file in files.items():
+                yield keys[index], file.read_bytes()
+
+        return RawData(ibis.memtable(events), items, pictures, has_clock=False, oracle=ExactOracle(taste, keys))
+
+    def attributes(self) -> Attributes:
+        """Return what the items are: the truth that the catalogue shows in part; for judging, never for training."""
+        return draw_attributes(self.world, self.num_items, self.seed)
+
+    def taste(self) -> Taste:
+        """Return the choice function of this storefront's users."""
+        return taste_of(
+            self.world, self.attributes(), style_weight=self.style_weight, purpose_weight=self.purpose_weight
+        )
+
+    def histories(self, taste: Taste) -> list[Integers]:
+        """Return the item indices that each user chose, in order."""
+
+        def draw(name: str) -> np.random.Generator:
+            return numpy_generator(self.seed, "storefront", "users", name)
+
+        lengths_U = draw_lengths(self.world, self.num_users, self.num_items, draw("lengths"))
+        chance_UT = draw("choices").random((self.num_users, int(self.world.history["longest"])))
+        return draw_histories(taste, lengths_U, chance_UT)
+
+
+def _check_count(name: str, value: int, least: int, reason: str) -> None:
+    if value < least:
+        raise ConfigError(f"{name}={value}", rule=f"at least {least}: {reason}", remedy=f"set data.{name}={least} or more")
+
+
+def _check_weight(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(
+            f"{name}={value}",
+            rule="a finite number, 0 or more: it multiplies the influence of an attribute on choice",
+            remedy=f"set data.{name}=0 to switch the influence off, 1 for the world as it is calibrated",
+        )
+
+
+def _item_table(keys: list[str], wordings: list[Wording]) -> pa.Table:
+    rows = [{"item": key} | asdict(wording) for key, wording in zip(keys, wordings, strict=True)]
+    return pa.Table.from_pylist(rows, schema=ITEMS_SCHEMA)
+
+
+def _event_table(keys: list[str], histories: list[Integers]) -> pa.Table:
+    lengths = [len(history) for history in histories]
+    users = np.repeat([f"user-{number:07d}" for number in range(len(histories))], lengths)
+    items = np.asarray(keys)[np.concatenate(histories)]
+    order = np.concatenate([np.arange(length) for length in lengths])
+    return pa.table([users, items, order], schema=EVENTS_SCHEMA)

@@ -1,0 +1,1 @@
+"""Constrained decoding over the prefix index of all semantic IDs: index, one step, beam search."""

@@ -1,0 +1,71 @@
+"""Beam search over whole levels: the same code for every model that can score a level."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+from trialign.decode.index import PrefixIndex
+from trialign.decode.step import select
+from trialign.types import NO_ITEM
+
+
+class LevelScorer(Protocol):
+    """Scores the codes of one level after another for a batch of histories; keeps its own state between levels."""
+
+    def start(self) -> torch.Tensor:
+        """Return logits_BK of level 0."""
+        ...
+
+    def advance(self, codes_BW: torch.Tensor, parents_BW: torch.Tensor) -> torch.Tensor:
+        """Return logits_BWK of the next level.
+
+        Args:
+            codes_BW: the code each beam has just taken.
+            parents_BW: which of the previous call's beams it grew from; all 0 after `start`.
+        """
+        ...
+
+
+class Ranking(NamedTuple):
+    """`items`: int64 [B, num_beams], NO_ITEM where fewer are legal; `scores`: float32, -inf there. Best first."""
+
+    items: torch.Tensor
+    scores: torch.Tensor
+
+
+@torch.inference_mode()
+def beam_search(
+    scorer: LevelScorer, index: PrefixIndex, num_beams: int, *, exclude_BM: torch.Tensor | None = None
+) -> Ranking:
+    """Return the best items of a batch of histories.
+
+    The score of an item is the sum over levels of the log-probability of its code, renormalised over the codes that
+    are legal after its prefix (method.md 7). Every batch takes L steps, whatever it holds.
+
+    Args:
+        scorer: the model, prompted.
+        index: the catalogue's prefixes, on the scorer's device.
+        num_beams: W, prefixes kept per level and items returned.
+        exclude_BM: int64, items that may not be returned, filled up with NO_ITEM; M may be 0.
+    """
+    logits_BWK = scorer.start()[:, None]
+    num_users = len(logits_BWK)
+    nodes_BW = torch.zeros((num_users, 1), dtype=torch.int64, device=logits_BWK.device)
+    scores_BW = torch.zeros((num_users, 1), device=logits_BWK.device)
+    struck_BM = exclude_BM.sort(dim=1).values if exclude_BM is not None and exclude_BM.shape[1] else None
+    last = index.num_levels - 1
+    for level in range(index.num_levels):
+        beams = select(
+            scores_BW, nodes_BW, level, logits_BWK, index, num_beams, struck_BM=struck_BM if level == last else None
+        )
+        nodes_BW, scores_BW = beams.nodes, beams.scores
+        if level < last:
+            logits_BWK = scorer.advance(beams.codes, beams.parents)
+    items_BW = index.items[nodes_BW].masked_fill(scores_BW == -torch.inf, NO_ITEM)
+    missing = num_beams - items_BW.shape[1]
+    return Ranking(
+        torch.nn.functional.pad(items_BW, (0, missing), value=NO_ITEM),
+        torch.nn.functional.pad(scores_BW, (0, missing), value=-torch.inf),
+    )

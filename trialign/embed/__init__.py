@@ -1,0 +1,1 @@
+"""Embed: the evidence of every item as one vector per modality."""

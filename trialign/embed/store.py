@@ -1,0 +1,102 @@
+"""The vectors of a catalogue on disk: one memory-mapped array per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialign.errors import DataError
+
+_PRESENT = ".present.npy"
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One vector per item, and which items have one.
+
+    Args:
+        vectors_ND: float32; the row of an item without evidence is zero and is never read.
+        present_N: bool.
+    """
+
+    vectors_ND: NDArray[np.float32]
+    present_N: NDArray[np.bool_]
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.vectors_ND.shape[1])
+
+
+def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = None) -> None:
+    """Refuse what no later stage could use.
+
+    Args:
+        modalities: vectors by name of the modality.
+        item_keys: names for the error; row numbers without them.
+
+    Raises:
+        DataError: no modality, modalities of different catalogues, or a value that is not finite.
+    """
+    if not modalities:
+        raise DataError(
+            "no modality is embedded",
+            rule="an item is described by at least one modality",
+            remedy="set embed/text=tfidf or embed/image=open_clip",
+        )
+    sizes = {name: found.vectors_ND.shape for name, found in modalities.items()}
+    if len({size[0] for size in sizes.values()}) > 1:
+        raise DataError(
+            f"modalities of unequal length: {sizes}",
+            rule="every modality has one row per item of the catalogue",
+            remedy="run `trialign embed` again for this catalogue",
+        )
+    for name, found in modalities.items():
+        finite_N = np.isfinite(found.vectors_ND).all(axis=1) | ~found.present_N
+        if not finite_N.all():
+            first = int(np.flatnonzero(~finite_N)[0])
+            item = repr(item_keys[first]) if item_keys is not None else f"in row {first}"
+            raise DataError(
+                f"the {name} vector of item {item} holds NaN or infinity ({(~finite_N).sum()} such items)",
+                rule="vectors are finite",
+                remedy=f"mend that item's evidence or the checkpoint of embed.{name}, or leave the modality out with embed.{name}=null",
+            )
+
+
+def save(folder: Path, modalities: Mapping[str, Modality], item_keys: Sequence[str]) -> None:
+    """Write `<modality>.npy` (float32 [N, D]) and `<modality>.present.npy` (bool [N]).
+
+    Raises:
+        DataError: see `check`.
+    """
+    check(modalities, item_keys)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, found in modalities.items():
+        np.save(folder / f"{name}.npy", found.vectors_ND.astype(np.float32), allow_pickle=False)
+        np.save(folder / f"{name}{_PRESENT}", found.present_N, allow_pickle=False)
+
+
+def load(folder: Path) -> dict[str, Modality]:
+    """Read what `save` wrote, memory-mapped, by name of the modality in alphabetical order.
+
+    Raises:
+        DataError: the folder holds no vectors.
+    """
+    names = sorted(path.name.removesuffix(_PRESENT) for path in folder.glob(f"*{_PRESENT}"))
+    if not names:
+        raise DataError(
+            f"{folder} holds no vectors",
+            rule="a finished embed folder holds <modality>.npy files",
+            remedy="run `trialign embed` for that run first",
+        )
+    return {
+        name: Modality(
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False),
+            np.load(folder / f"{name}{_PRESENT}", allow_pickle=False),
+        )
+        for name in names
+    }

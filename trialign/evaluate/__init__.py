@@ -1,0 +1,1 @@
+"""How good a ranking is, against which baselines, and how sure one can be of it."""

@@ -1,0 +1,95 @@
+"""The baseline that knows which items are consumed close to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from trialign.errors import ConfigError
+from trialign.evaluate.baselines.counts import CountingRanker, count_items, count_pairs
+from trialign.types import Items
+
+
+class ItemKNN(CountingRanker):
+    """Scores an item by its nearness, in the train histories, to the recent items of the history.
+
+    s(j) = popularity(j)^-damping * sum over the last `window` items i of the history: decay^age(i) * c(i, j)
+
+    c(i, j) adds 1 / distance for every two events of one train history, one of i and one of j, at most `window` events
+    apart, whichever comes first. The age of the last item is 0; an item that occurs twice among the last `window` is
+    read twice. Items of equal score stand by popularity, then by index; so do all that are near to nothing and score 0.
+
+    Args:
+        popularity_N: how often each item occurs in the train histories.
+        pairs_NN: c, symmetric.
+        window: largest distance of a pair, and how many of the last items are read.
+        decay: weight of a history item per event of age.
+        damping: power of the popularity that scores are divided by.
+
+    Raises:
+        ConfigError: an option outside its range.
+    """
+
+    name = "item_knn"
+
+    def __init__(
+        self,
+        popularity_N: NDArray[np.int64],
+        pairs_NN: sp.csr_array,
+        *,
+        window: int = 10,
+        decay: float = 0.7,
+        damping: float = 0.5,
+    ) -> None:
+        _check_options(window, decay, damping)
+        super().__init__(popularity_N, pairs_NN)
+        self.window, self.decay, self.damping = window, decay, damping
+        # Items that never occurred stand in no pair; the 1 only avoids dividing by 0.
+        damping_N = np.maximum(popularity_N, 1).astype(np.float64) ** -damping
+        self._nearness_NN = (pairs_NN @ sp.diags_array(damping_N)).tocsr()
+
+    @classmethod
+    def fit(
+        cls,
+        histories: Sequence[Items],
+        num_items: int,
+        *,
+        window: int = 10,
+        decay: float = 0.7,
+        damping: float = 0.5,
+    ) -> Self:
+        """Count pairs in whole train histories; arguments and errors as the class."""
+        _check_options(window, decay, damping)
+        forward_NN = count_pairs(histories, num_items, distance=1).astype(np.float64)
+        for distance in range(2, window + 1):
+            forward_NN = forward_NN + count_pairs(histories, num_items, distance) / distance
+        pairs_NN = (forward_NN + forward_NN.T).tocsr()
+        return cls(count_items(histories, num_items), pairs_NN, window=window, decay=decay, damping=damping)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of the constructor."""
+        return {"window": self.window, "decay": self.decay, "damping": self.damping}
+
+    def score(self, histories: list[Items]) -> NDArray[np.float64]:
+        """Return scores_BN as the class defines them."""
+        recent = [history[-self.window :] for history in histories]
+        lengths = np.array([len(history) for history in recent])
+        rows = np.repeat(np.arange(len(recent)), lengths)
+        ages = np.repeat(lengths.cumsum(), lengths) - 1 - np.arange(lengths.sum())
+        query_BN = sp.csr_array((self.decay**ages, (rows, np.concatenate(recent))), shape=(len(recent), self.num_items))
+        scores_BN: NDArray[np.float64] = (query_BN @ self._nearness_NN).toarray()
+        return scores_BN
+
+
+def _check_options(window: int, decay: float, damping: float) -> None:
+    if window < 1 or not 0 < decay <= 1 or damping < 0:
+        raise ConfigError(
+            f"baselines.item_knn: window={window}, decay={decay}, damping={damping}",
+            rule="window >= 1, 0 < decay <= 1, damping >= 0",
+            remedy="the values used in print are window=10 decay=0.7 damping=0.5",
+        )

@@ -1,0 +1,142 @@
+"""The protocol every row of a results table goes through: full ranking over the catalogue, checked, then measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialign.errors import TrialignError
+from trialign.ranking import CUTOFFS, METRICS, find_hits, measure
+from trialign.types import NO_ITEM, Items, Ranker
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The best K items of U users.
+
+    Attributes:
+        items_UK: best first, NO_ITEM where fewer can be ranked.
+        scores_UK: the ranker's own scale, never rising along a row, -inf beside NO_ITEM.
+        invalid_rate: share of the owed places that hold no item of the catalogue; see `rank_users`.
+    """
+
+    items_UK: NDArray[np.int32]
+    scores_UK: NDArray[np.float32]
+    invalid_rate: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Every metric of every user, columns as in METRICS, and the rate of invalid places."""
+
+    values_UC: NDArray[np.float64]
+    invalid_rate: float
+
+    def means(self) -> dict[str, float]:
+        """Return the averages over users by metric name."""
+        return dict(zip(METRICS, self.values_UC.mean(axis=0).tolist(), strict=True))
+
+
+def rank_users(
+    ranker: Ranker,
+    histories: Sequence[Items],
+    k: int,
+    *,
+    num_items: int,
+    exclude_seen: bool,
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
+) -> Rankings:
+    """Rank the catalogue for every history, and refuse rankings that cannot be measured.
+
+    A ranker owes each user min(k, N) places, N less the user's distinct seen items where those are struck. An owed
+    place counts as invalid if it is NO_ITEM or names no item of the catalogue; so does an item outside the catalogue on
+    any later place. A ranker that returns nothing, too little or nonsense therefore never shows a rate of 0.
+
+    Args:
+        ranker: the generator or a baseline.
+        histories: U item-index arrays, oldest first.
+        k: places per user.
+        num_items: N, size of the catalogue.
+        exclude_seen: strike the items of each history from its own ranking.
+        batch_size: users per call of the ranker.
+        progress: called after each batch with its number of users.
+
+    Raises:
+        TrialignError: a ranking has the wrong shape, repeats an item or holds a struck one, or scores rise or are NaN.
+    """
+    items_UK = np.full((len(histories), k), NO_ITEM, np.int32)
+    scores_UK = np.full((len(histories), k), -np.inf, np.float32)
+    num_invalid = num_counted = 0
+    for start in range(0, len(histories), batch_size):
+        batch = list(histories[start : start + batch_size])
+        items_BK, scores_BK = ranker.rank(batch, k, exclude_seen=exclude_seen)
+        num_seen_B = _check(items_BK, scores_BK, batch, k, exclude_seen)
+        owed_B = np.minimum(k, num_items - num_seen_B)
+        counted_BK = (np.arange(k) < owed_B[:, None]) | (items_BK != NO_ITEM)
+        num_counted += int(counted_BK.sum())
+        num_invalid += int((counted_BK & ((items_BK < 0) | (items_BK >= num_items))).sum())
+        items_UK[start : start + len(batch)] = items_BK
+        scores_UK[start : start + len(batch)] = scores_BK
+        if progress is not None:
+            progress(len(batch))
+    return Rankings(items_UK, scores_UK, num_invalid / num_counted if num_counted else 0.0)
+
+
+def evaluate(
+    ranker: Ranker,
+    histories: Sequence[Items],
+    targets: Sequence[Items],
+    *,
+    num_items: int,
+    exclude_seen: bool,
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
+) -> Measured:
+    """Rank every history and measure the rankings against the targets; arguments and errors as `rank_users`."""
+    rankings = rank_users(
+        ranker,
+        histories,
+        max(CUTOFFS),
+        num_items=num_items,
+        exclude_seen=exclude_seen,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return Measured(measure(rankings.items_UK, targets), rankings.invalid_rate)
+
+
+def _check(
+    items_BK: NDArray[np.int32], scores_BK: NDArray[np.float32], histories: list[Items], k: int, exclude_seen: bool
+) -> NDArray[np.int64]:
+    """Refuse rankings that break the Ranker protocol; return how many items each user had struck."""
+    shape = (len(histories), k)
+    if items_BK.shape != shape or scores_BK.shape != shape:
+        raise _broken(f"items of shape {items_BK.shape} and scores of shape {scores_BK.shape}", f"both are {shape}")
+    ordered_BK = np.sort(items_BK, axis=1)
+    repeated = (ordered_BK[:, 1:] == ordered_BK[:, :-1]) & (ordered_BK[:, 1:] != NO_ITEM)
+    if repeated.any():
+        row = int(repeated.any(axis=1).argmax())
+        item = int(ordered_BK[row, 1:][repeated[row]][0])
+        raise _broken(f"item {item} more than once in one user's ranking", "an item stands in a ranking once")
+    # A comparison with NaN is False, so this refuses NaN too.
+    falling = scores_BK[:, 1:] <= scores_BK[:, :-1]
+    if not falling.all() or np.isnan(scores_BK).any():
+        raise _broken("scores that rise or are not numbers", "scores never rise from one place to the next")
+    if not exclude_seen:
+        return np.zeros(len(histories), np.int64)
+    seen_BK, num_seen_B = find_hits(items_BK, histories)
+    if seen_BK.any():
+        raise _broken(
+            f"item {int(items_BK[seen_BK][0])}, which the user has seen", "exclude_seen strikes the history's items"
+        )
+    return num_seen_B
+
+
+def _broken(found: str, rule: str) -> TrialignError:
+    return TrialignError(
+        f"the ranker returned {found}", rule=rule, remedy="mend its rank(); trialign/types.py states the contract"
+    )

@@ -1,0 +1,86 @@
+"""A trained generator on disk: weights as safetensors, everything else as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.torch import load_model, save_model
+from transformers import AutoConfig
+
+from trialign.errors import DataError, StageError
+from trialign.generate.backbone import backbone_from_config
+from trialign.generate.encoding import TokensEncoding
+from trialign.generate.model import Generator
+from trialign.generate.template import Template
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.semid.table import SIDTable
+from trialign.semid.tokens import TokenSpace
+
+_FORMAT = 1
+_HEADER, _WEIGHTS, _TOKENIZER = "generator.json", "generator.safetensors", "tokenizer.json"
+
+
+class TrainedGenerator(NamedTuple):
+    """A generator, how records become its tokens, and the longest history it was trained on."""
+
+    generator: Generator
+    template: Template
+    max_history: int
+
+
+def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> None:
+    """Write `generator.safetensors`, `generator.json` and `tokenizer.json`; `sids` are those it was trained on."""
+    generator, template, max_history = trained
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(generator, str(folder / _WEIGHTS))
+    template.tokenizer.save(folder / _TOKENIZER)
+    header = {
+        "format": _FORMAT,
+        "sids": sids.digest,
+        "encoding": "tokens",
+        "tasks": template.tasks,
+        "max_title_tokens": template.max_title_tokens,
+        "max_history": max_history,
+        "dropout": generator.dropout,
+        "backbone": generator.backbone.config.to_diff_dict(),
+    }
+    (folder / _HEADER).write_text(json.dumps(header, indent=2) + "\n")
+
+
+def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
+    """Read what `save_generator` wrote.
+
+    Args:
+        folder: a finished train stage.
+        sids: the semantic IDs that its answers are to be read by.
+
+    Raises:
+        DataError: a file is missing or of another format.
+        StageError: it was trained on other semantic IDs.
+    """
+    try:
+        header = json.loads((folder / _HEADER).read_text())
+        if header["format"] != _FORMAT:
+            raise ValueError(f"format {header['format']}, this version reads {_FORMAT}")
+    except (OSError, ValueError, KeyError) as cause:
+        raise DataError(
+            f"no generator can be read from {folder}: {cause}",
+            rule=f"a folder that `trialign train` finished holds {_HEADER}, {_WEIGHTS} and {_TOKENIZER}",
+            remedy="name the train folder of a finished run, or run `trialign train` again",
+        ) from cause
+    if header["sids"] != sids.digest:
+        raise StageError(
+            f"{folder} was trained on semantic IDs {header['sids'][:12]}, not on {sids.digest[:12]}",
+            rule="codes mean what they meant when the generator learned them",
+            remedy="use the assign stage it was trained with (from.assign=DIR), or train again",
+        )
+    tokenizer = TextTokenizer.load(folder / _TOKENIZER)
+    space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
+    backbone = backbone_from_config(AutoConfig.for_model(**header["backbone"]), dropout=header["dropout"], seed=0)
+    generator = Generator(backbone, space, codebooks_LKD=None, seed=0, dropout=header["dropout"])
+    load_model(generator, folder / _WEIGHTS)
+    encoding = TokensEncoding(sids.codes_NL, space)
+    template = Template(tokenizer, encoding, header["tasks"], header["max_title_tokens"])
+    return TrainedGenerator(generator, template, header["max_history"])

@@ -1,0 +1,18 @@
+"""Task 1 of method.md 6: the history's semantic IDs to the next one, at every position in one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trialign.data.blocks import Record
+from trialign.generate.task import ItemList, Task, Text
+
+
+def parts(record: Record) -> list[Text | ItemList]:
+    """Return a window of a history; an item is a target in the one window that owns it."""
+    items = np.asarray(record["items"])
+    # The first item of all follows nothing that was read, so it is no example of this task: n items are n - 1.
+    return [ItemList(items, targets=np.arange(len(items)) >= max(record["first_target"], 1))]
+
+
+TASK = Task(source="train", parts=parts)

@@ -1,0 +1,323 @@
+"""The record that makes a stage finished: `manifest.json`, written last and atomically.
+
+A stage owns one folder of a run. As long as the folder holds no manifest, nothing in it counts: a stage that was killed
+half-way is found by what is missing. The manifest says what made the folder (configuration, seed, inputs by hash, code
+revision, versions) and what is in it (files by sha256, counts), so that a second run can skip it, and a changed one can
+say what changed.
+
+Two hashes carry the identity. `hash` covers the files a stage wrote; a later stage records it of every stage it read.
+`lineage` carries those records on, so that two inputs made from different catalogues are noticed however far
+downstream they meet.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trialign.errors import DataError, StageError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_LOCK = ".lock"
+_VERSIONED = ("torch", "transformers", "pytorch-lightning", "deepspeed", "open-clip-torch", "duckdb", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage says of itself; see the module's docstring."""
+
+    stage: str
+    hash: str
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    lineage: dict[str, str]
+    sources: dict[str, dict[str, Any]]
+    counts: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    seconds: float
+    created: str
+    revision: str
+    versions: dict[str, str]
+    format: int = FORMAT
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        """Read the manifest of a finished stage.
+
+        Raises:
+            StageError: the folder holds no manifest (never finished), or one of an unknown format.
+        """
+        path = folder / MANIFEST
+        if not path.exists():
+            raise StageError(
+                f"{folder} is not a finished stage",
+                rule=f"a finished stage holds {MANIFEST}, written last",
+                remedy=f"run `trialign {_verb_of(folder)}` for that run first, or name another with from.{_verb_of(folder)}=DIR",
+            )
+        try:
+            record = json.loads(path.read_text())
+            if record["format"] != FORMAT:
+                raise ValueError(f"format {record['format']}")
+            return Manifest(**record)
+        except (ValueError, KeyError, TypeError) as cause:
+            raise StageError(
+                f"{path} cannot be read: {cause}",
+                rule=f"a manifest is JSON of format {FORMAT}",
+                remedy="delete that stage's folder and run it again",
+            ) from cause
+
+
+@dataclass
+class Stage:
+    """One stage of one run: where it writes, what it depends on, whether it is done.
+
+    Args:
+        name: the verb, e.g. `quantize`.
+        folder: the directory the stage owns.
+        config: the fields that determine its numbers, and only those.
+        inputs: finished stages it reads, by verb.
+        sources: files from outside the run it reads, by role; their content is part of the stage's identity.
+        counts: what the stage counted; goes into its manifest.
+        finished: a valid manifest is there.
+        built: this process wrote it.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    inputs: dict[str, Path] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    finished: bool = False
+    built: bool = False
+
+    def prepare(self, *, rebuild: bool) -> None:
+        """Decide whether the stage is done already.
+
+        Sets `finished` when a manifest made from the same configuration and inputs is there.
+
+        Raises:
+            StageError: it is finished but something changed and `rebuild` is False; an input is unfinished; or two inputs
+                descend from different versions of one stage.
+        """
+        manifests = {verb: Manifest.read(path) for verb, path in self.inputs.items()}
+        self._input_hashes = {verb: found.hash for verb, found in manifests.items()}
+        self._lineage = _merge_lineages(self.name, manifests)
+        if not (self.folder / MANIFEST).exists():
+            return
+        changes = self._changes(Manifest.read(self.folder))
+        if not changes:
+            self.finished = True
+        elif not rebuild:
+            raise StageError(
+                f"{self.folder} was finished with other settings: " + "; ".join(changes),
+                rule="a finished stage is never changed silently",
+                remedy="undo the change, choose another run=DIR, or add rebuild=true to make this stage again",
+            )
+
+    @contextmanager
+    def building(self, keep: Sequence[str] = ()) -> Iterator[Path]:
+        """Hold the stage's lock, clear what an unfinished attempt left, and write the manifest if the block succeeds.
+
+        Args:
+            keep: names inside the folder that a killed attempt may hand on to this one (checkpoints, finished buckets).
+                Leftovers are kept only if they were made by the same configuration and inputs.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder):
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+            attempt = self.folder / ".attempt.json"
+            identity = json.dumps(self._identity(), sort_keys=True)
+            same = attempt.exists() and attempt.read_text() == identity
+            for child in self.folder.iterdir():
+                if child.name == _LOCK or (same and child.name in keep):
+                    continue
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+            write_atomically(attempt, identity)
+            started = time.monotonic()
+            yield self.folder
+            attempt.unlink()
+            self._write(time.monotonic() - started)
+            self.finished = self.built = True
+
+    def read(self) -> Manifest:
+        """Return the manifest of this (finished) stage."""
+        return Manifest.read(self.folder)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"config": self.config, "inputs": self._input_hashes, "sources": {k: str(v) for k, v in self.sources.items()}}
+
+    def _changes(self, before: Manifest) -> list[str]:
+        changes = [
+            f"{key} {_show(old)} -> {_show(new)}" for key, old, new in _differences(flatten(before.config), flatten(self.config))
+        ]
+        recorded = {verb: reference["hash"] for verb, reference in before.inputs.items()}
+        changes += [f"input {verb} is another one" for verb, _, _ in _differences(recorded, self._input_hashes)]
+        for role in sorted(before.sources.keys() | self.sources.keys()):
+            old, path = before.sources.get(role), self.sources.get(role)
+            if old is None or path is None or not _same_file(path, old):
+                changes.append(f"source {role} has other bytes")
+        return changes
+
+    def _write(self, seconds: float) -> None:
+        files = {
+            str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != _LOCK
+        }
+        manifest = Manifest(
+            stage=self.name,
+            hash=_digest({name: record["sha256"] for name, record in files.items()}),
+            config=self.config,
+            inputs={verb: {"path": str(self.inputs[verb]), "hash": found} for verb, found in self._input_hashes.items()},
+            lineage=self._lineage,
+            sources={role: _describe(path) for role, path in self.sources.items()},
+            counts=self.counts,
+            files=files,
+            seconds=round(seconds, 3),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            revision=code_revision(),
+            versions=_versions(),
+        )
+        write_atomically(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds either its old content or all of the new one, power cut included."""
+    aside = path.with_name(path.name + ".partial")
+    with aside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one of dotted keys, e.g. `{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+@cache
+def code_revision() -> str:
+    """Return the git revision of the running code, `-dirty` if it was edited, or `unknown` outside a checkout."""
+    here = Path(__file__).resolve().parent
+    ask = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _verb_of(folder: Path) -> str:
+    return folder.parent.name if folder.parent.name == "evaluate" else folder.name
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("trialign", *_VERSIONED):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _merge_lineages(name: str, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    told_by: dict[str, str] = {}
+    for verb, found in manifests.items():
+        for ancestor, digest in {**found.lineage, verb: found.hash}.items():
+            if merged.setdefault(ancestor, digest) != digest:
+                raise StageError(
+                    f"{name} would mix two different '{ancestor}' stages: {told_by[ancestor]} was made from "
+                    f"{merged[ancestor][:12]}, {verb} from {digest[:12]}",
+                    rule="all inputs of a stage descend from the same catalogue and semantic IDs",
+                    remedy=f"point from.{told_by[ancestor]} or from.{verb} at stages of one lineage, or run {verb} again",
+                )
+            told_by.setdefault(ancestor, verb)
+    return merged
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    missing = "(absent)"
+    pairs = ((key, old.get(key, missing), new.get(key, missing)) for key in sorted(old.keys() | new.keys()))
+    return [(key, before, after) for key, before, after in pairs if before != after]
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"path": str(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}
+
+
+def _same_file(path: Path, before: Mapping[str, Any]) -> bool:
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist", rule="the files a finished stage was made from stay readable", remedy="restore it"
+        )
+    status = path.stat()
+    # Same size and time: not read again. A log of a terabyte must not be hashed to find that nothing happened.
+    if (status.st_size, status.st_mtime_ns) == (before["bytes"], before["mtime_ns"]):
+        return True
+    return status.st_size == before["bytes"] and sha256_of(path) == before["sha256"]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuse a second writer. The kernel drops the lock of a process that dies, however it dies."""
+    with (folder / _LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise StageError(
+                f"{folder} is being written by another process ({file.read().strip() or 'unknown'})",
+                rule="one writer per stage folder",
+                remedy="wait for it or stop it, or choose another run=DIR",
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)

@@ -1,0 +1,51 @@
+"""The stages in order: finished ones are skipped, those taken from another run are not touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trialign.config.compose import Config
+from trialign.config.stages import STAGES, locate_stage
+from trialign.manifest import Manifest, Stage
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What the pipeline did about one stage."""
+
+    verb: str
+    outcome: str
+    seconds: float
+    folder: Path
+    manifest: Manifest
+
+
+def run_pipeline(
+    config: Config, scripts: Mapping[str, Callable[[Config], Stage]], announce: Callable[[str], None]
+) -> list[StageRun]:
+    """Run every stage of STAGES in this process.
+
+    Args:
+        config: the composed config, the same for all stages.
+        scripts: verb -> `run(config)`, handed in by launch/.
+        announce: called with a line at the start of each stage.
+
+    Returns:
+        One record per stage, in order.
+    """
+    done = []
+    for number, verb in enumerate(STAGES, start=1):
+        if verb in config.from_stage:
+            folder = locate_stage(config, verb)
+            done.append(StageRun(verb, "taken", 0.0, folder, Manifest.read(folder)))
+            continue
+        announce(f"[{number}/{len(STAGES)}] {verb}")
+        started = time.monotonic()
+        stage = scripts[verb](config)
+        seconds = time.monotonic() - started
+        outcome = "built" if stage.built else "skipped"
+        done.append(StageRun(verb, outcome, seconds, stage.folder, stage.read()))
+    return done

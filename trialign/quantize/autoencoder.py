@@ -1,0 +1,84 @@
+"""The residual-quantized autoencoder: linear fusion, encoder, codebooks, one decoder head per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from trialign.quantize.codebook import EMACodebooks, Quantized
+
+_TEXT = "text"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A forward pass: latents_BD that were quantized, and each modality read back from the codes."""
+
+    latents_BD: Tensor
+    quantized: Quantized
+    reconstructions: dict[str, Tensor]
+
+
+class RQVAE(nn.Module):
+    """Autoencoder over any set of modalities.
+
+    Fusion as in DeepInterestGR, linear and without bias, so that a missing modality (a row of zeros) contributes nothing:
+    e_vis = W_v f_vis, e = W_f [e_text ; e_vis]. Text enters W_f as it is, every other modality through a W of its own.
+
+    Args:
+        dims: width of each modality.
+        num_levels: L.
+        codebook_size: K.
+        code_dim: D of the codebooks.
+        hidden_dims: widths of the encoder's hidden layers; the decoder heads mirror them.
+        fusion_dim: width of e, and of e_m.
+        ema_decay: see EMACodebooks.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        *,
+        num_levels: int,
+        codebook_size: int,
+        code_dim: int,
+        hidden_dims: Sequence[int],
+        fusion_dim: int,
+        ema_decay: float,
+    ) -> None:
+        super().__init__()
+        self.dims = dict(sorted(dims.items()))
+        projected = {name: dim for name, dim in self.dims.items() if name != _TEXT}
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(dim, fusion_dim, bias=False) for name, dim in projected.items()}
+        )
+        width = self.dims.get(_TEXT, 0) + fusion_dim * len(projected)
+        self.fusion = nn.Linear(width, fusion_dim, bias=False)
+        self.encoder = _mlp([fusion_dim, *hidden_dims, code_dim])
+        self.codebooks = EMACodebooks(num_levels, codebook_size, code_dim, ema_decay)
+        self.heads = nn.ModuleDict(
+            {name: _mlp([code_dim, *reversed(hidden_dims), dim]) for name, dim in self.dims.items()}
+        )
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return latents_BD of standardised vectors by modality, zero where an item lacks one."""
+        parts = [inputs[name] if name == _TEXT else self.projections[name](inputs[name]) for name in self.dims]
+        latents_BD: Tensor = self.encoder(self.fusion(torch.cat(parts, dim=1)))
+        return latents_BD
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
+        """Encode, quantize and read every modality back."""
+        latents_BD = self.encode(inputs)
+        quantized: Quantized = self.codebooks(latents_BD)
+        return Output(latents_BD, quantized, {name: head(quantized.quantized_BD) for name, head in self.heads.items()})
+
+
+def _mlp(widths: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(widths):
+        layers += [nn.Linear(wide, narrow), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,106 @@
+"""Batched k-means in plain torch: the codebooks of RQ-KMeans, and the start of RQ-VAE's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BLOCK = 16384
+_SAMPLE_PER_CLUSTER = 32
+_ROUNDS = 16
+_SHRINK = 0.25
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """A clustering: centers_KD float32, codes_N int64 (nearest centre), and the sum of squared distances to them."""
+
+    centers_KD: Tensor
+    codes_N: Tensor
+    inertia: float
+
+
+def kmeans(
+    points_ND: Tensor, num_clusters: int, *, num_iterations: int, generator: torch.Generator, tolerance: float = 1e-4
+) -> KMeans:
+    """Lloyd's algorithm from a seeded start; a cluster that loses its last point begins again on a badly served one.
+
+    Args:
+        points_ND: float32, on any device; N >= num_clusters.
+        num_clusters: K.
+        num_iterations: updates of the centres at most.
+        generator: a CPU generator; the only source of chance, so ranks that share points and seed share the result.
+        tolerance: stop once an update lowers the inertia by less than this share of it.
+    """
+    assert len(points_ND) >= num_clusters, (points_ND.shape, num_clusters)
+    centers_KD = _seed_centers(points_ND, num_clusters, generator)
+    codes_N, squared_N = nearest(points_ND, centers_KD)
+    inertia = float(squared_N.sum())
+    for _ in range(num_iterations):
+        before = inertia
+        centers_KD = _update_centers(points_ND, codes_N, squared_N, num_clusters, generator)
+        codes_N, squared_N = nearest(points_ND, centers_KD)
+        inertia = float(squared_N.sum())
+        if before - inertia <= tolerance * before:
+            break
+    return KMeans(centers_KD, codes_N, inertia)
+
+
+def nearest(points_ND: Tensor, centers_KD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nearest centre of each point (int64 [N]; of equals the first) and its squared distance (float [N])."""
+    half_norms_K = 0.5 * centers_KD.square().sum(dim=1)
+    codes, squared = [], []
+    # Blocks bound the N x K matrix of scores; ||x - c||^2 = ||x||^2 - 2 (x.c - ||c||^2 / 2).
+    for block_BD in points_ND.split(_BLOCK):
+        best_B, codes_B = torch.addmm(half_norms_K, block_BD, centers_KD.T, beta=-1.0).max(dim=1)
+        codes.append(codes_B)
+        squared.append((block_BD.square().sum(dim=1) - 2.0 * best_B).clamp_min(0.0))
+    return torch.cat(codes), torch.cat(squared)
+
+
+def draw(weights_N: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
+    """Draw indices in proportion to non-negative weights, with replacement; uniformly where all are zero."""
+    cumulative_N = weights_N.double().cumsum(dim=0)
+    if float(cumulative_N[-1]) <= 0.0:
+        cumulative_N = torch.arange(1, len(weights_N) + 1, dtype=torch.float64, device=weights_N.device)
+    heights = torch.rand(num_draws, generator=generator, dtype=torch.float64).to(weights_N.device) * cumulative_N[-1]
+    return torch.searchsorted(cumulative_N, heights, right=True).clamp(max=len(weights_N) - 1)
+
+
+def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
+    """k-means++ on a sample, several centres a round, then shrunk towards the mean.
+
+    Arthur & Vassilvitskii (2007) draw one centre at a time in proportion to the squared distance from those there are.
+    Drawing K / 16 a round (as Bahmani et al., 2012, oversample) replaces K matrix-vector products by 16 matrix products.
+
+    Shrinking is ours. Residuals are nearly orthogonal to each other, so a seed, itself a point, is further from any other
+    point than the mean is: one cluster near the mean then swallows almost everything and the other codes keep a point
+    each. Shrunk seeds compare by direction instead, and the clusters start balanced.
+    """
+    order = torch.randperm(len(points_ND), generator=generator)[: _SAMPLE_PER_CLUSTER * num_clusters]
+    sample_SD = points_ND[order.to(points_ND.device)]
+    centers_KD = sample_SD[:1]
+    _, squared_S = nearest(sample_SD, centers_KD)
+    while len(centers_KD) < num_clusters:
+        room = num_clusters - len(centers_KD)
+        chosen = draw(squared_S, min(room, max(1, num_clusters // _ROUNDS)), generator).unique()
+        centers_KD = torch.cat([centers_KD, sample_SD[chosen]])
+        squared_S = torch.minimum(squared_S, nearest(sample_SD, sample_SD[chosen])[1])
+    mean_D = sample_SD.mean(dim=0)
+    return mean_D + _SHRINK * (centers_KD - mean_D)
+
+
+def _update_centers(
+    points_ND: Tensor, codes_N: Tensor, squared_N: Tensor, num_clusters: int, generator: torch.Generator
+) -> Tensor:
+    sums_KD = torch.zeros(num_clusters, points_ND.shape[1], dtype=points_ND.dtype, device=points_ND.device)
+    sums_KD.index_add_(0, codes_N, points_ND)
+    counts_K = torch.bincount(codes_N, minlength=num_clusters)
+    empty_K = counts_K == 0
+    centers_KD = sums_KD / counts_K.clamp_min(1)[:, None]
+    num_empty = int(empty_K.sum())
+    if num_empty:
+        centers_KD[empty_K] = points_ND[draw(squared_N, num_empty, generator)]
+    return centers_KD

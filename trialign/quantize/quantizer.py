@@ -1,0 +1,81 @@
+"""What every quantizer does, so that a stage need not know which one it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialign.embed.store import Modality, check
+from trialign.errors import DataError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Codes, and what is needed to move an item to another code knowingly.
+
+    Args:
+        codes_NL: int64, the nearest code of each level in turn; several items may share a tuple.
+        latents_ND: float32, the vectors that were quantized.
+        codebooks_LKD: float32; an item's quantized vector is the sum of its L codebook vectors.
+    """
+
+    codes_NL: NDArray[np.int64]
+    latents_ND: NDArray[np.float32]
+    codebooks_LKD: NDArray[np.float32]
+
+
+class Quantizer(Protocol):
+    """Item vectors to residual codes."""
+
+    def fit(self, modalities: Mapping[str, Modality], *, seed: int, folder: Path) -> dict[str, Any]:
+        """Learn the codebooks, log into `folder`, and return the health of the codes (see metrics.health)."""
+        ...
+
+    def encode(self, modalities: Mapping[str, Modality]) -> Encoded:
+        """Return the codes of a catalogue with the modalities it was fitted on."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted quantizer as JSON and safetensors."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        ...
+
+
+def check_input(modalities: Mapping[str, Modality], codebook_size: int) -> None:
+    """Refuse what cannot be quantized.
+
+    Raises:
+        DataError: vectors that are not finite or not of one catalogue, or more codes per level than items.
+    """
+    check(modalities)
+    num_items = len(next(iter(modalities.values())).present_N)
+    if codebook_size > num_items:
+        raise DataError(
+            f"quantize.codebook_size={codebook_size} for {num_items} items",
+            rule="a level has no more codes than the catalogue has items",
+            remedy=f"set quantize.codebook_size={max(2, num_items // 8)}, or use a larger catalogue",
+        )
+
+
+def check_fitted(fitted: Mapping[str, int], modalities: Mapping[str, Modality]) -> None:
+    """Refuse vectors of other modalities or widths than the quantizer was fitted on.
+
+    Raises:
+        DataError: they differ.
+    """
+    found = {name: modality.dim for name, modality in modalities.items()}
+    if found != dict(fitted):
+        raise DataError(
+            f"vectors of {found}",
+            rule=f"this quantizer was fitted on {dict(fitted)} (modality: width)",
+            remedy="embed with the settings it was fitted with, or run `trialign quantize` again",
+        )

@@ -1,0 +1,74 @@
+"""Recall and NDCG of rankings, as pure functions (method.md 10).
+
+Shape suffixes beside those of `trialign.types`: U users, K places of a ranking (best first), C columns of METRICS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialign.errors import DataError
+
+CUTOFFS = (1, 5, 10, 50)
+METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in CUTOFFS)
+
+
+def measure(items_UK: NDArray[np.int32], targets: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
+    """Return every metric of every user.
+
+    Args:
+        items_UK: ranked items without duplicates, K >= 50; NO_ITEM where a ranking is shorter.
+        targets: U item-index arrays; an item that occurs twice is one target.
+
+    Returns:
+        values_UC in 0..1, columns as in METRICS.
+
+    Raises:
+        DataError: a user has no target.
+    """
+    assert items_UK.shape[1] >= max(CUTOFFS), "a shorter list would understate recall@50"
+    hits_UK, num_targets_U = find_hits(items_UK, targets)
+    if (num_targets_U == 0).any():
+        raise DataError(
+            f"user {int(np.argmin(num_targets_U))} (counted from 0) has no target",
+            rule="every evaluated user has at least one target",
+            remedy="leave users without held-out events out of the split",
+        )
+    columns = [metric(hits_UK, num_targets_U, k) for metric in (recall_at_k, ndcg_at_k) for k in CUTOFFS]
+    return np.stack(columns, axis=1)
+
+
+def find_hits(
+    items_UK: NDArray[np.int32], targets: Sequence[NDArray[np.int32]]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return which places of each ranking hold a target of that user, and how many distinct targets the user has."""
+    num_users = len(targets)
+    owners = np.repeat(np.arange(num_users), [len(found) for found in targets])
+    wanted = np.unique(_pair(owners, np.concatenate([*targets, np.empty(0, np.int32)])))
+    hits_UK = np.isin(_pair(np.arange(num_users)[:, None], items_UK), wanted) & (items_UK >= 0)
+    return hits_UK, np.bincount(wanted >> 32, minlength=num_users)
+
+
+def recall_at_k(hits_UK: NDArray[np.bool_], num_targets_U: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """Return hits in the top `k` / min(k, number of targets), per user; with one target this is the hit rate."""
+    recall_U: NDArray[np.float64] = hits_UK[:, :k].sum(axis=1) / np.minimum(k, num_targets_U)
+    return recall_U
+
+
+def ndcg_at_k(hits_UK: NDArray[np.bool_], num_targets_U: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """Return DCG of the top `k` / the best DCG that the user's number of targets allows, per user.
+
+    DCG sums 1 / log2(1 + place) over the hits, places counted from 1 (Jarvelin & Kekalainen 2002, binary gains).
+    """
+    gains_K = 1.0 / np.log2(np.arange(2, k + 2))
+    best_K = np.cumsum(gains_K)
+    top_UK = hits_UK[:, :k]
+    ndcg_U: NDArray[np.float64] = top_UK @ gains_K[: top_UK.shape[1]] / best_K[np.minimum(k, num_targets_U) - 1]
+    return ndcg_U
+
+
+def _pair(users: NDArray[np.int64], items: NDArray[np.int32]) -> NDArray[np.int64]:
+    return (users.astype(np.int64) << 32) | items.astype(np.int64)

@@ -1,0 +1,42 @@
+"""Importing this module lets torchvision import beside a build of torch that lacks its compiled operators.
+
+A torchvision wheel built for CUDA, installed beside a CPU build of torch, cannot load its own library and then fails
+while registering shapes for two operators nobody here calls ("operator torchvision::nms does not exist"). Everything
+that imports torchvision in passing (lightning, open_clip, timm, peft) fails with it. Declaring the two operators is
+enough: the image transforms need none of them.
+
+It must run before the first of those imports, and does nothing where torchvision is sound.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+_OPERATORS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def _declare_operators() -> torch.library.Library | None:
+    try:
+        import torchvision  # noqa: F401  (the import is the check)
+    except RuntimeError as fault:
+        if "torchvision::nms" not in str(fault):
+            raise
+    else:
+        return None
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # half-imported
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in _OPERATORS:
+        library.define(operator)
+    import torchvision  # noqa: F401,F811
+
+    return library
+
+
+# The declarations last as long as this object does.
+_LIBRARY = _declare_operators()

@@ -1,0 +1,88 @@
+"""The one place where a Lightning Trainer is built."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger
+
+from trialign.errors import ConfigError, suggest
+
+_STRATEGIES = {"single": "auto"}
+
+
+def build_trainer(
+    folder: Path,
+    *,
+    max_steps: int = -1,
+    max_epochs: int = -1,
+    accelerator: str = "auto",
+    devices: int = 1,
+    strategy: str = "single",
+    precision: str = "32-true",
+    accumulate: int = 1,
+    clip: float = 0.0,
+    log_every: int = 10,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> pl.Trainer:
+    """Return a Trainer that logs to `folder/log/metrics.csv`.
+
+    Args:
+        folder: a stage's directory.
+        max_steps: optimizer steps, or -1 for no limit.
+        max_epochs: passes over a loader that ends, or -1 for no limit.
+        accelerator: `cpu`, `cuda` or `auto`.
+        devices: processes on this node.
+        strategy: how ranks share the work.
+        precision: Lightning's name of it.
+        accumulate: micro-batches per optimizer step.
+        clip: largest gradient norm; 0 clips nothing.
+        log_every: optimizer steps between two log lines.
+        progress: show a progress bar.
+        callbacks: Lightning callbacks of the stage.
+
+    Raises:
+        ConfigError: the strategy is unknown.
+    """
+    if strategy not in _STRATEGIES:
+        raise ConfigError(
+            f"runtime.strategy={strategy}", rule="a strategy that exists", remedy=suggest(strategy, _STRATEGIES)
+        )
+    _quieten()
+    more: list[Any] = [pl.callbacks.RichProgressBar(leave=True)] if progress else []
+    return pl.Trainer(
+        default_root_dir=folder,
+        max_steps=max_steps,
+        max_epochs=max_epochs,
+        accelerator=accelerator,
+        devices=devices,
+        strategy=_STRATEGIES[strategy],
+        precision=precision,  # type: ignore[arg-type]  # validated by Lightning
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip or None,
+        log_every_n_steps=log_every,
+        logger=CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=10 * log_every),
+        callbacks=[*callbacks, *more],
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _quieten() -> None:
+    """Keep Lightning's greetings and its advice for other designs out of the log; warnings of substance stay."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    # The loaders are small tensors in memory or a stream with workers of its own.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
