@@ -15,14 +15,14 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
-    from trialign.evaluate.baselines import load_baseline
+    from trialign.evaluate.baselines import check_names, fit_baseline
 
+    check_names(config.baselines.names)
     settings = asdict(config.baselines)
     dataset = Dataset(stage.inputs["prepare"])
     histories = dataset.train_histories()
     with stage.building() as folder:
         for name in config.baselines.names:
-            fitted = load_baseline(name).fit(histories, dataset.num_items, **settings.get(name, {}))
-            fitted.save(folder / name)
+            fit_baseline(name, histories, dataset.num_items, settings.get(name)).save(folder / name)
         stage.counts |= {"histories": len(histories), "baselines": config.baselines.names}
     return stage

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from trialign.config.compose import Config
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import open_stage
 from trialign.manifest import Stage
+
+log = logging.getLogger("trialign")
 
 
 def run(config: Config) -> Stage:
@@ -14,9 +18,19 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
-    from trialign.embed import embed
+    from trialign.embed import store
+    from trialign.embed.evidence import item_texts
 
-    encoders = {name: instantiate(node, f"embed.{name}") for name, node in config.embed.items() if node is not None}
+    dataset = Dataset(stage.inputs["prepare"])
+    evidence = {"text": lambda: (item_texts(dataset.items),), "image": lambda: (dataset.images(), dataset.keys)}
     with stage.building() as folder:
-        stage.counts |= embed(Dataset(stage.inputs["prepare"]), encoders, folder)
+        modalities = {}
+        for name, arguments in evidence.items():
+            if config.embed[name] is not None:
+                encoder = instantiate(config.embed[name], f"embed.{name}")
+                modalities[name] = encoder.encode(*arguments())
+                stage.counts[name] = {"items": int(modalities[name].present_N.sum()), "notes": encoder.notes}
+                for note in encoder.notes:
+                    log.info("  %s", note)
+        store.save(folder, modalities, dataset.keys)
     return stage

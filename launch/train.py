@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from trialign.config.compose import Config
 from trialign.config.stages import open_stage
-from trialign.manifest import Stage
+from trialign.manifest import Manifest, Stage
 
 
 def run(config: Config) -> Stage:
@@ -25,6 +25,7 @@ def run(config: Config) -> Stage:
             sids,
             folder,
             seed=config.seed,
+            max_history=Manifest.read(stage.inputs["prepare"]).config["data"]["max_history"],
             **asdict(config.train),
             stream=asdict(config.stream),
             runtime=asdict(config.runtime),

@@ -48,7 +48,7 @@ def find_hits(
     num_users = len(targets)
     owners = np.repeat(np.arange(num_users), [len(found) for found in targets])
     wanted = np.unique(_pair(owners, np.concatenate([*targets, np.empty(0, np.int32)])))
-    hits_UK = np.isin(_pair(np.arange(num_users)[:, None], items_UK), wanted) & (items_UK >= 0)
+    hits_UK = np.isin(_pair(np.arange(num_users)[:, None], items_UK), wanted)
     return hits_UK, np.bincount(wanted >> 32, minlength=num_users)
 
 
@@ -71,4 +71,5 @@ def ndcg_at_k(hits_UK: NDArray[np.bool_], num_targets_U: NDArray[np.int64], k: i
 
 
 def _pair(users: NDArray[np.int64], items: NDArray[np.int32]) -> NDArray[np.int64]:
+    # NO_ITEM makes a negative number, which is no target's.
     return (users.astype(np.int64) << 32) | items.astype(np.int64)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,6 +17,10 @@ from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.shards import BlockStore, ShardWriter
 from trialign.data.sources import InterJson
+
+# The same examples in every run, however slow the machine.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 _SETTINGS: dict[str, Any] = {
     "split": "leave_one_out",

@@ -105,7 +105,7 @@ def test_the_state_of_another_stream_is_refused(
 
 
 def test_other_data_is_another_stream(history_store: Callable[..., BlockStore]) -> None:
-    with pytest.raises(ConfigError, match="sources"):
+    with pytest.raises(ConfigError, match=r"sources \[\['a', 50, 7, 1\.0\]\] -> \[\['a', 51, 7, 1\.0\]\]"):
         datamodule(history_store(51, 7)).load_state_dict(datamodule(history_store(50, 7)).state_dict())
 
 

@@ -46,12 +46,12 @@ def _examples() -> list[TokenizedExample]:
 
 
 def test_a_row_by_hand() -> None:
-    row = fill_row(_examples(), 8, lane=3, window=1, row=4)
-    assert row.tokens.tolist() == [7, 8, 9, 5, 6, 0, 0, 0]
-    assert row.targets.tolist() == [False, True, True, False, True, False, False, False]
-    assert row.segments.tolist() == [1, 1, 1, 2, 2, 0, 0, 0]
-    assert row.positions.tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
-    assert row.tasks.tolist() == [2, 2, 2, 1, 1, 0, 0, 0]
+    row = fill_row(_examples(), 9, lane=3, window=1, row=4)
+    assert row.tokens.tolist() == [7, 8, 9, 5, 6, 0, 0, 0, 0]
+    assert row.targets.tolist() == [False, True, True, False, True, *[False] * 4]
+    assert row.segments.tolist() == [1, 1, 1, 2, 2, 0, 0, 0, 0]
+    assert row.positions.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
+    assert row.tasks.tolist() == [2, 2, 2, 1, 1, 0, 0, 0, 0]
 
 
 def test_a_batch_keeps_rows_and_their_state() -> None:

@@ -64,6 +64,13 @@ def test_the_index_says_where_each_block_lies(tmp_path: Path) -> None:
         assert entry["items"] == sum(map(len, store.read(block)["items"].to_pylist()))
 
 
+def test_every_shard_is_closed_by_the_end_mark_of_tar(tmp_path: Path) -> None:
+    _write(tmp_path, [_batch(47)])
+    contents = [path.read_bytes() for path in tmp_path.glob("*.tar")]
+    assert len(contents) == 2
+    assert all(content.endswith(bytes(1024)) and len(content) % 512 == 0 for content in contents)
+
+
 def test_webdataset_opens_the_shards_and_two_lines_decode_them(tmp_path: Path) -> None:
     batch = _batch(47)
     _write(tmp_path, [batch])

@@ -71,12 +71,22 @@ def test_each_kind_of_invalid_place_is_counted() -> None:
         (Fixed([0, 1, 2, 3], [3, 1, 2, 0]), False, "scores that rise"),
         (Fixed([0, 1, 2, 3], [3, 2, float("nan"), 0]), False, "scores that rise or are not numbers"),
         (Fixed([0, 1, 2, 5]), True, "item 5, which the user has seen"),
-        (Fixed([0, 1, 2]), False, r"items of shape \(1, 3\)"),
+        (Fixed([0], [float("nan")]), False, "scores that rise or are not numbers"),
     ],
 )
 def test_ranking_that_cannot_be_measured_is_refused(ranker: Fixed, exclude_seen: bool, told: str) -> None:
+    k = len(ranker.places)
     with pytest.raises(TrialignError, match=told):
-        rank_users(ranker, histories([5]), 4, num_items=NUM_ITEMS, exclude_seen=exclude_seen, batch_size=8)
+        rank_users(ranker, histories([5]), k, num_items=NUM_ITEMS, exclude_seen=exclude_seen, batch_size=8)
+
+
+@pytest.mark.parametrize("ranker", [Fixed([0, 1, 2], [3, 2, 1, 0]), Fixed([0, 1, 2, 3], [3, 2, 1])])
+def test_ranking_of_the_wrong_length_is_refused(ranker: Fixed) -> None:
+    with pytest.raises(
+        TrialignError, match=r"(?s)the ranker returned items of shape .* rule: +both are \(1, 4\)"
+    ) as refused:
+        rank_users(ranker, histories([5]), 4, num_items=NUM_ITEMS, exclude_seen=False, batch_size=8)
+    assert "(1, 3)" in refused.value.value
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])

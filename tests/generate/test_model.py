@@ -74,9 +74,13 @@ def test_predictions_equal_projecting_everything(make_generator: Callable[..., G
         assert tasks_M.tolist() == [row[2] for row in rows]
 
 
-def test_every_parameter_has_a_gradient_though_no_target_is_text(make_generator: Callable[..., Generator]) -> None:
+@pytest.mark.parametrize("kind", ["text", "SID"])
+def test_every_parameter_has_a_gradient_though_all_targets_are_of_one_kind(
+    kind: str, make_generator: Callable[..., Generator]
+) -> None:
     generator = make_generator()
-    tokens_RT = generator.space.encode(torch.tensor([[1, 2, 3]]))
+    codes_RT = torch.tensor([[1, 2, 3]])
+    tokens_RT = codes_RT if kind == "text" else generator.space.encode(codes_RT)
     groups = generator(
         tokens_RT, torch.arange(3)[None], torch.tensor([[False, True, True]]), torch.zeros_like(tokens_RT)
     )

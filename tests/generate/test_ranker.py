@@ -138,7 +138,7 @@ def test_a_prompt_longer_than_the_model_is_refused_with_what_would_fit(
 ) -> None:
     with pytest.raises(ConfigError, match=r"max_history=20") as refused:
         make_ranker(max_history=21)
-    assert "trained for 64 positions" in str(refused.value)
+    assert "takes 66 positions" in str(refused.value)
     full = np.arange(20, dtype=np.int32) % 12
     items, _ = make_ranker(max_history=20).rank([full], 5, exclude_seen=False)
     assert (items >= 0).all()

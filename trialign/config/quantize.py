@@ -23,17 +23,16 @@ class RQVAEConfig(QuantizeConfig):
     """Residual-quantized autoencoder with EMA codebooks."""
 
     _target_: str = "trialign.quantize.rqvae.RQVAEQuantizer"
-    code_dim: int = option(32, "D, width of a codebook vector")
-    hidden_dims: list[int] = option([256, 128], "widths of the encoder's hidden layers, mirrored by the decoders")
+    code_dim: int = option(64, "D, width of a codebook vector")
+    hidden_dims: list[int] = option([256], "widths of the encoder's hidden layers, mirrored by the decoders")
     fusion_dim: int = option(256, "width of the fused item vector e = W_f [e_text ; W_v f_vis]")
     num_epochs: int = option(60, "passes over the catalogue")
-    batch_size: int = option(512, "items per step")
-    learning_rate: float = option(1e-3, "AdamW")
+    warmup: float = option(0.3, "share of the passes before the codebooks come in")
+    batch_size: int = option(256, "items per step, over all ranks")
+    learning_rate: float = option(5e-3, "AdamW, peak of a cosine")
     weight_decay: float = option(0.0, "AdamW")
     commitment_weight: float = option(0.25, "beta, weight of the commitment term")
-    balance_weight: float = option(0.0, "weight of the usage-balance term; 0 switches it off")
     ema_decay: float = option(0.95, "decay of the codebooks' running counts and sums")
-    revive_below: float = option(0.5, "a code whose running count falls below this is put on an item again")
 
 
 @dataclass
@@ -41,4 +40,4 @@ class RQKMeansConfig(QuantizeConfig):
     """Residual k-means on the concatenated, standardised vectors."""
 
     _target_: str = "trialign.quantize.rkmeans.RQKMeansQuantizer"
-    num_iterations: int = option(20, "Lloyd iterations per level")
+    num_iterations: int = option(20, "Lloyd iterations per level at most")

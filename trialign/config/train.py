@@ -15,8 +15,8 @@ class BackboneConfig:
     hidden_size: int = option(128, "width")
     num_layers: int = option(2, "decoder layers")
     num_heads: int = option(4, "attention heads (as many key-value heads)")
-    intermediate_size: int = option(512, "width of the feed-forward layer")
-    dropout: float = option(0.1, "on embeddings and residual branches")
+    intermediate_size: int = option(256, "width of the feed-forward layer")
+    dropout: float = option(0.2, "on input vectors, on what every branch adds, and before the heads")
     vocab_size: int = option(2000, "BPE tokens trained on the catalogue's text; fewer if the text yields fewer")
 
 
@@ -27,7 +27,7 @@ class TrainConfig:
         {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
         "tasks and their multiples of the proportional mixture (examples per epoch times this)",
     )
-    epochs: float = option(10.0, "passes over the histories; converted to steps and printed")
+    epochs: float = option(10.0, "passes over the mixture of tasks; converted to steps and printed")
     steps: int | None = option(None, "optimizer steps; set, it overrides epochs")
     learning_rate: float = option(2e-3, "peak, AdamW")
     weight_decay: float = option(0.05, "AdamW; not on norms, biases, embeddings")
@@ -41,7 +41,7 @@ class TrainConfig:
 class StreamConfig:
     """The exact, elastic stream (architecture.md, lanes)."""
 
-    lanes: int = option(32, "V, rows per global batch, fixed for a run")
-    row_tokens: int = option(512, "positions per packed row")
+    lanes: int = option(16, "V, rows per global batch, fixed for a run")
+    row_tokens: int = option(256, "positions per packed row; long rows cost attention, short ones must hold a history")
     window: int = option(256, "examples a lane packs at a time")
     workers: int = option(0, "DataLoader workers per rank", hashed=False)

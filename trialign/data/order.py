@@ -52,6 +52,8 @@ class Permutation:
         return self._walk(indices, self._round_keys[::-1], forward=False)
 
     def _walk(self, indices: Indices, keys: NDArray[np.uint64], *, forward: bool) -> Indices:
+        # From outside the walk might never come in.
+        assert ((indices >= 0) & (indices < self._size)).all(), self._size
         values = self._network(indices.astype(np.uint64), keys, forward)
         while (outside := values >= self._size).any():
             values[outside] = self._network(values[outside], keys, forward)

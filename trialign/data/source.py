@@ -37,8 +37,8 @@ class RawData:
 
     Attributes:
         events: one row per event: `user` string, `item` string, `order` int64.
-        items: one row per item: `item`, `title`, `description`, `brand` strings, `categories` list<string>; what an item
-            lacks is "" or [].
+        items: one row per item: `item`, `title`, `description`, `brand` strings, `categories` list<string>; what
+            an item lacks is "" or [].
         images: yields (item, encoded picture) in any order, items without a picture absent; None where the source has
             no pictures at all.
         has_clock: `order` is a time in seconds, comparable between users; else a rank within the user's list.

@@ -12,4 +12,6 @@ def item_texts(items: pa.Table) -> list[str]:
         items: columns `title`, `description`, `brand` (string) and `categories` (list<string>), without nulls.
     """
     columns = [items[name].to_pylist() for name in ("title", "description", "brand", "categories")]
-    return ["\n".join(filter(None, (*parts, " > ".join(categories)))) for *parts, categories in zip(*columns, strict=True)]
+    return [
+        "\n".join(filter(None, (*parts, " > ".join(categories)))) for *parts, categories in zip(*columns, strict=True)
+    ]

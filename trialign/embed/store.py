@@ -40,7 +40,7 @@ def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = 
         item_keys: names for the error; row numbers without them.
 
     Raises:
-        DataError: no modality, modalities of different catalogues, or a value that is not finite.
+        DataError: no modality, one that no item has, modalities of different catalogues, or a value that is not finite.
     """
     if not modalities:
         raise DataError(
@@ -56,6 +56,12 @@ def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = 
             remedy="run `trialign embed` again for this catalogue",
         )
     for name, found in modalities.items():
+        if not found.present_N.any():
+            raise DataError(
+                f"no item has a {name} vector",
+                rule="a modality describes at least one item",
+                remedy=f"leave it out with embed/{name}=none",
+            )
         finite_N = np.isfinite(found.vectors_ND).all(axis=1) | ~found.present_N
         if not finite_N.all():
             first = int(np.flatnonzero(~finite_N)[0])
@@ -63,7 +69,7 @@ def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = 
             raise DataError(
                 f"the {name} vector of item {item} holds NaN or infinity ({(~finite_N).sum()} such items)",
                 rule="vectors are finite",
-                remedy=f"mend that item's evidence or the checkpoint of embed.{name}, or leave the modality out with embed.{name}=null",
+                remedy=f"mend that item's evidence or the checkpoint of embed.{name}, or set embed/{name}=none",
             )
 
 

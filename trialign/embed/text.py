@@ -16,8 +16,8 @@ from trialign.errors import DataError
 class TfidfSvd:
     """Latent semantic analysis: TF-IDF, truncated SVD, rows brought to length 1.
 
-    Without the last step a text of rare terms, little of which 256 dimensions hold, would be a vector near zero and items
-    would be told apart by their vocabulary's frequency.
+    Without the last step a text of rare terms, little of which the D dimensions hold, would be a vector near zero, and
+    items would be told apart by how common their words are.
 
     Args:
         dim: D, width of the vectors; lowered to the matrix's smaller side where that is less.
@@ -47,8 +47,10 @@ class TfidfSvd:
         dim = min(self.dim, *weights_NV.shape)
         self.notes = []
         if dim < self.dim:
-            self.notes.append(f"text vectors are {dim} wide, not {self.dim}: {weights_NV.shape[0]} items, {weights_NV.shape[1]} terms")
-        # The randomised solver is an approximation of one matrix, not a draw an experiment should vary: its seed is fixed.
+            self.notes.append(
+                f"text vectors are {dim} wide, not {self.dim}: {weights_NV.shape[0]} items, {weights_NV.shape[1]} terms"
+            )
+        # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
         vectors_ND = TruncatedSVD(dim, algorithm="randomized", n_iter=4, random_state=0).fit_transform(weights_NV)
         present_N = np.diff(weights_NV.indptr) > 0
         return Modality(normalize(vectors_ND).astype(np.float32), present_N)

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors.torch import load_model, save_model
 from transformers import AutoConfig
 
+from trialign.decode.index import PrefixIndex
 from trialign.errors import DataError, StageError
 from trialign.generate.backbone import backbone_from_config
 from trialign.generate.encoding import TokensEncoding
 from trialign.generate.model import Generator
+from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
@@ -47,6 +50,22 @@ def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> N
         "backbone": generator.backbone.config.to_diff_dict(),
     }
     (folder / _HEADER).write_text(json.dumps(header, indent=2) + "\n")
+
+
+def load_ranker(
+    folder: Path, sids: SIDTable, *, num_beams: int, batch_size: int, device: torch.device | str
+) -> GeneratorRanker:
+    """Return a ranker by the generator in `folder`; errors as `load_generator` and `GeneratorRanker`."""
+    trained = load_generator(folder, sids)
+    return GeneratorRanker(
+        trained.generator,
+        trained.template,
+        PrefixIndex.from_codes(sids.codes_NL, sids.codebook_size),
+        num_beams=num_beams,
+        max_history=trained.max_history,
+        batch_size=batch_size,
+        device=device,
+    )
 
 
 def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:

@@ -95,14 +95,8 @@ class GeneratorRanker:
         batch_size: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        per_item = template.encoding.positions_per_item
         room = generator.backbone.config.max_position_embeddings
-        if (max_history + 1) * per_item > room:  # marker, history, and all but the last level of the answer
-            raise ConfigError(
-                f"a history of {max_history} items takes {(max_history + 1) * per_item} positions, search included",
-                rule=f"this generator was trained for {room} positions",
-                remedy=f"set data.max_history={room // per_item - 1} or less, or train with more stream.row_tokens",
-            )
+        require_room(max_history, template.encoding.positions_per_item, room)
         self._generator = generator.eval().to(device)
         self._template = template
         self._index = index.to(device)
@@ -141,6 +135,22 @@ class GeneratorRanker:
             items[users] = found.items[:, :k].cpu().numpy()
             scores[users] = found.scores[:, :k].cpu().numpy()
         return items, scores
+
+
+def require_room(max_history: int, positions_per_item: int, room: int) -> None:
+    """Refuse histories whose search needs more positions than the backbone is built for.
+
+    Raises:
+        ConfigError: marker, history, and all but the last level of the answer are more than `room`.
+    """
+    needed = (max_history + 1) * positions_per_item
+    if needed > room:
+        raise ConfigError(
+            f"a history of {max_history} items takes {needed} positions, search included",
+            rule=f"rows, and so the generator's positions, are {room} tokens long",
+            remedy=f"set stream.row_tokens={needed} or more for training, "
+            f"or data.max_history={room // positions_per_item - 1} or less",
+        )
 
 
 def _padded(histories: Sequence[Items]) -> torch.Tensor:

@@ -16,18 +16,19 @@ _TEXT = "text"
 
 @dataclass(frozen=True)
 class Output:
-    """A forward pass: latents_BD that were quantized, and each modality read back from the codes."""
+    """A forward pass: the latents, what they were quantized to (or None), and each modality read back from that."""
 
     latents_BD: Tensor
-    quantized: Quantized
+    quantized: Quantized | None
     reconstructions: dict[str, Tensor]
 
 
 class RQVAE(nn.Module):
     """Autoencoder over any set of modalities.
 
-    Fusion as in DeepInterestGR, linear and without bias, so that a missing modality (a row of zeros) contributes nothing:
-    e_vis = W_v f_vis, e = W_f [e_text ; e_vis]. Text enters W_f as it is, every other modality through a W of its own.
+    Fusion as in DeepInterestGR, linear and without bias, so that a missing modality (a row of zeros) contributes
+    nothing: e_vis = W_v f_vis, e = W_f [e_text ; e_vis]. Text enters W_f as it is, every other modality through a W of
+    its own.
 
     Args:
         dims: width of each modality.
@@ -70,11 +71,12 @@ class RQVAE(nn.Module):
         latents_BD: Tensor = self.encoder(self.fusion(torch.cat(parts, dim=1)))
         return latents_BD
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
-        """Encode, quantize and read every modality back."""
+    def forward(self, inputs: Mapping[str, Tensor], *, quantize: bool = True) -> Output:
+        """Encode, quantize (or not) and read every modality back."""
         latents_BD = self.encode(inputs)
-        quantized: Quantized = self.codebooks(latents_BD)
-        return Output(latents_BD, quantized, {name: head(quantized.quantized_BD) for name, head in self.heads.items()})
+        quantized: Quantized | None = self.codebooks(latents_BD) if quantize else None
+        read_BD = quantized.quantized_BD if quantized else latents_BD
+        return Output(latents_BD, quantized, {name: head(read_BD) for name, head in self.heads.items()})
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:

@@ -28,7 +28,7 @@ class Quantized:
 
 
 class EMACodebooks(nn.Module):
-    """L codebooks of K vectors, each the running mean of the residuals that chose it (van den Oord et al., 2017, app. A.1).
+    """L codebooks of K vectors, each the running mean of the residuals that chose it (van den Oord et al., 2017, A.1).
 
     They are float32 buffers: an optimizer would undo what `update` and `revive` write. Counts and sums are added over
     ranks, so every rank holds the codebooks of the whole batch.
@@ -69,8 +69,8 @@ class EMACodebooks(nn.Module):
     def update(self, latents_BD: Tensor, quantized: Quantized) -> None:
         """Move every vector towards the mean of the residuals that chose it on any rank.
 
-        n <- decay n + (1 - decay) n_batch,  s <- decay s + (1 - decay) s_batch,  vector = s / n. A code that nobody chose
-        keeps its vector.
+        n <- decay n + (1 - decay) n_batch,  s <- decay s + (1 - decay) s_batch,  vector = s / n. A code that nobody
+        chose keeps its vector.
         """
         entering_LBD = torch.cat([latents_BD.detach().float()[None], quantized.residuals_LBD[:-1]])
         counts_LK, sums_LKD = torch.zeros_like(self.counts_LK), torch.zeros_like(self.sums_LKD)

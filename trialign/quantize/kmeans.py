@@ -73,11 +73,11 @@ def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generat
     """k-means++ on a sample, several centres a round, then shrunk towards the mean.
 
     Arthur & Vassilvitskii (2007) draw one centre at a time in proportion to the squared distance from those there are.
-    Drawing K / 16 a round (as Bahmani et al., 2012, oversample) replaces K matrix-vector products by 16 matrix products.
+    Drawing K / 16 a round (as Bahmani et al., 2012, oversample) replaces K matrix-vector products by 16 matrix ones.
 
-    Shrinking is ours. Residuals are nearly orthogonal to each other, so a seed, itself a point, is further from any other
-    point than the mean is: one cluster near the mean then swallows almost everything and the other codes keep a point
-    each. Shrunk seeds compare by direction instead, and the clusters start balanced.
+    Shrinking is ours. Residuals are nearly orthogonal to each other, so a seed, itself a point, is further from any
+    other point than the mean is: one cluster near the mean then swallows almost everything and the other codes keep a
+    point each. Shrunk seeds compare by direction instead, and the clusters start balanced.
     """
     order = torch.randperm(len(points_ND), generator=generator)[: _SAMPLE_PER_CLUSTER * num_clusters]
     sample_SD = points_ND[order.to(points_ND.device)]

@@ -41,7 +41,7 @@ def reconstruction(predicted_BD: Tensor, target_BD: Tensor, present_B: Tensor) -
 
 
 def commitment(latents_BD: Tensor, residuals_LBD: Tensor, weight: float) -> Term:
-    """Keep the encoder near the codes it chose: sum over levels of ||z - sg(c_1 + .. + c_l)||^2 / D (Lee et al., 2022, eq. 8).
+    """Keep the encoder near its codes: sum over levels of ||z - sg(c_1 + .. + c_l)||^2 / D (Lee et al., 2022, eq. 8).
 
     Args:
         latents_BD: z, with gradient.

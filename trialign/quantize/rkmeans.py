@@ -39,7 +39,7 @@ class RQKMeansQuantizer:
         self.standardizers: dict[str, Standardizer] = {}
         self.codebooks_LKD = torch.empty(0)
 
-    def fit(self, modalities: Mapping[str, Modality], *, seed: int, folder: Path) -> dict[str, Any]:
+    def fit(self, modalities: Mapping[str, Modality], *, seed: int, folder: Path) -> dict[str, Any]:  # noqa: ARG002
         """Fit the codebooks and return the health of the codes; nothing is logged.
 
         Raises:
@@ -86,5 +86,7 @@ class RQKMeansQuantizer:
         return quantizer
 
     def _latents(self, modalities: Mapping[str, Modality]) -> Tensor:
-        parts = [found(modalities[name]) / math.sqrt(modalities[name].dim) for name, found in self.standardizers.items()]
+        parts = [
+            found(modalities[name]) / math.sqrt(modalities[name].dim) for name, found in self.standardizers.items()
+        ]
         return torch.cat(parts, dim=1)

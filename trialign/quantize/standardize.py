@@ -17,8 +17,8 @@ from trialign.embed.store import Modality
 class Standardizer:
     """Centres a modality and divides it by one number, so that an element has variance 1 on average.
 
-    One number for all dimensions: dividing each by its own deviation would blow the last, noisy dimensions of an SVD up to
-    the size of the first.
+    One number for all dimensions: dividing each by its own deviation would blow the last, noisy dimensions of an SVD
+    up to the size of the first.
 
     Args:
         mean_D: float32, over the items that have the modality.
@@ -46,7 +46,9 @@ class Standardizer:
 def pack(standardizers: Mapping[str, Standardizer]) -> dict[str, Tensor]:
     """Return standardizers as named tensors, for a file."""
     tensors = {f"mean.{name}": found.mean_D for name, found in standardizers.items()}
-    return tensors | {f"scale.{name}": torch.tensor(found.scale, dtype=torch.float64) for name, found in standardizers.items()}
+    return tensors | {
+        f"scale.{name}": torch.tensor(found.scale, dtype=torch.float64) for name, found in standardizers.items()
+    }
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Standardizer]:

@@ -62,9 +62,7 @@ class SIDTable:
     @cached_property
     def digest(self) -> str:
         """sha256 over K, the codes and the keys they belong to: equal exactly when two tables mean the same."""
-        found = hashlib.sha256(
-            json.dumps([self.codebook_size, *self.codes_NL.shape]).encode()
-        )
+        found = hashlib.sha256(json.dumps([self.codebook_size, *self.codes_NL.shape]).encode())
         found.update(self.codes_NL.tobytes())
         found.update(json.dumps(self.item_keys).encode())
         return found.hexdigest()
@@ -80,13 +78,9 @@ class SIDTable:
         """
         numbers = flat_codes(codes, self.codebook_size)
         inside = ((codes >= 0) & (codes < self.codebook_size)).all(axis=-1)
-        rank = np.searchsorted(self._numbers, numbers, sorter=self._order).clip(
-            max=self.num_items - 1
-        )
+        rank = np.searchsorted(self._numbers, numbers, sorter=self._order).clip(max=self.num_items - 1)
         item = self._order[rank]
-        return np.where(
-            inside & (self._numbers[item] == numbers), item, NO_ITEM
-        ).astype(np.int32)
+        return np.where(inside & (self._numbers[item] == numbers), item, NO_ITEM).astype(np.int32)
 
     def save(self, folder: Path) -> None:
         """Write `codes.npy`, `codebooks.safetensors` (where there are any) and `sids.json` into `folder`."""
@@ -118,14 +112,10 @@ class SIDTable:
         try:
             header = json.loads((folder / _HEADER).read_text())
             if header["format"] != _FORMAT:
-                raise ValueError(
-                    f"format {header['format']}, this version reads {_FORMAT}"
-                )
+                raise ValueError(f"format {header['format']}, this version reads {_FORMAT}")
             codes_NL = np.load(folder / _CODES, allow_pickle=False)
             books = folder / _CODEBOOKS
-            codebooks_LKD = (
-                load_file(books)["codebooks_LKD"] if books.exists() else None
-            )
+            codebooks_LKD = load_file(books)["codebooks_LKD"] if books.exists() else None
         except (OSError, ValueError, KeyError) as cause:
             raise DataError(
                 f"no SID table can be read from {folder}: {cause}",
@@ -173,9 +163,7 @@ class SIDTable:
             )
         same = np.flatnonzero(np.diff(self._numbers[self._order]) == 0)
         if len(same):
-            one, other = (
-                self.item_keys[self._order[same[0] + step]] for step in (0, 1)
-            )
+            one, other = (self.item_keys[self._order[same[0] + step]] for step in (0, 1))
             raise DataError(
                 f"items {one!r} and {other!r} share a tuple ({len(same)} such pairs)",
                 rule=rule,

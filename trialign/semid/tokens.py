@@ -50,13 +50,9 @@ class TokenSpace:
         return (tokens - self.text_vocab) % self.codebook_size
 
     def encode(self, codes: Integers) -> Integers:
-        """Return the tokens of codes whose last axis runs over levels, from the first; a prefix may be shorter than L."""
+        """Return the tokens of codes whose last axis runs over the levels, or over the first few of them."""
         depth = codes.shape[-1]
         assert depth <= self.num_levels, (depth, self.num_levels)
         if isinstance(codes, torch.Tensor):
-            return (
-                codes
-                + self.text_vocab
-                + self.codebook_size * torch.arange(depth, device=codes.device)
-            )
+            return codes + self.text_vocab + self.codebook_size * torch.arange(depth, device=codes.device)
         return codes + self.text_vocab + self.codebook_size * np.arange(depth)

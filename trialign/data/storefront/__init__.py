@@ -55,11 +55,13 @@ class Storefront:
         ConfigError: a number is out of range.
     """
 
-    def __init__(self, *, seed: int, num_items: int, num_users: int, style_weight: float, purpose_weight: float) -> None:
+    def __init__(
+        self, *, seed: int, num_items: int, num_users: int, style_weight: float, purpose_weight: float
+    ) -> None:
         self.world = frozen_world()
         shortest = int(self.world.history["shortest"])
-        _check_count("num_items", num_items, 2 * shortest, f"a history of {shortest} events covers at most half the catalogue")
-        _check_count("num_users", num_users, 1, "the storefront has customers")
+        _check_count("num_items", num_items, 2 * shortest, "the shortest history covers half the catalogue at most")
+        _check_count("num_users", num_users, 1, "someone has to choose")
         _check_weight("style_weight", style_weight)
         _check_weight("purpose_weight", purpose_weight)
         self.seed, self.num_items, self.num_users = seed, num_items, num_users
@@ -113,7 +115,9 @@ class Storefront:
 
 def _check_count(name: str, value: int, least: int, reason: str) -> None:
     if value < least:
-        raise ConfigError(f"{name}={value}", rule=f"at least {least}: {reason}", remedy=f"set data.{name}={least} or more")
+        raise ConfigError(
+            f"{name}={value}", rule=f"at least {least}: {reason}", remedy=f"set data.{name}={least} or more"
+        )
 
 
 def _check_weight(name: str, value: float) -> None:

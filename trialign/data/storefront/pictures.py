@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from trialign.data.storefront.world import Style
@@ -18,7 +18,7 @@ from trialign.data.storefront.world import Style
 SIDE = 64  # pixels
 _CANVAS = 96  # covers the picture at any angle: 96 > 64 * sqrt(2)
 
-_Brush = Callable[[ImageDraw.ImageDraw, float, float, float, float, tuple[int, int, int]], None]
+_Colour = tuple[int, int, int]
 
 
 def paint(style: Style, draws: np.random.Generator) -> bytes:
@@ -29,10 +29,10 @@ def paint(style: Style, draws: np.random.Generator) -> bytes:
     step = draws.uniform(13.0, 20.0)
     size = step * draws.uniform(0.5, 0.65)
     start_x, start_y = draws.uniform(-step, 0.0, 2)
-    brush, pen = _MOTIFS[style.motif], ImageDraw.Draw(canvas)
+    pen = ImageDraw.Draw(canvas)
     for y in np.arange(start_y, _CANVAS + step, step):
         for x in np.arange(start_x, _CANVAS + step, step):
-            brush(pen, x, y, step, size, ink)
+            _stamp(pen, style.motif, x, y, step, size, ink)
     canvas = canvas.rotate(draws.uniform(0.0, 360.0), Image.Resampling.BILINEAR, fillcolor=ground)
     margin = (_CANVAS - SIDE) // 2
     pixels = np.asarray(canvas.crop((margin, margin, margin + SIDE, margin + SIDE)), dtype=np.float64)
@@ -42,56 +42,33 @@ def paint(style: Style, draws: np.random.Generator) -> bytes:
     return encoded.getvalue()
 
 
-def _tinted(colour: tuple[int, int, int], tint: np.ndarray, exposure: float) -> tuple[int, int, int]:
+def _tinted(colour: list[int], tint: NDArray[np.float64], exposure: float) -> _Colour:
     red, green, blue = (np.asarray(colour) * exposure + tint).clip(0, 255).astype(int)
     return int(red), int(green), int(blue)
 
 
-def _stripes(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    pen.rectangle((x, y, x + step, y + size), fill=ink)
-
-
-def _dots(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    pen.ellipse((x, y, x + size, y + size), fill=ink)
-
-
-def _diamonds(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    half = size / 2
-    pen.polygon([(x + half, y), (x + size, y + half), (x + half, y + size), (x, y + half)], fill=ink)
-
-
-def _rings(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    pen.ellipse((x, y, x + size, y + size), outline=ink, width=3)
-
-
-def _crosses(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    low, high = size / 3, 2 * size / 3
-    pen.rectangle((x + low, y, x + high, y + size), fill=ink)
-    pen.rectangle((x, y + low, x + size, y + high), fill=ink)
-
-
-def _checks(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    half = step / 2
-    pen.rectangle((x, y, x + half, y + half), fill=ink)
-    pen.rectangle((x + half, y + half, x + step, y + step), fill=ink)
-
-
-def _triangles(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    pen.polygon([(x, y + size), (x + size, y + size), (x + size / 2, y)], fill=ink)
-
-
-def _waves(pen: ImageDraw.ImageDraw, x: float, y: float, step: float, size: float, ink: tuple[int, int, int]) -> None:
-    places = np.linspace(0.0, 1.0, 9)
-    pen.line([(x + step * t, y + size / 3 * math.sin(2 * math.pi * t)) for t in places], fill=ink, width=3)
-
-
-_MOTIFS: dict[str, _Brush] = {
-    "stripes": _stripes,
-    "dots": _dots,
-    "diamonds": _diamonds,
-    "rings": _rings,
-    "crosses": _crosses,
-    "checks": _checks,
-    "triangles": _triangles,
-    "waves": _waves,
-}
+def _stamp(pen: ImageDraw.ImageDraw, motif: str, x: float, y: float, step: float, size: float, ink: _Colour) -> None:
+    """Draw one motif into the cell of `step` pixels whose corner is (x, y); most are `size` pixels wide."""
+    half, third = size / 2, size / 3
+    match motif:
+        case "stripes":
+            pen.rectangle((x, y, x + step, y + size), fill=ink)
+        case "dots":
+            pen.ellipse((x, y, x + size, y + size), fill=ink)
+        case "diamonds":
+            pen.polygon([(x + half, y), (x + size, y + half), (x + half, y + size), (x, y + half)], fill=ink)
+        case "rings":
+            pen.ellipse((x, y, x + size, y + size), outline=ink, width=3)
+        case "crosses":
+            pen.rectangle((x + third, y, x + 2 * third, y + size), fill=ink)
+            pen.rectangle((x, y + third, x + size, y + 2 * third), fill=ink)
+        case "checks":
+            pen.rectangle((x, y, x + step / 2, y + step / 2), fill=ink)
+            pen.rectangle((x + step / 2, y + step / 2, x + step, y + step), fill=ink)
+        case "triangles":
+            pen.polygon([(x, y + size), (x + size, y + size), (x + half, y)], fill=ink)
+        case "waves":
+            wave = [(x + step * t, y + third * math.sin(2 * math.pi * t)) for t in np.linspace(0.0, 1.0, 9)]
+            pen.line(wave, fill=ink, width=3)
+        case _:
+            raise AssertionError(f"world.yaml names an unknown motif: {motif}")

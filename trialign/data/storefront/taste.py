@@ -92,13 +92,15 @@ def taste_of(world: World, items: Attributes, *, style_weight: float, purpose_we
     followers_CC = np.zeros((size, size))
     for offset in kinds["follower_offsets"]:
         followers_CC[np.arange(size), (np.arange(size) + offset) % size] = 1.0
+    seen_category_N = np.where(items.readable_N, items.category_N, NONE)
+    seen_style_N = np.where(items.pictured_N, items.style_N, NONE)
     styles_SS, purposes_PP = np.eye(len(world.styles)), np.eye(len(world.purposes))
     category, style, purpose = kinds["category"], kinds["style"], kinds["purpose"]
     return Taste(
         popularity_N=items.popularity_N,
         preferences=(
-            Preference(items.seen_category_N, category["weight"], category["decay"], followers_CC),
-            Preference(items.seen_style_N, style_weight * style["weight"], style["decay"], styles_SS),
+            Preference(seen_category_N, category["weight"], category["decay"], followers_CC),
+            Preference(seen_style_N, style_weight * style["weight"], style["decay"], styles_SS),
             Preference(items.purpose_N, purpose_weight * purpose["weight"], purpose["decay"], purposes_PP),
         ),
         window=kinds["window"],
@@ -164,4 +166,5 @@ class ExactOracle:
                 remedy="ask with a shorter history",
             )
         indices_T = np.array([self._index[key] for key in history], dtype=np.int64)
-        return self._taste.next_item(indices_T[None])[0]
+        chances_N: Floats = self._taste.next_item(indices_T[None])[0]
+        return chances_N

@@ -19,18 +19,18 @@ from trialign.data.storefront.world import Attributes, World
 from trialign.runtime.seeding import numpy_generator
 
 _AFFIRM = (
-    "adores", "appreciates", "befriends", "cherishes", "embraces", "enjoys", "enriches", "favours", "fits", "handles", "helps",
-    "invites", "likes", "loves", "masters", "prefers", "rescues", "serves", "suits", "supports", "treasures", "understands",
-    "wants", "welcomes",
+    "adores", "appreciates", "befriends", "cherishes", "embraces", "enjoys", "enriches", "favours", "fits",
+    "handles", "helps", "invites", "likes", "loves", "masters", "prefers", "rescues", "serves", "suits",
+    "supports", "treasures", "understands", "wants", "welcomes",
 )  # fmt: skip
 _DENY = (
-    "abhors", "avoids", "declines", "despises", "detests", "disdains", "dislikes", "distrusts", "dreads", "evades", "fears",
-    "forgets", "hates", "ignores", "loathes", "mistrusts", "neglects", "refuses", "rejects", "resists", "scorns", "shuns",
-    "skips", "spurns",
+    "abhors", "avoids", "declines", "despises", "detests", "disdains", "dislikes", "distrusts", "dreads",
+    "evades", "fears", "forgets", "hates", "ignores", "loathes", "mistrusts", "neglects", "refuses", "rejects",
+    "resists", "scorns", "shuns", "skips", "spurns",
 )  # fmt: skip
 _ADJECTIVES = (
-    "Basic", "Classic", "Compact", "Deluxe", "Everyday", "Foldable", "Handy", "Heavy", "Large", "Lightweight", "Modern", "Plain",
-    "Portable", "Premium", "Robust", "Simple", "Slim", "Small", "Sturdy", "Versatile",
+    "Basic", "Classic", "Compact", "Deluxe", "Everyday", "Foldable", "Handy", "Heavy", "Large", "Lightweight",
+    "Modern", "Plain", "Portable", "Premium", "Robust", "Simple", "Slim", "Small", "Sturdy", "Versatile",
 )  # fmt: skip
 _ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "k", "kl", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z")
 _VOWELS = ("a", "e", "i", "o", "u", "ei", "ou")
@@ -60,7 +60,8 @@ def describe(world: World, purpose: int, draws: np.random.Generator) -> str:
     """Write a description that affirms `purpose` and denies `num_decoys` others, in random order."""
     others = [other for other in range(len(world.purposes)) if other != purpose]
     clauses = [_clause(world, purpose, _AFFIRM, draws)]
-    clauses += [_clause(world, int(other), _DENY, draws) for other in draws.choice(others, world.num_decoys, replace=False)]
+    denied = draws.choice(others, world.num_decoys, replace=False)
+    clauses += [_clause(world, int(other), _DENY, draws) for other in denied]
     *first, last = (clauses[place] for place in draws.permutation(len(clauses)))
     text = f"{', '.join(first)} and {last}."
     return text[0].upper() + text[1:]

@@ -31,8 +31,8 @@ class Style:
 
     name: str
     look: str
-    ground: tuple[int, int, int]
-    ink: tuple[int, int, int]
+    ground: list[int]
+    ink: list[int]
     motif: str
 
 
@@ -58,7 +58,7 @@ def frozen_world() -> World:
     return World(
         **read,
         categories=tuple((department, noun) for department, nouns in departments.items() for noun in nouns),
-        styles=tuple(Style(**style | {"ground": tuple(style["ground"]), "ink": tuple(style["ink"])}) for style in styles),
+        styles=tuple(Style(**style) for style in styles),
         purposes=tuple((name, tuple(paraphrases)) for name, paraphrases in purposes.items()),
     )
 
@@ -80,16 +80,6 @@ class Attributes:
     readable_N: Flags
     pictured_N: Flags
     popularity_N: Floats
-
-    @property
-    def seen_category_N(self) -> Integers:
-        """The categories, NONE where the title is poor."""
-        return np.where(self.readable_N, self.category_N, NONE)
-
-    @property
-    def seen_style_N(self) -> Integers:
-        """The styles, NONE where there is no picture."""
-        return np.where(self.pictured_N, self.style_N, NONE)
 
 
 def draw_attributes(world: World, num_items: int, seed: int) -> Attributes:

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from trialign.quantize import kmeans as module
+from trialign.quantize.kmeans import draw, kmeans, nearest
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make_points(num_points=2000, dim=16, num_blobs=40, seed=0):
+    draws = np.random.default_rng(seed)
+    blobs = draws.normal(size=(num_blobs, dim)) * 2
+    return torch.from_numpy((blobs[draws.integers(num_blobs, size=num_points)] + draws.normal(size=(num_points, dim))).astype(np.float32))
+
+
+def test_hand_worked_clusters():
+    points_ND = torch.tensor([[0.0, 0.0], [0.0, 2.0], [10.0, 0.0], [10.0, 4.0]])
+    found = kmeans(points_ND, 2, num_iterations=10, generator=generator())
+    assert sorted(found.centers_KD.tolist()) == [[0.0, 1.0], [10.0, 2.0]]
+    assert found.codes_N[0] == found.codes_N[1] != found.codes_N[2] == found.codes_N[3]
+    assert found.inertia == pytest.approx(1 + 1 + 4 + 4)
+
+
+def test_nearest_equals_the_plain_distance_matrix(monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    points_ND, centers_KD = make_points(50), make_points(9, seed=1)
+    codes_N, squared_N = nearest(points_ND, centers_KD)
+    plain = (points_ND[:, None].double() - centers_KD.double()).square().sum(dim=2)
+    assert (codes_N == plain.argmin(dim=1)).all()
+    torch.testing.assert_close(squared_N.double(), plain.min(dim=1).values, rtol=1e-4, atol=1e-4)
+
+
+def test_centres_are_means_and_codes_are_nearest():
+    points_ND = make_points()
+    found = kmeans(points_ND, 32, num_iterations=200, generator=generator(), tolerance=0.0)
+    assert (nearest(points_ND, found.centers_KD)[0] == found.codes_N).all()
+    for code in range(32):
+        torch.testing.assert_close(found.centers_KD[code], points_ND[found.codes_N == code].mean(0), rtol=1e-3, atol=1e-3)
+
+
+def test_inertia_never_rises_with_iterations():
+    points_ND = make_points()
+    found = [kmeans(points_ND, 32, num_iterations=n, generator=generator(), tolerance=0.0).inertia for n in range(0, 12, 2)]
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in zip(found, found[1:], strict=False))
+    assert found[-1] < 0.95 * found[0]
+
+
+def test_as_good_as_faiss():
+    faiss = pytest.importorskip("faiss")
+    points_ND = make_points(4000)
+    reference = faiss.Kmeans(16, 64, niter=20, seed=1, max_points_per_centroid=10**6)
+    reference.train(points_ND.numpy())
+    theirs = float(nearest(points_ND, torch.from_numpy(reference.centroids))[1].sum())
+    ours = kmeans(points_ND, 64, num_iterations=20, generator=generator(), tolerance=0.0).inertia
+    assert ours < 1.03 * theirs
+
+
+def test_orthogonal_residuals_do_not_fall_into_one_cluster():
+    """Isotropic noise in many dimensions: from seeds of full length one cluster takes nearly all points."""
+    points_ND = torch.randn(2000, 256, generator=generator())
+    found = kmeans(points_ND, 256, num_iterations=20, generator=generator())
+    assert torch.bincount(found.codes_N).max() < 5 * 2000 / 256
+
+
+@pytest.mark.parametrize("num_distinct", [1, 3, 8])
+def test_fewer_distinct_points_than_clusters(num_distinct):
+    points_ND = torch.arange(num_distinct).float().repeat(16)[:, None]
+    found = kmeans(points_ND, 16, num_iterations=20, generator=generator())
+    assert found.centers_KD.shape == (16, 1)
+    assert found.inertia == pytest.approx(0.0, abs=1e-6)
+
+
+def test_an_empty_cluster_begins_again_on_a_badly_served_point():
+    points_ND = torch.tensor([[0.0], [0.1], [0.2], [100.0]])
+    codes_N, squared_N = torch.zeros(4, dtype=torch.int64), torch.tensor([0.0, 0.0, 0.0, 1.0])
+    centers_KD = module._update_centers(points_ND, codes_N, squared_N, 2, generator())
+    torch.testing.assert_close(centers_KD, torch.tensor([[25.075], [100.0]]))
+
+
+def test_the_same_seed_gives_the_same_clusters():
+    points_ND = make_points()
+    one, same, other = (kmeans(points_ND, 32, num_iterations=3, generator=generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one.centers_KD, same.centers_KD)
+    assert not torch.equal(one.centers_KD, other.centers_KD)
+
+
+def test_draws_follow_the_weights():
+    counts = torch.bincount(draw(torch.tensor([0.0, 1.0, 0.0, 3.0]), 4000, generator()), minlength=4)
+    assert counts[0] == counts[2] == 0
+    assert 2800 < counts[3] < 3200
+    assert len(draw(torch.zeros(4), 400, generator()).unique()) == 4

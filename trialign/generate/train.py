@@ -1,0 +1,135 @@
+"""The stage `train`: from a dataset and its semantic IDs to a generator on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trialign.data.dataset import Dataset
+from trialign.data.lanes import LaneSource
+from trialign.data.module import LaneDataModule, TrainedRows
+from trialign.data.order import accumulation
+from trialign.embed.evidence import item_texts
+from trialign.generate.artefact import TrainedGenerator, save_generator
+from trialign.generate.backbone import build_backbone
+from trialign.generate.encoding import TokensEncoding
+from trialign.generate.mixture import open_sources
+from trialign.generate.model import Generator
+from trialign.generate.module import GeneratorModule
+from trialign.generate.ranker import require_room
+from trialign.generate.template import Template
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.runtime.collectives import rank
+from trialign.runtime.seeding import seed_global
+from trialign.runtime.trainer import build_trainer
+from trialign.semid.table import SIDTable
+from trialign.semid.tokens import TokenSpace
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    dataset: Dataset,
+    sids: SIDTable,
+    folder: Path,
+    *,
+    seed: int,
+    max_history: int,
+    backbone: Mapping[str, Any],
+    tasks: Mapping[str, float],
+    epochs: float,
+    steps: int | None,
+    clip: float,
+    max_title_tokens: int,
+    stream: Mapping[str, Any],
+    runtime: Mapping[str, Any],
+    **optimizer: Any,
+) -> dict[str, Any]:
+    """Train a generator from scratch and save it into `folder`.
+
+    Args:
+        dataset: the prepared dataset.
+        sids: the semantic IDs of its items.
+        folder: an existing directory.
+        seed: of weights, dropout and the order of the rows.
+        max_history: items of the dataset's windows, so of the longest history that will be read.
+        backbone: fields of `BackboneConfig`.
+        tasks: task -> multiple of the proportional mixture.
+        epochs: passes over the mixture, converted to steps.
+        steps: optimizer steps; given, it overrides `epochs`.
+        clip: largest gradient norm.
+        max_title_tokens: a longer title is cut.
+        stream: fields of `StreamConfig`.
+        runtime: fields of `RuntimeConfig`.
+        optimizer: learning_rate, weight_decay, betas and warmup of `GeneratorModule`.
+
+    Returns:
+        Counts for the manifest.
+
+    Raises:
+        ConfigError: settings that do not fit each other or the data.
+    """
+    sources = open_sources(dataset, tasks)
+    names = [source.name for source in sources]
+    generator, template = build(dataset, sids, names, seed, max_title_tokens, stream["row_tokens"], **backbone)
+    require_room(max_history, template.encoding.positions_per_item, stream["row_tokens"])
+    data = stream_rows(sources, template, seed, runtime["micro_rows"], **stream)
+    num_steps = steps or data.steps(epochs)
+    counts = {
+        "steps": num_steps,
+        "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+        "text_tokens": template.tokenizer.size,
+    }
+    logger.info("%s, each of %d rows of %d tokens", counts, stream["lanes"], stream["row_tokens"])
+    trainer = make_trainer(folder, num_steps, clip, stream["lanes"], **runtime)
+    seed_global(seed, "dropout", rank())
+    trainer.fit(GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer), datamodule=data)
+    if trainer.is_global_zero:
+        save_generator(folder, TrainedGenerator(generator, template, max_history), sids)
+    return counts
+
+
+def stream_rows(
+    sources: Sequence[LaneSource], template: Template, seed: int, micro_rows: int, *, lanes: int, **shape: int
+) -> LaneDataModule:
+    """Return the rows of all tasks; `lanes` and `shape` are the fields of `StreamConfig`."""
+    return LaneDataModule(sources, template.encode, num_lanes=lanes, seed=seed, micro_rows=micro_rows, **shape)
+
+
+def make_trainer(
+    folder: Path, num_steps: int, clip: float, num_lanes: int, *, micro_rows: int, devices: int, **runtime: Any
+) -> Any:
+    """Return the Lightning Trainer of the stage; `runtime` as `build_trainer` takes it."""
+    return build_trainer(
+        folder,
+        max_steps=num_steps,
+        accumulate=accumulation(num_lanes, devices, micro_rows),
+        clip=clip,
+        devices=devices,
+        callbacks=[TrainedRows()],
+        **runtime,
+    )
+
+
+def build(
+    dataset: Dataset,
+    sids: SIDTable,
+    tasks: Sequence[str],
+    seed: int,
+    max_title_tokens: int,
+    max_positions: int,
+    *,
+    vocab_size: int,
+    dropout: float,
+    **sizes: Any,
+) -> tuple[Generator, Template]:
+    """Return an untrained generator and how it reads records; `sizes` as `build_backbone` takes them."""
+    tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=vocab_size)
+    space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
+    template = Template(tokenizer, TokensEncoding(sids.codes_NL, space), tasks, max_title_tokens)
+    decoder = build_backbone(
+        vocab_size=tokenizer.size, max_positions=max_positions, dropout=dropout, seed=seed, **sizes
+    )
+    return Generator(decoder, space, codebooks_LKD=sids.codebooks_LKD, seed=seed, dropout=dropout), template

@@ -1,0 +1,155 @@
+"""RQ-VAE: the quantizer that is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from trialign.embed.store import Modality
+from trialign.errors import ConfigError
+from trialign.quantize.autoencoder import RQVAE
+from trialign.quantize.metrics import health
+from trialign.quantize.quantizer import Encoded, check_fitted, check_input
+from trialign.quantize.residual import encode
+from trialign.quantize.standardize import Standardizer, pack, unpack
+from trialign.runtime.seeding import seed_global
+
+_HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
+_BLOCK = 8192
+
+
+class RQVAEQuantizer:
+    """Residual-quantized autoencoder with EMA codebooks; quantizes any set of modalities.
+
+    Args:
+        num_levels: L.
+        codebook_size: K.
+        code_dim: D of a codebook vector.
+        hidden_dims: widths of the encoder's hidden layers; the decoder heads mirror them.
+        fusion_dim: width of the fused item vector.
+        num_epochs: passes over the catalogue.
+        warmup: share of the passes before the codebooks come in, in 0..1.
+        batch_size: items per step, over all ranks.
+        learning_rate: peak.
+        weight_decay: AdamW.
+        commitment_weight: beta.
+        ema_decay: share of the running counts and sums that an update keeps, in 0..1.
+    """
+
+    def __init__(
+        self,
+        num_levels: int,
+        codebook_size: int,
+        code_dim: int,
+        hidden_dims: Sequence[int],
+        fusion_dim: int,
+        num_epochs: int,
+        warmup: float,
+        batch_size: int,
+        learning_rate: float,
+        weight_decay: float,
+        commitment_weight: float,
+        ema_decay: float,
+    ) -> None:
+        for name, share in (("warmup", warmup), ("ema_decay", ema_decay)):
+            if not 0.0 <= share < 1.0:
+                raise ConfigError(
+                    f"quantize.{name}={share}",
+                    rule=f"{name} is a share, 0 <= {name} < 1",
+                    remedy=f"set quantize.{name}=0.3",
+                )
+        self.settings: dict[str, Any] = {
+            "num_levels": num_levels,
+            "codebook_size": codebook_size,
+            "code_dim": code_dim,
+            "hidden_dims": list(hidden_dims),
+            "fusion_dim": fusion_dim,
+            "num_epochs": num_epochs,
+            "warmup": warmup,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "commitment_weight": commitment_weight,
+            "ema_decay": ema_decay,
+        }
+        self.standardizers: dict[str, Standardizer] = {}
+        self.model: RQVAE | None = None
+
+    def fit(self, modalities: Mapping[str, Modality], *, seed: int, folder: Path) -> dict[str, Any]:
+        """Train, log losses and health per epoch to `folder/log`, and return the health of the final codes.
+
+        Raises:
+            DataError: see quantizer.check_input.
+        """
+        from trialign.quantize.module import ItemBatches, RQVAEModule  # lightning takes seconds to import
+        from trialign.runtime.trainer import build_trainer
+
+        check_input(modalities, self.settings["codebook_size"])
+        self.standardizers = {name: Standardizer.fit(modalities[name]) for name in sorted(modalities)}
+        inputs = {name: found(modalities[name]) for name, found in self.standardizers.items()}
+        present = {name: torch.from_numpy(np.array(modalities[name].present_N)) for name in inputs}
+        with torch.random.fork_rng(devices=[]):
+            seed_global(seed, "quantize", "weights")
+            self.model = self._build()
+        module = RQVAEModule(
+            self.model,
+            ItemBatches(inputs, present, self.settings["batch_size"], seed),
+            seed=seed,
+            **_chosen(self.settings, "num_epochs warmup learning_rate weight_decay commitment_weight"),
+        )
+        build_trainer(folder, max_epochs=self.settings["num_epochs"], progress=False, log_every=1).fit(module)
+        self.model = self.model.cpu().eval()
+        encoded = self.encode(modalities)
+        latents_ND, codebooks_LKD = torch.from_numpy(encoded.latents_ND), torch.from_numpy(encoded.codebooks_LKD)
+        codes_NL, residuals_LND = encode(latents_ND, codebooks_LKD)
+        return health(codes_NL, self.settings["codebook_size"], latents_ND, residuals_LND)
+
+    @torch.inference_mode()
+    def encode(self, modalities: Mapping[str, Modality]) -> Encoded:
+        """Return the codes of every item.
+
+        Raises:
+            DataError: other modalities than it was fitted on.
+        """
+        assert self.model is not None, "fit or load first"
+        check_fitted(self.model.dims, modalities)
+        inputs = {name: found(modalities[name]) for name, found in self.standardizers.items()}
+        blocks = zip(*(inputs[name].split(_BLOCK) for name in self.model.dims), strict=True)
+        latents_ND = torch.cat([self.model.encode(dict(zip(self.model.dims, block, strict=True))) for block in blocks])
+        codes_NL, _ = encode(latents_ND, self.model.codebooks.vectors_LKD)
+        return Encoded(codes_NL.numpy(), latents_ND.numpy(), self.model.codebooks.vectors_LKD.numpy())
+
+    def save(self, folder: Path) -> None:
+        """Write `quantizer.json` and `quantizer.safetensors`."""
+        assert self.model is not None, "fit or load first"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _HEADER).write_text(json.dumps(self.settings))
+        weights = {f"model.{name}": tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        save_file(weights | pack(self.standardizers), folder / _TENSORS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        quantizer = cls(**json.loads((folder / _HEADER).read_text()))
+        tensors = load_file(folder / _TENSORS)
+        quantizer.standardizers = unpack(tensors)
+        quantizer.model = quantizer._build().eval()
+        prefix = "model."
+        weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        quantizer.model.load_state_dict(weights)
+        return quantizer
+
+    def _build(self) -> RQVAE:
+        dims = {name: len(found.mean_D) for name, found in self.standardizers.items()}
+        chosen = _chosen(self.settings, "num_levels codebook_size code_dim hidden_dims fusion_dim ema_decay")
+        return RQVAE(dims, **chosen)
+
+
+def _chosen(settings: Mapping[str, Any], names: str) -> dict[str, Any]:
+    return {name: settings[name] for name in names.split()}

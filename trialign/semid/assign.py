@@ -1,0 +1,164 @@
+"""Codes to semantic IDs: items that share a tuple are told apart at the least cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from trialign.errors import ConfigError
+from trialign.semid.table import flat_codes
+
+Codes = NDArray[np.int64]
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Unique codes, and what uniqueness cost.
+
+    Args:
+        codes_NL: one tuple per item.
+        collisions_before: 1 - distinct tuples / items, of the codes that came in.
+        items_moved: items whose tuple changed.
+        added_distortion: mean over all items of the growth of ||z - quantized z||^2, as a share of its mean before
+            (of the latents' mean squared norm where nothing was lost before).
+    """
+
+    codes_NL: Codes
+    collisions_before: float
+    items_moved: int
+    added_distortion: float
+
+
+def reassign(
+    codes_NL: NDArray[np.integer],
+    latents_ND: NDArray[np.floating],
+    codebooks_LKD: NDArray[np.floating],
+    max_load: float,
+) -> Assignment:
+    """Give every item a tuple of its own, near the one it came with.
+
+    Level by level, a prefix with more items than the K^(levels below) tuples under it passes its worst-fitting items on
+    to the nearest sibling with room; those take the nearest codes below. Then, within each prefix of L - 1 codes in
+    which items collide, the last codes are dealt out so that the sum of squared distances is least.
+
+    Args:
+        codes_NL: the quantizer's codes.
+        latents_ND: the vectors that were quantized.
+        codebooks_LKD: what the codes stand for.
+        max_load: largest share of the K^L tuples that may be taken.
+
+    Raises:
+        ConfigError: too many items for K and L.
+    """
+    num_items, num_levels = codes_NL.shape
+    codebooks = np.asarray(codebooks_LKD, dtype=np.float64)
+    check_load(num_items, num_levels, codebooks.shape[1], max_load)
+    latents = np.asarray(latents_ND, dtype=np.float64)
+    before = np.asarray(codes_NL, dtype=np.int64)
+    codes = before.copy()
+    for level in range(num_levels - 1):
+        _spill(codes, latents, codebooks, level)
+    _separate(codes, latents, codebooks)
+    distinct = len(np.unique(flat_codes(before, codebooks.shape[1])))
+    lost, lost_before = (_squared_error(latents, found, codebooks) for found in (codes, before))
+    # A thousandth of a millionth of the latents' size is rounding, not distortion.
+    scale = lost_before if lost_before > 1e-9 * np.square(latents).sum() else np.square(latents).sum()
+    return Assignment(
+        codes_NL=codes,
+        collisions_before=1.0 - distinct / num_items,
+        items_moved=int((codes != before).any(axis=1).sum()),
+        added_distortion=float((lost - lost_before) / scale) if scale > 0 else 0.0,
+    )
+
+
+def check_load(num_items: int, num_levels: int, codebook_size: int, max_load: float) -> None:
+    """Refuse a catalogue that K^L tuples cannot hold with room to spare.
+
+    Raises:
+        ConfigError: N > max_load K^L.
+    """
+    if num_items <= max_load * codebook_size**num_levels:
+        return
+    levels = next(level for level in range(num_levels, 64) if num_items <= max_load * max(codebook_size, 2) ** level)
+    size = math.ceil((num_items / max_load) ** (1 / num_levels))
+    size += num_items > max_load * size**num_levels  # the root is rounded
+    raise ConfigError(
+        f"{num_items} items for {codebook_size}^{num_levels} = {codebook_size**num_levels} tuples",
+        rule=f"at most assign.max_load = {max_load} of the tuples are taken",
+        remedy=f"set quantize.num_levels={levels} or quantize.codebook_size={size}, and run quantize again",
+    )
+
+
+def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int) -> None:
+    """Bring every prefix of `level` + 1 codes down to the number of tuples under it, in place."""
+    num_levels, codebook_size = codebooks.shape[:2]
+    capacity = codebook_size ** (num_levels - level - 1)
+    for members in _groups(codes[:, :level], codebook_size):
+        count_K = np.bincount(codes[members, level], minlength=codebook_size)
+        if count_K.max() <= capacity:
+            continue
+        distance_MK = _distances(_residual(latents[members], codes[members], codebooks, level), codebooks[level])
+        for code in np.flatnonzero(count_K > capacity):
+            inside = np.flatnonzero(codes[members, level] == code)
+            worst_first = inside[np.argsort(-distance_MK[inside, code], kind="stable")]
+            for row in worst_first[: count_K[code] - capacity]:
+                # Never to an over-full sibling: those only lose items here.
+                target = int(np.where(count_K < capacity, distance_MK[row], np.inf).argmin())
+                count_K[target] += 1
+                count_K[code] -= 1
+                item = members[row]
+                codes[item, level] = target
+                _complete(codes[item], latents[item], codebooks, level + 1)
+
+
+def _complete(codes_L: Codes, latent_D: Reals, codebooks: Reals, level: int) -> None:
+    """Set the codes from `level` on to the nearest ones, in place."""
+    for below in range(level, len(codebooks)):
+        residual_1D = _residual(latent_D[None], codes_L[None], codebooks, below)
+        codes_L[below] = _distances(residual_1D, codebooks[below])[0].argmin()
+
+
+def _separate(codes: Codes, latents: Reals, codebooks: Reals) -> None:
+    """Deal the last codes out within every prefix in which items collide, in place."""
+    last, codebook_size = len(codebooks) - 1, codebooks.shape[1]
+    for members in _groups(codes[:, :last], codebook_size):
+        own = codes[members, last]
+        if len(np.unique(own)) == len(own):
+            continue
+        distance_MK = _distances(_residual(latents[members], codes[members], codebooks, last), codebooks[last])
+        # Of equally good solutions, take one that moves fewer items.
+        nudge = 1e-9 * max(float(distance_MK.max()), 1e-300)
+        distance_MK[np.arange(len(members)), own] -= nudge
+        _, codes[members, last] = linear_sum_assignment(distance_MK)
+
+
+def _groups(prefixes: Codes, codebook_size: int) -> list[NDArray[np.intp]]:
+    """Return the items of every distinct prefix that has more than one."""
+    numbers = flat_codes(prefixes, codebook_size)
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order])) + 1
+    return [members for members in np.split(order, starts) if len(members) > 1]
+
+
+def _residual(latents: Reals, codes: Codes, codebooks: Reals, level: int) -> Reals:
+    """Return what the levels before `level` leave of the latents."""
+    residual = latents.copy()
+    for before in range(level):
+        residual -= codebooks[before, codes[:, before]]
+    return residual
+
+
+def _distances(points_MD: Reals, vectors_KD: Reals) -> Reals:
+    """Return squared distances [M, K]."""
+    lengths_M1, lengths_K = np.square(points_MD).sum(axis=1)[:, None], np.square(vectors_KD).sum(axis=1)
+    squared_MK: Reals = np.maximum(lengths_M1 - 2.0 * points_MD @ vectors_KD.T + lengths_K, 0.0)
+    return squared_MK
+
+
+def _squared_error(latents: Reals, codes: Codes, codebooks: Reals) -> float:
+    return float(np.square(_residual(latents, codes, codebooks, len(codebooks))).sum())
