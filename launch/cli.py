@@ -58,7 +58,7 @@ def main() -> None:
         elif {"-h", "--help"} & set(arguments[1:]):
             from trialign.launch.settings import describe
 
-            print(describe(arguments[0], VERBS[arguments[0]]))
+            print(describe(arguments[0]))
         else:
             _start(arguments[0], arguments[1:])
     except TrialignError as error:

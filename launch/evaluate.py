@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from typing import Any, cast
 
 from trialign.config.compose import Config
 from trialign.config.stages import open_stage
 from trialign.manifest import Stage, write_atomically
+from trialign.types import EvaluationSplit, Ranker
+
+log = logging.getLogger("trialign")
 
 
 def run(config: Config) -> Stage:
+    """Evaluate, and print the table."""
+    stage = build(config)
+    print((stage.folder / "table.txt").read_text())
+    return stage
+
+
+def build(config: Config) -> Stage:
     """Write metrics.json and the table, or find them written; the latest split's are copied one folder up."""
     stage = open_stage("evaluate", config)
     if not stage.finished:
@@ -26,7 +38,7 @@ def run(config: Config) -> Stage:
     return stage
 
 
-def _measure(config: Config, stage: Stage) -> dict[str, object]:
+def _measure(config: Config, stage: Stage) -> dict[str, Any]:
     from trialign.data.dataset import Dataset
     from trialign.evaluate.baselines import load_baseline
     from trialign.evaluate.protocol import evaluate
@@ -36,8 +48,9 @@ def _measure(config: Config, stage: Stage) -> dict[str, object]:
     from trialign.semid.table import SIDTable
 
     settings = config.evaluate
+    split = cast(EvaluationSplit, settings.split)  # config/checks.py knows no other
     dataset = Dataset(stage.inputs["prepare"])
-    users = dataset.evaluation(settings.split)
+    users = dataset.evaluation(split)
     model = load_ranker(
         stage.inputs["train"],
         SIDTable.load(stage.inputs["assign"]),
@@ -45,9 +58,12 @@ def _measure(config: Config, stage: Stage) -> dict[str, object]:
         batch_size=settings.batch_size,
         device=device_of(config.runtime.accelerator),
     )
-    rankers = {name: load_baseline(name, stage.inputs["baselines"] / name) for name in settings.baselines}
-    measured = {
-        name: evaluate(
+    rankers: dict[str, Ranker] = {"model": model}
+    rankers |= {name: load_baseline(name, stage.inputs["baselines"] / name) for name in settings.baselines}
+    measured = {}
+    for name, ranker in rankers.items():
+        log.info("  ranking %d items for %d users by %s", dataset.num_items, len(users.users), name)
+        measured[name] = evaluate(
             ranker,
             users.histories,
             users.targets,
@@ -55,13 +71,11 @@ def _measure(config: Config, stage: Stage) -> dict[str, object]:
             exclude_seen=settings.exclude_seen,
             batch_size=1024,
         )
-        for name, ranker in {"model": model, **rankers}.items()
-    }
-    oracle = dataset.oracle(settings.split)
+    oracle = dataset.oracle(split)
     return metrics_record(
         measured.pop("model"),
         measured,
-        split=settings.split,
+        split=split,
         exclude_seen=settings.exclude_seen,
         oracle=None if oracle is None else oracle_means(oracle, users.users),
         num_samples=settings.bootstrap_samples,

@@ -1,28 +1,49 @@
-"""Run every stage in order, skipping what is finished, and end with the table.
+"""Run every stage in order, skipping what is finished, and end with recommendations and the table.
 
 All settings of all stages are accepted.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import time
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+from trialign.launch import evaluate, recommend
+from trialign.launch.cli import script
 
 from trialign.config.compose import Config
-from trialign.config.stages import STAGES
-from trialign.errors import StageError
-from trialign.launch.cli import script
+from trialign.config.stages import STAGES, locate_stage
 from trialign.pipeline import StageRun, run_pipeline
 
 log = logging.getLogger("trialign")
 
 
 def run(config: Config) -> list[StageRun]:
-    """Run the stages, then show where everything is, an example and the table."""
-    started = time.monotonic()
-    done = run_pipeline(config, {verb: script(verb) for verb in STAGES}, log.info)
-    for stage in done:
-        log.info("  %-10s %-8s %6.1f s  %s", stage.verb, stage.outcome, stage.seconds, stage.folder)
-    log.info("  total %.1f s", time.monotonic() - started)
+    """Run the stages, then show where everything is, what one user is recommended, and how good it is."""
+    scripts = {verb: script(verb) for verb in STAGES} | {"evaluate": evaluate.build}
+    done = run_pipeline(config, scripts, log.info)
+    Console().print(_summary(done))
+    if config.recommend.user is None and not config.recommend.items:
+        config = replace(config, recommend=replace(config.recommend, user=_first_user(config)))
+    recommend.run(config)
+    evaluate.run(config)
     return done
+
+
+def _summary(done: list[StageRun]) -> Table:
+    table = Table(
+        title=f"stages, {sum(stage.seconds for stage in done):.0f} s", title_justify="left", title_style="bold"
+    )
+    for column, justify in (("stage", "left"), ("", "left"), ("seconds", "right"), ("folder", "left")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich's literal
+    for stage in done:
+        table.add_row(stage.verb, stage.outcome, f"{stage.seconds:.1f}", str(stage.folder))
+    return table
+
+
+def _first_user(config: Config) -> str:
+    from trialign.data.dataset import Dataset
+
+    return Dataset(locate_stage(config, "prepare")).evaluation("test").users[0]

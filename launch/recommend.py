@@ -10,33 +10,48 @@ import numpy as np
 
 from trialign.config.compose import Config
 from trialign.config.stages import locate_stage
-from trialign.data.dataset import Dataset
-from trialign.errors import ConfigError, DataError
+from trialign.errors import ConfigError
 from trialign.manifest import Manifest
-from trialign.types import NO_ITEM, Items
 
 
 def run(config: Config) -> list[str]:
-    """Print the history and the recommended items, and return the keys of the latter."""
+    """Print the history and the recommended items; return the keys of the latter, best first."""
+    from rich.console import Console
+
+    from trialign.data.dataset import Dataset
+    from trialign.generate.artefact import load_ranker
+    from trialign.generate.page import recommendation_page
+    from trialign.runtime.device import device_of
+    from trialign.semid.table import SIDTable
+    from trialign.types import NO_ITEM
+
     wanted = config.recommend
-    _check(wanted.user, wanted.items, wanted.k, wanted.num_beams)
+    _check(config)
     folders = {verb: locate_stage(config, verb) for verb in ("prepare", "assign", "train")}
     for folder in folders.values():
         Manifest.read(folder)  # refuses what is unfinished
     dataset = Dataset(folders["prepare"])
-    history = dataset.history_of(wanted.user) if wanted.user else _typed(dataset, wanted.items)
-
-    from trialign.generate.artefact import load_ranker
-    from trialign.runtime.device import device_of
-    from trialign.semid.table import SIDTable
-
-    ranker = load_ranker(
-        folders["train"],
-        SIDTable.load(folders["assign"]),
-        num_beams=wanted.num_beams,
-        batch_size=1,
-        device=device_of(config.runtime.accelerator),
-    )
+    named = np.array([dataset.item_of(key) for key in wanted.items], dtype=np.int32)
+    history = dataset.history_of(wanted.user) if wanted.user else named
+    sids = SIDTable.load(folders["assign"])
+    device = device_of(config.runtime.accelerator)
+    ranker = load_ranker(folders["train"], sids, num_beams=wanted.num_beams, batch_size=1, device=device)
     (items,), (scores,) = ranker.rank([history], wanted.k, exclude_seen=wanted.exclude_seen)
-    print(_page(dataset, wanted.user or "the items you named", history, items, scores))
+    Console().print(recommendation_page(dataset, sids, wanted.user or "the named items", history, items, scores))
     return [dataset.keys[item] for item in items if item != NO_ITEM]
+
+
+def _check(config: Config) -> None:
+    wanted = config.recommend
+    if (wanted.user is None) == (not wanted.items):
+        raise ConfigError(
+            f"recommend.user={wanted.user} and recommend.items={wanted.items}",
+            rule="either a user of the logs or a list of items",
+            remedy="add recommend.user=KEY, or 'recommend.items=[KEY,KEY]'",
+        )
+    if wanted.k > wanted.num_beams:
+        raise ConfigError(
+            f"recommend.k={wanted.k} with recommend.num_beams={wanted.num_beams}",
+            rule="a search returns at most as many items as it has beams",
+            remedy=f"set recommend.num_beams={wanted.k}",
+        )

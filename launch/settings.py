@@ -15,7 +15,7 @@ from trialign.config.stages import STAGES
 _ALSO = {"recommend": ("recommend",), "evaluate": ("evaluate", "runtime"), "train": ("train", "stream", "runtime")}
 
 
-def describe(verb: str, line: str) -> str:
+def describe(verb: str) -> str:
     """Return the help of a verb: what it does, what it reads, its settings."""
     doc = (importlib.import_module(f"trialign.launch.{verb}").__doc__ or "").strip()
     spec = STAGES.get(verb)
@@ -39,8 +39,12 @@ def markdown() -> str:
     ]
     for path, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
-            rows = "\n".join(f"| `{key}`{mark} | `{default}` | {text} |" for key, mark, default, text in _rows(path, schema))
-            parts.append(f"## {path}={name}\n\n{_summary(schema)}\n\n| setting | default | meaning |\n|---|---|---|\n{rows}")
+            rows = "\n".join(
+                f"| `{key}`{mark} | `{default}` | {text} |" for key, mark, default, text in _rows(path, schema)
+            )
+            parts.append(
+                f"## {path}={name}\n\n{_summary(schema)}\n\n| setting | default | meaning |\n|---|---|---|\n{rows}"
+            )
     return "\n\n".join(parts) + "\n"
 
 

@@ -103,7 +103,7 @@ def test_leftovers_are_kept_for_the_same_configuration_only(tmp_path: Path) -> N
     def attempt(dim: int) -> set[str]:
         made = stage(tmp_path, config={"dim": dim})
         found: set[str] = set()
-        with pytest.raises(KeyboardInterrupt), made.building(keep=["checkpoints"]) as folder:
+        with pytest.raises(KeyboardInterrupt), made.building(keep=["checkpoints"]) as folder:  # noqa: PT012
             found |= {path.name for path in folder.iterdir() if not path.name.startswith(".")}
             (folder / "checkpoints").mkdir(exist_ok=True)
             (folder / "scratch").mkdir(exist_ok=True)

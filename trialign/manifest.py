@@ -33,7 +33,16 @@ from trialign.errors import DataError, StageError
 FORMAT = 1
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
-_VERSIONED = ("torch", "transformers", "pytorch-lightning", "deepspeed", "open-clip-torch", "duckdb", "pyarrow", "numpy")
+_VERSIONED = (
+    "torch",
+    "transformers",
+    "pytorch-lightning",
+    "deepspeed",
+    "open-clip-torch",
+    "duckdb",
+    "pyarrow",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +72,11 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.exists():
+            verb = folder.parent.name if folder.parent.name == "evaluate" else folder.name
             raise StageError(
                 f"{folder} is not a finished stage",
                 rule=f"a finished stage holds {MANIFEST}, written last",
-                remedy=f"run `trialign {_verb_of(folder)}` for that run first, or name another with from.{_verb_of(folder)}=DIR",
+                remedy=f"run `trialign {verb}` for that run first, or name another with from.{verb}=DIR",
             )
         try:
             record = json.loads(path.read_text())
@@ -111,8 +121,8 @@ class Stage:
         Sets `finished` when a manifest made from the same configuration and inputs is there.
 
         Raises:
-            StageError: it is finished but something changed and `rebuild` is False; an input is unfinished; or two inputs
-                descend from different versions of one stage.
+            StageError: it is finished but something changed and `rebuild` is False; an input is unfinished; or two
+                inputs descend from different versions of one stage.
         """
         manifests = {verb: Manifest.read(path) for verb, path in self.inputs.items()}
         self._input_hashes = {verb: found.hash for verb, found in manifests.items()}
@@ -159,11 +169,16 @@ class Stage:
         return Manifest.read(self.folder)
 
     def _identity(self) -> dict[str, Any]:
-        return {"config": self.config, "inputs": self._input_hashes, "sources": {k: str(v) for k, v in self.sources.items()}}
+        return {
+            "config": self.config,
+            "inputs": self._input_hashes,
+            "sources": {k: str(v) for k, v in self.sources.items()},
+        }
 
     def _changes(self, before: Manifest) -> list[str]:
         changes = [
-            f"{key} {_show(old)} -> {_show(new)}" for key, old, new in _differences(flatten(before.config), flatten(self.config))
+            f"{key} {_show(old)} -> {_show(new)}"
+            for key, old, new in _differences(flatten(before.config), flatten(self.config))
         ]
         recorded = {verb: reference["hash"] for verb, reference in before.inputs.items()}
         changes += [f"input {verb} is another one" for verb, _, _ in _differences(recorded, self._input_hashes)]
@@ -174,6 +189,7 @@ class Stage:
         return changes
 
     def _write(self, seconds: float) -> None:
+        _open_to_the_umask(self.folder)
         files = {
             str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(self.folder.rglob("*"))
@@ -183,7 +199,9 @@ class Stage:
             stage=self.name,
             hash=_digest({name: record["sha256"] for name, record in files.items()}),
             config=self.config,
-            inputs={verb: {"path": str(self.inputs[verb]), "hash": found} for verb, found in self._input_hashes.items()},
+            inputs={
+                verb: {"path": str(self.inputs[verb]), "hash": found} for verb, found in self._input_hashes.items()
+            },
             lineage=self._lineage,
             sources={role: _describe(path) for role, path in self.sources.items()},
             counts=self.counts,
@@ -240,10 +258,6 @@ def code_revision() -> str:
     return found.stdout.strip()
 
 
-def _verb_of(folder: Path) -> str:
-    return folder.parent.name if folder.parent.name == "evaluate" else folder.name
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("trialign", *_VERSIONED):
@@ -264,7 +278,7 @@ def _merge_lineages(name: str, manifests: Mapping[str, Manifest]) -> dict[str, s
                     f"{name} would mix two different '{ancestor}' stages: {told_by[ancestor]} was made from "
                     f"{merged[ancestor][:12]}, {verb} from {digest[:12]}",
                     rule="all inputs of a stage descend from the same catalogue and semantic IDs",
-                    remedy=f"point from.{told_by[ancestor]} or from.{verb} at stages of one lineage, or run {verb} again",
+                    remedy=f"point from.{told_by[ancestor]} or from.{verb} at one lineage, or run {verb} again",
                 )
             told_by.setdefault(ancestor, verb)
     return merged
@@ -294,7 +308,16 @@ def _same_file(path: Path, before: Mapping[str, Any]) -> bool:
     # Same size and time: not read again. A log of a terabyte must not be hashed to find that nothing happened.
     if (status.st_size, status.st_mtime_ns) == (before["bytes"], before["mtime_ns"]):
         return True
-    return status.st_size == before["bytes"] and sha256_of(path) == before["sha256"]
+    return bool(status.st_size == before["bytes"] and sha256_of(path) == before["sha256"])
+
+
+def _open_to_the_umask(folder: Path) -> None:
+    """Give every file the mode a plain `open` would: safetensors writes for its owner alone, and runs are shared."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
 
 
 def _digest(value: Any) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from trialign.launch.cli import VERBS
 
 from trialign.config.compose import compose, conf_dir, known_keys
 from trialign.config.instantiate import instantiate
 from trialign.config.registry import SCHEMAS
 from trialign.config.stages import STAGES, locate_stage
 from trialign.errors import ConfigError
-from trialign.launch.cli import VERBS
 
 RUN = "run=/tmp/unused"
 GROUP_FILES = sorted(
@@ -41,7 +41,10 @@ def test_every_group_default_is_typed() -> None:
         for path in (conf_dir() / group).glob("*.yaml"):
             content = yaml.safe_load(path.read_text()) or {}
             defaults = [entry for entry in content.get("defaults", []) if isinstance(entry, str)]
-            inherits = any(entry.removesuffix("_schema") in schemas or (path.parent / f"{entry}.yaml").exists() for entry in defaults)
+            inherits = any(
+                entry.removesuffix("_schema") in schemas or (path.parent / f"{entry}.yaml").exists()
+                for entry in defaults
+            )
             assert inherits or path.stem == "none", f"{path} builds on no schema of {sorted(schemas)}"
 
 
@@ -82,7 +85,9 @@ def test_an_appended_root_key_is_refused() -> None:
 
 def test_what_cannot_change_the_numbers_is_not_part_of_the_identity() -> None:
     plain = compose("train", [RUN])
-    other = compose("train", [RUN, "stream.workers=2", "runtime.micro_rows=4", "evaluate.batch_size=7", "runtime.devices=2"])
+    other = compose(
+        "train", [RUN, "stream.workers=2", "runtime.micro_rows=4", "evaluate.batch_size=7", "runtime.devices=2"]
+    )
     assert plain.identity == other.identity
     assert plain.identity["train"] != compose("train", [RUN, "train.learning_rate=1"]).identity["train"]
 

@@ -86,6 +86,7 @@ def test_a_root_that_is_not_set_is_asked_for() -> None:
         ({"u": [1]}, {"1": {"brand": ["a"]}}, "brand of item '1' holds"),
         ({"u": [1]}, {"1": {"categories": 7}}, "categories of item '1' holds 7"),
         ({"u": [1]}, {"1": {"categories": [7]}}, "categories of item '1' holds 7"),
+        ({"u": [1]}, {"1": {"categories": [["a", 7]]}}, "categories of item '1' holds 7"),
         ('{"u": [1], "v": [1], "u": [2]}', ITEMS, r"inter.json has 1 duplicate key\(s\), e.g. 'u'"),
         ({"u": [1]}, '{"1": {}, "2": {}, "1": {}}', r"item.json has 1 duplicate key\(s\), e.g. '1'"),
         ({"u": [1]}, '{"1": {"title": "a", "title": "b"}}', "duplicate key"),

@@ -1,7 +1,5 @@
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from trialign.quantize.codebook import EMACodebooks
 
@@ -50,7 +48,9 @@ def test_running_means_converge_to_the_means():
         books.update(latents_BD, books(latents_BD))
     codes_B = books(latents_BD).codes_BL[:, 0]
     for code in codes_B.unique():
-        torch.testing.assert_close(books.vectors_LKD[0, code], latents_BD[codes_B == code].mean(0), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            books.vectors_LKD[0, code], latents_BD[codes_B == code].mean(0), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_codebooks_are_buffers_that_no_optimizer_sees():
@@ -79,25 +79,3 @@ def test_dead_codes_come_back():
     books.update(latents_ND, books(latents_ND))
     assert books.vectors_LKD.abs().max() < 100
     assert books.revive(latents_ND, generator(4)) == 0
-
-
-def update_on_rank(rank, folder, latents_BD):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    books = make_books()
-    for step in range(3):
-        mine = latents_BD[step][[slice(0, 7), slice(7, 20)][rank]]
-        books.update(mine, books(mine))
-    torch.save(books.state_dict(), folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_ranks_move_the_codebooks_as_one(tmp_path):
-    latents_BD = torch.randn(3, 20, 4, generator=generator(5))
-    mp.spawn(update_on_rank, (tmp_path, latents_BD), nprocs=2)
-    books = make_books()
-    for step in range(3):
-        books.update(latents_BD[step], books(latents_BD[step]))
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        for name, tensor in books.state_dict().items():
-            torch.testing.assert_close(found[name], tensor)

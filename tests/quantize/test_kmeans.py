@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,9 @@ def generator(seed=0):
 def make_points(num_points=2000, dim=16, num_blobs=40, seed=0):
     draws = np.random.default_rng(seed)
     blobs = draws.normal(size=(num_blobs, dim)) * 2
-    return torch.from_numpy((blobs[draws.integers(num_blobs, size=num_points)] + draws.normal(size=(num_points, dim))).astype(np.float32))
+    return torch.from_numpy(
+        (blobs[draws.integers(num_blobs, size=num_points)] + draws.normal(size=(num_points, dim))).astype(np.float32)
+    )
 
 
 def test_hand_worked_clusters():
@@ -38,13 +42,17 @@ def test_centres_are_means_and_codes_are_nearest():
     found = kmeans(points_ND, 32, num_iterations=200, generator=generator(), tolerance=0.0)
     assert (nearest(points_ND, found.centers_KD)[0] == found.codes_N).all()
     for code in range(32):
-        torch.testing.assert_close(found.centers_KD[code], points_ND[found.codes_N == code].mean(0), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            found.centers_KD[code], points_ND[found.codes_N == code].mean(0), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_inertia_never_rises_with_iterations():
     points_ND = make_points()
-    found = [kmeans(points_ND, 32, num_iterations=n, generator=generator(), tolerance=0.0).inertia for n in range(0, 12, 2)]
-    assert all(later <= earlier * (1 + 1e-6) for earlier, later in zip(found, found[1:], strict=False))
+    found = [
+        kmeans(points_ND, 32, num_iterations=n, generator=generator(), tolerance=0.0).inertia for n in range(0, 12, 2)
+    ]
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in pairwise(found))
     assert found[-1] < 0.95 * found[0]
 
 
@@ -88,7 +96,15 @@ def test_the_same_seed_gives_the_same_clusters():
 
 
 def test_draws_follow_the_weights():
-    counts = torch.bincount(draw(torch.tensor([0.0, 1.0, 0.0, 3.0]), 4000, generator()), minlength=4)
+    source, weights_N = generator(), torch.tensor([0.0, 1.0, 0.0, 3.0])
+    counts = torch.bincount(torch.cat([draw(weights_N, 1, source) for _ in range(4000)]), minlength=4)
     assert counts[0] == counts[2] == 0
-    assert 2800 < counts[3] < 3200
-    assert len(draw(torch.zeros(4), 400, generator()).unique()) == 4
+    assert 2880 < counts[3] < 3120  # 3000, standard deviation 27
+
+
+def test_draws_are_distinct_and_weightless_ones_come_last():
+    for seed in range(20):
+        drawn = draw(torch.tensor([0.0, 1.0, 0.0, 3.0]), 3, generator(seed)).tolist()
+        assert len(set(drawn)) == 3
+        assert set(drawn[:2]) == {1, 3}
+    assert {int(draw(torch.zeros(4), 1, generator(seed))) for seed in range(50)} == {0, 1, 2, 3}

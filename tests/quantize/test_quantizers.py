@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ SMALL = {"codebook_size": 16, "code_dim": 8, "hidden_dims": [32], "fusion_dim": 
 
 def make(kind, **changes):
     schema, target = {"rkmeans": (RQKMeansConfig, RQKMeansQuantizer), "rqvae": (RQVAEConfig, RQVAEQuantizer)}[kind]
-    small = {name: value for name, value in SMALL.items() if name in {field.name for field in dataclasses.fields(schema)}}
+    small = {
+        name: value for name, value in SMALL.items() if name in {field.name for field in dataclasses.fields(schema)}
+    }
     settings = dataclasses.asdict(schema(**(small | changes)))
     settings.pop("_target_")
     return target(**settings)
@@ -37,7 +40,11 @@ def test_codes_are_used_and_explain_the_items(fitted, modalities):
     quantizer, health = fitted
     encoded = quantizer.encode(modalities)
     assert encoded.codes_NL.shape == (300, 3)
-    assert (encoded.codes_NL.dtype, encoded.latents_ND.dtype, encoded.codebooks_LKD.dtype) == (np.int64, np.float32, np.float32)
+    assert (encoded.codes_NL.dtype, encoded.latents_ND.dtype, encoded.codebooks_LKD.dtype) == (
+        np.int64,
+        np.float32,
+        np.float32,
+    )
     assert min(health["usage"]) > 0.9
     energy = health["residual_energy"]
     assert 0.5 > energy[0] > energy[1] > energy[2]
@@ -102,7 +109,7 @@ def test_the_seed_decides(kind, modalities, tmp_path):
 
 @pytest.mark.parametrize("kind", ["rkmeans", "rqvae"])
 def test_more_codes_than_items_are_refused(kind, modalities, tmp_path):
-    with pytest.raises(DataError, match="quantize.codebook_size=301 for 300 items") as raised:
+    with pytest.raises(DataError, match=r"quantize\.codebook_size=301 for 300 items") as raised:
         make(kind, codebook_size=301).fit(modalities, seed=0, folder=tmp_path)
     assert "quantize.codebook_size=37" in raised.value.remedy
 
@@ -166,5 +173,5 @@ def test_batches_hold_every_item_once_in_a_new_order_each_pass():
     passes = [[given["text"].flatten().tolist() for given, _ in batches] for _ in range(2)]
     assert [len(batch) for batch in passes[0]] == [4, 4, 2]
     assert len(batches) == 3
-    assert sorted(sum(passes[0], [])) == sorted(sum(passes[1], [])) == list(range(10))
+    assert all(sorted(chain.from_iterable(one)) == list(range(10)) for one in passes)
     assert passes[0] != passes[1]

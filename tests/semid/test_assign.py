@@ -56,7 +56,7 @@ def test_without_collisions_nothing_moves():
 
 
 def test_only_colliding_prefixes_are_touched():
-    codes_NL, latents_ND, codebooks_LKD = make_world(60, 3, 8)
+    codes_NL, latents_ND, codebooks_LKD = make_world(40, 3, 8)
     found = reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8)
     prefixes = codes_NL[:, :2] @ [8, 1]
     assert np.bincount(prefixes).max() <= 8  # no prefix is over-full

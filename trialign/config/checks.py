@@ -64,7 +64,9 @@ def _positive(config: Config) -> None:
     }
     for name, (value, least) in sizes.items():
         if value < least:
-            raise ConfigError(f"{name}={value}", rule=f"{name} is at least {least}", remedy=f"set {name}={least} or more")
+            raise ConfigError(
+                f"{name}={value}", rule=f"{name} is at least {least}", remedy=f"set {name}={least} or more"
+            )
     buckets = config.data["buckets"]
     if buckets < 1 or 16 ** round(len(f"{buckets - 1:x}") if buckets > 1 else 0) != buckets:
         raise ConfigError(

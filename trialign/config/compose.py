@@ -80,10 +80,10 @@ def to_config(tree: DictConfig) -> Config:
     Raises:
         ConfigError: a mandatory value is missing, a root key is unknown, or a cross-field rule is broken.
     """
-    for key in tree:
-        if str(key) not in (*_ROOT, *_groups()):
+    for key in map(str, tree):
+        if key not in (*_ROOT, *_groups()):
             raise ConfigError(
-                f"unknown setting '{key}'", rule="settings exist in a schema", remedy=suggest(str(key), _groups())
+                f"unknown setting '{key}'", rule="settings exist in a schema", remedy=suggest(key, _groups())
             )
     try:
         OmegaConf.resolve(tree)
@@ -92,8 +92,8 @@ def to_config(tree: DictConfig) -> Config:
             run=Path(tree.run).expanduser().absolute(),
             seed=tree.seed,
             rebuild=tree.rebuild,
-            from_stage={k: Path(v).expanduser().absolute() for k, v in tree["from"].items() if v is not None},
-            identity={group: _identity(tree[group], values[group]) for group in _groups()},
+            from_stage={str(k): Path(v).expanduser().absolute() for k, v in tree["from"].items() if v is not None},
+            identity={group: _identity(tree[group]) for group in _groups()},
             **values,
         )
     except (OmegaConfBaseException, HydraException) as cause:
@@ -127,7 +127,9 @@ def readable(cause: Exception) -> ConfigError:
         known = [name for name in options if not name.startswith("provider=") and not name.endswith("_schema")]
         return ConfigError(text, rule="a choice is a file of conf/", remedy="known: " + ", ".join(known))
     if "Environment variable 'TRIALIGN_DATA' not found" in str(inner):
-        return ConfigError("data.root is not set", rule="real data lies somewhere", remedy="add data.root=DIR or set TRIALIGN_DATA")
+        return ConfigError(
+            "data.root is not set", rule="real data lies somewhere", remedy="add data.root=DIR or set TRIALIGN_DATA"
+        )
     return ConfigError(str(cause).splitlines()[0], rule="overrides read key=value", remedy="see `trialign --help`")
 
 
@@ -166,7 +168,7 @@ def _plain(node: Any) -> Any:
     return OmegaConf.to_container(node)
 
 
-def _identity(node: DictConfig, plain: Any) -> dict[str, Any]:
+def _identity(node: DictConfig) -> dict[str, Any]:
     """Return a group's fields without those that cannot change the numbers, nested groups included."""
     schema = OmegaConf.get_type(node)
     spared = unhashed(schema) if is_dataclass(schema) else set()
@@ -175,7 +177,7 @@ def _identity(node: DictConfig, plain: Any) -> dict[str, Any]:
         if key in spared:
             continue
         child = node[key]
-        kept[str(key)] = _identity(child, None) if isinstance(child, DictConfig) else _container(child)
+        kept[str(key)] = _identity(child) if isinstance(child, DictConfig) else _container(child)
     return kept
 
 

@@ -19,7 +19,7 @@ class TfidfConfig:
 
 @dataclass
 class OpenClipConfig:
-    """Image tower of open_clip, from a model config; without a checkpoint its weights are a seeded random projection."""
+    """Image tower of open_clip, from a model config; without a checkpoint its weights are random, from a seed."""
 
     _target_: str = "trialign.embed.image.OpenClipTower"
     model: str = option("trialign-tiny", "a model config in trialign/embed/open_clip/, or a name that open_clip knows")

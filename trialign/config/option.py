@@ -6,7 +6,7 @@ from dataclasses import Field, field, fields
 from typing import Any
 
 
-def option(default: Any, help: str, *, hashed: bool = True) -> Any:  # noqa: A002 - the field's word for it
+def option(default: Any, help: str, *, hashed: bool = True) -> Any:
     """Declare a config field.
 
     Args:

@@ -12,7 +12,8 @@ class RuntimeConfig:
     accelerator: str = option("auto", "cpu, cuda or auto", hashed=False)
     devices: int = option(1, "processes on this node", hashed=False)
     strategy: str = option("single", "how ranks share the work: single", hashed=False)
-    precision: str = option("32-true", "Lightning's precision", hashed=True)
-    micro_rows: int = option(8, "rows per forward pass and rank; accumulation = lanes / (ranks x micro_rows)", hashed=False)
+    micro_rows: int = option(
+        8, "rows per forward pass and rank; accumulation = lanes / (ranks x micro_rows)", hashed=False
+    )
     log_every: int = option(10, "steps between two log lines", hashed=False)
     progress: bool = option(True, "show progress", hashed=False)

@@ -34,6 +34,7 @@ class TrainConfig:
     betas: list[float] = option([0.9, 0.98], "AdamW")
     warmup: float = option(0.05, "share of the steps; cosine decay to zero after it")
     clip: float = option(1.0, "gradient norm")
+    precision: str = option("32-true", "Lightning's name of it; bf16-mixed where the hardware has it")
     max_title_tokens: int = option(32, "a longer title is cut")
 
 

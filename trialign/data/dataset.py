@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trialign.data.blocks import arrays_of
@@ -87,6 +88,25 @@ class Dataset:
         if pieces:
             histories.append(np.concatenate(pieces))
         return histories
+
+    def history_of(self, user: str) -> Items:
+        """Return the last window of everything a user chose, held-out events included, oldest first.
+
+        Raises:
+            DataError: the logs hold no such user.
+        """
+        for split, columns in (("test", ("items", "targets")), ("train", ("items",))):
+            found: list[Items] = []
+            for batch in self._batches(cast(StoreName, split)):
+                for row in pc.indices_nonzero(pc.equal(batch["user"], user)).to_pylist():
+                    found.append(np.concatenate([batch[name][row].values.to_numpy() for name in columns]))
+            if found:
+                return found[-1]
+        raise DataError(
+            f"no user '{user}' in the logs",
+            rule="users are named as in the interaction log",
+            remedy=f"e.g. {next(self._batches('train'))['user'][0].as_py()}; or name items: recommend.items=[...]",
+        )
 
     def images(self) -> Iterator[tuple[int, bytes]]:
         """Yield (item index, encoded picture), items without a picture absent."""

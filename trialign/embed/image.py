@@ -24,8 +24,8 @@ _WITH_WEIGHTS = ("hf-hub:", "local-dir:")
 class OpenClipTower:
     """Pictures to vectors by the image half of a CLIP model.
 
-    Without weights the tower is a fixed random projection of patches: colours and textures stay linearly readable
-    from it (which is what the storefront's styles need), objects do not. `notes` then says so.
+    Without weights the tower is a fixed random projection of patches: colours stay linearly readable from it, patterns
+    partly (together that is the storefront's style), objects do not. `notes` then says so.
 
     Args:
         model: a file of trialign/embed/open_clip/, a name open_clip knows, or `local-dir:PATH` / `hf-hub:NAME`, which

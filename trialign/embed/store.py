@@ -58,7 +58,7 @@ def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = 
     for name, found in modalities.items():
         if not found.present_N.any():
             raise DataError(
-                f"no item has a {name} vector",
+                f"no item has a vector of the {name} modality",
                 rule="a modality describes at least one item",
                 remedy=f"leave it out with embed/{name}=none",
             )

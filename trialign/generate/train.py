@@ -42,6 +42,7 @@ def train(
     epochs: float,
     steps: int | None,
     clip: float,
+    precision: str,
     max_title_tokens: int,
     stream: Mapping[str, Any],
     runtime: Mapping[str, Any],
@@ -60,6 +61,7 @@ def train(
         epochs: passes over the mixture, converted to steps.
         steps: optimizer steps; given, it overrides `epochs`.
         clip: largest gradient norm.
+        precision: Lightning's name of it.
         max_title_tokens: a longer title is cut.
         stream: fields of `StreamConfig`.
         runtime: fields of `RuntimeConfig`.
@@ -83,7 +85,7 @@ def train(
         "text_tokens": template.tokenizer.size,
     }
     logger.info("%s, each of %d rows of %d tokens", counts, stream["lanes"], stream["row_tokens"])
-    trainer = make_trainer(folder, num_steps, clip, stream["lanes"], **runtime)
+    trainer = make_trainer(folder, num_steps, clip, stream["lanes"], precision=precision, **runtime)
     seed_global(seed, "dropout", rank())
     trainer.fit(GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer), datamodule=data)
     if trainer.is_global_zero:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trialign.quantize.kmeans import draw
+from trialign.quantize.kmeans import draw, nearest
 from trialign.quantize.residual import decode, encode
 from trialign.runtime.collectives import all_reduce_sum
 
@@ -88,22 +88,23 @@ class EMACodebooks(nn.Module):
         """Put every code that no item of a sample chooses on an item that its level serves badly.
 
         Args:
-            latents_ND: the sample, the same on every rank.
+            latents_ND: the sample, at least K items, the same on every rank.
             generator: equal on every rank.
 
         Returns:
             How many codes were moved.
         """
-        codes_NL, residuals_LND = encode(latents_ND, self.vectors_LKD)
-        entering_LND = torch.cat([latents_ND[None], residuals_LND[:-1]])
-        num_moved = 0
-        for level, codes_N in enumerate(codes_NL.T):
-            dead_K = torch.bincount(codes_N, minlength=self.counts_LK.shape[1]) == 0
+        num_moved, residual_ND = 0, latents_ND
+        for level, vectors_KD in enumerate(self.vectors_LKD):
+            codes_N, squared_N = nearest(residual_ND, vectors_KD)
+            dead_K = torch.bincount(codes_N, minlength=len(vectors_KD)) == 0
             num_dead = int(dead_K.sum())
             if num_dead:
-                items = draw(residuals_LND[level].square().sum(dim=1), num_dead, generator)
-                self.vectors_LKD[level, dead_K] = entering_LND[level, items]
-                self.sums_LKD[level, dead_K] = entering_LND[level, items]
+                vectors_KD[dead_K] = residual_ND[draw(squared_N, num_dead, generator)]
+                self.sums_LKD[level, dead_K] = vectors_KD[dead_K]
                 self.counts_LK[level, dead_K] = 1.0
                 num_moved += num_dead
+                # The next level must serve what this one leaves over now.
+                codes_N, _ = nearest(residual_ND, vectors_KD)
+            residual_ND = residual_ND - vectors_KD[codes_N]
         return num_moved

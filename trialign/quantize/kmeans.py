@@ -61,12 +61,13 @@ def nearest(points_ND: Tensor, centers_KD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(weights_N: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
-    """Draw indices in proportion to non-negative weights, with replacement; uniformly where all are zero."""
-    cumulative_N = weights_N.double().cumsum(dim=0)
-    if float(cumulative_N[-1]) <= 0.0:
-        cumulative_N = torch.arange(1, len(weights_N) + 1, dtype=torch.float64, device=weights_N.device)
-    heights = torch.rand(num_draws, generator=generator, dtype=torch.float64).to(weights_N.device) * cumulative_N[-1]
-    return torch.searchsorted(cumulative_N, heights, right=True).clamp(max=len(weights_N) - 1)
+    """Draw distinct indices in proportion to non-negative weights; weightless ones only once no others are left.
+
+    Each index waits an exponential time with its weight as rate; the first to arrive are drawn (Efraimidis & Spirakis,
+    2006).
+    """
+    waits_N = torch.empty(len(weights_N), dtype=torch.float64).exponential_(generator=generator).to(weights_N.device)
+    return (waits_N / weights_N.double().clamp_min(1e-300)).topk(num_draws, largest=False).indices
 
 
 def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
@@ -85,7 +86,7 @@ def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generat
     _, squared_S = nearest(sample_SD, centers_KD)
     while len(centers_KD) < num_clusters:
         room = num_clusters - len(centers_KD)
-        chosen = draw(squared_S, min(room, max(1, num_clusters // _ROUNDS)), generator).unique()
+        chosen = draw(squared_S, min(room, max(1, num_clusters // _ROUNDS)), generator)
         centers_KD = torch.cat([centers_KD, sample_SD[chosen]])
         squared_S = torch.minimum(squared_S, nearest(sample_SD, sample_SD[chosen])[1])
     mean_D = sample_SD.mean(dim=0)

@@ -1,0 +1,1 @@
+"""Runtime: where and how fast a stage runs, never what it computes."""

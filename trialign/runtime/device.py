@@ -15,7 +15,9 @@ def device_of(accelerator: str) -> torch.device:
     """
     if accelerator not in ("auto", "cpu", "cuda"):
         raise ConfigError(
-            f"runtime.accelerator={accelerator}", rule="auto, cpu or cuda", remedy="leave it at auto to take what is there"
+            f"runtime.accelerator={accelerator}",
+            rule="auto, cpu or cuda",
+            remedy="leave it at auto to take what is there",
         )
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ConfigError(

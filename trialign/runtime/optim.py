@@ -19,7 +19,8 @@ def adamw(
     gradients, towards zero.
     """
     embeddings = {id(p) for child in module.modules() if isinstance(child, nn.Embedding) for p in child.parameters()}
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
             spared = parameter.ndim < 2 or id(parameter) in embeddings
@@ -29,7 +30,7 @@ def adamw(
 
 
 def cosine_with_warmup(optimizer: Optimizer, *, num_steps: int, warmup: float) -> LambdaLR:
-    """Return a schedule that rises linearly over `warmup` (a share of `num_steps`), then falls to zero along a cosine."""
+    """Return a schedule that rises linearly over `warmup`, a share of `num_steps`, then falls to zero by a cosine."""
     num_warmup = max(1, round(warmup * num_steps))
 
     def factor(step: int) -> float:

@@ -22,7 +22,7 @@ _OPERATORS = (
 
 def _declare_operators() -> torch.library.Library | None:
     try:
-        import torchvision  # noqa: F401  (the import is the check)
+        import torchvision
     except RuntimeError as fault:
         if "torchvision::nms" not in str(fault):
             raise
@@ -33,7 +33,7 @@ def _declare_operators() -> torch.library.Library | None:
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in _OPERATORS:
         library.define(operator)
-    import torchvision  # noqa: F401,F811
+    import torchvision  # noqa: F401
 
     return library
 
