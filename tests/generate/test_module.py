@@ -128,3 +128,10 @@ def test_the_meter_weighs_by_tokens_not_by_batches() -> None:
     found = meter.flush()
     wanted = {"loss": 1.5, "share/a": 0.75, "share/b": 0.25, "share/c": 0.0}
     assert found == pytest.approx(wanted | {"loss/a": 1.0, "accuracy/a": 1 / 3, "loss/b": 3.0, "accuracy/b": 1.0})
+
+
+def test_the_meter_starts_again_after_each_report() -> None:
+    meter = TaskMeter(["a"])
+    for loss in (2.0, 4.0):
+        meter.add(LossSums(torch.tensor(loss), *torch.tensor([[loss], [1.0], [0.0]])))
+        assert meter.flush() == {"loss": loss, "share/a": 1.0, "loss/a": loss, "accuracy/a": 0.0}

@@ -27,9 +27,9 @@ class TrainConfig:
         {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
         "tasks and their multiples of the proportional mixture (examples per epoch times this)",
     )
-    epochs: float = option(10.0, "passes over the mixture of tasks; converted to steps and printed")
+    epochs: float = option(8.0, "passes over the mixture of tasks; converted to steps and printed")
     steps: int | None = option(None, "optimizer steps; set, it overrides epochs")
-    learning_rate: float = option(2e-3, "peak, AdamW")
+    learning_rate: float = option(5e-3, "peak, AdamW")
     weight_decay: float = option(0.05, "AdamW; not on norms, biases, embeddings")
     betas: list[float] = option([0.9, 0.98], "AdamW")
     warmup: float = option(0.05, "share of the steps; cosine decay to zero after it")
@@ -42,7 +42,7 @@ class TrainConfig:
 class StreamConfig:
     """The exact, elastic stream (architecture.md, lanes)."""
 
-    lanes: int = option(16, "V, rows per global batch, fixed for a run")
+    lanes: int = option(8, "V, rows per global batch, fixed for a run")
     row_tokens: int = option(256, "positions per packed row; long rows cost attention, short ones must hold a history")
     window: int = option(256, "examples a lane packs at a time")
     workers: int = option(0, "DataLoader workers per rank", hashed=False)

@@ -86,3 +86,4 @@ def _quieten() -> None:
     # The loaders are small tensors in memory or a stream with workers of its own.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch

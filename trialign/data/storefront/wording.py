@@ -52,7 +52,7 @@ def write_items(world: World, items: Attributes, seed: int) -> list[Wording]:
 
     A poor title is brand and model; such an item has no categories either, which would tell what the title does not.
     """
-    brands = [_invented_word(numpy_generator(seed, "storefront", "brand", k), 2) for k in range(world.num_brands)]
+    brands = tuple(_invented_word(numpy_generator(seed, "storefront", "brand", k), 2) for k in range(world.num_brands))
     return [_write_item(world, items, index, brands, seed) for index in range(len(items.category_N))]
 
 
@@ -71,9 +71,9 @@ def _clause(world: World, purpose: int, verbs: tuple[str, ...], draws: np.random
     return f"{_pick(verbs, draws)} {_pick(world.purposes[purpose][1], draws)}"
 
 
-def _write_item(world: World, items: Attributes, index: int, brands: list[str], seed: int) -> Wording:
+def _write_item(world: World, items: Attributes, index: int, brands: tuple[str, ...], seed: int) -> Wording:
     draws = numpy_generator(seed, "storefront", "wording", index)
-    brand, model = _pick(tuple(brands), draws), _invented_word(draws, 3)
+    brand, model = _pick(brands, draws), _invented_word(draws, 3)
     department, noun = world.categories[items.category_N[index]]
     adjective, number = _pick(_ADJECTIVES, draws), draws.integers(100, 1000)
     readable = items.readable_N[index]

@@ -1,0 +1,218 @@
+"""The thin whole on a tiny storefront: every stage, run twice, changed, shared, and met with bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from trialign.config.compose import compose
+from trialign.config.stages import STAGES
+from trialign.errors import ConfigError, DataError, StageError, TrialignError
+from trialign.launch import evaluate, pipeline, recommend
+from trialign.launch.cli import script
+from trialign.manifest import MANIFEST, Manifest
+
+TINY = [
+    "data.num_items=96",
+    "data.num_users=60",
+    "data.block_records=16",
+    "embed.text.dim=16",
+    "quantize.codebook_size=8",
+    "train.steps=6",
+    "train.backbone.hidden_size=32",
+    "train.backbone.num_heads=2",
+    "train.backbone.intermediate_size=64",
+    "train.backbone.vocab_size=400",
+    "stream.lanes=4",
+    "runtime.micro_rows=2",
+    "runtime.accelerator=cpu",
+    "runtime.progress=false",
+    "evaluate.bootstrap_samples=100",
+]
+
+
+def run_all(folder: Path, *overrides: str) -> dict[str, str]:
+    done = pipeline.run(compose("pipeline", [f"run={folder}", *TINY, *overrides]))
+    return {stage.verb: stage.outcome for stage in done}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; tests that change anything work on a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert set(run_all(folder).values()) == {"built"}
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {verb: Manifest.read(folder / verb).hash for verb in STAGES}
+
+
+def test_every_stage_leaves_a_manifest_and_the_metrics_are_complete(finished: Path) -> None:
+    assert set(hashes(finished)) == set(STAGES)
+    metrics = json.loads((finished / "evaluate" / "metrics.json").read_text())
+    assert metrics == json.loads((finished / "evaluate" / "test" / "metrics.json").read_text())
+    wanted = {f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10, 50)}
+    assert set(metrics["baselines"]) == {"popularity", "item_to_item", "item_knn"}
+    for row in (metrics["model"], *metrics["baselines"].values(), metrics["oracle"]):
+        assert wanted <= set(row)
+    assert metrics["invalid_rate"] == 0
+    assert metrics["num_users"] == 60
+    for name in metrics["baselines"]:
+        entry = metrics["paired"][name]["ndcg@10"]
+        difference = metrics["model"]["ndcg@10"] - metrics["baselines"][name]["ndcg@10"]
+        assert entry["difference"] == pytest.approx(difference)
+        assert entry["low"] <= entry["difference"] <= entry["high"]
+
+
+def test_oracle_is_not_beaten_beyond_chance(finished: Path) -> None:
+    metrics = json.loads((finished / "evaluate" / "metrics.json").read_text())
+    assert metrics["model"]["ndcg@50"] < metrics["oracle"]["ndcg@50"] + 0.1
+
+
+def test_second_run_skips_everything(run: Path) -> None:
+    before = hashes(run)
+    assert set(run_all(run).values()) == {"skipped"}
+    assert hashes(run) == before
+
+
+def test_same_command_elsewhere_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    run_all(tmp_path / "again")
+    assert hashes(tmp_path / "again") == hashes(finished)
+
+
+def test_changed_seed_is_refused_by_the_first_stage_it_concerns(run: Path) -> None:
+    with pytest.raises(StageError, match=r"quantize.*seed 0 -> 1"):
+        run_all(run, "seed=1")
+
+
+def test_rebuild_makes_again_what_changed_and_what_depends_on_it(run: Path) -> None:
+    outcomes = run_all(run, "train.steps=5", "rebuild=true")
+    assert outcomes == {verb: "built" if verb in ("train", "evaluate") else "skipped" for verb in STAGES}
+
+
+def test_settings_that_cannot_change_the_numbers_rebuild_nothing(run: Path) -> None:
+    assert set(run_all(run, "runtime.micro_rows=4", "evaluate.batch_size=7", "stream.workers=2").values()) == {"skipped"}
+
+
+def test_arms_share_stages_by_from(run: Path, tmp_path: Path) -> None:
+    shared = [f"from.{verb}={run}" for verb in ("prepare", "embed", "quantize", "assign", "baselines")]
+    outcomes = run_all(tmp_path / "arm", "train.steps=5", *shared)
+    assert [verb for verb, outcome in outcomes.items() if outcome == "built"] == ["train", "evaluate"]
+    assert not (tmp_path / "arm" / "prepare").exists()
+    inputs = Manifest.read(tmp_path / "arm" / "train").inputs
+    assert inputs["prepare"]["hash"] == Manifest.read(run / "prepare").hash
+
+
+def test_stages_of_another_catalogue_are_refused(run: Path, tmp_path: Path) -> None:
+    other = compose("prepare", [f"run={tmp_path / 'other'}", *TINY, "data.seed=1"])
+    script("prepare")(other)
+    mixed = compose("train", [f"run={run}", *TINY, f"from.prepare={tmp_path / 'other'}", "rebuild=true"])
+    with pytest.raises(StageError, match="two different 'prepare' stages"):
+        script("train")(mixed)
+
+
+def test_stage_killed_half_way_is_made_again(run: Path) -> None:
+    (run / "assign" / MANIFEST).unlink()
+    with pytest.raises(StageError, match="trialign assign"):
+        script("train")(compose("train", [f"run={run}", *TINY, "train.steps=5", "rebuild=true"]))
+    assert run_all(run)["assign"] == "built"
+
+
+def test_validation_stands_beside_test_and_the_latest_is_copied(run: Path) -> None:
+    evaluate.run(compose("evaluate", [f"run={run}", *TINY, "evaluate.split=validation"]))
+    assert (run / "evaluate" / "test" / "metrics.json").exists()
+    assert json.loads((run / "evaluate" / "metrics.json").read_text())["split"] == "validation"
+
+
+def test_seen_items_are_struck_for_everyone(run: Path) -> None:
+    evaluate.run(compose("evaluate", [f"run={run}", *TINY, "evaluate.exclude_seen=true", "rebuild=true"]))
+    metrics = json.loads((run / "evaluate" / "metrics.json").read_text())
+    assert metrics["exclude_seen"] is True
+    assert "struck" in (run / "evaluate" / "table.txt").read_text()
+
+
+def test_recommend_for_a_user_and_for_typed_items(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = pq.read_table(finished / "prepare" / "items.parquet")["key"].to_pylist()
+    typed = recommend.run(compose("recommend", [f"run={finished}", f"recommend.items=[{items[3]},{items[5]}]"]))
+    assert len(typed) == 10
+    assert not {items[3], items[5]} & set(typed), "what was chosen is not recommended again"
+    user = pq.read_table(finished / "prepare" / "raw" / "events.parquet")["user"][0].as_py()
+    known = recommend.run(compose("recommend", [f"run={finished}", f"recommend.user={user}", "recommend.k=3"]))
+    assert len(known) == 3
+    assert set(typed) | set(known) <= set(items)
+    assert user in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "told"),
+    [
+        (["recommend.user=nobody"], DataError, "no user 'nobody'"),
+        (["recommend.items=[nothing]"], DataError, "no item 'nothing'"),
+        ([], ConfigError, "either a user"),
+        (["recommend.user=x", "recommend.items=[y]"], ConfigError, "either a user"),
+        (["recommend.user=x", "recommend.k=60"], ConfigError, "recommend.num_beams=60"),
+    ],
+)
+def test_recommend_refuses(finished: Path, overrides: list[str], kind: type[TrialignError], told: str) -> None:
+    with pytest.raises(kind) as caught:
+        recommend.run(compose("recommend", [f"run={finished}", *overrides]))
+    assert told in str(caught.value)
+
+
+def test_codebooks_larger_than_the_catalogue_are_refused(run: Path) -> None:
+    with pytest.raises(TrialignError, match="codebook"):
+        script("quantize")(compose("quantize", [f"run={run}", *TINY, "quantize.codebook_size=256", "rebuild=true"]))
+
+
+def interjson(folder: Path, interactions: object, items: object, *overrides: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, content in (("inter.json", interactions), ("item.json", items)):
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    own = ["data=interjson", "data.interactions=inter.json", "data.items=item.json", f"data.root={folder}"]
+    tiny = [setting for setting in TINY if not setting.startswith("data.num_")]
+    script("prepare")(compose("prepare", [f"run={folder / 'run'}", *own, *tiny, *overrides]))
+
+
+ITEM = {"title": "kettle", "description": "", "brand": "", "categories": ""}
+
+
+@pytest.mark.parametrize(
+    ("interactions", "items", "told"),
+    [
+        ({"u": [1]}, {}, "catalogue"),
+        ({}, {"1": ITEM}, "no event"),
+        ({"u": [1, 2]}, {"1": ITEM}, "not in the catalogue"),
+        ('{"u": [1]}', '{"1": {"title": "a"}, "1": {"title": "b"}}', "1"),
+        ({"u": [1]}, "not json", "JSON"),
+        ({"u": 1}, {"1": ITEM}, "u"),
+    ],
+    ids=["empty catalogue", "empty log", "unknown item", "duplicate id", "no JSON", "no list"],
+)
+def test_logs_that_cannot_be_used_are_refused_and_nothing_is_finished(
+    tmp_path: Path, interactions: object, items: object, told: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        interjson(tmp_path / "raw", interactions, items)
+    assert told in str(caught.value)
+    assert not (tmp_path / "raw" / "run" / "prepare" / MANIFEST).exists()
+
+
+def test_unknown_items_can_be_dropped_and_are_counted(tmp_path: Path) -> None:
+    interjson(tmp_path / "raw", {"u": [1, 2, 1]}, {"1": ITEM}, "data.missing_items=drop")
+    assert Manifest.read(tmp_path / "raw" / "run" / "prepare").counts["events_dropped"] == 1
+
+
+def test_one_user_and_one_item_make_a_dataset(tmp_path: Path) -> None:
+    interjson(tmp_path / "raw", {"u": [1, 1, 1]}, {"1": ITEM})
+    counts = Manifest.read(tmp_path / "raw" / "run" / "prepare").counts
+    assert (counts["users"], counts["items"], counts["events"]) == (1, 1, 3)
