@@ -87,7 +87,11 @@ def _start(verb: str, overrides: list[str]) -> None:
     def job(tree: DictConfig) -> None:
         _log_plainly()
         try:
-            script(verb)(to_config(tree))
+            config = to_config(tree)
+            if config.runtime.threads:
+                # Read by torch and BLAS when they are imported, which has not happened yet.
+                os.environ.setdefault("OMP_NUM_THREADS", str(config.runtime.threads))
+            script(verb)(config)
         except TrialignError as error:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 

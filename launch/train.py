@@ -19,6 +19,8 @@ def run(config: Config) -> Stage:
     from trialign.semid.table import SIDTable
 
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
+    runtime = asdict(config.runtime)
+    del runtime["threads"]  # took effect when torch was imported
     with stage.building() as folder:
         stage.counts |= train(
             dataset,
@@ -28,6 +30,6 @@ def run(config: Config) -> Stage:
             max_history=Manifest.read(stage.inputs["prepare"]).config["data"]["max_history"],
             **asdict(config.train),
             stream=asdict(config.stream),
-            runtime=asdict(config.runtime),
+            runtime=runtime,
         )
     return stage

@@ -97,7 +97,9 @@ def test_trained_saved_and_read_back_it_ranks_the_next_item(dataset: Dataset, ta
     counts = train(dataset, table, tmp_path, **SETTINGS | {"steps": 120})
     assert counts["steps"] == 120
     with next(tmp_path.rglob("metrics.csv")).open() as file:
-        assert [int(line["step"]) for line in csv.DictReader(file)] == list(range(9, 120, 10))
+        log = list(csv.DictReader(file))
+    assert [int(line["step"]) for line in log] == list(range(9, 120, 10))
+    assert float(log[-1]["share/history_to_item"]) > 0.7
     ranker = load_ranker(tmp_path, table, num_beams=NUM_ITEMS, batch_size=32, device="cpu")
     walks = [np.arange(start, start + 3, dtype=np.int32) % NUM_ITEMS for start in range(NUM_ITEMS)]
     items, _ = ranker.rank(walks, 1, exclude_seen=False)

@@ -57,6 +57,7 @@ def _positive(config: Config) -> None:
         "stream.window": (config.stream.window, 1),
         "stream.workers": (config.stream.workers, 0),
         "runtime.devices": (config.runtime.devices, 1),
+        "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
         "recommend.k": (config.recommend.k, 1),
         "evaluate.batch_size": (config.evaluate.batch_size, 1),

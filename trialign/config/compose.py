@@ -126,10 +126,6 @@ def readable(cause: Exception) -> ConfigError:
         options = [line.strip() for line in str(cause).splitlines() if line.startswith("\t")]
         known = [name for name in options if not name.startswith("provider=") and not name.endswith("_schema")]
         return ConfigError(text, rule="a choice is a file of conf/", remedy="known: " + ", ".join(known))
-    if "Environment variable 'TRIALIGN_DATA' not found" in str(inner):
-        return ConfigError(
-            "data.root is not set", rule="real data lies somewhere", remedy="add data.root=DIR or set TRIALIGN_DATA"
-        )
     return ConfigError(str(cause).splitlines()[0], rule="overrides read key=value", remedy="see `trialign --help`")
 
 

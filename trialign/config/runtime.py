@@ -11,6 +11,9 @@ from trialign.config.option import option
 class RuntimeConfig:
     accelerator: str = option("auto", "cpu, cuda or auto", hashed=False)
     devices: int = option(1, "processes on this node", hashed=False)
+    threads: int | None = option(
+        None, "CPU threads per process; null: one per core. Two threads on a busy core wait for each other", hashed=False
+    )
     strategy: str = option("single", "how ranks share the work: single", hashed=False)
     micro_rows: int = option(
         8, "rows per forward pass and rank; accumulation = lanes / (ranks x micro_rows)", hashed=False

@@ -16,7 +16,7 @@ class BackboneConfig:
     num_layers: int = option(2, "decoder layers")
     num_heads: int = option(4, "attention heads (as many key-value heads)")
     intermediate_size: int = option(256, "width of the feed-forward layer")
-    dropout: float = option(0.2, "on input vectors, on what every branch adds, and before the heads")
+    dropout: float = option(0.1, "on input vectors, on what every branch adds, and before the heads")
     vocab_size: int = option(2000, "BPE tokens trained on the catalogue's text; fewer if the text yields fewer")
 
 

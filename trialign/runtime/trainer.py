@@ -14,6 +14,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from trialign.errors import ConfigError, suggest
 
@@ -60,6 +61,8 @@ def build_trainer(
         )
     _quieten()
     more: list[Any] = [pl.callbacks.RichProgressBar(leave=True)] if progress else []
+    # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
+    plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         default_root_dir=folder,
         max_steps=max_steps,
@@ -73,6 +76,7 @@ def build_trainer(
         log_every_n_steps=log_every,
         logger=CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=10 * log_every),
         callbacks=[*callbacks, *more],
+        plugins=plugins,
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
@@ -86,4 +90,5 @@ def _quieten() -> None:
     # The loaders are small tensors in memory or a stream with workers of its own.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
+    warnings.filterwarnings("ignore", message=".*srun. command is available.*")  # a login node may train without it
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
