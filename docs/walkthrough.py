@@ -156,7 +156,9 @@ def trained(run: Path, dataset: Dataset, sids: SIDTable, user: str, target: int)
     _, _, item = next(find_record(dataset, "items", target))
     for number, task in enumerate(template.tasks):
         example = template.encode(number, history if task == "history_to_item" else item)
-        shown = [f"{token}{'*' * bool(learned)}" for token, learned in zip(example.tokens, example.targets, strict=True)]
+        shown = [
+            f"{token}{'*' * bool(learned)}" for token, learned in zip(example.tokens, example.targets, strict=True)
+        ]
         tail = f" ... ({len(shown)} tokens)" if len(shown) > 24 else ""
         yield f"`{task}`:\n\n" + block(" ".join(shown[:24]) + tail)
     yield f"`{(run / 'train' / 'log' / 'metrics.csv').relative_to(run)}`, first and last line:"
@@ -183,7 +185,9 @@ def decoded(run: Path, dataset: Dataset, sids: SIDTable, history: np.ndarray, ta
         ranking = beam_search(CachedScorer(trained.generator, [prompt]), index, 50)
     codes = first.codes[0, 0][best.indices].tolist()
     yield f"Of the {index.levels[0].num_children} codes that begin a semantic ID, the likeliest first codes:"
-    yield block("\n".join(f"<{code}>  {probability:.3f}" for code, probability in zip(codes, best.values.exp(), strict=True)))
+    yield block(
+        "\n".join(f"<{code}>  {probability:.3f}" for code, probability in zip(codes, best.values.exp(), strict=True))
+    )
     titles = dataset.items["title"]
     items = ranking.items[0].tolist()
     lines = [

@@ -18,7 +18,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a wheel from what git would hand over, and unpack it."""
     folder = tmp_path_factory.mktemp("wheel")
     tracked = subprocess.run(
-        ["git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=True
+        ["git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     for name in tracked:
         target = folder / "source" / name
@@ -37,7 +40,9 @@ def test_nothing_lands_outside_the_package(site: Path) -> None:
 
 def test_every_yaml_and_template_is_inside(site: Path) -> None:
     for folder, target in (("conf", "conf"), ("slurm", "slurm")):
-        wanted = {p.relative_to(CHECKOUT / folder) for p in (CHECKOUT / folder).rglob("*") if p.suffix in (".yaml", ".sbatch")}
+        wanted = {
+            p.relative_to(CHECKOUT / folder) for p in (CHECKOUT / folder).rglob("*") if p.suffix in (".yaml", ".sbatch")
+        }
         found = {p.relative_to(site / "trialign" / target) for p in (site / "trialign" / target).rglob("*")}
         assert wanted <= found
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from trialign.launch import evaluate, pipeline, recommend
+from trialign.launch.cli import script
 
 from trialign.config.compose import compose
 from trialign.config.stages import STAGES
 from trialign.errors import ConfigError, DataError, StageError, TrialignError
-from trialign.launch import evaluate, pipeline, recommend
-from trialign.launch.cli import script
 from trialign.manifest import MANIFEST, Manifest
 
 TINY = [
@@ -101,7 +101,9 @@ def test_rebuild_makes_again_what_changed_and_what_depends_on_it(run: Path) -> N
 
 
 def test_settings_that_cannot_change_the_numbers_rebuild_nothing(run: Path) -> None:
-    assert set(run_all(run, "runtime.micro_rows=4", "evaluate.batch_size=7", "stream.workers=2").values()) == {"skipped"}
+    assert set(run_all(run, "runtime.micro_rows=4", "evaluate.batch_size=7", "stream.workers=2").values()) == {
+        "skipped"
+    }
 
 
 def test_arms_share_stages_by_from(run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ class RuntimeConfig:
     accelerator: str = option("auto", "cpu, cuda or auto", hashed=False)
     devices: int = option(1, "processes on this node", hashed=False)
     threads: int | None = option(
-        None, "CPU threads per process; null: one per core. Two threads on a busy core wait for each other", hashed=False
+        None,
+        "CPU threads per process; null: one per core. Two threads on a busy core wait for each other",
+        hashed=False,
     )
     strategy: str = option("single", "how ranks share the work: single", hashed=False)
     micro_rows: int = option(

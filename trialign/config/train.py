@@ -40,7 +40,7 @@ class TrainConfig:
 
 @dataclass
 class StreamConfig:
-    """The exact, elastic stream (architecture.md, lanes)."""
+    """The exact, elastic stream (docs/method.md, Lanes)."""
 
     lanes: int = option(8, "V, rows per global batch, fixed for a run")
     row_tokens: int = option(256, "positions per packed row; long rows cost attention, short ones must hold a history")

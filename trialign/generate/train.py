@@ -84,7 +84,9 @@ def train(
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
         "text_tokens": template.tokenizer.size,
     }
-    size = f"{counts['parameters']:,} parameters, {num_steps:,} steps of {stream['lanes']} rows of {stream['row_tokens']}"
+    size = (
+        f"{counts['parameters']:,} parameters, {num_steps:,} steps of {stream['lanes']} rows of {stream['row_tokens']}"
+    )
     logger.info("  %s tokens", size)
     trainer = make_trainer(folder, num_steps, clip, stream["lanes"], precision=precision, **runtime)
     seed_global(seed, "dropout", rank())
