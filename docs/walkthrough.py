@@ -36,8 +36,8 @@ Everything below was read from the files of a real run, made and printed by
     make quickstart
     .venv/bin/python docs/walkthrough.py runs/quickstart > docs/walkthrough.md
 
-The user is `{user}`, the item `{key}`: what the user chose last, and what the recommender has to find without having seen
-that choice."""
+The user is `{user}`, the item `{key}`: what the user chose last, and what the recommender has to find
+without having seen that choice."""
 
 
 def main(run: Path) -> None:
@@ -88,7 +88,8 @@ def prepared(run: Path, dataset: Dataset, user: str, target: int) -> Iterator[st
     place = next(found for found in find_record(dataset, "train", user))
     entry = np.load(folder / "train" / INDEX)[place[0]]
     yield (
-        "The last event is the test target and the one before it the validation target; the rest is the training history. "
+        "The last event is the test target and the one before it the validation target; the rest is the training "
+        "history. "
         f"It is record {place[1]} of block {place[0]}, which the index finds with one read:"
     )
     yield block(", ".join(f"{name} {entry[name]}" for name in entry.dtype.names))
@@ -126,14 +127,15 @@ def quantized(run: Path, dataset: Dataset, sids: SIDTable, target: int) -> Itera
         residual = residual - encoded.codebooks_LKD[level, code]
         lines.append(f"level {level + 1}: code {code:>4}, which leaves the squared norm {residual @ residual:.4f}")
     yield "## 4. Quantize and assign: from vectors to a semantic ID (`quantize/`, `assign/`)"
-    yield f"`{made['_target_'].rsplit('.', 1)[1]}`, {sids.num_levels} levels of {sids.codebook_size} codes; each says what the ones before left over:"
+    kind = made["_target_"].rsplit(".", 1)[1]
+    yield f"`{kind}`, {sids.num_levels} levels of {sids.codebook_size} codes; each says what the ones before left over:"
     yield block("\n".join(lines))
     before, after = encoded.codes_NL[target].tolist(), sids.codes_NL[target].tolist()
     moved = "kept its codes" if before == after else f"moved from {before}"
     quality = json.loads((run / "assign" / "quality.json").read_text())
     yield (
-        f"{quality['collisions']['before']:.2%} of the items shared a tuple before assignment and {quality['items_moved']} were "
-        f"moved; this one {moved}. Its semantic ID is **{sid(sids, target)}**, row {target} of `assign/codes.npy`:"
+        f"{quality['collisions']['before']:.2%} of the items shared a tuple before assignment and "
+        f"{quality['items_moved']} were moved; this one {moved}. Its semantic ID is **{sid(sids, target)}**, row {target} of `assign/codes.npy`:"
     )
     yield block(hexdump(sids.codes_NL[target].tobytes()))
     near = [item for item in np.flatnonzero(sids.codes_NL[:, 0] == after[0]) if item != target][:5]
@@ -149,8 +151,8 @@ def trained(run: Path, dataset: Dataset, sids: SIDTable, user: str, target: int)
     space = trained.generator.space
     yield "## 5. Train: the same facts as tokens (`train/`)"
     yield (
-        f"Tokens below {space.text_vocab} are text, the others codes: {space.text_vocab} + level x {space.codebook_size} + "
-        "code. `*` marks the tokens that are learned; each is predicted from what stands before it."
+        f"Tokens below {space.text_vocab} are text, the others codes: {space.text_vocab} + level x "
+        f"{space.codebook_size} + code. `*` marks the tokens that are learned; each is predicted from what stands before it."
     )
     _, _, history = next(find_record(dataset, "train", user))
     _, _, item = next(find_record(dataset, "items", target))
@@ -207,8 +209,9 @@ def evaluated(run: Path, user: str) -> Iterator[str]:
     if oracle is not None:
         mine = oracle.filter(pc.equal(oracle["user"], user)).to_pylist()[0]
         yield (
-            "Nobody can know what a user will choose. Who knew the storefront's own probabilities would reach, for this user and "
-            f"in the mean over many such choices, recall@10 {mine['recall@10']:.3f} and ndcg@10 {mine['ndcg@10']:.3f}. Over all users:"
+            "Nobody can know what a user will choose. Who knew the storefront's own probabilities would reach, for "
+            f"this user and in the mean over many such choices, recall@10 {mine['recall@10']:.3f} and ndcg@10 "
+            f"{mine['ndcg@10']:.3f}. Over all users:"
         )
     yield block((run / "evaluate" / "test" / "table.txt").read_text().rstrip())
 

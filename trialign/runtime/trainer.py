@@ -12,9 +12,9 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 
 # isort: split
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from trialign.errors import ConfigError, suggest
 
@@ -62,7 +62,7 @@ def build_trainer(
     _quieten()
     more: list[Any] = [pl.callbacks.RichProgressBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
-    plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         default_root_dir=folder,
         max_steps=max_steps,
