@@ -135,7 +135,8 @@ def quantized(run: Path, dataset: Dataset, sids: SIDTable, target: int) -> Itera
     quality = json.loads((run / "assign" / "quality.json").read_text())
     yield (
         f"{quality['collisions']['before']:.2%} of the items shared a tuple before assignment and "
-        f"{quality['items_moved']} were moved; this one {moved}. Its semantic ID is **{sid(sids, target)}**, row {target} of `assign/codes.npy`:"
+        f"{quality['items_moved']} were moved; this one {moved}. Its semantic ID is "
+        f"**{sid(sids, target)}**, row {target} of `assign/codes.npy`:"
     )
     yield block(hexdump(sids.codes_NL[target].tobytes()))
     near = [item for item in np.flatnonzero(sids.codes_NL[:, 0] == after[0]) if item != target][:5]
@@ -152,7 +153,8 @@ def trained(run: Path, dataset: Dataset, sids: SIDTable, user: str, target: int)
     yield "## 5. Train: the same facts as tokens (`train/`)"
     yield (
         f"Tokens below {space.text_vocab} are text, the others codes: {space.text_vocab} + level x "
-        f"{space.codebook_size} + code. `*` marks the tokens that are learned; each is predicted from what stands before it."
+        f"{space.codebook_size} + code. `*` marks the tokens that are learned; each is predicted from what "
+        "stands before it."
     )
     _, _, history = next(find_record(dataset, "train", user))
     _, _, item = next(find_record(dataset, "items", target))

@@ -12,7 +12,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 
 # isort: split
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments import SLURMEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
