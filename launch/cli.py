@@ -41,7 +41,7 @@ verbs
 
 first steps
   trialign pipeline experiment=quickstart run=runs/quickstart
-  trialign recommend run=runs/quickstart recommend.user=u0000042
+  trialign recommend run=runs/quickstart recommend.user=user-0000042
 """
 
 

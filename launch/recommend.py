@@ -1,6 +1,6 @@
 """Recommend items to a user of the logs, or to somebody who chose the items you name.
 
-trialign recommend run=DIR recommend.user=u0000042
+trialign recommend run=DIR recommend.user=user-0000042
 trialign recommend run=DIR 'recommend.items=[item-0000007,item-0000100]' recommend.k=5
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,7 @@ TINY = [
     "train.backbone.vocab_size=400",
     "stream.lanes=4",
     "runtime.micro_rows=2",
+    "runtime.log_every=2",
     "runtime.accelerator=cpu",
     "runtime.progress=false",
     "evaluate.bootstrap_samples=100",
@@ -218,3 +220,12 @@ def test_one_user_and_one_item_make_a_dataset(tmp_path: Path) -> None:
     interjson(tmp_path / "raw", {"u": [1, 1, 1]}, {"1": ITEM})
     counts = Manifest.read(tmp_path / "raw" / "run" / "prepare").counts
     assert (counts["users"], counts["items"], counts["events"]) == (1, 1, 3)
+
+
+def test_the_walkthrough_finds_every_step_on_disk(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script_path = Path(__file__).resolve().parents[2] / "docs" / "walkthrough.py"
+    runpy.run_path(str(script_path))["main"](finished)
+    page = capsys.readouterr().out
+    assert [line.split()[1] for line in page.splitlines() if line.startswith("## ")] == [f"{n}." for n in range(1, 8)]
+    target = page.split("the item `")[1].split("`")[0]
+    assert page.count(target) >= 4, "the same item is met from the raw record to the decision"
