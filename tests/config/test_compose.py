@@ -27,7 +27,7 @@ GROUP_FILES = sorted(
 def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIALIGN_DATA", "/somewhere")
     files = ["data.interactions=a", "data.items=b"] if choice == "interjson" else []
-    compose("pipeline", [RUN, f"{group}={choice}", *files])
+    assert compose("pipeline", [RUN, f"{group}={choice}", *files]).run == Path("/tmp/unused")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -39,6 +39,7 @@ def test_an_absent_row_may_hold_anything(tmp_path):
     image = make_modality(absent=[1])
     image.vectors_ND[1, 2] = np.nan
     store.save(tmp_path, {"image": image}, KEYS)
+    assert not store.load(tmp_path)["image"].present_N[1]
 
 
 def test_no_modality_is_refused(tmp_path):

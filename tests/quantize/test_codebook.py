@@ -67,15 +67,25 @@ def test_the_gradient_passes_straight_through():
     assert torch.equal(latents_BD.grad, upstream)
 
 
-def test_dead_codes_come_back():
-    books = make_books()
-    latents_ND = torch.randn(300, 4, generator=generator(1))
-    books.vectors_LKD[:, 3:] = 1e4
-    assert len(books(latents_ND).codes_BL[:, 0].unique()) <= 3
-    assert books.revive(latents_ND, generator(4)) == 2 * 5
-    for level in range(2):
-        assert torch.bincount(books(latents_ND).codes_BL[:, level], minlength=8).min() > 0
-    # The revived vectors survive the next update.
+@pytest.mark.parametrize("seed", range(8))
+def test_dead_codes_come_back(seed):
+    latents_ND = torch.randn(300, 4, generator=generator(seed))
+    vectors_LKD = torch.randn(3, 8, 4, generator=generator(seed + 100))
+    vectors_LKD[:, 3:] = 1e4
+    books = EMACodebooks(num_levels=3, codebook_size=8, dim=4, decay=0.9)
+    books.set(vectors_LKD)
+    assert books.revive(latents_ND, generator(4)) == 3 * 5
+    for codes_N in books(latents_ND).codes_BL.T:
+        assert torch.bincount(codes_N, minlength=8)[3:].min() > 0
+    # Nor does the next update send them back.
     books.update(latents_ND, books(latents_ND))
     assert books.vectors_LKD.abs().max() < 100
+
+
+def test_codes_in_use_are_not_revived():
+    latents_ND = torch.randn(300, 4, generator=generator())
+    books = EMACodebooks(num_levels=1, codebook_size=8, dim=4, decay=0.9)
+    books.set(latents_ND[None, :8].clone())
+    before = books.vectors_LKD.clone()
     assert books.revive(latents_ND, generator(4)) == 0
+    assert torch.equal(books.vectors_LKD, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -42,6 +43,7 @@ class OpenClipTower:
         import open_clip  # seconds to import: only for those who embed pictures
 
         open_clip.add_model_config(_MODELS)
+        logging.getLogger().addFilter(_is_not_said_below)
         if not model.startswith(_WITH_WEIGHTS) and model not in open_clip.list_models():
             raise ConfigError(
                 f"embed.image.model={model}",
@@ -86,6 +88,11 @@ class OpenClipTower:
                 remedy="leave it out with embed/image=none",
             )
         return Modality(vectors_ND, present_N)
+
+
+def _is_not_said_below(record: logging.LogRecord) -> bool:
+    """Drop open_clip's warning of random weights; `notes` says the same, with the seed."""
+    return "No pretrained weights loaded" not in record.getMessage()
 
 
 def _decode(picture: bytes, key: str) -> Image.Image:
