@@ -172,6 +172,8 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
     if rate > 0:
         # Rounding must not print a rate of 0 for a ranking that has faults.
         sentences.append(f"{max(rate, 1e-6):.4%} of the places the model owed hold no item of the catalogue.")
+    else:
+        sentences.append("Every place the model owed holds an item of the catalogue: invalid rate 0.")
     return sentences
 
 

@@ -21,6 +21,19 @@ from trialign.errors import ConfigError, suggest
 _STRATEGIES = {"single": "auto"}
 
 
+class _StepsBar(pl.callbacks.RichProgressBar):
+    """A bar that does not speak of epochs: a stream has none."""
+
+    def _get_train_description(self, current_epoch: int) -> str:  # noqa: ARG002  # Lightning's signature
+        return "training"
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Micro-batches until the last step; Lightning takes the number of steps for it."""
+        total, steps = super().total_train_batches, self.trainer.max_steps
+        return steps * self.trainer.accumulate_grad_batches if total == steps else total
+
+
 def build_trainer(
     folder: Path,
     *,
@@ -60,7 +73,7 @@ def build_trainer(
             f"runtime.strategy={strategy}", rule="a strategy that exists", remedy=suggest(strategy, _STRATEGIES)
         )
     _quieten()
-    more: list[Any] = [pl.callbacks.RichProgressBar(leave=True)] if progress else []
+    more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
     plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
