@@ -137,6 +137,12 @@ with made.building():
     assert stage(tmp_path).finished
 
 
+def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StageError, match="cannot be made"):
+        build(stage(tmp_path / "file"))
+
+
 def test_unfinished_input_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "prepare").mkdir()
     with pytest.raises(StageError, match="trialign prepare"):

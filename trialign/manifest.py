@@ -147,7 +147,7 @@ class Stage:
             keep: names inside the folder that a killed attempt may hand on to this one (checkpoints, finished buckets).
                 Leftovers are kept only if they were made by the same configuration and inputs.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make(self.folder)
         with _locked(self.folder):
             (self.folder / MANIFEST).unlink(missing_ok=True)
             attempt = self.folder / ".attempt.json"
@@ -322,6 +322,17 @@ def _open_to_the_umask(folder: Path) -> None:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise StageError(
+            f"{folder} cannot be made: {cause}",
+            rule="a run directory is a writable folder",
+            remedy="choose another run=DIR, or mend its permissions",
+        ) from cause
 
 
 @contextmanager

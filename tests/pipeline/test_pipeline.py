@@ -93,7 +93,7 @@ def test_same_command_elsewhere_gives_the_same_bytes(finished: Path, tmp_path: P
 
 
 def test_changed_seed_is_refused_by_the_first_stage_it_concerns(run: Path) -> None:
-    with pytest.raises(StageError, match=r"quantize.*seed 0 -> 1"):
+    with pytest.raises(StageError, match=r"baselines.*seed 0 -> 1"):
         run_all(run, "seed=1")
 
 

@@ -27,14 +27,14 @@ class StageSpec:
 
 STAGES: dict[str, StageSpec] = {
     "prepare": StageSpec(inputs=(), groups=("data",)),
+    "baselines": StageSpec(inputs=("prepare",), groups=("baselines",), seeded=True),
     "embed": StageSpec(inputs=("prepare",), groups=("embed",)),
     "quantize": StageSpec(inputs=("embed",), groups=("quantize",), seeded=True),
     "assign": StageSpec(inputs=("prepare", "embed", "quantize"), groups=("assign",)),
     "train": StageSpec(inputs=("prepare", "assign"), groups=("train", "stream"), seeded=True),
-    "baselines": StageSpec(inputs=("prepare",), groups=("baselines",), seeded=True),
     "evaluate": StageSpec(inputs=("prepare", "assign", "train", "baselines"), groups=("evaluate",)),
 }
-"""In the order data flows."""
+"""In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
 
 
 def locate_stage(config: Config, verb: str) -> Path:
