@@ -177,7 +177,7 @@ class Stage:
 
     def _changes(self, before: Manifest) -> list[str]:
         changes = [
-            f"{key} {_show(old)} -> {_show(new)}"
+            f"{key} {json.dumps(old)} -> {json.dumps(new)}"
             for key, old, new in _differences(flatten(before.config), flatten(self.config))
         ]
         recorded = {verb: reference["hash"] for verb, reference in before.inputs.items()}
@@ -288,10 +288,6 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     missing = "(absent)"
     pairs = ((key, old.get(key, missing), new.get(key, missing)) for key in sorted(old.keys() | new.keys()))
     return [(key, before, after) for key, before, after in pairs if before != after]
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value)
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from trialign.errors import ConfigError, suggest
 from trialign.manifest import flatten
 
 _ROOT = ("run", "seed", "rebuild", "from")
+_EXCHANGEABLE = ("data", "embed", "quantize")  # groups that name classes, and so stay mappings
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def to_config(tree: DictConfig) -> Config:
             )
     try:
         OmegaConf.resolve(tree)
-        values = {group: _plain(tree[group]) for group in _groups()}
+        values: dict[str, Any] = {
+            group: OmegaConf.to_container(tree[group]) if group in _EXCHANGEABLE else OmegaConf.to_object(tree[group])
+            for group in _groups()
+        }
         config = Config(
             run=Path(tree.run).expanduser().absolute(),
             seed=tree.seed,
@@ -155,13 +159,6 @@ def _typed(key: str) -> str:
 
 def _groups() -> list[str]:
     return sorted({group.split("/")[0] for group in SCHEMAS})
-
-
-def _plain(node: Any) -> Any:
-    if OmegaConf.get_type(node) is not None and is_dataclass(OmegaConf.get_type(node)) and "_target_" not in node:
-        plain = OmegaConf.to_object(node)
-        return plain if type(plain).__name__ != "EmbedConfig" else OmegaConf.to_container(node)
-    return OmegaConf.to_container(node)
 
 
 def _identity(node: DictConfig) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trialign.data.source import Oracle
-
-CUTOFFS = (1, 5, 10, 50)
+from trialign.ranking import CUTOFFS
 
 
 def ceiling(probabilities_N: NDArray[np.float64]) -> dict[str, float]:
