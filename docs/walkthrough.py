@@ -25,7 +25,6 @@ from trialign.decode.step import legal_children
 from trialign.embed import store
 from trialign.embed.evidence import item_texts
 from trialign.generate.artefact import load_generator
-from trialign.generate.ranker import CachedScorer
 from trialign.manifest import Manifest
 from trialign.semid.table import SIDTable
 
@@ -149,7 +148,7 @@ def trained(run: Path, dataset: Dataset, sids: SIDTable, user: str, target: int)
     """Yield the examples the generator learned from."""
     trained = load_generator(run / "train", sids)
     template = trained.template
-    space = trained.generator.space
+    space = trained.generator.items.space
     yield "## 5. Train: the same facts as tokens (`train/`)"
     yield (
         f"Tokens below {space.text_vocab} are text, the others codes: {space.text_vocab} + level x "
@@ -182,11 +181,11 @@ def decoded(run: Path, dataset: Dataset, sids: SIDTable, history: np.ndarray, ta
     yield f"The test history, {len(history)} items, as a prompt of {len(prompt)} tokens:"
     yield block(" ".join(map(str, prompt[:13])) + " ...")
     with torch.inference_mode():
-        logits_BWK = CachedScorer(trained.generator, [prompt]).start()[:, None]
+        logits_BWK = trained.generator.items.scorer(trained.generator, [prompt]).start()[:, None]
         root_BW = torch.zeros((1, 1), dtype=torch.int64)
         first = legal_children(root_BW, 0, logits_BWK, index)
         best = first.log_probs[0, 0].topk(5)
-        ranking = beam_search(CachedScorer(trained.generator, [prompt]), index, 50)
+        ranking = beam_search(trained.generator.items.scorer(trained.generator, [prompt]), index, 50)
     codes = first.codes[0, 0][best.indices].tolist()
     yield f"Of the {index.levels[0].num_children} codes that begin a semantic ID, the likeliest first codes:"
     yield block(

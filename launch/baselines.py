@@ -1,4 +1,4 @@
-"""Fit the counting baselines on the training histories; runs that share a dataset share them by from.baselines."""
+"""Fit the baselines on the training histories; runs that share a dataset share them by from.baselines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
+    from trialign.embed.evidence import item_texts
     from trialign.evaluate.baselines import check_names, fit_baseline
 
     check_names(config.baselines.names)
     settings = asdict(config.baselines)
     dataset = Dataset(stage.inputs["prepare"])
-    histories = dataset.train_histories()
+    histories, texts = dataset.train_histories(), item_texts(dataset.items)
     with stage.building() as folder:
         for name in config.baselines.names:
-            fit_baseline(name, histories, dataset.num_items, settings.get(name)).save(folder / name)
+            fit_baseline(name, histories, texts, settings.get(name), seed=config.seed).save(folder / name)
         stage.counts |= {"histories": len(histories), "baselines": config.baselines.names}
     return stage

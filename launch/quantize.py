@@ -16,8 +16,9 @@ def run(config: Config) -> Stage:
     from trialign.embed.store import load
 
     modalities = load(stage.inputs["embed"])
+    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "devices", "strategy")}
     quantizer = instantiate(config.quantize, "quantize")
     with stage.building() as folder:
-        stage.counts["health"] = quantizer.fit(modalities, seed=config.seed, folder=folder)
+        stage.counts["health"] = quantizer.fit(modalities, seed=config.seed, folder=folder, runtime=runtime)
         quantizer.save(folder)
     return stage

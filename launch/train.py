@@ -15,6 +15,7 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
+    from trialign.embed.store import load
     from trialign.generate.train import train
     from trialign.semid.table import SIDTable
 
@@ -24,6 +25,7 @@ def run(config: Config) -> Stage:
     with stage.building() as folder:
         stage.counts |= train(
             dataset,
+            load(stage.inputs["embed"]) if "embed" in stage.inputs else {},
             sids,
             folder,
             seed=config.seed,

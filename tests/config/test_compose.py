@@ -26,8 +26,12 @@ GROUP_FILES = sorted(
 @pytest.mark.parametrize(("group", "choice"), GROUP_FILES)
 def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIALIGN_DATA", "/somewhere")
-    files = ["data.interactions=a", "data.items=b"] if choice == "interjson" else []
-    assert compose("pipeline", [RUN, f"{group}={choice}", *files]).run == Path("/tmp/unused")
+    files = {
+        "interjson": ["data.interactions=a", "data.items=b"],
+        "tables": ["data.events=a", "data.items=b"],
+        "examples": ["data.train=a", "data.validation=b", "data.test=c", "data.items=d"],
+    }
+    assert compose("pipeline", [RUN, f"{group}={choice}", *files.get(choice, [])]).run == Path("/tmp/unused")
 
 
 @pytest.mark.parametrize("verb", VERBS)

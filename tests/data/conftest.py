@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from trialign.data.blocks import TRAIN
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.shards import BlockStore, ShardWriter
+from trialign.data.source import Oracle, RawData
 from trialign.data.sources import InterJson
 
 # The same examples in every run, however slow the machine.
@@ -32,6 +37,79 @@ _SETTINGS: dict[str, Any] = {
     "buckets": 16,
     "missing_items": "refuse",
 }
+
+
+@dataclass
+class World:
+    """A source from rows of events, or of ready examples, with whatever else a test wants to hand over."""
+
+    rows: Sequence[tuple[Any, ...]] = ()
+    keys: Sequence[str] = ("p", "q", "r")
+    examples: Sequence[tuple[str | None, list[str] | None, list[str] | None, str | None]] | None = None
+    images: Any = None
+    oracle: Oracle | None = None
+    has_clock: bool = True
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def sources(self) -> dict[str, Path]:
+        return self.files
+
+    def load(self, folder: Path) -> RawData:
+        empty = pa.array([""] * len(self.keys))
+        items = pa.table(
+            {
+                "item": pa.array(self.keys, pa.string()),
+                "title": empty,
+                "description": empty,
+                "brand": empty,
+                "categories": pa.array([[] for _ in self.keys], pa.list_(pa.string())),
+            }
+        )
+        if self.examples is not None:
+            schema = {"user": pa.string(), "items": pa.list_(pa.string()), "target": pa.list_(pa.string())}
+            table = _table(self.examples, schema | {"split": pa.string()})
+            return RawData(items=items, has_clock=False, examples=ibis.memtable(table))
+        wide = any(len(row) > 3 for row in self.rows)
+        schema = {"user": pa.string(), "item": pa.string(), "order": pa.int64()} | ({"tie": pa.int64()} if wide else {})
+        events = ibis.memtable(_table(self.rows, schema))
+        return RawData(items=items, has_clock=self.has_clock, events=events, images=self.images, oracle=self.oracle)
+
+
+def _table(rows: Sequence[tuple[Any, ...]], schema: dict[str, Any]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.table([pa.array(c, t) for c, t in zip(columns, schema.values(), strict=True)], names=list(schema))
+
+
+@pytest.fixture
+def source_of() -> Callable[..., World]:
+    """Return a function from rows, and what else `World` takes, to a source."""
+    return World
+
+
+@pytest.fixture
+def world(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., tuple[Dataset, dict[str, Any]]]:
+    """Return a function that prepares a `World` from its arguments; those that are settings of `prepare` go there."""
+
+    def make(*rows: Sequence[tuple[Any, ...]], **changes: Any) -> tuple[Dataset, dict[str, Any]]:
+        known = {name: changes.pop(name) for name in list(changes) if name not in World.__dataclass_fields__}
+        folder = tmp_path / f"world-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        counts = prepare(World(*rows, **changes), folder, **(settings | known))
+        return Dataset(folder), counts
+
+    return make
+
+
+@pytest.fixture
+def picture() -> Callable[..., bytes]:
+    """Return a function from a color, and a format, to an encoded picture."""
+
+    def paint(color: str, form: str = "PNG") -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (2, 3), color).save(file, form)
+        return file.getvalue()
+
+    return paint
 
 
 @pytest.fixture

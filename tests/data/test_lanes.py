@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
@@ -11,7 +13,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from trialign.data.blocks import Record
-from trialign.data.lanes import LaneSource, LaneStream, MicroBatches
+from trialign.data.lanes import LaneSource, LaneStream, MicroBatches, load_rows, one_by_one
 from trialign.data.order import lane_range
 from trialign.data.rows import Row, RowBatch, TokenizedExample
 from trialign.data.shards import BlockStore
@@ -30,7 +32,7 @@ def encode(source: int, record: Record) -> TokenizedExample:
 
 def stream(sources: list[LaneSource], **changes: Any) -> LaneStream:
     settings: dict[str, Any] = {"num_lanes": 6, "row_tokens": 24, "window": 16, "seed": 3} | changes
-    return LaneStream(sources, settings.pop("encode", encode), **settings)
+    return LaneStream(sources, one_by_one(settings.pop("encode", encode)), **settings)
 
 
 def examples_of(row: Row) -> list[int]:
@@ -227,3 +229,72 @@ def test_a_damaged_shard_stops_training_with_its_own_error(history_store: Stores
     loader = DataLoader(stream([LaneSource("a", store)]), batch_size=None, num_workers=workers)
     with pytest.raises(DataError, match="crc32c"):
         next(iter(MicroBatches(loader, rows_per_step=6, micro_rows=6)))
+
+
+def damage(store: BlockStore, block: int) -> None:
+    entry = store.index[block]
+    path = Path(store.folder) / f"shards-{entry['shard']:06d}.tar"
+    with path.open("rb+") as shard:
+        shard.seek(int(entry["offset"]) + int(entry["length"]) // 2)
+        byte = shard.read(1)[0]
+        shard.seek(-1, 1)
+        shard.write(bytes([byte ^ 1]))
+
+
+def test_a_skipped_block_takes_its_own_records_and_nothing_else(history_store: Stores) -> None:
+    store = history_store(50, 7)
+    settings: dict[str, Any] = {"window": 1, "num_lanes": 1, "row_tokens": 9}
+    sound = list(islice(stream([LaneSource("a", store)], **settings), 150))
+    damage(store, 2)
+    lost = set(range(14, 21))
+    rows = list(islice(stream([LaneSource("a", store)], damaged="skip", **settings), 150 - 3 * len(lost)))
+    expected = [row.tokens.tolist() for row in sound if not set(examples_of(row)) & lost]
+    assert [row.tokens.tolist() for row in rows] == expected
+    # Three epochs met it, each told once.
+    assert [row.skipped for row in rows if row.skipped] == [((0, 2),)] * 3 * 7
+
+
+@pytest.mark.parametrize(("world_size", "workers"), [(2, 0), (6, 0), (1, 3)])
+def test_a_skipped_block_is_missing_alike_on_all_ranks_and_after_resuming(
+    history_store: Stores, world_size: int, workers: int
+) -> None:
+    sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10), weight=0.5)]
+    damage(sources[0].store, 3)
+    whole = global_batches(sources, 12, 1, damaged="skip")
+    assert global_batches(sources, 12, world_size, workers, damaged="skip") == whole
+    state = {row.lane: (row.window, row.row) for row in islice(stream(sources, damaged="skip"), 6 * 5)}
+    assert global_batches(sources, 7, world_size, workers, damaged="skip", state=state) == whole[5:]
+
+
+def test_nothing_but_damage_is_refused_even_if_damage_is_skipped(history_store: Stores) -> None:
+    store = history_store(50, 7)
+    for block in range(store.num_blocks):
+        damage(store, block)
+    with pytest.raises(DataError, match="lane 0 of 6 found no token"):
+        next(iter(stream([LaneSource("a", store)], damaged="skip")))
+
+
+def test_an_unknown_policy_for_damage_is_refused(history_store: Stores) -> None:
+    with pytest.raises(ConfigError, match=r"stream\.damaged=ignore\n.*\n.*known: skip, stop"):
+        stream([LaneSource("a", history_store(50, 7))], damaged="ignore")
+
+
+def test_with_a_ledger_rows_say_which_records_of_which_epoch_they_hold(history_store: Stores) -> None:
+    sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10))]
+    rows = list(islice(stream(sources, ledger=True), 120))
+    for row in rows:
+        assert [source * SOURCE + int(key) for source, _, key in row.records] == examples_of(row)
+    found = Counter((source, epoch, key) for row in rows for source, epoch, key in row.records)
+    assert set(found.values()) == {1}
+    assert sum((source, epoch) == (0, 0) for source, epoch, _ in found) == 50
+    assert all(row.records == () for row in islice(stream(sources), 30))
+
+
+def test_workers_leave_the_warnings_of_the_batch_system_alone(history_store: Stores) -> None:
+    loader = load_rows(stream([LaneSource("a", history_store(50, 7))]), workers=2, prefetch=1)
+    rows = iter(loader)
+    next(rows)
+    for worker in rows._workers:  # type: ignore[attr-defined]  # torch's
+        os.kill(worker.pid, signal.SIGUSR1)
+        os.kill(worker.pid, signal.SIGUSR2)
+    assert len(list(islice(rows, 60))) == 60

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.json
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
 from trialign.data.blocks import Record
-from trialign.data.lanes import LaneSource
+from trialign.data.lanes import LaneSource, one_by_one
+from trialign.data.ledger import Ledger
 from trialign.data.module import LaneDataModule, TrainedRows, pl
 from trialign.data.rows import RowBatch, TokenizedExample
 from trialign.data.shards import BlockStore
@@ -34,7 +36,7 @@ def datamodule(store: BlockStore, **changes: Any) -> LaneDataModule:
         "seed": 3,
         "micro_rows": 2,
     } | changes
-    return LaneDataModule([LaneSource("a", store)], encode, **settings)
+    return LaneDataModule([LaneSource("a", store)], one_by_one(encode), **settings)
 
 
 class Recorder(pl.LightningModule):
@@ -105,7 +107,7 @@ def test_the_state_of_another_stream_is_refused(
 
 
 def test_other_data_is_another_stream(history_store: Callable[..., BlockStore]) -> None:
-    with pytest.raises(ConfigError, match=r"sources \[\['a', 50, 7, 1\.0\]\] -> \[\['a', 51, 7, 1\.0\]\]"):
+    with pytest.raises(ConfigError, match=r"sources \[\['a', 50, 7, 1\.0, .*\]\] -> \[\['a', 51, 7, 1\.0, .*\]\]"):
         datamodule(history_store(51, 7)).load_state_dict(datamodule(history_store(50, 7)).state_dict())
 
 
@@ -138,6 +140,95 @@ def test_epochs_become_steps(history_store: Callable[..., BlockStore]) -> None:
     assert one == pytest.approx(600 * 5 / 24 / 6, rel=0.15)
     assert data.steps(10.0) == pytest.approx(10 * one, rel=0.05)
     assert data.steps(0.0001) == 1
+
+
+def test_damaged_blocks_are_warned_of_once_and_counted_over_a_resume(
+    history_store: Callable[..., BlockStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = history_store(50, 7)
+    shard = Path(store.folder) / "shards-000002.tar"  # blocks 6 and 7, the latter of one record
+    shard.write_bytes(shard.read_bytes()[:100])
+    data = datamodule(store, damaged="skip")
+    with caplog.at_level(logging.WARNING):
+        for batch in islice(data.train_dataloader(), 60):
+            data.mark(batch)
+    assert len(caplog.records) == 2
+    assert "skipped 7 records: block 6 in " in caplog.text
+    assert "shards-000002.tar ends after" in caplog.text
+    assert data.damage() == {"blocks_skipped": 2, "records_skipped": 8}
+    resumed = datamodule(store, damaged="skip")
+    resumed.load_state_dict(json.loads(json.dumps(data.state_dict())))
+    assert resumed.damage() == data.damage()
+    assert datamodule(store).damage() == {}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Return a ledger as its documentation reads it."""
+    return [line for path in sorted(folder.iterdir()) for line in pyarrow.json.read_json(path).to_pylist()]
+
+
+def held(batches: list[RowBatch]) -> list[tuple[int, int, set[str]]]:
+    """Return (step, lane, users), one micro-batch of all lanes a step; `encode` writes the user as every token."""
+    return [
+        (step, int(lane), {str(token) for token in tokens[segments > 0].tolist()})
+        for step, batch in enumerate(batches, start=1)
+        for lane, tokens, segments in zip(batch.lanes_R, batch.tokens_RT, batch.segments_RT, strict=True)
+    ]
+
+
+def test_the_ledger_holds_what_was_trained_on_and_a_resumed_run_goes_on_in_it(
+    tmp_path: Path, history_store: Callable[..., BlockStore]
+) -> None:
+    store = history_store(50, 7)
+    folder = tmp_path / "ledger"
+
+    def steps(data: LaneDataModule, number: int) -> list[RowBatch]:
+        batches = list(islice(data.train_dataloader(), number))
+        for batch in batches:
+            data.mark(batch)
+        return batches
+
+    data = datamodule(store, micro_rows=6, ledger=folder)
+    batches = steps(data, 9)
+    state = data.state_dict()
+    steps(data, 5)  # trained on after the checkpoint, and lost with the process
+    assert max(line["step"] for line in lines(folder)) == 9  # the rest is not yet on disk
+    data.teardown("fit")
+    assert max(line["step"] for line in lines(folder)) == 14
+    with (folder / "rank-00000.jsonl").open("a") as file:
+        file.write('{"step": 15, "la')  # half a line, as kill -9 leaves it
+    resumed = datamodule(store, micro_rows=6, ledger=folder)
+    resumed.load_state_dict(state)
+    batches += steps(resumed, 4)
+    resumed.teardown("fit")
+    found: dict[tuple[int, int], set[str]] = {}
+    for line in lines(folder):
+        found.setdefault((line["step"], line["lane"]), set()).update(line["users"])
+        assert line["task"] == "a"
+    assert [(step, lane, users) for (step, lane), users in sorted(found.items())] == sorted(held(batches))
+
+
+def test_a_run_that_starts_again_starts_its_ledger_again(
+    tmp_path: Path, history_store: Callable[..., BlockStore]
+) -> None:
+    for _ in range(2):
+        data = datamodule(history_store(50, 7), micro_rows=6, ledger=tmp_path / "ledger")
+        data.mark(next(iter(data.train_dataloader())))
+        data.teardown("fit")
+    assert sorted((line["step"], line["lane"]) for line in lines(tmp_path / "ledger")) == [(1, n) for n in range(6)]
+
+
+def test_fewer_ranks_drop_the_later_lines_of_ranks_that_are_no_more(tmp_path: Path) -> None:
+    for rank in range(3):
+        ledger = Ledger(tmp_path, ["a"], rank=rank, world_size=3, step=0)
+        for step in (1, 2, 3):
+            ledger.write(step, rank, [(0, 0, f"user {rank}"), (0, 1, f"other {rank}")])
+        ledger.close()
+    Ledger(tmp_path, ["a"], rank=0, world_size=1, step=2).close()
+    assert sorted({(line["step"], line["lane"]) for line in lines(tmp_path)}) == [
+        (step, lane) for step in (1, 2) for lane in range(3)
+    ]
+    assert [line["epoch"] for line in lines(tmp_path)] == [0, 1] * 6
 
 
 def _train_on_rank(rank: int, store: BlockStore, folder: Path) -> None:

@@ -7,10 +7,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trialign.data.order import Interleaving, Permutation, SourceOrder, accumulation, fitting_workers, lane_range
+from trialign.data.order import (
+    Indices,
+    Interleaving,
+    Permutation,
+    Run,
+    SourceOrder,
+    accumulation,
+    fitting_workers,
+    lane_range,
+)
 from trialign.errors import ConfigError
 
 KEYS = st.integers(0, 2**63 - 1)
+
+
+def walk(order: SourceOrder, epoch: int) -> tuple[Indices, Indices]:
+    """Return (block, record inside it) at every position of an epoch."""
+    runs: list[Run] = []
+    position = 0
+    while position < order.num_records:
+        runs.append(order.run(epoch, position, order.num_records))
+        position = runs[-1].stop
+    blocks = np.repeat([run.block for run in runs], [len(run.records) for run in runs])
+    return blocks, np.concatenate([run.records for run in runs])
 
 
 @given(st.integers(1, 3000), KEYS)
@@ -43,8 +63,7 @@ def test_over_keys_every_index_goes_everywhere_equally_often(size: int) -> None:
 
 @given(st.integers(1, 500), st.integers(1, 40), st.integers(0, 5))
 def test_an_epoch_holds_every_record_once_block_after_block(num_records: int, size: int, epoch: int) -> None:
-    order = SourceOrder("train", num_records, size, seed=1)
-    blocks, records = order.locate(epoch, np.arange(num_records))
+    blocks, records = walk(SourceOrder("train", num_records, size, seed=1), epoch)
     assert sorted((blocks * size + records).tolist()) == list(range(num_records))
     assert (np.diff(blocks) != 0).sum() == len(np.unique(blocks)) - 1
 
@@ -53,14 +72,14 @@ def test_an_epoch_holds_every_record_once_block_after_block(num_records: int, si
 def test_a_position_means_the_same_alone_as_in_company(num_records: int, size: int, data: st.DataObject) -> None:
     order = SourceOrder("train", num_records, size, seed=1)
     position = data.draw(st.integers(0, num_records - 1))
-    together = order.locate(2, np.arange(num_records))
-    alone = order.locate(2, np.array([position]))
-    assert [int(part[0]) for part in alone] == [int(part[position]) for part in together]
+    alone = order.run(2, position, position + 1)
+    assert (alone.start, alone.stop) == (position, position + 1)
+    assert (alone.block, alone.records[0]) == tuple(int(part[position]) for part in walk(order, 2))
 
 
 def test_epochs_sources_and_seeds_have_orders_of_their_own() -> None:
     def order(name: str, seed: int, epoch: int) -> list[int]:
-        blocks, records = SourceOrder(name, 1000, 100, seed).locate(epoch, np.arange(1000))
+        blocks, records = walk(SourceOrder(name, 1000, 100, seed), epoch)
         return (blocks * 100 + records).tolist()
 
     orders = [order("a", 0, 0), order("b", 0, 0), order("a", 1, 0), order("a", 0, 1), list(range(1000))]

@@ -3,20 +3,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
-from trialign.data.source import Oracle, RawData
 from trialign.data.sources import InterJson
 from trialign.errors import ConfigError, DataError
 
@@ -47,8 +43,10 @@ def test_three_users_by_hand(prepared: Prepared) -> None:
     assert set(validation) == set(test) == {"a", "c"}
     assert counts == {
         "users": 3,
+        "users_not_trained": 0,
         "users_not_evaluated": 1,
         "events": 9,
+        "events_unused": 0,
         "events_dropped": 0,
         "windows": 3,
         "items": 3,
@@ -91,13 +89,8 @@ def test_blocks_are_full_across_buckets_and_bytes_do_not_depend_on_them(prepared
         sizes = dataset.store("train").index["records"].tolist()
         assert set(sizes[:-1]) == {4}
         assert 1 <= sizes[-1] <= 4
-        files = {
-            str(path.relative_to(dataset.folder)): path.read_bytes()
-            for path in sorted(dataset.folder.rglob("*"))
-            if path.is_file()
-        }
-        reference = reference or files
-        assert files == reference
+        reference = reference or _files(dataset)
+        assert _files(dataset) == reference
 
 
 def test_the_order_of_the_files_changes_nothing(prepared: Prepared) -> None:
@@ -169,72 +162,9 @@ def test_unknown_names_list_the_known_ones(prepared: Prepared, name: str, value:
         prepared({"a": [1]}, **{name: value})
 
 
-@dataclass
-class World:
-    """A source from rows of events, with whatever else a test wants to hand over."""
-
-    rows: list[tuple[str | None, str | None, int | None]]
-    keys: tuple[str, ...] = ("p", "q", "r")
-    images: Any = None
-    oracle: Oracle | None = None
-
-    def sources(self) -> dict[str, Path]:
-        return {}
-
-    def load(self, folder: Path) -> RawData:
-        columns = list(zip(*self.rows, strict=True))
-        events = pa.table(
-            {
-                "user": pa.array(columns[0], pa.string()),
-                "item": pa.array(columns[1], pa.string()),
-                "order": pa.array(columns[2], pa.int64()),
-            }
-        )
-        empty = [""] * len(self.keys)
-        items = pa.table(
-            {
-                "item": list(self.keys),
-                "title": empty,
-                "description": empty,
-                "brand": empty,
-                "categories": pa.array([[] for _ in self.keys], pa.list_(pa.string())),
-            }
-        )
-        return RawData(ibis.memtable(events), items, self.images, has_clock=True, oracle=self.oracle)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ((None, "p", 1), "1 of 2 events have no user"),
-        (("", "p", 1), "1 of 2 events have no user"),
-        (("a", None, 1), "1 of 2 events have no item"),
-        (("a", "p", None), "1 of 2 events have no order"),
-    ],
-)
-def test_events_that_lack_something_are_refused(
-    tmp_path: Path, settings: dict[str, Any], row: Any, message: str
-) -> None:
-    for policy in ("refuse", "drop"):
-        with pytest.raises(DataError, match=message):
-            prepare(World([("b", "q", 0), row]), tmp_path, **(settings | {"missing_items": policy}))
-
-
-def test_ties_in_time_are_broken_by_item_and_clocks_are_kept(tmp_path: Path, settings: dict[str, Any]) -> None:
-    rows = [("a", "r", 70), ("a", "q", 50), ("a", "r", 50), ("a", "p", 70)]
-    for number, order in enumerate((rows, rows[::-1])):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        prepare(World(list(order)), folder, **settings)
-        assert _records(Dataset(folder), "test") == [
-            {"user": "a", "items": [1, 2, 0], "times": [50, 50, 70], "targets": [2]}
-        ]
-
-
-def test_pictures_are_stored_and_counted(tmp_path: Path, settings: dict[str, Any]) -> None:
-    pictures = [("r", b"\xff\xd8\xff r"), ("p", b"\x89PNG\r\n\x1a\n p")]
-    counts = prepare(World([("a", "p", 0)], images=lambda: iter(pictures)), tmp_path, **settings)
-    dataset = Dataset(tmp_path)
+def test_pictures_are_stored_and_counted(world: Prepared, picture: Callable[..., bytes]) -> None:
+    pictures = [("r", picture("red", "JPEG")), ("p", picture("blue", "PNG"))]
+    dataset, counts = world([("a", "p", 0)], images=lambda: iter(pictures))
     assert counts["images"] == 2
     assert dataset.items["has_image"].to_pylist() == [True, False, True]
     assert dict(dataset.images()) == {2: pictures[0][1], 0: pictures[1][1]}
@@ -250,11 +180,11 @@ class Echo:
         return probabilities
 
 
-def test_the_ceiling_asks_about_the_whole_history_of_each_split(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_the_ceiling_asks_about_the_whole_history_of_each_split(world: Prepared) -> None:
     # More events than a window: the first item decides too, and only the whole history has it.
     chosen = ["p", *["q"] * 9, "r", "p"]
     rows = [("a", item, order) for order, item in enumerate(chosen)]
-    prepare(World(rows, oracle=Echo()), tmp_path, **settings)
+    dataset, _ = world(rows, oracle=Echo())
     expected = {
         # validation: history p q..q, so q .7, p .2;  test: history p q..q r, so r .7, p .2
         split: np.sort(Echo().next_item(chosen[: -1 - held]))[::-1]
@@ -262,7 +192,7 @@ def test_the_ceiling_asks_about_the_whole_history_of_each_split(tmp_path: Path, 
     }
     for split, best in expected.items():
         assert best == pytest.approx([0.7 + 0.1 / 3, 0.2 + 0.1 / 3, 0.1 / 3])
-        table = Dataset(tmp_path).oracle(split)  # type: ignore[arg-type]
+        table = dataset.oracle(split)  # type: ignore[arg-type]
         assert table is not None
         (row,) = table.to_pylist()
         assert row["user"] == "a"
@@ -280,6 +210,106 @@ def test_nothing_but_the_dataset_is_left(prepared: Prepared) -> None:
     dataset, _ = prepared({"a": [1, 2, 3]})
     names = {path.name for path in dataset.folder.iterdir()}
     assert names == {"items.parquet", "items", "images", "train", "validation", "test"}
+
+
+def _parts(dataset: Dataset) -> dict[str, dict[str, list[int]]]:
+    """Return what each user is trained on, and the targets of validation and test."""
+    train: dict[str, list[int]] = {}
+    for record in _records(dataset, "train"):
+        train.setdefault(record["user"], []).extend(record["items"][record["first_target"] :])
+    held = {
+        name: {record["user"]: record["targets"] for record in _records(dataset, name)}
+        for name in ("validation", "test")
+    }
+    return {"train": train} | held
+
+
+def test_the_last_two_of_each_by_hand(world: Prepared) -> None:
+    rows = [
+        (user, "pqrst"[place], place) for user, length in {"a": 5, "b": 4, "c": 2}.items() for place in range(length)
+    ]
+    dataset, counts = world(rows, keys="pqrst", split="last_n", last_n=2)
+    assert _parts(dataset) == {
+        "train": {"a": [0], "b": [0, 1], "c": [0, 1]},
+        "validation": {"a": [1, 2]},
+        "test": {"a": [3, 4], "b": [2, 3]},
+    }
+    assert counts.items() >= {"users": 3, "users_not_evaluated": 1, "users_not_trained": 0, "events_unused": 0}.items()
+
+
+TEMPORAL = [
+    *(("a", item, time) for item, time in zip("pqrs", (10, 20, 30, 40), strict=True)),
+    *(("b", item, time) for item, time in zip("qrs", (19, 29, 30), strict=True)),
+    *(("late", item, time) for item, time in zip("prs", (20, 31, 32), strict=True)),
+    *(("cold", item, time) for item, time in zip("rqp", (30, 31, 32), strict=True)),
+    ("few", "q", 5),
+    ("few", "r", 50),
+]
+
+
+def test_two_times_divide_every_user_at_once(world: Prepared) -> None:
+    dataset, counts = world(TEMPORAL, keys="pqrs", split="temporal", cut_times=[20, 30])
+    assert _parts(dataset) == {
+        "train": {"a": [0], "b": [1], "few": [1]},
+        "validation": {"a": [1], "b": [2]},
+        "test": {"a": [2, 3], "b": [3], "late": [2, 3]},
+    }
+    # Unused: late's event at 20, which has no history before it, all of cold's, and few's second.
+    expected = {"users": 5, "users_not_trained": 2, "users_not_evaluated": 2, "events": 15, "events_unused": 5}
+    assert counts.items() >= expected.items()
+    assert counts["cut_times"] == [20, 30]
+
+
+def test_nothing_after_the_first_time_is_trained_on(world: Prepared) -> None:
+    chance = np.random.default_rng(4)
+    rows = [(f"u{chance.integers(20)}", "pqr"[chance.integers(3)], int(chance.integers(100_000))) for _ in range(400)]
+    dataset, counts = world(rows, split="temporal", cut_shares=[0.5, 0.75])
+    first, second = counts["cut_times"]
+    times = sorted(time for _, _, time in rows)
+    assert (first, second) == (times[199] + 1, times[299] + 1)
+    trained = [time for record in _records(dataset, "train") for time in record["times"][record["first_target"] :]]
+    assert sorted(trained) == times[:200]
+    assert all(record["times"][-1] < second for record in _records(dataset, "test"))
+
+
+def test_shares_after_which_nothing_comes_are_refused(world: Prepared) -> None:
+    with pytest.raises(DataError, match=r"no event comes after the first 90% of 4 events: the last time is 7"):
+        world([("a", "p", 1), ("a", "q", 2), ("a", "r", 7), ("b", "r", 7)], split="temporal", cut_shares=[0.5, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "temporal", "has_clock": False}, "without a clock"),
+        ({"split": "given"}, r"data\.split=given with events\n.*\n.*data\.split=leave_one_out"),
+        ({"examples": [("a", ["p"], ["q"], "train")]}, r"with ready examples\n.*\n.*data\.split=given"),
+        ({"examples": [("a", ["p"], ["q"], "train")], "split": "given", "user_core": 2}, "core with ready examples"),
+        ({"oracle": Echo(), "item_core": 2}, "core with a world whose choices are known"),
+        ({"cut_times": [5, 5]}, r"cut_times=\[5, 5\]"),
+        ({"cut_shares": [0.5, 1.0]}, r"cut_shares=\[0\.5, 1\.0\]"),
+        ({"memory": "two"}, r"data\.memory=two"),
+    ],
+)
+def test_settings_that_do_not_suit_the_source_are_refused(
+    world: Prepared, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        world([("a", "p", 1)], **changes)
+
+
+def test_threads_and_the_order_of_rows_change_no_byte(world: Prepared) -> None:
+    chance = np.random.default_rng(0)
+    rows = [(f"u{chance.integers(50)}", f"{chance.integers(30)}", int(chance.integers(40))) for _ in range(3000)]
+    setting = {"keys": [f"{key}" for key in range(30)], "user_core": 40, "item_core": 90}
+    one, counts = world(rows, threads=1, **setting)
+    other, _ = world([rows[row] for row in chance.permutation(3000)], threads=2, memory="300MB", **setting)
+    assert counts["core_rounds"]
+    assert _files(one) == _files(other)
+
+
+def _files(dataset: Dataset) -> dict[str, bytes]:
+    paths = (path for path in sorted(dataset.folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(dataset.folder)): path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize(

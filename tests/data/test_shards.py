@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import fsspec
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pytest
 import webdataset
 
 from trialign.data.blocks import EVALUATION, ITEM, Records, lists_of
-from trialign.data.shards import INDEX, BlockStore, ShardWriter
-from trialign.errors import DataError
+from trialign.data.shards import INDEX, INDEX_DTYPE, BlockStore, DamagedBlockError, ShardWriter, fingerprint_of
+from trialign.errors import ConfigError, DataError
 
 
 def _batch(num_records: int, seed: int = 0) -> pa.RecordBatch:
@@ -111,6 +113,118 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         BlockStore(tmp_path).read(0)
 
 
+def test_a_shard_cut_in_half_is_named_with_the_first_block_it_lacks(tmp_path: Path) -> None:
+    store = _write(tmp_path, [_batch(30)])
+    shard = tmp_path / "shards-000000.tar"
+    half = shard.stat().st_size // 2
+    shard.write_bytes(shard.read_bytes()[:half])
+    ends = (store.index["offset"] + store.index["length"]).tolist()
+    lost = [block for block in range(store.num_blocks) if ends[block] > half]
+    assert 0 < len(lost) < store.num_blocks
+    for block in lost:
+        with pytest.raises(DamagedBlockError, match=rf"block {block} in .*shards-000000\.tar ends after"):
+            store.read(block)
+
+
+class _Trap:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_hidden_in_a_shard_is_named_and_never_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    store = _write(folder, [_batch(10)])
+    shard, entry = folder / "shards-000000.tar", store.index[0]
+    trap = pickle.dumps(_Trap(tmp_path / "loaded")).ljust(int(entry["length"]), b"\0")
+    content = bytearray(shard.read_bytes())
+    content[int(entry["offset"]) : int(entry["offset"]) + len(trap)] = trap
+    shard.write_bytes(content)
+    with pytest.raises(DamagedBlockError, match="crc32c"):
+        store.read(0)
+    # Whoever hides it may have mended the checksums, too.
+    index = np.array(store.index)
+    index["crc32c"] = google_crc32c.value(trap)
+    _forge(folder, index)
+    with pytest.raises(DamagedBlockError, match=r"block 0 in .*shards-000000\.tar is no Arrow stream"):
+        BlockStore(folder).read(0)
+    assert not (tmp_path / "loaded").exists()
+
+
+def test_an_index_that_is_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    _write(folder, [_batch(10)])
+    np.save(folder / INDEX, np.array([_Trap(tmp_path / "loaded")]), allow_pickle=True)
+    with pytest.raises(DataError, match=r"index\.npy cannot be read"):
+        BlockStore(folder)
+    assert not (tmp_path / "loaded").exists()
+
+
+def test_a_block_whose_offsets_leave_its_values_is_refused(tmp_path: Path) -> None:
+    store = _write(tmp_path, [_batch(10)])
+    shard, entry = tmp_path / "shards-000000.tar", store.index[0]
+    start = int(entry["offset"])
+    content = bytearray(shard.read_bytes())
+    offsets = np.asarray(store.read(0)["items"].offsets).tobytes()
+    place = content.index(offsets, start)
+    content[place + len(offsets) - 4 : place + len(offsets)] = np.int32(10**6).tobytes()
+    shard.write_bytes(content)
+    index = np.array(store.index)
+    index["crc32c"] = google_crc32c.value(bytes(content[start : start + int(entry["length"])]))
+    _forge(tmp_path, index)
+    with pytest.raises(DamagedBlockError, match="is no Arrow stream"):
+        BlockStore(tmp_path).read(0)
+
+
+def _forge(folder: Path, index: np.ndarray) -> None:
+    np.save(folder / INDEX, index)
+    names = json.loads((folder / "shards.json").read_text())
+    (folder / "shards.json").write_text(json.dumps(names | {"index_crc32c": fingerprint_of(index)}))
+
+
+def test_an_index_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path / "a", [_batch(30, seed=0)])
+    _write(tmp_path / "b", [_batch(30, seed=1)])
+    shutil.copy(tmp_path / "b" / INDEX, tmp_path / "a" / INDEX)
+    with pytest.raises(DataError, match=r"a/index\.npy is not the index of these shards: its crc32c is"):
+        BlockStore(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", [b"", b"no numpy file", b"\x93NUMPY\x01\x00v\x00"])
+def test_an_index_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    _write(tmp_path, [_batch(30)])
+    (tmp_path / INDEX).write_bytes(content)
+    with pytest.raises(DataError, match=r"index\.npy cannot be read"):
+        BlockStore(tmp_path)
+
+
+def test_an_index_of_other_columns_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, [_batch(30)])
+    np.save(tmp_path / INDEX, np.zeros(3))
+    with pytest.raises(DataError, match=r"index\.npy cannot be read: it holds float64"):
+        BlockStore(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", ""])
+def test_names_that_cannot_be_read_are_named(tmp_path: Path, content: str) -> None:
+    _write(tmp_path, [_batch(3)])
+    (tmp_path / "shards.json").write_text(content)
+    with pytest.raises(DataError, match=r"shards\.json cannot be read"):
+        BlockStore(tmp_path)
+
+
+def test_counting_records_needs_the_last_row_of_the_index_only(tmp_path: Path) -> None:
+    store = _write(tmp_path, [_batch(47)])
+    index = np.zeros(10**6, INDEX_DTYPE)
+    index["records"][-1] = 3
+    _forge(tmp_path, index)
+    assert BlockStore(tmp_path).num_records == (10**6 - 1) * store.records_per_block + 3
+
+
 def test_another_format_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, [_batch(3)])
     names = json.loads((tmp_path / "shards.json").read_text())
@@ -133,6 +247,36 @@ def test_a_writer_that_fails_leaves_no_index(tmp_path: Path) -> None:
 def test_a_store_travels_between_processes(tmp_path: Path) -> None:
     store = _write(tmp_path, [_batch(30)])
     assert pickle.loads(pickle.dumps(store)).read(2).equals(store.read(2))
+
+
+def test_a_file_address_is_a_local_folder(tmp_path: Path) -> None:
+    store = _write(tmp_path, [_batch(47)])
+    same = BlockStore(f"file://{tmp_path}")
+    assert same.read(3).equals(store.read(3))
+    assert isinstance(same.index, np.memmap)
+
+
+@pytest.mark.parametrize("address", ["pipe:cat shards", "pipe://cat", "nowhere://bucket/folder"])
+def test_addresses_that_nobody_reads_ranges_from_are_refused(address: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=r"cannot be opened|does not exist"):
+        BlockStore(address)
+
+
+def test_damage_is_named_on_other_file_systems_too(tmp_path: Path) -> None:
+    _write(tmp_path, [_batch(30)])
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/damaged", recursive=True)
+    try:
+        remote = BlockStore("memory://damaged")
+        sound = memory.cat_file("/damaged/shards-000000.tar")
+        memory.pipe_file("/damaged/shards-000000.tar", sound[: len(sound) // 2])
+        with pytest.raises(DamagedBlockError, match="block 2 in memory://damaged/shards-000000.tar ends after"):
+            remote.read(2)
+        memory.rm("/damaged/shards-000000.tar")
+        with pytest.raises(DamagedBlockError, match="is gone: shards-000000.tar does not exist"):
+            remote.read(0)
+    finally:
+        memory.rm("/damaged", recursive=True)
 
 
 def test_shards_are_read_from_any_file_system_that_fsspec_knows(tmp_path: Path) -> None:

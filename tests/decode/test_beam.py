@@ -11,6 +11,7 @@ import torch
 
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
+from trialign.decode.step import Beams
 from trialign.types import NO_ITEM
 
 Codes = tuple[int, ...]
@@ -29,10 +30,10 @@ class TableScorer:
     def start(self) -> torch.Tensor:
         return torch.from_numpy(np.stack([self.logits(user, ()) for user in range(self.num_users)])).float()
 
-    def advance(self, codes_BW: torch.Tensor, parents_BW: torch.Tensor) -> torch.Tensor:
+    def advance(self, beams: Beams) -> torch.Tensor:
         self.prefixes = [
             [(*known[parent], code) for code, parent in zip(codes, parents, strict=True)]
-            for known, codes, parents in zip(self.prefixes, codes_BW.tolist(), parents_BW.tolist(), strict=True)
+            for known, codes, parents in zip(self.prefixes, beams.codes.tolist(), beams.parents.tolist(), strict=True)
         ]
         rows = [[self.logits(user, prefix) for prefix in prefixes] for user, prefixes in enumerate(self.prefixes)]
         return torch.from_numpy(np.array(rows)).float()

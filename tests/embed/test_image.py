@@ -7,6 +7,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from trialign.embed.image import OpenClipTower
+from trialign.embed.store import Modality
+from trialign.enrich.clip.model import save
 from trialign.errors import ConfigError, DataError
 
 KEYS = [f"k{n}" for n in range(60)]
@@ -29,6 +31,14 @@ def make_picture(palette, pattern, draws):
     return encode_picture(np.where(ink, colour, ground))
 
 
+def encode(tower, images, keys=KEYS):
+    """Return the vectors of all pictures, and which items have one."""
+    vectors_ND, present_N = np.zeros((len(keys), 128), np.float32), np.zeros(len(keys), bool)
+    for items, vectors_BD in tower.rows(images, keys, skip=0):
+        vectors_ND[items], present_N[items] = vectors_BD, True
+    return Modality(vectors_ND, present_N)
+
+
 @pytest.fixture(scope="module")
 def tower():
     return OpenClipTower("trialign-tiny", checkpoint=None, seed=0, batch_size=16)
@@ -41,18 +51,17 @@ def make_images(num_images=60):
 
 def test_neither_order_nor_batches_change_a_vector(tower):
     images = make_images()
-    whole = tower.encode(images, KEYS)
+    whole = encode(tower, images, KEYS)
     order = np.random.default_rng(1).permutation(60)
-    other = OpenClipTower("trialign-tiny", checkpoint=None, seed=0, batch_size=7).encode(
-        (images[n] for n in order), KEYS
-    )
+    smaller = OpenClipTower("trialign-tiny", checkpoint=None, seed=0, batch_size=7)
+    other = encode(smaller, (images[n] for n in order))
     assert whole.vectors_ND.shape == (60, 128)
     assert whole.present_N.all()
     np.testing.assert_allclose(other.vectors_ND, whole.vectors_ND, atol=1e-5)
 
 
 def test_items_without_a_picture_are_absent(tower):
-    found = tower.encode([image for image in make_images() if image[0] % 2], KEYS)
+    found = encode(tower, [image for image in make_images() if image[0] % 2], KEYS)
     assert (found.present_N == (np.arange(60) % 2 == 1)).all()
     assert (found.vectors_ND[::2] == 0).all()
 
@@ -60,8 +69,8 @@ def test_items_without_a_picture_are_absent(tower):
 def test_random_weights_are_said_and_follow_the_seed(tower):
     assert tower.notes == ["the image tower trialign-tiny has random weights (seed 0); no checkpoint was named"]
     images = make_images(4)
-    same, other = (OpenClipTower("trialign-tiny", None, seed, 16).encode(images, KEYS).vectors_ND for seed in (0, 1))
-    assert (same == tower.encode(images, KEYS).vectors_ND).all()
+    same, other = (encode(OpenClipTower("trialign-tiny", None, seed, 16), images).vectors_ND for seed in (0, 1))
+    assert (same == encode(tower, images, KEYS).vectors_ND).all()
     assert np.abs(other - same).max() > 0.1
 
 
@@ -78,14 +87,14 @@ def test_weights_come_from_a_checkpoint(tower, tmp_path):
     loaded = OpenClipTower("trialign-tiny", checkpoint=str(tmp_path / "weights.pt"), seed=5, batch_size=16)
     assert loaded.notes == []
     images = make_images(4)
-    assert (loaded.encode(images, KEYS).vectors_ND == tower.encode(images, KEYS).vectors_ND).all()
+    assert (encode(loaded, images, KEYS).vectors_ND == encode(tower, images, KEYS).vectors_ND).all()
 
 
 def test_styles_can_be_read_from_a_random_tower(tower):
     draws = np.random.default_rng(2)
     style_N = draws.integers(9, size=900)
     images = [(item, make_picture(style // 3, style % 3, draws)) for item, style in enumerate(style_N)]
-    vectors_ND = tower.encode(images, [str(n) for n in range(900)]).vectors_ND
+    vectors_ND = encode(tower, images, [str(n) for n in range(900)]).vectors_ND
     vectors_ND = (vectors_ND - vectors_ND.mean(0)) / vectors_ND.std(0)
     probe = LogisticRegression(C=0.3, max_iter=500).fit(vectors_ND[:600], style_N[:600])
     assert probe.score(vectors_ND[600:], style_N[600:]) > 0.9  # chance: .11
@@ -96,7 +105,7 @@ def test_styles_can_be_read_from_a_random_tower(tower):
 )
 def test_pictures_of_any_mode_are_read(tower, mode, kind):
     picture = encode_picture(np.random.default_rng(0).integers(0, 256, size=(40, 90, 3)), mode, kind)
-    assert tower.encode([(0, picture)], ["a"]).present_N.all()
+    assert encode(tower, [(0, picture)], ["a"]).present_N.all()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
@@ -105,17 +114,42 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_item(tower, damage):
     whole = images[1][1]
     images[1] = (1, {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"<html>"}[damage])
     with pytest.raises(DataError, match="the picture of item 'k1' cannot be decoded") as raised:
-        tower.encode(images, KEYS)
+        encode(tower, images, KEYS)
     assert "an item without a picture is legal" in raised.value.remedy
 
 
-def test_a_catalogue_without_pictures_is_refused(tower):
-    with pytest.raises(DataError, match="no picture") as raised:
-        tower.encode([], KEYS)
-    assert "embed/image=none" in raised.value.remedy
+def test_pictures_already_encoded_are_not_decoded_again(tower):
+    images = make_images(40)
+    images[:16] = [(item, b"not looked at") for item, _ in images[:16]]
+    rows = list(tower.rows(images, KEYS, skip=16))
+    assert [item for items, _ in rows for item in items] == list(range(16, 40))
 
 
 def test_an_unknown_model_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"embed\.image\.model=trialign-tyni") as raised:
         OpenClipTower("trialign-tyni", None, 0, 16)
     assert "did you mean 'trialign-tiny'?" in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpoint"),
+    [
+        ("local-dir:{}", None),
+        ("local-dir:{}/nowhere", None),
+        ("trialign-tiny", "{}/nowhere.pt"),
+        ("trialign-tiny", "{}/other.pt"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_refused(tmp_path, model, checkpoint):
+    torch.save({"visual.proj": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    with pytest.raises(ConfigError, match="open_clip cannot load") as raised:
+        OpenClipTower(model.format(tmp_path), checkpoint and checkpoint.format(tmp_path), 0, 16)
+    assert "embed.image.checkpoint=FILE" in raised.value.remedy
+
+
+def test_a_folder_without_weights_is_not_taken_for_a_trained_model(tower, tmp_path):
+    save(tower._tower, "trialign-tiny", tmp_path)
+    assert encode(OpenClipTower(f"local-dir:{tmp_path}", None, 0, 16), make_images(2)).present_N.sum() == 2
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="open_clip cannot load"):
+        OpenClipTower(f"local-dir:{tmp_path}", None, 0, 16)

@@ -71,3 +71,21 @@ def test_a_catalogue_without_common_terms_is_refused():
     with pytest.raises(DataError, match="no vocabulary can be built from 2 item texts") as raised:
         TfidfSvd(dim=4, min_df=2).encode(["one", "two"])
     assert "embed.text.min_df=1" in raised.value.remedy
+
+
+def test_a_single_common_term_is_refused():
+    with pytest.raises(DataError, match="no vocabulary can be built from 3 item texts"):
+        TfidfSvd(dim=4, min_df=2).encode(["one", "one", "one"])
+
+
+def test_a_caption_stands_after_the_rest_where_the_catalogue_has_captions():
+    items = pa.table(
+        {
+            "title": ["Lamp", "Chair"],
+            "description": ["Bright.", ""],
+            "brand": ["Lux", ""],
+            "categories": [["Home", "Light"], []],
+            "caption": ["A brass lamp on a desk.", ""],
+        }
+    )
+    assert item_texts(items) == ["Lamp\nBright.\nLux\nHome > Light\nA brass lamp on a desk.", "Chair"]

@@ -36,7 +36,7 @@ def test_published_recall_is_reproduced_to_every_printed_digit(
     logs = json.loads((shared_data(folder) / file).read_text())
     users = [np.array([int(item) for item in items], np.int32) for items in logs.values()]
     num_items = 1 + max(int(user.max()) for user in users)
-    ranker = fit_baseline(name, [user[:-2] for user in users], num_items)
+    ranker = fit_baseline(name, [user[:-2] for user in users], [""] * num_items)
     measured = evaluate(
         ranker,
         [user[:-1] for user in users],

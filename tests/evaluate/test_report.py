@@ -8,9 +8,13 @@ import pyarrow as pa
 import pytest
 
 from trialign.errors import DataError
-from trialign.evaluate.protocol import Measured
+from trialign.evaluate.protocol import Measured, Rankings
 from trialign.evaluate.report import WIDTH, best_baseline, metrics_record, oracle_means, report_text
 from trialign.ranking import METRICS, measure
+
+
+def rankings(items_UK: np.ndarray, invalid_rate: float = 0.0) -> Rankings:
+    return Rankings(items_UK, np.zeros(items_UK.shape, np.float32), invalid_rate)
 
 
 def measured(places: list[int], invalid_rate: float = 0.0) -> Measured:
@@ -19,7 +23,7 @@ def measured(places: list[int], invalid_rate: float = 0.0) -> Measured:
     for user, place in enumerate(places):
         if place >= 0:
             items[user, place] = 0
-    return Measured(measure(items, [np.zeros(1, np.int32)] * len(places)), invalid_rate)
+    return Measured(measure(items, [np.zeros(1, np.int32)] * len(places)), rankings(items, invalid_rate))
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def test_one_user_gets_a_reason_instead_of_an_interval() -> None:
 
 def test_no_users_are_refused() -> None:
     with pytest.raises(DataError, match="the test split holds no user"):
-        record(model=Measured(np.empty((0, len(METRICS))), 0.0), baselines={})
+        record(model=Measured(np.empty((0, len(METRICS))), rankings(np.empty((0, 50), np.int32))), baselines={})
 
 
 def test_report_names_the_protocol_the_best_baseline_and_its_interval() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from trialign.decode.index import PrefixIndex
-from trialign.generate.backbone import build_backbone
+from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.encoding import TokensEncoding
+from trialign.generate.items import build_items
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
@@ -18,6 +20,7 @@ from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
 
 TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
+TOKENS = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
 TASKS = ["history_to_item", "title_to_item", "item_to_title"]
 
 
@@ -47,7 +50,9 @@ def template(tokenizer: TextTokenizer, sids: SIDTable) -> Template:
 
 @pytest.fixture(scope="session")
 def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Generator]:
-    def make(architecture: str = "qwen3", dropout: float = 0.0, seed: int = 0) -> Generator:
+    def make(
+        architecture: str = "qwen3", dropout: float = 0.0, seed: int = 0, options: dict[str, Any] | None = None
+    ) -> Generator:
         backbone = build_backbone(
             architecture,
             hidden_size=16,
@@ -59,8 +64,8 @@ def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Ge
             max_positions=64,
             seed=seed,
         )
-        space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
-        generator = Generator(backbone, space, codebooks_LKD=sids.codebooks_LKD, seed=seed, dropout=dropout)
+        _, items = build_items(sids, text_table(backbone).detach(), seed=seed, **(TOKENS | (options or {})))
+        generator = Generator(backbone, items, dropout=dropout)
         # transformers starts weights so small that attention hardly matters; a test of who sees whom needs it to.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

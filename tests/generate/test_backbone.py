@@ -26,14 +26,14 @@ SIZES = {
 def test_a_neighbour_in_the_row_changes_no_logit(architecture: str, make_generator: Callable[..., Generator]) -> None:
     generator = make_generator(architecture).eval()
     draws = torch.Generator().manual_seed(1)
-    before, after, example = (torch.randint(generator.space.size, (6,), generator=draws) for _ in range(3))
+    before, after, example = (torch.randint(generator.items.space.size, (6,), generator=draws) for _ in range(3))
     places = torch.arange(6)
 
     def logits(*examples: torch.Tensor) -> torch.Tensor:
         """Logits at the last example's positions, text and every level."""
         tokens_RT, positions_RT = torch.cat(examples)[None], places.repeat(len(examples))[None]
         hidden_TD = generator.hidden(tokens_RT, positions_RT)[0, -6:]
-        heads = [generator.text_logits(hidden_TD), *(generator.code_head(hidden_TD, level) for level in range(3))]
+        heads = [generator.text_logits(hidden_TD), *(generator.items.code_head(hidden_TD, level) for level in range(3))]
         return torch.cat(heads, dim=1)
 
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_a_neighbour_in_the_row_changes_no_logit(architecture: str, make_generat
         torch.testing.assert_close(logits(after, before, example), alone, atol=1e-5, rtol=0)
         # The same tokens without a restart are one example, and must differ: else the test sees nothing.
         joined = generator.hidden(torch.cat([before, example])[None], torch.arange(12)[None])[0, -6:]
-        assert (generator.text_logits(joined) - alone[:, : generator.space.text_vocab]).abs().max() > 1e-2
+        assert (generator.text_logits(joined) - alone[:, : generator.items.space.text_vocab]).abs().max() > 1e-2
 
 
 def test_an_architecture_that_leaks_is_refused_by_name() -> None:

@@ -90,7 +90,7 @@ def test_a_code_competes_with_its_level_and_a_text_token_with_the_text(
     make_generator: Callable[..., Generator], template: Template
 ) -> None:
     generator = make_generator()
-    torch.nn.init.zeros_(generator.code_head.weight)
+    torch.nn.init.zeros_(generator.items.code_head.weight)
     torch.nn.init.zeros_(generator.backbone.get_output_embeddings().weight)
     (batch,) = micro_batches(make_rows(template), 6)
     groups = generator(batch.tokens_RT, batch.positions_RT, batch.targets_RT, batch.tasks_RT)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from trialign.generate.model import CodeEmbedding, CodeHead, Generator, initial_codes
+from trialign.generate.item_tokens import CodeEmbedding, CodeHead
+from trialign.generate.items import initial_codes
+from trialign.generate.model import Generator
 from trialign.semid.table import SIDTable
 
 
@@ -44,12 +46,12 @@ def test_without_codebooks_codes_start_at_random_and_as_long(sids: SIDTable) -> 
 
 def test_embedding_and_head_of_codes_are_not_tied(make_generator: Callable[..., Generator]) -> None:
     generator = make_generator()
-    assert generator.code_embedding.weight.data_ptr() != generator.code_head.weight.data_ptr()
+    assert generator.items.code_embedding.weight.data_ptr() != generator.items.code_head.weight.data_ptr()
 
 
 def test_predictions_equal_projecting_everything(make_generator: Callable[..., Generator]) -> None:
     generator = make_generator().eval()
-    space = generator.space
+    space = generator.items.space
     draws = torch.Generator().manual_seed(0)
     tokens_RT = torch.randint(space.text_vocab, (3, 10), generator=draws)
     tokens_RT[:, ::2] = torch.randint(space.text_vocab, space.size, (3, 5), generator=draws)  # SID tokens of all levels
@@ -64,7 +66,7 @@ def test_predictions_equal_projecting_everything(make_generator: Callable[..., G
         token = tokens_RT[row, place]
         level = int(space.level(token)) if space.is_sid(token) else -1
         before = hidden_RTD[row, place - 1]
-        logits = generator.text_logits(before) if level < 0 else generator.code_head(before, level)
+        logits = generator.text_logits(before) if level < 0 else generator.items.code_head(before, level)
         answer = token if level < 0 else space.code(token)
         wanted[level + 1].append((logits.tolist(), int(answer), row))
     assert all(wanted)
@@ -80,7 +82,7 @@ def test_every_parameter_has_a_gradient_though_all_targets_are_of_one_kind(
 ) -> None:
     generator = make_generator()
     codes_RT = torch.tensor([[1, 2, 3]])
-    tokens_RT = codes_RT if kind == "text" else generator.space.encode(codes_RT)
+    tokens_RT = codes_RT if kind == "text" else generator.items.space.encode(codes_RT)
     groups = generator(
         tokens_RT, torch.arange(3)[None], torch.tensor([[False, True, True]]), torch.zeros_like(tokens_RT)
     )

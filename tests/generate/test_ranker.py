@@ -11,10 +11,12 @@ import torch
 
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
+from trialign.decode.step import Beams
 from trialign.errors import ConfigError
 from trialign.generate.backbone import ARCHITECTURES
+from trialign.generate.item_tokens import CachedScorer
 from trialign.generate.model import Generator
-from trialign.generate.ranker import CachedScorer, GeneratorRanker
+from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template
 from trialign.types import NO_ITEM, Items, Ranker
 
@@ -39,17 +41,17 @@ def test_cached_logits_equal_a_full_pass_for_every_beam(
     architecture: str, make_generator: Callable[..., Generator], template: Template
 ) -> None:
     generator = make_generator(architecture).eval()
-    space = generator.space
+    space = generator.items.space
     prompts = [template.history_prompt(history) for history in HISTORIES]
 
     def uncached(prompt: np.ndarray, codes: list[int]) -> torch.Tensor:
         tokens = torch.cat([torch.from_numpy(prompt), space.encode(torch.tensor(codes, dtype=torch.int64))])
         hidden_TD = generator.hidden(tokens[None], torch.arange(len(tokens))[None])[0]
-        return generator.code_head(hidden_TD[-1], len(codes))
+        return generator.items.code_head(hidden_TD[-1], len(codes))
 
     draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        scorer = CachedScorer(generator, prompts)
+        scorer = CachedScorer(generator, generator.items, prompts)
         found = scorer.start()
         wanted = torch.stack([uncached(prompt, []) for prompt in prompts])
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
@@ -57,7 +59,7 @@ def test_cached_logits_equal_a_full_pass_for_every_beam(
         for width in (4, 3):  # beams that share a parent, beams whose parent died, and a change of width
             codes_BW = torch.randint(space.codebook_size, (len(prompts), width), generator=draws)
             parents_BW = torch.randint(len(beams[0]), (len(prompts), width), generator=draws)
-            found = scorer.advance(codes_BW, parents_BW)
+            found = scorer.advance(Beams(codes_BW, codes_BW, torch.zeros(codes_BW.shape), parents_BW))
             beams = [
                 [[*known[parent], code] for code, parent in zip(codes, parents, strict=True)]
                 for known, codes, parents in zip(beams, codes_BW.tolist(), parents_BW.tolist(), strict=True)
@@ -119,7 +121,8 @@ def test_no_history_is_read_as_the_marker_alone(
 ) -> None:
     items, _ = make_ranker().rank([np.array([], dtype=np.int32)], 12, exclude_seen=True)
     marker = np.array([template.tokenizer.marker("history_to_item")])
-    wanted = beam_search(CachedScorer(make_generator().eval(), [marker]), index, 12)
+    generator = make_generator().eval()
+    wanted = beam_search(CachedScorer(generator, generator.items, [marker]), index, 12)
     assert items[0].tolist() == wanted.items[0].tolist()
 
 

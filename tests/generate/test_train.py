@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
         "dropout": 0.1,
         "vocab_size": 300,
     },
+    "items": {"encoding": "tokens", "id_embedding": False, "features": False, "joint_nodes": 0},
     "tasks": {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 0.5},
     "epochs": 1.0,
     "steps": None,
@@ -94,7 +95,7 @@ def table(dataset: Dataset) -> SIDTable:
 
 
 def test_trained_saved_and_read_back_it_ranks_the_next_item(dataset: Dataset, table: SIDTable, tmp_path: Path) -> None:
-    counts = train(dataset, table, tmp_path, **SETTINGS | {"steps": 120})
+    counts = train(dataset, {}, table, tmp_path, **SETTINGS | {"steps": 120})
     assert counts["steps"] == 120
     with next(tmp_path.rglob("metrics.csv")).open() as file:
         log = list(csv.DictReader(file))
@@ -114,13 +115,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     weights = []
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         folder = tmp_path / name
-        train(dataset, table, folder, **SETTINGS | {"steps": 3, "seed": seed})
+        train(dataset, {}, table, folder, **SETTINGS | {"steps": 3, "seed": seed})
         weights.append((folder / "generator.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
 
 def test_epochs_become_steps(dataset: Dataset, table: SIDTable, tmp_path: Path) -> None:
-    counts = train(dataset, table, tmp_path, **SETTINGS | {"epochs": 2.0})
+    counts = train(dataset, {}, table, tmp_path, **SETTINGS | {"epochs": 2.0})
     # 60 windows of 4 items are 13 tokens each; titles add 12 x 1.5 short examples; a row holds 64 tokens.
     tokens = 60 * 13 + 12 * 1.5 * 9
     assert counts["steps"] == pytest.approx(2 * tokens / (4 * 64), rel=0.5)
@@ -130,5 +131,5 @@ def test_histories_that_do_not_fit_a_row_are_refused_before_training(
     dataset: Dataset, table: SIDTable, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"set stream\.row_tokens=66 or more"):
-        train(dataset, table, tmp_path, **SETTINGS | {"max_history": 21})
+        train(dataset, {}, table, tmp_path, **SETTINGS | {"max_history": 21})
     assert list(tmp_path.iterdir()) == []

@@ -109,7 +109,7 @@ def test_settings_that_cannot_change_the_numbers_rebuild_nothing(run: Path) -> N
 
 
 def test_arms_share_stages_by_from(run: Path, tmp_path: Path) -> None:
-    shared = [f"from.{verb}={run}" for verb in ("prepare", "embed", "quantize", "assign", "baselines")]
+    shared = [f"from.{verb}={run}" for verb in ("prepare", "enrich", "embed", "quantize", "assign", "baselines")]
     outcomes = run_all(tmp_path / "arm", "train.steps=5", *shared)
     assert [verb for verb, outcome in outcomes.items() if outcome == "built"] == ["train", "evaluate"]
     assert not (tmp_path / "arm" / "prepare").exists()

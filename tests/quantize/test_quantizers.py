@@ -32,7 +32,7 @@ def make(kind, **changes):
 @pytest.fixture(scope="module", params=["rkmeans", "rqvae"])
 def fitted(request, modalities, tmp_path_factory):
     quantizer = make(request.param)
-    health = quantizer.fit(modalities, seed=0, folder=tmp_path_factory.mktemp("fit"))
+    health = quantizer.fit(modalities, seed=0, folder=tmp_path_factory.mktemp("fit"), runtime={})
     return quantizer, health
 
 
@@ -77,7 +77,7 @@ def test_other_modalities_than_fitted_are_refused(fitted, modalities):
 @pytest.mark.parametrize("name", ["text", "image"])
 def test_one_modality_is_enough(kind, name, modalities, tmp_path):
     quantizer = make(kind)
-    health = quantizer.fit({name: modalities[name]}, seed=0, folder=tmp_path)
+    health = quantizer.fit({name: modalities[name]}, seed=0, folder=tmp_path, runtime={})
     assert health["residual_energy"][-1] < 0.3
     assert len(np.unique(quantizer.encode({name: modalities[name]}).codes_NL, axis=0)) > 100
 
@@ -90,7 +90,7 @@ def test_what_stands_in_an_absent_row_changes_nothing(kind, modalities, tmp_path
     for number, vectors_ND in enumerate((image.vectors_ND, garbled)):
         given = {"text": modalities["text"], "image": Modality(vectors_ND, image.present_N)}
         quantizer = make(kind)
-        quantizer.fit(given, seed=0, folder=tmp_path / str(number))
+        quantizer.fit(given, seed=0, folder=tmp_path / str(number), runtime={})
         codes.append(quantizer.encode(given).codes_NL)
     assert (codes[0] == codes[1]).all()
 
@@ -101,7 +101,7 @@ def test_the_seed_decides(kind, modalities, tmp_path):
     for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(number)  # the global generator has no say
         quantizer = make(kind)
-        quantizer.fit(modalities, seed=seed, folder=tmp_path / str(number))
+        quantizer.fit(modalities, seed=seed, folder=tmp_path / str(number), runtime={})
         codes.append(quantizer.encode(modalities).codes_NL)
     assert (codes[0] == codes[1]).all()
     assert (codes[0] != codes[2]).any()
@@ -110,7 +110,7 @@ def test_the_seed_decides(kind, modalities, tmp_path):
 @pytest.mark.parametrize("kind", ["rkmeans", "rqvae"])
 def test_more_codes_than_items_are_refused(kind, modalities, tmp_path):
     with pytest.raises(DataError, match=r"quantize\.codebook_size=301 for 300 items") as raised:
-        make(kind, codebook_size=301).fit(modalities, seed=0, folder=tmp_path)
+        make(kind, codebook_size=301).fit(modalities, seed=0, folder=tmp_path, runtime={})
     assert "quantize.codebook_size=37" in raised.value.remedy
 
 
@@ -120,7 +120,7 @@ def test_a_vector_that_is_not_finite_is_refused_by_item_and_modality(kind, modal
     vectors_ND[17, 3] = np.nan
     given = modalities | {"text": Modality(vectors_ND, modalities["text"].present_N)}
     with pytest.raises(DataError, match="the text vector of item in row 17 holds NaN"):
-        make(kind).fit(given, seed=0, folder=tmp_path)
+        make(kind).fit(given, seed=0, folder=tmp_path, runtime={})
 
 
 @pytest.mark.parametrize("setting", [{"warmup": 1.0}, {"ema_decay": 1.5}])
@@ -132,7 +132,7 @@ def test_a_share_out_of_range_is_refused(setting):
 class TestRQVAE:
     def test_decoding_the_codes_equals_the_forward_pass(self, modalities, tmp_path):
         quantizer = make("rqvae")
-        quantizer.fit(modalities, seed=0, folder=tmp_path)
+        quantizer.fit(modalities, seed=0, folder=tmp_path, runtime={})
         encoded = quantizer.encode(modalities)
         inputs = {name: found(modalities[name]) for name, found in quantizer.standardizers.items()}
         with torch.no_grad():
@@ -143,7 +143,7 @@ class TestRQVAE:
 
     def test_a_missing_modality_contributes_nothing_to_the_fused_vector(self, modalities, tmp_path):
         quantizer = make("rqvae", num_epochs=1)
-        quantizer.fit(modalities, seed=0, folder=tmp_path)
+        quantizer.fit(modalities, seed=0, folder=tmp_path, runtime={})
         text = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
         seen = []
         quantizer.model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -152,7 +152,7 @@ class TestRQVAE:
         torch.testing.assert_close(seen[0], text @ quantizer.model.fusion.weight[:, width:].T)
 
     def test_losses_gradients_and_health_are_logged_by_epoch(self, modalities, tmp_path):
-        make("rqvae").fit(modalities, seed=0, folder=tmp_path)
+        make("rqvae").fit(modalities, seed=0, folder=tmp_path, runtime={})
         with (tmp_path / "log" / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         names = set(rows[-1])

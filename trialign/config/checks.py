@@ -17,9 +17,12 @@ def check(config: Config) -> None:
         ConfigError: the first rule that is broken.
     """
     _known("evaluate.split", config.evaluate.split, ["validation", "test"])
-    _known("data.split", config.data["split"], ["leave_one_out"])
+    _known("data.split", config.data["split"], ["leave_one_out", "last_n", "temporal", "given"])
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
+    _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
+    _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
     _known("assign.policy", config.assign.policy, ["reassign"])
+    _clip(config)
     _positive(config)
     rows = config.runtime.micro_rows * config.runtime.devices
     if config.stream.lanes % rows:
@@ -43,19 +46,39 @@ def _known(name: str, value: str, allowed: list[str]) -> None:
         raise ConfigError(f"{name}={value}", rule=f"{name} is a known choice", remedy=suggest(value, allowed))
 
 
+def _clip(config: Config) -> None:
+    clip = config.enrich.clip
+    if clip is None:
+        return
+    _known("enrich.clip.pairs", clip.pairs, ["catalogue", "storefront"])
+    if not 0.0 < clip.held_out < 1.0:
+        raise ConfigError(
+            f"enrich.clip.held_out={clip.held_out}",
+            rule="some pairs are trained on, others judge",
+            remedy="set enrich.clip.held_out=0.1",
+        )
+
+
 def _positive(config: Config) -> None:
     sizes = {
         "data.max_history": (config.data["max_history"], 2),
         "data.min_events": (config.data["min_events"], 3),
+        "data.last_n": (config.data["last_n"], 1),
+        "data.user_core": (config.data["user_core"], 0),
+        "data.item_core": (config.data["item_core"], 0),
+        "data.core_rounds": (config.data["core_rounds"], 1),
+        "data.threads": (config.data["threads"] or 1, 1),
         "data.block_records": (config.data["block_records"], 1),
         "data.shard_blocks": (config.data["shard_blocks"], 1),
         "data.images_per_shard": (config.data["images_per_shard"], 1),
+        "data.max_pixels": (config.data["max_pixels"], 1),
         "quantize.num_levels": (config.quantize["num_levels"], 1),
         "quantize.codebook_size": (config.quantize["codebook_size"], 2),
         "stream.lanes": (config.stream.lanes, 1),
         "stream.row_tokens": (config.stream.row_tokens, 8),
         "stream.window": (config.stream.window, 1),
         "stream.workers": (config.stream.workers, 0),
+        "stream.prefetch": (config.stream.prefetch, 1),
         "runtime.devices": (config.runtime.devices, 1),
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
@@ -63,6 +86,12 @@ def _positive(config: Config) -> None:
         "evaluate.batch_size": (config.evaluate.batch_size, 1),
         "evaluate.bootstrap_samples": (config.evaluate.bootstrap_samples, 100),
     }
+    if (clip := config.enrich.clip) is not None:
+        sizes |= {
+            "enrich.clip.num_pairs": (clip.num_pairs, 2),
+            "enrich.clip.num_epochs": (clip.num_epochs, 1),
+            "enrich.clip.batch_size": (clip.batch_size, 2),
+        }
     for name, (value, least) in sizes.items():
         if value < least:
             raise ConfigError(

@@ -19,6 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from trialign.config.assign import AssignConfig
 from trialign.config.checks import check
+from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig
 from trialign.config.option import unhashed
 from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
@@ -40,6 +41,7 @@ class Config:
     rebuild: bool
     from_stage: dict[str, Path]
     data: dict[str, Any]
+    enrich: EnrichConfig
     embed: dict[str, Any]
     quantize: dict[str, Any]
     assign: AssignConfig

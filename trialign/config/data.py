@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -15,15 +16,29 @@ class DataConfig:
 
     _target_: str = MISSING
     split: str = option(
-        "leave_one_out", "leave_one_out: a user's last event is the test target, the one before validation"
+        "leave_one_out",
+        "leave_one_out: a user's last event is the test target, the one before validation; last_n: the last n, the n "
+        "before; temporal: all events after two global times; given: ready examples come with theirs",
     )
+    last_n: int = option(10, "targets per user of last_n")
+    cut_times: list[int] | None = option(None, "the two times of temporal, in seconds; null: by cut_shares")
+    cut_shares: list[float] = option([0.8, 0.9], "shares of all events before the two times of temporal")
     min_events: int = option(3, "users with fewer events are trained on, not evaluated (leave_one_out needs 3)")
+    user_core: int = option(0, "users with fewer events leave the data, before the split; 0 keeps all")
+    item_core: int = option(0, "items with fewer events leave log and catalogue; with user_core, until all have enough")
+    core_rounds: int = option(100, "rounds of user_core and item_core before giving up")
     max_history: int = option(50, "items; a longer history becomes windows that overlap by half")
     block_records: int = option(1024, "records per block, the unit of shuffling and reading")
     shard_blocks: int = option(64, "blocks per shard file")
     images_per_shard: int = option(1000, "pictures per image shard")
     buckets: int = option(16, "user buckets of the prepared events, a power of 16")
     missing_items: str = option("refuse", "events of items without a catalogue entry: refuse, or drop (counted)")
+    broken_images: str = option("refuse", "pictures that cannot be decoded or are too large: refuse, or drop (counted)")
+    max_pixels: int = option(
+        50_000_000, "width x height of a picture; read from its header, before anything is decoded"
+    )
+    memory: str = option("2GB", "limit of the tables that prepare computes; the rest spills to disk", hashed=False)
+    threads: int | None = option(None, "threads of these tables; null: one per core", hashed=False)
 
 
 @dataclass
@@ -48,3 +63,78 @@ class InterJsonConfig(DataConfig):
     )
     interactions: str = option(MISSING, "file below root: {user: [item, ...]}, oldest first")
     items: str = option(MISSING, "file below root: {item: {title, description, brand, categories}}")
+
+
+@dataclass
+class ItemColumns:
+    """Columns of a catalogue; null: the column of that name, where the file has one. Lists are put together."""
+
+    item: str | None = option(None, "key of an item")
+    title: Any = option(None, "title; several columns are joined line by line")
+    description: Any = option(None, "description; several columns are joined line by line")
+    brand: str | None = option(None, "brand")
+    categories: str | None = option(None, "categories, a list or one text")
+    image: str | None = option(None, "name of the picture; null and no such column: pictures are named as their items")
+    caption: str | None = option(None, "caption, in data.captions where that is set")
+
+
+@dataclass
+class FilesConfig(DataConfig):
+    """A catalogue in files, for whoever brings events or examples beside it."""
+
+    root: str | None = option(
+        "${oc.env:TRIALIGN_DATA,null}", "folder that holds the files; default $TRIALIGN_DATA", hashed=False
+    )
+    format: str | None = option(
+        None, "of events or examples: parquet, csv, tsv, jsonl, recbole; null: by suffix, also of the catalogue"
+    )
+    delimiter: str = option(",", "one character between the values of a CSV file")
+    items: Any = option(MISSING, "catalogue: a path or pattern below root, or a list of them")
+    item_columns: ItemColumns = field(default_factory=ItemColumns)
+    category_separator: str = option(",", "what joins categories in a text")
+    captions: Any = option(None, "files of captions; null: the catalogue's column, where it has one")
+    caption_after: str | None = option(None, "a caption is what follows this mark in its text; null: all of it")
+    images: Any = option(None, "pictures: folders and tar files (WebDataset's too) below root; null: none")
+
+
+@dataclass
+class EventColumns:
+    """Columns of the events."""
+
+    user: str = option("user", "key of a user")
+    item: str = option("item", "key of an item")
+    time: str | None = option(None, "when it happened; or give a rank")
+    rank: str | None = option(None, "place in the user's list, where there is no time")
+    tie: str | None = option(None, "whole numbers that decide between events of one user and time")
+
+
+@dataclass
+class TablesConfig(FilesConfig):
+    """Events in tables: Parquet, CSV, TSV, JSON lines, RecBole's .inter."""
+
+    _target_: str = "trialign.data.sources.Tables"
+    events: Any = option(MISSING, "a path or pattern below root, or a list of them")
+    columns: EventColumns = field(default_factory=EventColumns)
+    time_unit: str = option("s", "of times: s, ms, us (since 1970) or iso (text); a column of timestamps needs none")
+
+
+@dataclass
+class ExampleColumns:
+    """Columns of ready examples."""
+
+    user: str = option("user_id", "key of a user")
+    items: str = option("item_id_list", "what the user had chosen, oldest first")
+    target: str = option("item_id", "what came next")
+
+
+@dataclass
+class ExamplesConfig(FilesConfig):
+    """Ready examples with a given split, one set of files per split."""
+
+    _target_: str = "trialign.data.sources.Examples"
+    split: str = option("given", "the split that the files are")
+    train: Any = option(MISSING, "a path or pattern below root, or a list of them")
+    validation: Any = option(MISSING, "the same")
+    test: Any = option(MISSING, "the same")
+    columns: ExampleColumns = field(default_factory=ExampleColumns)
+    item_separator: str = option(" ", "what joins the items of a history in a text")

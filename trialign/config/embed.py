@@ -18,14 +18,52 @@ class TfidfConfig:
 
 
 @dataclass
+class TransformersConfig:
+    """A pretrained language model as text encoder, by name or path."""
+
+    _target_: str = "trialign.embed.transformer.TransformersText"
+    model: str = option("Qwen/Qwen3-Embedding-0.6B", "a name on the hub, or a folder with model and tokenizer")
+    pooling: str = option("last", "last: the last token's vector (decoders); mean: over all tokens (encoders)")
+    template: str = option("{text}", "what the model reads; an instruction goes around {text}")
+    max_tokens: int = option(512, "longer texts are cut, and counted")
+    dtype: str = option("float32", "float32, bfloat16 or float16")
+    normalize: bool = option(True, "bring vectors to length 1")
+    batch_size: int = option(32, "texts per forward pass", hashed=False)
+
+
+@dataclass
+class SentenceConfig:
+    """A pretrained encoder of the sentence-transformers library, by name or path."""
+
+    _target_: str = "trialign.embed.sentence.SentenceText"
+    model: str = option("sentence-transformers/all-MiniLM-L6-v2", "a name on the hub, or a folder")
+    prompt: str | None = option(None, "put before each text; null: the model's default")
+    max_tokens: int | None = option(None, "longer texts are cut; null: the model's own limit")
+    batch_size: int = option(32, "texts per forward pass", hashed=False)
+
+
+@dataclass
 class OpenClipConfig:
     """Image tower of open_clip, from a model config; without a checkpoint its weights are random, from a seed."""
 
     _target_: str = "trialign.embed.image.OpenClipTower"
-    model: str = option("trialign-tiny", "a model config in trialign/embed/open_clip/, or a name that open_clip knows")
+    model: str = option(
+        "trialign-tiny",
+        "a file of trialign/enrich/clip/configs/, a name open_clip knows, local-dir:PATH, hf-hub:NAME, or enrich.clip",
+    )
     checkpoint: str | None = option(None, "weights to load; none: random, and the manifest says so")
     seed: int = option(0, "seed of random weights")
     batch_size: int = option(64, "pictures per forward pass", hashed=False)
+
+
+@dataclass
+class PpmiConfig:
+    """Collaborative vectors: PPMI and truncated SVD of what stands near each other in train histories."""
+
+    _target_: str = "trialign.embed.collaborative.PpmiSvd"
+    dim: int = option(128, "width of the vectors; lowered to what the histories allow, and said so")
+    window: int = option(10, "places; items at most so far apart co-occur, with weight 1 / places")
+    smoothing: float = option(0.75, "exponent of the context's frequency; below 1 rare contexts count less")
 
 
 @dataclass
@@ -34,3 +72,4 @@ class EmbedConfig:
 
     text: Any = None
     image: Any = None
+    collaborative: Any = option(None, "what is chosen together: embed/collaborative=none or ppmi")

@@ -19,9 +19,26 @@ class ItemKNNConfig:
 
 
 @dataclass
+class SASRecConfig:
+    """A causal transformer over items with full softmax cross-entropy, its items known by id and text."""
+
+    text_dim: int = option(256, "width of the TF-IDF/SVD vectors in its item table; 0: item ids alone")
+    dim: int = option(128, "width")
+    num_layers: int = option(2, "transformer layers")
+    num_heads: int = option(2, "attention heads")
+    dropout: float = option(0.5, "on the input and on what every branch adds")
+    max_history: int = option(50, "items that are read, the last ones")
+    epochs: int = option(28, "passes over the train histories")
+    batch_items: int = option(1024, "targets per step, about")
+    learning_rate: float = option(1e-3, "peak, AdamW")
+    weight_decay: float = option(0.0, "AdamW; not on norms, biases, embeddings")
+
+
+@dataclass
 class BaselinesConfig:
     names: list[str] = option([], "baselines to fit; follows evaluate.baselines")
     item_knn: ItemKNNConfig = field(default_factory=ItemKNNConfig)
+    sasrec: SASRecConfig = field(default_factory=SASRecConfig)
 
 
 @dataclass
@@ -30,6 +47,7 @@ class EvaluateConfig:
     baselines: list[str] = option(["popularity", "item_to_item", "item_knn"], "rows beside the model")
     exclude_seen: bool = option(False, "strike items of the history from every ranking")
     num_beams: int = option(50, "beams of the constrained search, at least 50 for recall@50")
+    free_users: int = option(2000, "users on whom decoding without the trie is measured; 0 leaves it out")
     batch_size: int = option(64, "users per search", hashed=False)
     bootstrap_samples: int = option(2000, "resamples of users behind every interval")
     bootstrap_seed: int = option(0, "seed of the resampling")

@@ -41,3 +41,7 @@ class RQKMeansConfig(QuantizeConfig):
 
     _target_: str = "trialign.quantize.rkmeans.RQKMeansQuantizer"
     num_iterations: int = option(20, "Lloyd iterations per level at most")
+    separation: int = option(
+        10, "rounds in which the last codebook learns to tell items of one prefix apart; 0: plain k-means there too"
+    )
+    weights: dict[str, float] = option({}, "of modalities in squared distances, e.g. {collaborative: 0.5}; else 1")

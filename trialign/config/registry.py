@@ -8,18 +8,34 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import BooleanNode, IntegerNode, StringNode
 
 from trialign.config.assign import AssignConfig
-from trialign.config.data import DataConfig, InterJsonConfig, StorefrontConfig
-from trialign.config.embed import EmbedConfig, OpenClipConfig, TfidfConfig
+from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
+from trialign.config.embed import (
+    EmbedConfig,
+    OpenClipConfig,
+    PpmiConfig,
+    SentenceConfig,
+    TfidfConfig,
+    TransformersConfig,
+)
+from trialign.config.enrich import ClipConfig, EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import StreamConfig, TrainConfig
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "data": {"storefront": StorefrontConfig, "interjson": InterJsonConfig},
+    "data": {
+        "storefront": StorefrontConfig,
+        "interjson": InterJsonConfig,
+        "tables": TablesConfig,
+        "examples": ExamplesConfig,
+    },
+    "enrich": {"enrich": EnrichConfig},
+    "enrich/clip": {"clip": ClipConfig},
     "embed": {"embed": EmbedConfig},
-    "embed/text": {"tfidf": TfidfConfig},
+    "embed/text": {"tfidf": TfidfConfig, "transformers": TransformersConfig, "sentence": SentenceConfig},
     "embed/image": {"open_clip": OpenClipConfig},
+    "embed/collaborative": {"ppmi": PpmiConfig},
     "quantize": {"rqvae": RQVAEConfig, "rkmeans": RQKMeansConfig},
     "assign": {"assign": AssignConfig},
     "train": {"train": TrainConfig},
@@ -40,6 +56,7 @@ class FromConfig:
     """Finished stages of other runs, by verb: `from.<verb>=DIR`."""
 
     prepare: str | None = None
+    enrich: str | None = None
     embed: str | None = None
     quantize: str | None = None
     assign: str | None = None

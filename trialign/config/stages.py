@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,46 @@ class StageSpec:
         inputs: verbs whose finished stages it reads.
         groups: config groups that determine its numbers.
         seeded: whether the root `seed` does too.
+        inputs_if: verbs that it reads only where its config asks for what they made.
     """
 
     inputs: tuple[str, ...]
     groups: tuple[str, ...]
     seeded: bool = False
+    inputs_if: Mapping[str, Callable[[Config], bool]] = field(default_factory=dict)
+
+
+CLIP_OF_ENRICH = "enrich.clip"
+"""As `embed.image.model`: the small CLIP that the enrich stage trained."""
+
+
+def _embeds_by_enrich(config: Config) -> bool:
+    image = config.embed["image"]
+    return image is not None and image.get("model") == CLIP_OF_ENRICH
 
 
 STAGES: dict[str, StageSpec] = {
     "prepare": StageSpec(inputs=(), groups=("data",)),
     "baselines": StageSpec(inputs=("prepare",), groups=("baselines",), seeded=True),
-    "embed": StageSpec(inputs=("prepare",), groups=("embed",)),
+    "enrich": StageSpec(inputs=("prepare",), groups=("enrich",)),
+    "embed": StageSpec(inputs=("prepare",), groups=("embed",), inputs_if={"enrich": _embeds_by_enrich}),
     "quantize": StageSpec(inputs=("embed",), groups=("quantize",), seeded=True),
     "assign": StageSpec(inputs=("prepare", "embed", "quantize"), groups=("assign",)),
-    "train": StageSpec(inputs=("prepare", "assign"), groups=("train", "stream"), seeded=True),
+    "train": StageSpec(
+        inputs=("prepare", "assign"),
+        groups=("train", "stream"),
+        seeded=True,
+        inputs_if={"embed": lambda config: config.train.items.features},
+    ),
     "evaluate": StageSpec(inputs=("prepare", "assign", "train", "baselines"), groups=("evaluate",)),
 }
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
+
+
+def needed_by(verb: str, config: Config) -> list[str]:
+    """Return the stages that `verb` reads under this config."""
+    spec = STAGES[verb]
+    return [*spec.inputs, *(other for other, asked in spec.inputs_if.items() if asked(config))]
 
 
 def locate_stage(config: Config, verb: str) -> Path:
@@ -68,7 +92,7 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
         name=verb,
         folder=folder,
         config=identity,
-        inputs={needed: locate_stage(config, needed) for needed in spec.inputs},
+        inputs={needed: locate_stage(config, needed) for needed in needed_by(verb, config)},
         sources=sources or {},
     )
     stage.prepare(rebuild=config.rebuild)

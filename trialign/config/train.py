@@ -21,8 +21,21 @@ class BackboneConfig:
 
 
 @dataclass
+class ItemsConfig:
+    """How the generator reads and writes items (method.md 6)."""
+
+    encoding: str = option("tokens", "tokens: an item is L positions; position: one, scored by the trie's nodes")
+    id_embedding: bool = option(False, "position only: also a learned vector per item")
+    features: bool = option(False, "position only: also the item's embeddings, through a learned projection")
+    joint_nodes: int = option(
+        65536, "position only: one softmax over the deepest level with no more nodes; below it one per prefix"
+    )
+
+
+@dataclass
 class TrainConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    items: ItemsConfig = field(default_factory=ItemsConfig)
     tasks: dict[str, float] = option(
         {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
         "tasks and their multiples of the proportional mixture (examples per epoch times this)",
@@ -45,4 +58,9 @@ class StreamConfig:
     lanes: int = option(8, "V, rows per global batch, fixed for a run")
     row_tokens: int = option(256, "positions per packed row; long rows cost attention, short ones must hold a history")
     window: int = option(256, "examples a lane packs at a time")
-    workers: int = option(0, "DataLoader workers per rank", hashed=False)
+    workers: int = option(0, "DataLoader workers per rank; 0 reads where the training runs", hashed=False)
+    prefetch: int = option(2, "optimizer steps that the workers read ahead", hashed=False)
+    damaged: str = option(
+        "stop", "at a damaged block: stop, or skip it (warned of, counted in the manifest)", hashed=False
+    )
+    ledger: bool = option(False, "write down which users every step was trained on (train/ledger/)", hashed=False)

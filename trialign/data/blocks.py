@@ -65,10 +65,16 @@ def decode_block(data: bytes) -> pa.RecordBatch:
 
 def lists_of(values: pa.Array, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> pa.ListArray:
     """Return the list column whose i-th list is `values[starts[i] : starts[i] + lengths[i]]`; slices may overlap."""
-    ends = np.cumsum(lengths)
-    gather = np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
-    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, values.take(pa.array(gather, pa.int64())))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, values.take(pa.array(spans(starts, lengths), pa.int64())))
+
+
+def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return starts[0], starts[0] + 1, ..., then the same from starts[1] on, as many of each as `lengths` says."""
+    before = np.cumsum(lengths) - lengths
+    indices: NDArray[np.int64] = np.repeat(starts - before, lengths)
+    indices += np.arange(len(indices))
+    return indices
 
 
 def arrays_of(column: pa.ListArray) -> list[NDArray[Any]]:
@@ -78,21 +84,39 @@ def arrays_of(column: pa.ListArray) -> list[NDArray[Any]]:
 
 
 class Records:
-    """A decoded block, record by record.
+    """A decoded block, record by record or many at once.
 
     Args:
         batch: the block. It stays in memory as long as a record of it does.
     """
 
     def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
         self._columns = {name: _reader(batch.column(name)) for name in batch.schema.names}
-        self._num_records: int = batch.num_rows
 
     def __len__(self) -> int:
-        return self._num_records
+        return int(self._batch.num_rows)
 
     def __getitem__(self, index: int) -> Record:
         return {name: read(index) for name, read in self._columns.items()}
+
+    def numbers(self, name: str, chosen: NDArray[np.int64]) -> NDArray[Any]:
+        """Return a column of numbers at the chosen records."""
+        numbers: NDArray[Any] = self._batch.column(name).to_numpy()[chosen]
+        return numbers
+
+    def lists(self, name: str, chosen: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return the lists of a column of numbers at the chosen records: all their values side by side, their lengths."""
+        values, offsets = _values_and_offsets(self._batch.column(name))
+        starts = offsets[chosen].astype(np.int64)
+        lengths = offsets[chosen + 1] - starts
+        return values[spans(starts, lengths)], lengths
+
+    def keys(self, chosen: NDArray[np.int64]) -> list[str | int]:
+        """Return what names the chosen records: the users, or the items of the catalogue."""
+        name = "user" if "user" in self._columns else "item"
+        keys: list[str | int] = self._batch.column(name).take(pa.array(chosen)).to_pylist()
+        return keys
 
 
 def _reader(column: pa.Array) -> Any:

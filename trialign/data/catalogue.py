@@ -24,10 +24,11 @@ def index_catalogue(items: pa.Table) -> pa.Table:
     """Return the catalogue in index order.
 
     Args:
-        items: `item`, `title`, `description`, `brand`, `categories`, as `RawData.items`.
+        items: `item`, `title`, `description`, `brand`, `categories` and perhaps `caption`, as `RawData.items`.
 
     Returns:
-        Columns `item` int32 (the index), `key`, `title`, `description`, `brand`, `categories`, nulls as "" or [].
+        Columns `item` int32 (the index), `key`, `title`, `description`, `brand`, `categories` and `caption` if it came
+        with one, nulls as "" or [].
 
     Raises:
         DataError: no item at all, an item without a key, or two with the same key.
@@ -50,7 +51,11 @@ def index_catalogue(items: pa.Table) -> pa.Table:
         )
     order = _order([str(key) for key in keys])
     sorted_items = items.take(pa.array(order, pa.int64()))
-    texts = {name: pc.fill_null(sorted_items[name], "") for name in ("title", "description", "brand")}
+    texts = {
+        name: pc.fill_null(sorted_items[name], "")
+        for name in ("title", "description", "brand", "caption")
+        if name in sorted_items.column_names
+    }
     categories = [[part for part in parts or [] if part] for parts in sorted_items["categories"].to_pylist()]
     columns = {
         "item": pa.array(np.arange(len(order), dtype=np.int32)),
@@ -59,6 +64,12 @@ def index_catalogue(items: pa.Table) -> pa.Table:
         "categories": pa.array(categories, pa.list_(pa.string())),
     }
     return pa.table(columns).combine_chunks()
+
+
+def reindexed(catalogue: pa.Table, kept: NDArray[np.int64]) -> pa.Table:
+    """Return the rows `kept` of a catalogue, indexed anew."""
+    rows = catalogue.take(pa.array(kept)).combine_chunks()
+    return rows.set_column(0, "item", pa.array(np.arange(len(kept), dtype=np.int32)))
 
 
 def write_catalogue(

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from trialign.data.blocks import arrays_of
 from trialign.data.images import read_images
@@ -36,6 +37,28 @@ class Evaluation:
     users: list[str]
     histories: list[Items]
     targets: list[Items]
+
+
+class _History(NamedTuple):
+    """Items and the times they were ordered by."""
+
+    items: Items
+    times: NDArray[np.int64]
+
+    def continued(self, record: _History, first_target: int) -> _History | None:
+        """Return this history with what a record of the same user adds, None if it is another history.
+
+        A window begins with the end of the window before it, up to its first target. Ready examples count time in
+        places, which tell what a record repeats: it may also hold all of the history so far.
+        """
+        for overlap in (first_target, int((self.times >= record.times[0]).sum())):
+            repeats = np.array_equal(self.items[-overlap:], record.items[:overlap])
+            if overlap and repeats and np.array_equal(self.times[-overlap:], record.times[:overlap]):
+                return _History(
+                    np.concatenate([self.items, record.items[overlap:]]),
+                    np.concatenate([self.times, record.times[overlap:]]),
+                )
+        return None
 
 
 class Dataset:
@@ -75,19 +98,21 @@ class Dataset:
         return found
 
     def train_histories(self) -> list[Items]:
-        """Return every user's whole train history, joined again from its windows, in hash order."""
+        """Return every whole train history, joined again from its records, in hash order.
+
+        A user has one; where ready examples were given, as many as there are that do not continue each other.
+        """
         histories: list[Items] = []
-        pieces: list[Items] = []
+        user, joined = None, _History(np.empty(0, np.int32), np.empty(0, np.int64))
         for batch in self._batches("train"):
-            firsts = batch["first_target"].to_numpy()
-            for first, items in zip(firsts, arrays_of(batch["items"]), strict=True):
-                if first == 0 and pieces:
-                    histories.append(np.concatenate(pieces))
-                    pieces = []
-                pieces.append(items[first:])
-        if pieces:
-            histories.append(np.concatenate(pieces))
-        return histories
+            records = zip(batch["user"].to_pylist(), *map(arrays_of, (batch["items"], batch["times"])), strict=True)
+            for first, (owner, items, times) in zip(batch["first_target"].to_numpy(), records, strict=True):
+                record = _History(items, times)
+                longer = joined.continued(record, int(first)) if owner == user else None
+                if longer is None and user is not None:
+                    histories.append(joined.items)
+                user, joined = owner, record if longer is None else longer
+        return histories if user is None else [*histories, joined.items]
 
     def history_of(self, user: str) -> Items:
         """Return the last window of everything a user chose, held-out events included, oldest first.

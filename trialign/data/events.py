@@ -1,25 +1,39 @@
-"""Events: checked, joined with the catalogue and spread over user buckets by Ibis; then one bucket at a time in Arrow.
+"""Events: checked, numbered, cut to their k-core and spread over user buckets by Ibis; then read bucket by bucket.
 
 A user's bucket is the beginning of md5(user). Buckets in order, and users inside a bucket by the rest of that hash,
-make one global order that has nothing to do with where a user came from: any block of it is a fair sample.
+make one global order that has nothing to do with where a user came from: any block of it is a fair sample. Users are
+hashed once each, not once per event: from the first join on, an event is a few integers.
+
+The folder of spread events holds
+
+    users/bucket=b0/...     number, user       numbers follow the hash order
+    events/bucket=b0/...    user (number), item (index), order, tie where the source has one
+    items.npy               the catalogue's rows that stayed
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
+from trialign.data.clock import check_clock
+from trialign.data.core import core_of
+from trialign.data.tables import first_rows
 from trialign.errors import DataError
 
-_ORDER = ("hash", "user", "order", "item")
+_PIECE_EVENTS = 1 << 20
+"""Events read at a time; one user's are never parted."""
 
 
 @dataclass(frozen=True)
@@ -41,93 +55,204 @@ class Histories:
     times: pa.Int64Array
 
 
-def write_events(events: ibis.Table, catalogue: pa.Table, folder: Path, *, buckets: int, missing_items: str) -> int:
-    """Write the events as Parquet partitioned by user bucket, items as indices.
+def spread_events(
+    events: ibis.Table,
+    catalogue: pa.Table,
+    folder: Path,
+    *,
+    tables: Backend,
+    has_clock: bool,
+    buckets: int,
+    missing_items: str,
+    user_core: int,
+    item_core: int,
+    core_rounds: int,
+) -> dict[str, Any]:
+    """Write the events as Parquet partitioned by user bucket, users and items as integers.
 
     Args:
-        events: `user`, `item`, `order`, as `RawData.events`.
+        events: `user`, `item`, `order` and maybe `tie`, as `RawData.events`.
         catalogue: `item` (index) and `key`.
-        folder: where the Parquet goes.
+        folder: where they go; see the module's docstring.
+        tables: where they are computed.
+        has_clock: `order` is a time.
         buckets: a power of 16.
         missing_items: `refuse` events of items without a catalogue entry, or `drop` them.
+        user_core: events that a user needs to stay; 0 keeps all.
+        item_core: events that an item needs to stay, in the catalogue too; 0 keeps all.
+        core_rounds: the most rounds that may remove something.
 
     Returns:
-        How many events were dropped.
+        Counts: `events_dropped`, and where a core is asked for what it removed.
 
     Raises:
-        DataError: no event at all (or none left), an event without user, item or order, or of an unknown item.
+        DataError: no event at all (or none left), an event without user, item or order, of an unknown item or of an
+            impossible time, or a core that is empty or not reached.
     """
-    entries = ibis.memtable(catalogue.select(["item", "key"]))
-    joined = events.left_join(entries, events.item == entries.key).select(
-        user=events.user, order=events.order, key=events.item, item=entries.item
+    steps = folder / "steps"
+    steps.mkdir(parents=True)
+    ties = [name for name in ("tie",) if name in events.columns]
+    # Read once: a log of text is slow to parse, and may number its rows as it is read.
+    tables.to_parquet(events.select("user", "item", ibis._.order.cast("int64"), *ties), steps / "log.parquet")
+    events = tables.read_parquet(steps / "log.parquet")
+    items = _number_items(events, catalogue, steps, tables)
+    num_dropped = _check(events, items, tables, missing_items)
+    if has_clock:
+        check_clock(events, tables)
+    users = _number_users(events, folder / "users", steps, tables, buckets)
+    # Three columns of integers and a bucket: all that the rounds and the sort have to carry.
+    known = items.filter(items.index.notnull())
+    numbered = (
+        events.join(users, events.user == users.user)
+        .join(known, events.item == known.key)
+        .select("order", *ties, "bucket", user=users.number, item=known.index)
     )
-    num_dropped = _check(joined, missing_items)
-    num_digits = (buckets.bit_length() - 1) // 4
-    assert buckets == 16**num_digits, buckets
-    known = joined.filter(joined.item.notnull()).drop("key")
-    hashed = known.mutate(hash=known.user.hexdigest("md5"))
-    # The letter keeps the name of a bucket from being empty (16^0) or a number.
-    spread = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits))
-    spread.to_parquet(folder, partition_by="bucket")
-    return num_dropped
-
-
-def read_buckets(folder: Path) -> Iterator[Histories]:
-    """Yield the histories of each bucket, buckets in hash order."""
-    for bucket in sorted(folder.glob("bucket=*")):
-        yield _cut_at_users(pq.read_table(bucket, partitioning=None))
-
-
-def _check(joined: ibis.Table, missing_items: str) -> int:
-    unknown = joined.item.isnull()
-    found = joined.aggregate(
-        events=joined.count(),
-        users=(joined.user.isnull() | (joined.user == "")).sum(),
-        items=(joined.key.isnull() | (joined.key == "")).sum(),
-        orders=joined.order.isnull().sum(),
-        unknown=unknown.sum(),
+    tables.to_parquet(numbered, steps / "numbered.parquet")
+    numbered = tables.read_parquet(steps / "numbered.parquet")
+    core = core_of(
+        numbered, steps / "core", tables=tables, user_core=user_core, item_core=item_core, max_rounds=core_rounds
     )
-    counts = found.to_pyarrow().to_pylist()[0]
-    if not counts["events"]:
+    left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=item_core > 0)
+    tables.to_parquet(left, folder / "events", partition_by="bucket")
+    shutil.rmtree(steps)
+    counts: dict[str, Any] = {"events_dropped": num_dropped}
+    if user_core or item_core:
+        counts |= {f"{what}_below_core": sum(r[what] for r in core.rounds) for what in ("users", "items", "events")}
+        counts["core_rounds"] = core.rounds
+    return counts
+
+
+def read_buckets(folder: Path, tables: Backend) -> Iterator[Histories]:
+    """Yield all histories in hash order, about a million events at a time."""
+    for bucket in sorted((folder / "events").glob("bucket=*")):
+        names = pq.read_table(folder / "users" / bucket.name, partitioning=None).sort_by("number")
+        numbers = names["number"].to_numpy()
+        for piece in _pieces(bucket, tables):
+            found = piece["user"].combine_chunks().to_numpy()
+            starts = np.concatenate([[0], np.flatnonzero(np.diff(found)) + 1])
+            yield Histories(
+                users=names["user"].take(pa.array(np.searchsorted(numbers, found[starts]))).combine_chunks(),
+                starts=starts,
+                lengths=np.diff(starts, append=len(found)),
+                items=piece["item"].combine_chunks(),
+                times=piece["order"].combine_chunks(),
+            )
+
+
+def kept_items(folder: Path) -> NDArray[np.int64]:
+    """Return the catalogue's rows that stayed, in order; an event's item is a place in this list."""
+    kept: NDArray[np.int64] = np.load(folder / "items.npy")
+    return kept
+
+
+def times_of(folder: Path, tables: Backend) -> ibis.Table:
+    """Return the column `order` of all events that stayed."""
+    return tables.read_parquet(folder / "events" / "*" / "*.parquet").select("order")
+
+
+def num_digits(buckets: int) -> int:
+    """Return how many leading hex digits of a hash name one of so many buckets."""
+    digits = (buckets.bit_length() - 1) // 4
+    assert buckets == 16**digits, buckets
+    return digits
+
+
+def _number_items(events: ibis.Table, catalogue: pa.Table, steps: Path, tables: Backend) -> ibis.Table:
+    """Return how often each item occurs, and its index in the catalogue, null where it has none."""
+    counted = events.group_by(item=events.item).aggregate(num_events=events.count())
+    entries = ibis.memtable(catalogue.select(["item", "key"]).rename_columns(["index", "key"]))
+    joined = counted.left_join(entries, counted.item == entries.key)
+    tables.to_parquet(joined.select("num_events", "index", key=counted.item), steps / "items.parquet")
+    return tables.read_parquet(steps / "items.parquet")
+
+
+def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: Backend, buckets: int) -> ibis.Table:
+    """Number the users in the order of their hashes."""
+    distinct = events.select("user").distinct()
+    tables.to_parquet(distinct.mutate(hash=distinct.user.hexdigest("md5")), steps / "users.parquet")
+    hashed = tables.read_parquet(steps / "users.parquet")
+    numbered = hashed.select(
+        user=hashed.user,
+        number=ibis.row_number().over(order_by=[hashed.hash, hashed.user]).cast("int32"),
+        # The letter keeps the name of a bucket from being empty (16^0) or a number.
+        bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)),
+    )
+    tables.to_parquet(numbered, folder, partition_by="bucket")
+    return tables.read_parquet(folder / "*" / "*.parquet", hive_partitioning=True)
+
+
+def _keep_items(events: ibis.Table, num_items: int, folder: Path, tables: Backend, *, only_chosen: bool) -> ibis.Table:
+    kept = np.arange(num_items)
+    if only_chosen:
+        kept = np.sort(tables.to_pyarrow(events.select("item").distinct())["item"].to_numpy()).astype(np.int64)
+        places = pa.table({"item": pa.array(kept, pa.int32()), "place": pa.array(np.arange(len(kept)), pa.int32())})
+        events = events.join(ibis.memtable(places), "item").drop("item").rename(item="place")
+    np.save(folder / "items.npy", kept)
+    return events
+
+
+def _check(events: ibis.Table, items: ibis.Table, tables: Backend, missing_items: str) -> int:
+    """Refuse what cannot be an event, and return how many events are of unknown items."""
+    nobody = events.user.isnull() | (events.user == "")
+    nothing = events.item.isnull() | (events.item == "")
+    lacking = {"user": nobody, "item": nothing, "order": events.order.isnull()}
+    found = events.aggregate(num_events=events.count(), **{name: fault.sum() for name, fault in lacking.items()})
+    counts = tables.to_pyarrow(found).to_pylist()[0]
+    if not counts["num_events"]:
         raise DataError(
             "the log holds no event", rule="at least one event", remedy="name the right file of interactions"
         )
-    for column in ("users", "items", "orders"):
-        if counts[column]:
+    for name, fault in lacking.items():
+        if counts[name]:
+            named = first_rows(events, fault, tables)
             raise DataError(
-                f"{counts[column]} of {counts['events']} events have no {column[:-1]}",
+                f"{counts[name]} of {counts['num_events']} events have no {name}, e.g. {named}",
                 rule="every event has a user, an item and an order",
                 remedy="remove or repair them",
             )
-    if not counts["unknown"]:
+    unknown = items.filter(items.index.isnull())
+    num_unknown = int(tables.execute(unknown.num_events.sum().fill_null(0)))
+    if not num_unknown:
         return 0
     if missing_items == "refuse":
-        named = joined.filter(unknown).select("key").distinct().order_by("key")
-        examples = ", ".join(named.limit(3).to_pyarrow()["key"].to_pylist())
-        num_items = named.count().to_pyarrow().as_py()
+        missing = ", ".join(tables.to_pyarrow(unknown.order_by("key").limit(3))["key"].to_pylist())
         raise DataError(
-            f"{counts['unknown']} events name {num_items} items that are not in the catalogue, e.g. {examples}",
+            f"{num_unknown} events name {tables.execute(unknown.count())} items that are not in the catalogue, "
+            f"e.g. {missing}",
             rule="every event's item stands in the catalogue",
             remedy="add the items, or set data.missing_items=drop",
         )
-    if counts["unknown"] == counts["events"]:
+    if num_unknown == counts["num_events"]:
         raise DataError(
-            f"none of the {counts['events']} events names an item of the catalogue",
+            f"none of the {num_unknown} events names an item of the catalogue",
             rule="at least one event is left after data.missing_items=drop",
             remedy="check that log and catalogue use the same item keys",
         )
-    return int(counts["unknown"])
+    return num_unknown
 
 
-def _cut_at_users(bucket: pa.Table) -> Histories:
-    ordered = bucket.sort_by([(name, "ascending") for name in _ORDER]).combine_chunks()
-    users = ordered["user"].chunk(0)
-    changes = pc.not_equal(users[1:], users[:-1]).to_numpy(zero_copy_only=False)
-    starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    return Histories(
-        users=users.take(pa.array(starts)),
-        starts=starts,
-        lengths=np.diff(starts, append=len(users)),
-        items=ordered["item"].chunk(0),
-        times=ordered["order"].chunk(0),
+def _pieces(bucket: Path, tables: Backend) -> Iterator[pa.Table]:
+    """Yield the sorted events of a bucket, cut between users."""
+    files = [str(path) for path in sorted(bucket.glob("*.parquet"))]
+    columns = [name for name in ("user", "order", "tie", "item") if name in pq.read_schema(files[0]).names]
+    order = ", ".join(f'"{name}"' for name in columns)
+    # DuckDB itself rather than Ibis: a query of a small bucket takes less than its translation would.
+    query = tables.con.execute(
+        f"SELECT {order} FROM read_parquet(?, hive_partitioning = false) ORDER BY {order}", [files]
     )
+    pending: list[pa.RecordBatch] = []
+    num_pending = 0
+    for batch in query.to_arrow_reader(_PIECE_EVENTS // 8):
+        pending.append(batch)
+        num_pending += batch.num_rows
+        if num_pending < _PIECE_EVENTS:
+            continue
+        whole = pa.Table.from_batches(pending)
+        # The last user may go on in the next batch.
+        end = pc.index(whole["user"], whole["user"][-1]).as_py()
+        if end:
+            yield whole.slice(0, end)
+            pending = whole.slice(end).to_batches()
+            num_pending = whole.num_rows - end
+    if num_pending:
+        yield pa.Table.from_batches(pending)

@@ -1,8 +1,9 @@
-"""Image shards: one WebDataset sample per picture, `<item>.json` beside `<item>.jpg` or `.png`, bytes as they came."""
+"""Image shards: one WebDataset sample per picture, `<item>.json` beside `<item>.jpg` or `.png`, checked to decode."""
 
 from __future__ import annotations
 
 import json
+import logging
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,45 +11,65 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trialign.data.picture import BrokenPictureError, Picture, check_picture
 from trialign.data.shards import TarWriter
 from trialign.errors import DataError
 
-_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}
+logger = logging.getLogger(__name__)
 
 
 def write_images(
-    images: Iterator[tuple[str, bytes]], item_of: Mapping[str, int], folder: Path, *, images_per_shard: int
-) -> NDArray[np.bool_]:
-    """Write pictures in the order they come.
+    images: Iterator[tuple[str, bytes]],
+    item_of: Mapping[str, int],
+    folder: Path,
+    *,
+    images_per_shard: int,
+    broken_images: str,
+    max_pixels: int,
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Write pictures in the order they come, each decoded once.
 
     Args:
         images: (item key, encoded picture).
         item_of: item index by key.
         folder: where the shards go; made if missing.
         images_per_shard: pictures per tar file.
+        broken_images: `refuse` if any picture cannot be used, or `drop` these.
+        max_pixels: a picture with more cannot be used.
 
     Returns:
-        has_image_N: which items have a picture.
+        has_image_N: which items have a picture; and counts, of what was unusual only where there was any.
 
     Raises:
-        DataError: a picture belongs to no item, an item has two, or a picture is neither JPEG nor PNG.
+        DataError: a picture belongs to no item, an item has two, or pictures cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
     has_image_N = np.zeros(len(item_of), np.bool_)
+    broken: list[str] = []
+    num_converted = num_animated = number = 0
     tar: TarWriter | None = None
-    for number, (key, data) in enumerate(images):
+    for key, data in images:
+        item = _owner(key, item_of, has_image_N)
+        try:
+            picture = check_picture(data, max_pixels)
+        except BrokenPictureError as cause:
+            broken.append(f"item '{key}': {cause}")
+            continue
         if number % images_per_shard == 0:
             if tar is not None:
                 tar.close()
             tar = TarWriter(folder / f"images-{number // images_per_shard:06d}.tar")
         assert tar is not None
-        item, extension = _checked(key, data, item_of, has_image_N)
+        _add(tar, item, key, picture)
         has_image_N[item] = True
-        tar.add(f"{item:08d}.json", json.dumps({"item": item, "key": key}).encode())
-        tar.add(f"{item:08d}.{extension}", data)
+        number += 1
+        num_converted += picture.converted
+        num_animated += picture.animated
     if tar is not None:
         tar.close()
-    return has_image_N
+    _judge(broken, broken_images)
+    found = {"converted": num_converted, "animated": num_animated, "broken": len(broken)}
+    return has_image_N, {"images": number} | {f"images_{what}": num for what, num in found.items() if num}
 
 
 def read_images(folder: Path) -> Iterator[tuple[int, bytes]]:
@@ -62,23 +83,33 @@ def read_images(folder: Path) -> Iterator[tuple[int, bytes]]:
                     yield int(stem), content.read()
 
 
-def _checked(key: str, data: bytes, item_of: Mapping[str, int], has_image_N: NDArray[np.bool_]) -> tuple[int, str]:
+def _add(tar: TarWriter, item: int, key: str, picture: Picture) -> None:
+    tar.add(f"{item:08d}.json", json.dumps({"item": item, "key": key}).encode())
+    tar.add(f"{item:08d}.{picture.extension}", picture.data)
+
+
+def _owner(key: str, item_of: Mapping[str, int], has_image_N: NDArray[np.bool_]) -> int:
     if key not in item_of:
         raise DataError(
             f"a picture belongs to '{key}', which is not in the catalogue",
             rule="every picture belongs to an item of the catalogue",
             remedy="add the item to the catalogue, or remove its picture",
         )
-    item = item_of[key]
-    if has_image_N[item]:
+    if has_image_N[item_of[key]]:
         raise DataError(
             f"item '{key}' has two pictures", rule="at most one picture per item", remedy="remove one of them"
         )
-    for magic, extension in _MAGIC.items():
-        if data.startswith(magic):
-            return item, extension
-    raise DataError(
-        f"the picture of item '{key}' begins with {data[:8]!r}",
-        rule="pictures are JPEG or PNG files",
-        remedy="convert it, or remove it",
-    )
+    return item_of[key]
+
+
+def _judge(broken: list[str], policy: str) -> None:
+    if not broken:
+        return
+    told = f"{len(broken)} pictures cannot be used: {'; '.join(broken[:3])}" + ("; ..." if len(broken) > 3 else "")
+    if policy == "refuse":
+        raise DataError(
+            told,
+            rule="pictures are whole files of JPEG, PNG, GIF, WebP or BMP with at most data.max_pixels pixels",
+            remedy="replace or remove them, or set data.broken_images=drop; an item without a picture is legal",
+        )
+    logger.warning("%s; these items have no picture", told)

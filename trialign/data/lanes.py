@@ -8,25 +8,40 @@ state is two numbers.
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 
 import numpy as np
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trialign.data.blocks import Record, Records
-from trialign.data.order import Indices, Interleaving, Permutation, SourceOrder, lane_range
-from trialign.data.rows import Row, RowBatch, TokenizedExample, fill_row, pack, stack_rows
-from trialign.data.shards import BlockStore
-from trialign.errors import ConfigError, DataError, TrialignError
+from trialign.data.order import Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
+from trialign.data.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack, stack_rows
+from trialign.data.shards import BlockStore, DamagedBlockError
+from trialign.errors import ConfigError, DataError, TrialignError, suggest
 from trialign.runtime.seeding import derive
 
-Encode = Callable[[int, Record], TokenizedExample]
-"""(source index, record) to tokens. It must depend on nothing else, or resuming is not exact."""
+Encode = Callable[[int, Records, Indices], Examples]
+"""(source index, a block, records of it) to as many examples. It must depend on nothing else, or resuming is not exact."""
 
 State = Mapping[int, tuple[int, int]]
 """(window, row) that each lane goes on with; a lane that is absent starts at (0, 0)."""
+
+DAMAGED = ("stop", "skip")
+_PR_SET_PDEATHSIG = 1
+
+
+def one_by_one(encode: Callable[[int, Record], TokenizedExample]) -> Encode:
+    """Return an `Encode` that asks a function of a single record; simple, and slower than one that takes many."""
+
+    def encoded(source: int, records: Records, chosen: Indices) -> Examples:
+        return Examples.of([encode(source, records[index]) for index in chosen.tolist()])
+
+    return encoded
 
 
 @dataclass(frozen=True)
@@ -50,17 +65,43 @@ class LaneSource:
         return self.weight * self.store.num_records
 
 
+@dataclass
+class _Window:
+    """One window of a lane: its examples, packed.
+
+    Attributes:
+        examples: in the order of the lane.
+        rows: of each row the indices of its examples, in the order the rows are served.
+        records: where a ledger is kept, for each example (source, epoch, key).
+        skipped: (source, block) of the damaged blocks it met.
+    """
+
+    examples: Examples
+    rows: list[list[int]]
+    records: list[tuple[int, int, str | int]]
+    skipped: list[tuple[int, int]]
+
+
+@dataclass
+class _Reading:
+    """What a lane reads of a window before it is packed, source by source."""
+
+    parts: list[Examples] = field(default_factory=list)
+    records: list[tuple[int, int, str | int]] = field(default_factory=list)
+    skipped: list[tuple[int, int]] = field(default_factory=list)
+
+
 class LaneStream(IterableDataset[Row | TrialignError]):
     """The rows of one rank's lanes, one per lane and round, without end.
 
     In a worker process an error meant for the user is yielded rather than raised: torch would hand on its text alone.
 
-    Memory: one decoded block per lane and source (a block of 1,024 histories is about 0.2 MB) and one window of encoded
-    examples per lane, divided over the workers.
+    Memory: one decoded block per lane and source (a block of 1,024 histories is about 0.2 MB) and one window of packed
+    rows per lane, divided over the workers.
 
     Args:
         sources: what is interleaved.
-        encode: turns a record into an example.
+        encode: turns records into examples.
         num_lanes: V.
         row_tokens: T, positions per row.
         window: examples that a lane encodes and packs at a time.
@@ -68,9 +109,12 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         rank: r.
         world_size: W; divides V.
         state: where each lane goes on.
+        damaged: `stop` at a damaged block; or `skip` it, its records being examples without tokens.
+        ledger: whether rows say which records they hold.
 
     Raises:
-        ConfigError: V exceeds a source's examples or is no multiple of W, or a weight is no positive number.
+        ConfigError: V exceeds a source's examples or is no multiple of W, a weight is no positive number, or the policy
+            for damaged blocks is unknown.
     """
 
     def __init__(
@@ -85,9 +129,11 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         rank: int = 0,
         world_size: int = 1,
         state: State | None = None,
+        damaged: str = "stop",
+        ledger: bool = False,
     ) -> None:
         super().__init__()
-        _check(sources, num_lanes, window)
+        _check(sources, num_lanes, window, damaged)
         assert num_lanes % world_size == 0, (num_lanes, world_size)
         self.sources = list(sources)
         self.num_lanes = num_lanes
@@ -97,26 +143,32 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         self._window = window
         self._seed = seed
         self._state = dict(state or {})
+        self._damaged = damaged
+        self._ledger = ledger
         self._interleaving = Interleaving([source.examples_per_epoch for source in sources])
         self._orders = [
             SourceOrder(source.name, source.store.num_records, source.store.records_per_block, seed)
             for source in sources
         ]
-        self._opened: dict[tuple[int, int], tuple[int, Records]] = {}  # (lane, source) -> its current block
+        # (lane, source) -> the part of an epoch that it is in, and its block; None for a damaged one
+        self._opened: dict[tuple[int, int], tuple[Run, Records | None]] = {}
 
     def __iter__(self) -> Iterator[Row | TrialignError]:
         worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        assert len(self.lanes) % step == 0, "workers must divide the lanes of a rank"
-        lanes = [self._rows(lane) for lane in self.lanes[first::step]]
+        if worker is None:
+            yield from self.rows()
         try:
-            while True:
-                for rows in lanes:
-                    yield next(rows)
+            yield from self.rows(worker.id, worker.num_workers)
         except TrialignError as error:
-            if worker is None:
-                raise
             yield error
+
+    def rows(self, worker: int = 0, num_workers: int = 1) -> Iterator[Row]:
+        """Return one worker's share of the rows: of every `num_workers`-th lane."""
+        assert len(self.lanes) % num_workers == 0, "workers must divide the lanes of a rank"
+        lanes = [self._rows(lane) for lane in self.lanes[worker::num_workers]]
+        while True:
+            for rows in lanes:
+                yield next(rows)
 
     def rows_per_epoch(self, num_windows: int = 16) -> float:
         """Estimate the rows of one epoch of the mixture, by packing the first window of some lanes.
@@ -124,55 +176,83 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         An estimate: packing depends on which lengths meet in a window. Blocks are fair samples, so a few windows do.
         """
         lanes = sorted({lane * self.num_lanes // num_windows for lane in range(num_windows)})
-        num_rows = sum(len(self._packed(lane, 0)) for lane in lanes) / len(lanes)
+        num_rows = sum(len(self._packed(lane, 0).rows) for lane in lanes) / len(lanes)
         return num_rows * sum(source.examples_per_epoch for source in self.sources) / self._window
 
     def _rows(self, lane: int) -> Iterator[Row]:
         window, row = self._state.get(lane, (0, 0))
         num_idle = 0
+        skipped: list[tuple[int, int]] = []
         while True:
-            rows = self._packed(lane, window)
-            num_idle = 0 if rows else num_idle + self._window
-            self._refuse_idleness(lane, num_idle)
-            for number in range(row, len(rows)):
-                after = (window, number + 1) if number + 1 < len(rows) else (window + 1, 0)
-                yield fill_row(rows[number], self._row_tokens, lane=lane, window=after[0], row=after[1])
+            packed = self._packed(lane, window)
+            skipped += packed.skipped
+            if not packed.rows:
+                num_idle += self._window
+                self._refuse_idleness(lane, num_idle)
+                window, row = window + 1, 0
+                continue
+            num_idle = 0
+            filled = fill_rows(packed.examples, packed.rows[row:], self._row_tokens)
+            for number, laid_out in enumerate(zip(*filled, strict=True), start=row):
+                after = (window, number + 1) if number + 1 < len(packed.rows) else (window + 1, 0)
+                records = tuple(packed.records[example] for example in packed.rows[number]) if self._ledger else ()
+                yield Row(*laid_out, lane, *after, records, tuple(skipped))
+                skipped = []
             window, row = window + 1, 0
 
-    def _packed(self, lane: int, window: int) -> list[list[TokenizedExample]]:
-        """Return the rows of one window of a lane, in order."""
-        examples = self._examples(lane, np.arange(window * self._window, (window + 1) * self._window))
-        rows = pack([len(example.tokens) for example in examples], self._row_tokens)
-        if not rows:
-            return []
-        # Packing puts the longest examples into the first rows; nothing may learn from that order.
-        order = Permutation(len(rows), derive(self._seed, "rows", lane, window))(np.arange(len(rows)))
-        return [[examples[example] for example in rows[row]] for row in order]
-
-    def _examples(self, lane: int, k: Indices) -> list[TokenizedExample]:
-        sources, indices = self._interleaving.locate(k)
-        examples: dict[int, TokenizedExample] = {}
+    def _packed(self, lane: int, window: int) -> _Window:
+        """Return one window of a lane."""
+        sources, indices = self._interleaving.locate(np.arange(window * self._window, (window + 1) * self._window))
+        reading = _Reading()
+        places: list[Indices] = []
         for source in range(len(self.sources)):
-            places = np.flatnonzero(sources == source)
-            for place, record in zip(places, self._records(lane, source, indices[places]), strict=True):
-                examples[int(place)] = self._encode(source, record)
-        return [examples[place] for place in range(len(k))]
+            mine = np.flatnonzero(sources == source)
+            if len(mine):
+                # Neighbours in a lane's own sequence over a source, whatever stands between them in the mixture.
+                self._read(reading, lane, source, int(indices[mine[0]]), len(mine))
+                places.append(mine)
+        order = np.concatenate(places)
+        examples = Examples.merge(reading.parts, order)
+        rows = pack(examples.lengths, self._row_tokens)
+        if rows:
+            # Packing puts the longest examples into the first rows; nothing may learn from that order.
+            shuffle = Permutation(len(rows), derive(self._seed, "rows", lane, window))
+            rows = [rows[row] for row in shuffle(np.arange(len(rows))).tolist()]
+        records = [reading.records[place] for place in np.argsort(order)] if self._ledger else []
+        return _Window(examples, rows, records, reading.skipped)
 
-    def _records(self, lane: int, source: int, indices: Indices) -> Iterator[Record]:
-        """Yield the records of a lane's own sequence over a source; `indices` ascend."""
+    def _read(self, reading: _Reading, lane: int, source: int, index: int, num_examples: int) -> None:
+        """Add the next examples of a lane's own sequence over a source, from `index` on."""
         start, stop = lane_range(lane, self.num_lanes, self._orders[source].num_records)
-        epochs, offsets = np.divmod(indices, stop - start)
-        for epoch in np.unique(epochs):
-            blocks, records = self._orders[source].locate(int(epoch), start + offsets[epochs == epoch])
-            for block, record in zip(blocks, records, strict=True):
-                yield self._open(lane, source, int(block))[int(record)]
+        while num_examples:
+            epoch, offset = divmod(index, stop - start)
+            run, records = self._open(lane, source, epoch, start + offset, stop)
+            first = start + offset - run.start
+            chosen = run.records[first : first + num_examples]
+            if records is None:
+                reading.parts.append(Examples.nothing(len(chosen)))
+                reading.skipped.append((source, run.block))
+                keys: list[str | int] = [""] * len(chosen)
+            else:
+                reading.parts.append(self._encode(source, records, chosen))
+                keys = records.keys(chosen) if self._ledger else []
+            reading.records.extend((source, epoch, key) for key in keys)
+            index += len(chosen)
+            num_examples -= len(chosen)
 
-    def _open(self, lane: int, source: int, block: int) -> Records:
+    def _open(self, lane: int, source: int, epoch: int, position: int, stop: int) -> tuple[Run, Records | None]:
+        """Return the block at a position of an epoch, and the lane's part of it."""
         opened = self._opened.get((lane, source))
-        if opened is None or opened[0] != block:
-            opened = (block, Records(self.sources[source].store.read(block)))
-            self._opened[lane, source] = opened
-        return opened[1]
+        if opened is None or opened[0].epoch != epoch or not opened[0].start <= position < opened[0].stop:
+            run = self._orders[source].run(epoch, position, stop)
+            try:
+                records = Records(self.sources[source].store.read(run.block))
+            except DamagedBlockError:
+                if self._damaged == "stop":
+                    raise
+                records = None
+            opened = self._opened[lane, source] = (run, records)
+        return opened
 
     def _refuse_idleness(self, lane: int, num_idle: int) -> None:
         """Refuse a lane that has gone through all it owns and found nothing: it would search for ever."""
@@ -187,6 +267,32 @@ class LaneStream(IterableDataset[Row | TrialignError]):
                 rule="every lane owns examples that a task can be made of",
                 remedy="lower stream.lanes, or leave out the tasks that the data cannot serve",
             )
+
+
+def load_rows(stream: LaneStream, *, workers: int, prefetch: int) -> DataLoader[Row | TrialignError]:
+    """Return a loader of a stream's rows, in the order of its lanes.
+
+    Args:
+        stream: one rank's lanes.
+        workers: loader processes; they divide the lanes. 0: rows are made where they are asked for.
+        prefetch: optimizer steps that the workers read ahead.
+    """
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=prefetch * len(stream.lanes) // workers if workers else None,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(worker: int) -> None:  # noqa: ARG001  # torch's signature
+    """Leave the batch system's warnings to the process that trains, and die with it."""
+    for warning in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(warning, signal.SIG_IGN)
+    # A trainer killed by SIGKILL tells nobody, and its workers would wait for ever to hand over their rows.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class MicroBatches:
@@ -219,13 +325,13 @@ class MicroBatches:
                 step = []
 
     def _split(self, step: Sequence[Row]) -> Iterator[RowBatch]:
-        step_targets = sum(int(row.targets.sum()) for row in step)
+        step_targets = sum(int(np.count_nonzero(row.targets)) for row in step)
         for start in range(0, len(step), self._micro_rows):
             rows = step[start : start + self._micro_rows]
             yield stack_rows(rows, step_targets=step_targets, first_of_step=start == 0)
 
 
-def _check(sources: Sequence[LaneSource], num_lanes: int, window: int) -> None:
+def _check(sources: Sequence[LaneSource], num_lanes: int, window: int, damaged: str) -> None:
     assert sources
     assert num_lanes >= 1, num_lanes
     assert window >= 1, window
@@ -236,6 +342,8 @@ def _check(sources: Sequence[LaneSource], num_lanes: int, window: int) -> None:
                 rule="weights are positive numbers",
                 remedy="leave the task out of train.tasks, or give it a positive weight",
             )
+    if damaged not in DAMAGED:
+        raise ConfigError(f"stream.damaged={damaged}", rule="a policy that exists", remedy=suggest(damaged, DAMAGED))
     smallest = min(sources, key=lambda source: source.store.num_records)
     if num_lanes > smallest.store.num_records:
         raise ConfigError(

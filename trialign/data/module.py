@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
@@ -11,12 +12,13 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 # isort: split
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from torch.utils.data import DataLoader
 
-from trialign.data.lanes import Encode, LaneSource, LaneStream, MicroBatches
+from trialign.data.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
+from trialign.data.ledger import Ledger
 from trialign.data.order import accumulation, fitting_workers
-from trialign.data.rows import Row, RowBatch
-from trialign.errors import ConfigError, TrialignError
+from trialign.data.rows import RowBatch
+from trialign.data.shards import DamagedBlockError
+from trialign.errors import ConfigError
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -30,13 +32,16 @@ class LaneDataModule(pl.LightningDataModule):
 
     Args:
         sources: what is interleaved.
-        encode: (source index, record) to tokens.
+        encode: records to examples.
         num_lanes: V, rows per global batch.
         row_tokens: T, positions per row.
         window: examples that a lane packs at a time.
         seed: decides the order of everything.
         micro_rows: rows per forward pass and rank.
         workers: loader processes per rank; lowered, with a warning, to what shares a rank's lanes evenly.
+        prefetch: optimizer steps that the workers read ahead.
+        damaged: `stop` at a damaged block, or `skip` it, with a warning, and count.
+        ledger: folder to write down in what was trained on at which step; None writes nothing.
     """
 
     def __init__(
@@ -50,6 +55,9 @@ class LaneDataModule(pl.LightningDataModule):
         seed: int,
         micro_rows: int,
         workers: int = 0,
+        prefetch: int = 2,
+        damaged: str = "stop",
+        ledger: Path | None = None,
     ) -> None:
         super().__init__()
         self._sources = list(sources)
@@ -60,7 +68,13 @@ class LaneDataModule(pl.LightningDataModule):
         self._seed = seed
         self._micro_rows = micro_rows
         self._workers = workers
+        self._prefetch = prefetch
+        self._damaged = damaged
+        self._ledger_folder = ledger
+        self._ledger: Ledger | None = None
+        self._step = 0
         self._state = dict.fromkeys(range(num_lanes), (0, 0))
+        self._skipped: set[tuple[str, int]] = set()  # (folder of shards, block)
 
     def steps(self, epochs: float) -> int:
         """Return the optimizer steps of that many passes over the mixture; an estimate, see `LaneStream`."""
@@ -85,24 +99,30 @@ class LaneDataModule(pl.LightningDataModule):
                 workers,
                 rows_per_step,
             )
-        loader: DataLoader[Row | TrialignError] = DataLoader(
-            self._stream(rank(), world_size()),
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=2 * rows_per_step // workers if workers else None,  # two steps ahead
-        )
+        loader = load_rows(self._stream(rank(), world_size()), workers=workers, prefetch=self._prefetch)
         return MicroBatches(loader, rows_per_step=rows_per_step, micro_rows=self._micro_rows)
 
     def mark(self, batch: RowBatch) -> None:
         """Record that the rows of `batch` were trained on."""
+        self._step += batch.first_of_step
         after = zip(batch.windows_R.tolist(), batch.rows_R.tolist(), strict=True)
         self._state.update(zip(batch.lanes_R.tolist(), after, strict=True))
+        self._report(batch.skipped)
+        if self._ledger_folder is not None:
+            self._write_ledger(self._ledger_folder, batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all lanes of all ranks: one object, equal on every rank. A collective."""
+        if self._ledger is not None:
+            self._ledger.sync()
         mine = {lane: self._state[lane] for lane in range(rank(), self._num_lanes, world_size())}
         lanes = {lane: state for part in all_gather_objects(mine) for lane, state in part.items()}
-        return {"stream": self._identity(), "lanes": [list(lanes[lane]) for lane in range(self._num_lanes)]}
+        return {
+            "stream": self._identity(),
+            "step": self._step,
+            "lanes": [list(lanes[lane]) for lane in range(self._num_lanes)],
+            "skipped": [list(block) for block in sorted(self._all_skipped())],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint stood, on any number of ranks.
@@ -118,7 +138,51 @@ class LaneDataModule(pl.LightningDataModule):
                 rule="a stream keeps its lanes, rows, window, seed and sources for the whole of a run",
                 remedy="undo the change, or start a new run",
             )
+        self._step = state_dict["step"]
         self._state = {lane: (window, row) for lane, (window, row) in enumerate(state_dict["lanes"])}
+        self._skipped = {(folder, block) for folder, block in state_dict["skipped"]}
+
+    def teardown(self, stage: str) -> None:  # noqa: ARG002  # Lightning's signature
+        """Close the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    def damage(self) -> dict[str, int]:
+        """Return how many damaged blocks all ranks skipped, and the records in them, since training began. A collective.
+
+        Empty where damage stops the training.
+        """
+        if self._damaged == "stop":
+            return {}
+        skipped = self._all_skipped()
+        stores = {source.store.folder: source.store for source in self._sources}
+        records = sum(int(stores[folder].index[block]["records"]) for folder, block in skipped)
+        return {"blocks_skipped": len(skipped), "records_skipped": records}
+
+    def _write_ledger(self, folder: Path, batch: RowBatch) -> None:
+        if self._ledger is None:
+            names = [source.name for source in self._sources]
+            self._ledger = Ledger(folder, names, rank=rank(), world_size=world_size(), step=self._step - 1)
+        for lane, records in zip(batch.lanes_R.tolist(), batch.records, strict=True):
+            self._ledger.write(self._step, lane, records)
+
+    def _report(self, skipped: Iterable[tuple[int, int]]) -> None:
+        """Warn of each damaged block once."""
+        for source, block in skipped:
+            store = self._sources[source].store
+            if (store.folder, block) in self._skipped:
+                continue
+            self._skipped.add((store.folder, block))
+            try:
+                store.read(block)
+                fault = f"block {block} of {store.folder} could not be read for a while"
+            except DamagedBlockError as error:
+                fault = error.value
+            logger.warning("skipped %d records: %s", store.index[block]["records"], fault)
+
+    def _all_skipped(self) -> set[tuple[str, int]]:
+        return set().union(*all_gather_objects(self._skipped))
 
     def _stream(self, rank: int, world_size: int) -> LaneStream:
         return LaneStream(
@@ -131,6 +195,8 @@ class LaneDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             state=self._state,
+            damaged=self._damaged,
+            ledger=self._ledger_folder is not None,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -140,7 +206,13 @@ class LaneDataModule(pl.LightningDataModule):
             "window": self._window,
             "seed": self._seed,
             "sources": [
-                [source.name, source.store.num_records, source.store.records_per_block, source.weight]
+                [
+                    source.name,
+                    source.store.num_records,
+                    source.store.records_per_block,
+                    source.weight,
+                    f"{source.store.fingerprint:08x}",
+                ]
                 for source in self._sources
             ],
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ Indices = NDArray[np.int64]
 _NUM_ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15
 _SHARE_BITS = 24
+_TABLE_SHARE = 8
+# Of the finaliser of splitmix64.
+_SHIFTS = np.array([30, 27, 31], dtype=np.uint64)
+_FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 
 
 class Permutation:
@@ -54,20 +59,55 @@ class Permutation:
     def _walk(self, indices: Indices, keys: NDArray[np.uint64], *, forward: bool) -> Indices:
         # From outside the walk might never come in.
         assert ((indices >= 0) & (indices < self._size)).all(), self._size
-        values = self._network(indices.astype(np.uint64), keys, forward)
+        domain = 1 << 2 * int(self._half)
+        values = indices
+        if domain <= _TABLE_SHARE * len(indices):
+            # Sending the whole domain through once is cheaper than sending most of it through many times.
+            table = self._network(np.arange(domain), keys, forward)
+            values = table[values]
+            while (outside := values >= self._size).any():
+                values[outside] = table[values[outside]]
+            return values
+        values = self._network(values, keys, forward)
         while (outside := values >= self._size).any():
             values[outside] = self._network(values[outside], keys, forward)
-        return values.astype(np.int64)
+        return values
 
-    def _network(self, values: NDArray[np.uint64], keys: NDArray[np.uint64], forward: bool) -> NDArray[np.uint64]:
+    def _network(self, indices: Indices, keys: NDArray[np.uint64], forward: bool) -> Indices:
+        values = indices.astype(np.uint64)
         left, right = values >> self._half, values & self._mask
         if not forward:
             left, right = right, left
         for key in keys:
-            left, right = right, left ^ (_mix(right ^ key) & self._mask)
+            scrambled = _mix(right ^ key)
+            scrambled &= self._mask
+            scrambled ^= left
+            left, right = right, scrambled
         if not forward:
             left, right = right, left
-        return (left << self._half) | right
+        return ((left << self._half) | right).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive positions of an epoch whose records lie in one block.
+
+    Attributes:
+        epoch: the epoch.
+        start: the first of the positions.
+        block: the block.
+        records: the record inside the block at each of the positions.
+    """
+
+    epoch: int
+    start: int
+    block: int
+    records: Indices
+
+    @property
+    def stop(self) -> int:
+        """The position after the last."""
+        return self.start + len(self.records)
 
 
 @dataclass(frozen=True)
@@ -89,30 +129,34 @@ class SourceOrder:
     records_per_block: int
     seed: int
 
-    def locate(self, epoch: int, positions: Indices) -> tuple[Indices, Indices]:
-        """Return (block, record inside it) at each position of an epoch.
+    def run(self, epoch: int, start: int, stop: int) -> Run:
+        """Return the positions from `start` on that lie in one block; none from `stop` on.
 
         Args:
             epoch: 0, 1, ...
-            positions: int64, each in 0..N-1.
+            start: in 0..N-1.
+            stop: in start+1..N.
         """
         size = self.records_per_block
         num_blocks = -(-self.num_records // size)
         missing = num_blocks * size - self.num_records
-        blocks_in_order = Permutation(num_blocks, derive(self.seed, "blocks", self.name, epoch))
+        blocks_in_order, short_slot = _order_of_blocks(self, epoch)
         # Positions after the short block are shifted by what it lacks.
-        short_slot = int(blocks_in_order.inverse(np.array([num_blocks - 1]))[0])
-        after = positions >= (short_slot + 1) * size - missing
-        shifted = positions + missing * after
-        slots, offsets = shifted // size, shifted % size
-        blocks = blocks_in_order(slots)
-        records = np.empty_like(offsets)
-        for block in np.unique(blocks):
-            inside = blocks == block
-            num_inside = size - missing if block == num_blocks - 1 else size
-            key = derive(self.seed, "records", self.name, epoch, int(block))
-            records[inside] = Permutation(num_inside, key)(offsets[inside])
-        return blocks, records
+        after = start >= (short_slot + 1) * size - missing
+        slot, offset = divmod(start + missing * after, size)
+        block = int(blocks_in_order(np.array([slot]))[0])
+        num_inside = size - missing if block == num_blocks - 1 else size
+        offsets = np.arange(offset, min(num_inside, offset + stop - start))
+        key = derive(self.seed, "records", self.name, epoch, block)
+        return Run(epoch, start, block, Permutation(num_inside, key)(offsets))
+
+
+@lru_cache(maxsize=64)
+def _order_of_blocks(order: SourceOrder, epoch: int) -> tuple[Permutation, int]:
+    """Return an epoch's order of the blocks, and the place of the short one in it."""
+    num_blocks = -(-order.num_records // order.records_per_block)
+    blocks_in_order = Permutation(num_blocks, derive(order.seed, "blocks", order.name, epoch))
+    return blocks_in_order, int(blocks_in_order.inverse(np.array([num_blocks - 1]))[0])
 
 
 class Interleaving:
@@ -185,6 +229,9 @@ def fitting_workers(workers: int, lanes_per_rank: int) -> int:
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64 bits (the finaliser of splitmix64, Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> _SHIFTS[0])
+    values *= _FACTORS[0]
+    values ^= values >> _SHIFTS[1]
+    values *= _FACTORS[1]
+    values ^= values >> _SHIFTS[2]
+    return values

@@ -6,32 +6,42 @@ images/images-000000.tar      pictures
 train/ validation/ test/      histories in blocks
 oracle/<split>.parquet        each user's ceiling, where the world is known
 raw/                          what a generated world wrote
+
+While it works, spread/ holds the log in user buckets: an attempt that is killed hands it on to the next.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trialign.data.blocks import EVALUATION, TRAIN, lists_of
-from trialign.data.catalogue import index_catalogue, write_catalogue
-from trialign.data.events import Histories, read_buckets, write_events
+from trialign.data.catalogue import index_catalogue, reindexed, write_catalogue
+from trialign.data.clock import times_of_shares
+from trialign.data.events import Histories, kept_items, read_buckets, spread_events, times_of
+from trialign.data.examples import ExampleWriter, read_examples, spread_examples
+from trialign.data.histories import EventWriter, SplitWriters, cutter
 from trialign.data.images import write_images
 from trialign.data.oracle import OracleWriter
-from trialign.data.shards import ShardWriter
-from trialign.data.source import Source
-from trialign.data.splits import SPLITS, Cuts, windows
+from trialign.data.source import Oracle, RawData, Source
+from trialign.data.splits import SPLITS, Cuts
+from trialign.data.tables import bounded_tables
 from trialign.errors import ConfigError, suggest
-from trialign.types import EvaluationSplit, Split
+from trialign.manifest import write_atomically
+from trialign.types import EvaluationSplit
 
+logger = logging.getLogger(__name__)
+
+SPREAD = "spread"
+"""The folder that an unfinished attempt hands on."""
 _POLICIES = ("refuse", "drop")
 
 
@@ -47,142 +57,221 @@ def prepare(
     images_per_shard: int,
     buckets: int,
     missing_items: str,
-) -> dict[str, int]:
+    last_n: int = 10,
+    cut_times: Sequence[int] | None = None,
+    cut_shares: Sequence[float] = (0.8, 0.9),
+    user_core: int = 0,
+    item_core: int = 0,
+    core_rounds: int = 100,
+    memory: str = "2GB",
+    threads: int | None = None,
+    broken_images: str = "refuse",
+    max_pixels: int = 50_000_000,
+) -> dict[str, Any]:
     """Write the dataset of `source` into `folder`.
 
     Args:
-        source: where catalogue and events come from.
-        folder: an existing directory.
+        source: where catalogue and events, or ready examples, come from.
+        folder: an existing directory; what a killed attempt left in its folder `SPREAD` is used.
         split: which events are held out; a name in `SPLITS`.
-        min_events: users with fewer are trained on, not evaluated.
+        min_events: users with fewer are not evaluated.
         max_history: items of a window.
         block_records: records per block.
         shard_blocks: blocks per shard.
         images_per_shard: pictures per image shard.
-        buckets: user buckets, a power of 16; one is held in memory at a time.
+        buckets: user buckets, a power of 16.
         missing_items: `refuse` or `drop` events of items without a catalogue entry.
+        last_n: targets per user of the split `last_n`.
+        cut_times: the two times of the split `temporal`; None to take `cut_shares`.
+        cut_shares: the shares of all events that come before these times.
+        user_core: events that a user needs to stay in the data; 0 keeps all.
+        item_core: events that an item needs to stay in the data and in the catalogue; 0 keeps all.
+        core_rounds: the most rounds of removing users and items.
+        memory: limit of the tables; the rest spills to disk.
+        threads: of the tables; None for one per core.
+        broken_images: `refuse` or `drop` pictures that cannot be used.
+        max_pixels: of a picture.
 
     Returns:
         Counts for the manifest.
 
     Raises:
-        ConfigError: the split or the policy is unknown.
-        DataError: the source cannot be used as it is.
+        ConfigError: a setting is unknown, or does not suit the source.
+        DataError: the source cannot be used as it is, or the disk is full.
     """
-    _check(split, missing_items)
-    raw = source.load(folder / "raw")
-    catalogue = index_catalogue(raw.items)
-    keys: list[str] = catalogue["key"].to_pylist()
-    # Pictures may be the larger part of the work: what can be refused without them is refused first.
-    events = folder / "events"
-    num_dropped = write_events(raw.events, catalogue, events, buckets=buckets, missing_items=missing_items)
+    _check(split, missing_items, cut_times, cut_shares)
+    with bounded_tables(folder / "spill", memory=memory, threads=threads) as tables:
+        raw = source.load(folder / "raw")
+        _check_source(raw, split, cored=bool(user_core or item_core))
+        catalogue = index_catalogue(raw.items)
+        spread = _Spread(folder / SPREAD, source)
+        # Pictures may be the larger part of the work: what can be refused without them is refused first.
+        if not spread.finished:
+            common: dict[str, Any] = {"tables": tables, "buckets": buckets, "missing_items": missing_items}
+            cores: dict[str, Any] = {"user_core": user_core, "item_core": item_core, "core_rounds": core_rounds}
+            spread.finish(_spread(raw, catalogue, spread.begin(), common, cores))
+        counts = spread.counts()
+        sizes = {"block_records": block_records, "shard_blocks": shard_blocks}
+        pictures = {"images_per_shard": images_per_shard, "broken_images": broken_images, "max_pixels": max_pixels}
+        counts |= _write_items(raw, catalogue, spread.kept, folder, pictures, **sizes)
+        splits = SplitWriters(folder, max_history=max_history, **sizes)
+        if raw.examples is not None:
+            counts |= _write_examples(spread.folder, splits, catalogue)
+        else:
+            if split == "temporal":
+                cut_times = cut_times or times_of_shares(times_of(spread.folder, tables), cut_shares, tables)
+                counts["cut_times"] = list(cut_times)
+            cut = cutter(split, min_events=min_events, last=last_n, cut_times=cut_times)
+            keys = catalogue["key"].take(pa.array(spread.kept)).to_pylist()
+            counts |= _write_events(read_buckets(spread.folder, tables), splits, cut, raw.oracle, keys, folder)
+    if counts["users_not_evaluated"] == counts["users"]:
+        logger.warning("none of %d users has test targets", counts["users"])
+    shutil.rmtree(spread.folder)
+    return counts
+
+
+def _spread(
+    raw: RawData, catalogue: pa.Table, folder: Path, common: dict[str, Any], cores: dict[str, Any]
+) -> dict[str, Any]:
+    if raw.examples is not None:
+        return spread_examples(raw.examples, catalogue, folder, **common)
+    assert raw.events is not None
+    return spread_events(raw.events, catalogue, folder, has_clock=raw.has_clock, **cores, **common)
+
+
+class _Spread:
+    """The log in user buckets, finished once its record is there and the source's files are still the same.
+
+    Args:
+        folder: where it is.
+        source: what it is made from.
+    """
+
+    def __init__(self, folder: Path, source: Source) -> None:
+        self.folder = folder
+        self._record = folder / "finished.json"
+        status = {role: (str(path), path.stat()) for role, path in source.sources().items()}
+        self._origin = {role: [path, found.st_size, found.st_mtime_ns] for role, (path, found) in status.items()}
+        self.finished = self._record.exists() and json.loads(self._record.read_text())["origin"] == self._origin
+        if self.finished:
+            logger.info("%s is finished and used as it is", folder)
+
+    def begin(self) -> Path:
+        """Clear what a broken attempt left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return self.folder
+
+    def finish(self, counts: dict[str, Any]) -> None:
+        """Write the record, last of all."""
+        write_atomically(self._record, json.dumps({"origin": self._origin, "counts": counts}))
+
+    def counts(self) -> dict[str, Any]:
+        """Return what was counted when it was made."""
+        counts: dict[str, Any] = json.loads(self._record.read_text())["counts"]
+        return counts
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """The rows of the source's catalogue that stayed."""
+        return kept_items(self.folder)
+
+
+def _write_items(
+    raw: RawData,
+    catalogue: pa.Table,
+    kept: NDArray[np.int64],
+    folder: Path,
+    rules: dict[str, Any],
+    *,
+    block_records: int,
+    shard_blocks: int,
+) -> dict[str, int]:
+    """Write pictures and item table of the rows of the catalogue that stayed."""
+    stayed = reindexed(catalogue, kept)
+    item_of = {key: item for item, key in enumerate(stayed["key"].to_pylist())}
+    left = set(catalogue["key"].to_pylist()).difference(item_of)
     pictures = iter(()) if raw.images is None else raw.images()
-    item_of = {key: item for item, key in enumerate(keys)}
-    has_image_N = write_images(pictures, item_of, folder / "images", images_per_shard=images_per_shard)
-    write_catalogue(catalogue, has_image_N, folder, block_records=block_records, shard_blocks=shard_blocks)
-
-    with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(
-                ShardWriter(folder / name, records_per_block=block_records, blocks_per_shard=shard_blocks)
-            )
-            for name in get_args(Split)
-        }
-        oracles = {name: OracleWriter(raw.oracle, keys) for name in get_args(EvaluationSplit) if raw.oracle is not None}
-        histories = _HistoryWriter(writers, oracles, len(keys), split, min_events, max_history)
-        for bucket in read_buckets(events):
-            histories.write(bucket)
-    for name, oracle in oracles.items():
-        oracle.write(folder / "oracle" / f"{name}.parquet")
-    shutil.rmtree(events)
-    return histories.counts() | {
-        "events_dropped": num_dropped,
-        "items": len(keys),
-        "items_without_title": _num_empty(catalogue["title"]),
-        "items_without_description": _num_empty(catalogue["description"]),
-        "images": int(has_image_N.sum()),
-    }
+    wanted = ((key, data) for key, data in pictures if key not in left)
+    has_image_N, num_images = write_images(wanted, item_of, folder / "images", **rules)
+    write_catalogue(stayed, has_image_N, folder, block_records=block_records, shard_blocks=shard_blocks)
+    return {
+        "items": len(item_of),
+        "items_without_title": _num_empty(stayed["title"]),
+        "items_without_description": _num_empty(stayed["description"]),
+    } | num_images
 
 
-class _HistoryWriter:
-    """Writes one bucket of histories after the other into the shards of the three splits, and counts."""
+def _write_events(
+    histories: Iterator[Histories],
+    splits: SplitWriters,
+    cut: Callable[[Histories], Cuts],
+    oracle: Oracle | None,
+    keys: list[str],
+    folder: Path,
+) -> dict[str, int]:
+    oracles = {name: OracleWriter(oracle, keys) for name in get_args(EvaluationSplit) if oracle is not None}
+    with splits:
+        writer = EventWriter(splits, oracles, len(keys), cut)
+        for piece in histories:
+            writer.write(piece)
+    for name, asked in oracles.items():
+        asked.write(folder / "oracle" / f"{name}.parquet")
+    return writer.counts()
 
-    def __init__(
-        self,
-        writers: Mapping[Split, ShardWriter],
-        oracles: Mapping[EvaluationSplit, OracleWriter],
-        num_items: int,
-        split: str,
-        min_events: int,
-        max_history: int,
-    ) -> None:
-        self._writers = writers
-        self._oracles = oracles
-        self._cut = SPLITS[split]
-        self._min_events = min_events
-        self._max_history = max_history
-        self._num_users = self._num_events = self._num_windows = self._num_not_evaluated = 0
-        self._chosen_N = np.zeros(num_items, np.bool_)
 
-    def write(self, histories: Histories) -> None:
-        cuts = self._cut(histories.lengths, self._min_events)
-        self._write_train(histories, cuts)
-        self._write_evaluation("validation", histories, cuts.validation, cuts.test)
-        self._write_evaluation("test", histories, cuts.test, histories.lengths)
-        self._num_users += len(histories.lengths)
-        self._num_events += len(histories.items)
-        self._num_not_evaluated += int((cuts.test == histories.lengths).sum())
-        self._chosen_N[histories.items.to_numpy()] = True
-
-    def counts(self) -> dict[str, int]:
-        return {
-            "users": self._num_users,
-            "users_not_evaluated": self._num_not_evaluated,
-            "events": self._num_events,
-            "windows": self._num_windows,
-            "items_without_events": int((~self._chosen_N).sum()),
-        }
-
-    def _write_train(self, histories: Histories, cuts: Cuts) -> None:
-        cut = windows(cuts.validation, self._max_history)
-        starts = histories.starts[cut.histories] + cut.starts
-        columns = [
-            histories.users.take(pa.array(cut.histories)),
-            lists_of(histories.items, starts, cut.lengths),
-            lists_of(histories.times, starts, cut.lengths),
-            pa.array(cut.first_target),
-        ]
-        self._num_windows += len(starts)
-        self._writers["train"].write(pa.RecordBatch.from_arrays(columns, schema=TRAIN))
-
-    def _write_evaluation(
-        self, name: EvaluationSplit, histories: Histories, begin: NDArray[np.int64], end: NDArray[np.int64]
-    ) -> None:
-        """Write users with targets `begin : end`; the history is what stands before."""
-        chosen = np.flatnonzero(end > begin)
-        users, starts, ends = histories.users.take(pa.array(chosen)), histories.starts[chosen], begin[chosen]
-        lengths = np.minimum(ends, self._max_history)
-        columns = [
-            users,
-            lists_of(histories.items, starts + ends - lengths, lengths),
-            lists_of(histories.times, starts + ends - lengths, lengths),
-            lists_of(histories.items, starts + ends, end[chosen] - ends),
-        ]
-        self._writers[name].write(pa.RecordBatch.from_arrays(columns, schema=EVALUATION))
-        if name in self._oracles:
-            items = histories.items.to_numpy()
-            for user, start, length in zip(users.to_pylist(), starts, ends, strict=True):
-                self._oracles[name].add(user, items[start : start + length])
+def _write_examples(spread: Path, splits: SplitWriters, catalogue: pa.Table) -> dict[str, Any]:
+    with splits:
+        writer = ExampleWriter(splits, catalogue.num_rows)
+        for bucket in read_examples(spread, catalogue):
+            writer.write(bucket)
+    return writer.counts()
 
 
 def _num_empty(texts: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.equal(texts, "")).as_py())
 
 
-def _check(split: str, missing_items: str) -> None:
+def _check(split: str, missing_items: str, cut_times: Sequence[int] | None, cut_shares: Sequence[float]) -> None:
     if split not in SPLITS:
         raise ConfigError(f"data.split={split}", rule="a split that exists", remedy=suggest(split, SPLITS))
     if missing_items not in _POLICIES:
         raise ConfigError(
             f"data.missing_items={missing_items}", rule="a policy that exists", remedy=suggest(missing_items, _POLICIES)
+        )
+    for name, cuts, example in (("cut_times", cut_times, "[TIME,TIME]"), ("cut_shares", cut_shares, "[0.8,0.9]")):
+        if cuts is not None and (len(cuts) != 2 or not cuts[0] < cuts[1]):
+            raise ConfigError(
+                f"data.{name}={list(cuts)}",
+                rule="two values, the first below the second",
+                remedy=f"set data.{name}={example}",
+            )
+    if not 0 < cut_shares[0] < cut_shares[1] < 1:
+        raise ConfigError(
+            f"data.cut_shares={list(cut_shares)}",
+            rule="shares lie between 0 and 1",
+            remedy="set data.cut_shares=[0.8,0.9]",
+        )
+
+
+def _check_source(raw: RawData, split: str, *, cored: bool) -> None:
+    """Refuse settings that do not suit what the source holds."""
+    assert (raw.events is None) != (raw.examples is None), "exactly one of events and examples"
+    if (raw.examples is not None) != (split == "given"):
+        raise ConfigError(
+            f"data.split={split} with " + ("events" if raw.examples is None else "ready examples"),
+            rule="ready examples have their split given, events have theirs made",
+            remedy=f"set data.split={'leave_one_out' if raw.examples is None else 'given'}",
+        )
+    if split == "temporal" and not raw.has_clock:
+        raise ConfigError(
+            "data.split=temporal on a source without a clock",
+            rule="two global times can only cut events that carry a time; this source knows their order alone",
+            remedy="set data.split=leave_one_out or last_n",
+        )
+    if cored and (raw.examples is not None or raw.oracle is not None):
+        what = "ready examples" if raw.examples is not None else "a world whose choices are known"
+        raise ConfigError(
+            f"data.user_core or data.item_core with {what}",
+            rule="a core is cut from a log of events",
+            remedy="set data.user_core=0 data.item_core=0",
         )

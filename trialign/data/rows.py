@@ -8,12 +8,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trialign.data.blocks import spans
 from trialign.errors import DataError
 
 
@@ -33,6 +35,57 @@ class TokenizedExample:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Many examples, their tokens side by side.
+
+    Attributes:
+        tokens: int64, of all examples.
+        targets: bool, as many, whether the loss is taken on predicting this token.
+        starts: int64 [B], where in `tokens` each example begins.
+        lengths: int64 [B]; an example of length 0 takes no room.
+        tasks: int64 [B], index of each one's task in the mixture.
+    """
+
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    tasks: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, examples: Sequence[TokenizedExample]) -> Examples:
+        """Return examples that were written one by one."""
+        lengths = np.array([len(example.tokens) for example in examples], np.int64)
+        return cls(
+            tokens=np.concatenate([np.zeros(0, np.int64), *(example.tokens for example in examples)]),
+            targets=np.concatenate([np.zeros(0, np.bool_), *(example.targets for example in examples)]),
+            starts=np.cumsum(lengths) - lengths,
+            lengths=lengths,
+            tasks=np.array([example.task for example in examples], np.int64),
+        )
+
+    @classmethod
+    def nothing(cls, num_examples: int) -> Examples:
+        """Return as many empty examples."""
+        zeros = np.zeros(num_examples, np.int64)
+        return cls(zeros[:0], np.zeros(0, np.bool_), zeros, zeros, zeros)
+
+    @classmethod
+    def merge(cls, parts: Sequence[Examples], places: NDArray[np.int64]) -> Examples:
+        """Return the examples of all parts; the i-th of them, counted through the parts, takes place `places[i]`."""
+        order = np.argsort(places)
+        sizes = [len(part.tokens) for part in parts]
+        before = np.repeat(np.cumsum(sizes) - sizes, [len(part.lengths) for part in parts])
+        return cls(
+            tokens=np.concatenate([part.tokens for part in parts]),
+            targets=np.concatenate([part.targets for part in parts]),
+            starts=(np.concatenate([part.starts for part in parts]) + before)[order],
+            lengths=np.concatenate([part.lengths for part in parts])[order],
+            tasks=np.concatenate([part.tasks for part in parts])[order],
+        )
+
+
+@dataclass(frozen=True)
 class Row:
     """One packed row, and the state of its lane after it. Numpy, because rows cross process borders as bytes.
 
@@ -41,6 +94,8 @@ class Row:
         lane: the lane it comes from.
         window: number of the window that the lane's next row comes from.
         row: number of that next row inside its window.
+        records: where a ledger is kept, for each example (source, epoch, key of the record).
+        skipped: (source, block) of damaged blocks that its lane met since its row before.
     """
 
     tokens: NDArray[np.int64]
@@ -51,6 +106,8 @@ class Row:
     lane: int
     window: int
     row: int
+    records: tuple[tuple[int, int, str | int], ...] = ()
+    skipped: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +123,8 @@ class RowBatch:
         step_targets: target tokens of this rank in the whole optimizer step, the same in each of its micro-batches.
         first_of_step: whether the optimizer step begins here.
         lanes_R, windows_R, rows_R: int64; each row's lane and the state (window, row) of that lane after it.
+        records: of each row, as in `Row`.
+        skipped: of all rows, as in `Row`.
     """
 
     tokens_RT: torch.Tensor
@@ -78,6 +137,8 @@ class RowBatch:
     lanes_R: torch.Tensor
     windows_R: torch.Tensor
     rows_R: torch.Tensor
+    records: tuple[tuple[tuple[int, int, str | int], ...], ...] = ()
+    skipped: tuple[tuple[int, int], ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RowBatch:
         """Return the batch with its tensors on `device`."""
@@ -90,7 +151,7 @@ class RowBatch:
         return replace(self, **moved)
 
 
-def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+def pack(lengths: Sequence[int] | NDArray[np.int64], row_tokens: int) -> list[list[int]]:
     """Distribute examples over rows by best-fit decreasing.
 
     The longest example goes first, each into the row it leaves the least room in. Needs at most 11/9 of the fewest
@@ -106,62 +167,95 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     Raises:
         DataError: an example is longer than a row.
     """
+    lengths = np.asarray(lengths, np.int64)
+    longest_first = np.argsort(-lengths, kind="stable")
+    if len(longest_first) and (longest := int(lengths[longest_first[0]])) > row_tokens:
+        raise DataError(
+            f"an example of {longest} tokens does not fit into a row of {row_tokens}",
+            rule="a row holds its examples whole",
+            remedy=f"set stream.row_tokens={longest} or more, or a smaller data.max_history",
+        )
     rows: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (free positions, row), ascending
-    for example in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        length = lengths[example]
-        if length == 0:
-            break
-        if length > row_tokens:
-            raise DataError(
-                f"an example of {length} tokens does not fit into a row of {row_tokens}",
-                rule="a row holds its examples whole",
-                remedy=f"set stream.row_tokens={length} or more, or a smaller data.max_history",
-            )
-        tightest = bisect_left(rooms, (length, -1))
-        if tightest == len(rooms):
-            room, row = row_tokens, len(rows)
-            rows.append([])
-        else:
-            room, row = rooms.pop(tightest)
-        rows[row].append(example)
-        insort(rooms, (room - length, row))
+    for length, same in groupby(longest_first.tolist(), lengths.tolist().__getitem__):
+        left = list(same)
+        while left and length:
+            tightest = bisect_left(rooms, (length, -1))
+            if tightest == len(rooms):
+                room, row = row_tokens, len(rows)
+                rows.append([])
+            else:
+                room, row = rooms.pop(tightest)
+            # The tightest row for a length stays the tightest for the same length, as long as it has room.
+            rows[row] += left[: room // length]
+            insort(rooms, (room - length * min(len(left), room // length), row))
+            del left[: room // length]
     return rows
+
+
+def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], row_tokens: int) -> list[NDArray[Any]]:
+    """Lay examples side by side in rows, padded to `row_tokens`.
+
+    Args:
+        examples: what the rows are made of.
+        rows: of each row the indices of its examples.
+        row_tokens: T.
+
+    Returns:
+        tokens, targets, segments, positions and tasks as in `RowBatch`, each [R, T].
+    """
+    chosen = np.fromiter(chain.from_iterable(rows), np.int64)
+    lengths = examples.lengths[chosen]
+    counts = np.array([len(row) for row in rows])
+    first = np.cumsum(counts) - counts
+    before = np.cumsum(lengths) - lengths
+    used = np.add.reduceat(lengths, first)
+    place = np.arange(row_tokens)
+    filled_RT = place < used[:, None]
+    gather = spans(examples.starts[chosen], lengths)
+
+    def laid_out(values: NDArray[Any]) -> NDArray[Any]:
+        laid_RT = np.zeros(filled_RT.shape, values.dtype)
+        laid_RT[filled_RT] = values
+        return laid_RT
+
+    # Padding is one more isolated sequence, so that no attention row is ever empty.
+    positions_RT = place - used[:, None]
+    positions_RT[filled_RT] = np.arange(len(gather)) - np.repeat(before, lengths)
+    number = (np.arange(1, len(chosen) + 1) - np.repeat(first, counts)).astype(np.int32)
+    return [
+        laid_out(examples.tokens[gather]),
+        laid_out(examples.targets[gather]),
+        laid_out(np.repeat(number, lengths)),
+        positions_RT,
+        laid_out(np.repeat(examples.tasks[chosen], lengths)),
+    ]
 
 
 def fill_row(examples: Sequence[TokenizedExample], row_tokens: int, *, lane: int, window: int, row: int) -> Row:
     """Lay examples side by side in one row, padded to `row_tokens`."""
-    lengths = [len(example.tokens) for example in examples]
-    padding = row_tokens - sum(lengths)
-    every = [*lengths, padding]
-    return Row(
-        tokens=np.concatenate([*(example.tokens for example in examples), np.zeros(padding, np.int64)]),
-        targets=np.concatenate([*(example.targets for example in examples), np.zeros(padding, np.bool_)]),
-        segments=np.repeat(np.array([*range(1, len(examples) + 1), 0], np.int32), every),
-        # Padding is one more isolated sequence, so that no attention row is ever empty.
-        positions=np.concatenate([np.arange(length, dtype=np.int64) for length in every]),
-        tasks=np.repeat(np.array([*(example.task for example in examples), 0], np.int64), every),
-        lane=lane,
-        window=window,
-        row=row,
-    )
+    filled = fill_rows(Examples.of(examples), [range(len(examples))], row_tokens)
+    return Row(*(values_RT[0] for values_RT in filled), lane=lane, window=window, row=row)
 
 
 def stack_rows(rows: Sequence[Row], *, step_targets: int, first_of_step: bool) -> RowBatch:
     """Collate rows into a micro-batch."""
 
-    def stacked(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([getattr(row, name) for row in rows]))
+    def stacked(parts: Sequence[NDArray[Any]]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(parts).reshape(len(rows), -1))
 
+    lanes_R, windows_R, rows_R = torch.from_numpy(np.array([(row.lane, row.window, row.row) for row in rows]).T.copy())
     return RowBatch(
-        tokens_RT=stacked("tokens"),
-        targets_RT=stacked("targets"),
-        segments_RT=stacked("segments"),
-        positions_RT=stacked("positions"),
-        tasks_RT=stacked("tasks"),
+        tokens_RT=stacked([row.tokens for row in rows]),
+        targets_RT=stacked([row.targets for row in rows]),
+        segments_RT=stacked([row.segments for row in rows]),
+        positions_RT=stacked([row.positions for row in rows]),
+        tasks_RT=stacked([row.tasks for row in rows]),
         step_targets=step_targets,
         first_of_step=first_of_step,
-        lanes_R=torch.tensor([row.lane for row in rows]),
-        windows_R=torch.tensor([row.window for row in rows]),
-        rows_R=torch.tensor([row.row for row in rows]),
+        lanes_R=lanes_R,
+        windows_R=windows_R,
+        rows_R=rows_R,
+        records=tuple(row.records for row in rows),
+        skipped=tuple(chain.from_iterable(row.skipped for row in rows)),
     )

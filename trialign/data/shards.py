@@ -3,7 +3,7 @@
 A folder of shards holds
 
     shards-000000.tar ...   one member `<block>.arrow` per block: an Arrow IPC stream of one record batch
-    shards.json             {"format", "records_per_block", "shards": [file name, ...]}
+    shards.json             {"format", "records_per_block", "shards": [file name, ...], "index_crc32c"}
     index.npy               one row per block: shard, offset, length, records, items, crc32c; written last
 
 Every block has exactly `records_per_block` records, only the last is shorter. Nothing but this index is needed to read
@@ -22,13 +22,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import fsspec
 import google_crc32c
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from trialign.data.blocks import decode_block, encode_block
+from trialign.data.storage import LocalFolder, open_folder
 from trialign.errors import DataError
 
 FORMAT = 1
@@ -38,6 +38,7 @@ INDEX_DTYPE = np.dtype(
     [("shard", "u4"), ("offset", "u8"), ("length", "u4"), ("records", "u4"), ("items", "u8"), ("crc32c", "u4")]
 )
 _TAR_UNIT = tarfile.BLOCKSIZE
+_ROWS_AT_ONCE = 1 << 16
 
 
 class TarWriter:
@@ -112,9 +113,15 @@ class ShardWriter:
         if self._tar is not None:
             self._tar.close()
         if kind is None:
-            names = {"format": FORMAT, "records_per_block": self._records_per_block, "shards": self._shards}
+            index = np.array(self._index, dtype=INDEX_DTYPE)
+            names = {
+                "format": FORMAT,
+                "records_per_block": self._records_per_block,
+                "shards": self._shards,
+                "index_crc32c": fingerprint_of(index),
+            }
             (self._folder / NAMES).write_text(json.dumps(names, indent=1) + "\n")
-            np.save(self._folder / INDEX, np.array(self._index, dtype=INDEX_DTYPE))
+            np.save(self._folder / INDEX, index)
 
     def _write_block(self, batch: pa.RecordBatch) -> None:
         block = len(self._index)
@@ -140,32 +147,43 @@ class ShardWriter:
         self._tar = TarWriter(self._folder / self._shards[-1])
 
 
+class DamagedBlockError(DataError):
+    """A block is not what was written: what a stream may be told to skip."""
+
+
 class BlockStore:
     """Random access to the blocks of one folder of shards.
 
-    It holds the memory-mapped index and no open file, so it can be shared by processes and pickled.
+    It holds the memory-mapped index and no open file, so it can be shared by processes and pickled. Opening reads the
+    index once, to compare its checksum.
 
     Args:
         folder: a local path, or any address that fsspec reads ranges from.
 
     Raises:
-        DataError: the folder holds no finished shards.
+        DataError: the folder holds no finished shards, or an index that belongs to others.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = str(folder)
-        names = json.loads(self._fetch(NAMES))
-        if names.get("format") != FORMAT:
-            raise DataError(
-                f"{self.folder}/{NAMES} has format {names.get('format')}",
-                rule=f"shards of format {FORMAT}",
-                remedy="prepare the data again with this version of trialign",
-            )
+        self._storage = open_folder(folder)
+        names = self._load_names()
         self.records_per_block: int = names["records_per_block"]
         self._shards: list[str] = names["shards"]
         self._index = self._load_index()
+        self.fingerprint = fingerprint_of(self._index)
+        written = names.get("index_crc32c", self.fingerprint)
+        if self.fingerprint != written:
+            raise DataError(
+                f"{self.folder}/{INDEX} is not the index of these shards: its crc32c is {self.fingerprint:08x}, "
+                f"{NAMES} names {written:08x}",
+                rule="an index belongs to the shards it was written with",
+                remedy=f"restore {INDEX} and {NAMES} together, or prepare the data again",
+            )
         self.num_blocks = len(self._index)
-        self.num_records = int(self._index["records"].sum())
+        # All blocks but the last are full.
+        full = max(0, self.num_blocks - 1) * self.records_per_block
+        self.num_records = full + (int(self._index[-1]["records"]) if self.num_blocks else 0)
 
     @property
     def index(self) -> NDArray[Any]:
@@ -176,42 +194,94 @@ class BlockStore:
         """Return a block, its checksum verified.
 
         Raises:
-            DataError: the shard is missing, shorter than the index says, or has other bytes.
+            DamagedBlockError: the shard is missing, shorter than the index says, or has other bytes; or the bytes that
+                were written are no Arrow stream.
         """
         entry = self._index[block]
         shard, offset, length = self._shards[entry["shard"]], int(entry["offset"]), int(entry["length"])
-        data = self._fetch(shard, offset, offset + length)
-        if len(data) < length:
-            self._refuse(shard, block, f"ends after {len(data)} of its {length} bytes")
-        if google_crc32c.value(data) != entry["crc32c"]:
-            self._refuse(shard, block, "has other bytes than were written (crc32c differs)")
-        return decode_block(data)
-
-    def _fetch(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        # Looked up at each call: fsspec keeps one file system per process, which is what makes forked workers safe.
-        files, root = fsspec.core.url_to_fs(self.folder)
         try:
-            data: bytes = files.cat_file(f"{root}/{name}", start=start, end=end)
-        except FileNotFoundError as cause:
+            data = self._storage.read_range(shard, offset, length)
+        except FileNotFoundError:
+            raise self._damage(shard, block, f"is gone: {shard} does not exist") from None
+        if len(data) < length:
+            raise self._damage(shard, block, f"ends after {len(data)} of its {length} bytes")
+        found, written = google_crc32c.value(data), int(entry["crc32c"])
+        if found != written:
+            raise self._damage(
+                shard, block, f"has other bytes than were written (crc32c {found:08x}, not {written:08x})"
+            )
+        try:
+            batch = decode_block(data)
+            batch.validate(full=True)
+        except (pa.ArrowException, OSError, StopIteration) as cause:
+            raise self._damage(shard, block, f"is no Arrow stream ({cause})") from cause
+        if batch.num_rows != entry["records"]:
+            raise self._damage(shard, block, f"has {batch.num_rows} records, not {entry['records']}")
+        return batch
+
+    def _load_names(self) -> dict[str, Any]:
+        try:
+            names: dict[str, Any] = json.loads(self._fetch(NAMES))
+            found = names.get("format")
+        except (ValueError, AttributeError) as cause:
+            raise self._unreadable(NAMES, str(cause)) from cause
+        if found != FORMAT:
             raise DataError(
-                f"{self.folder}/{name} does not exist",
-                rule=f"a folder of shards holds {NAMES}, {INDEX} and every shard that {NAMES} names",
-                remedy="finish `trialign prepare` for that run, or restore the file",
-            ) from cause
-        return data
+                f"{self.folder}/{NAMES} has format {found}",
+                rule=f"shards of format {FORMAT}",
+                remedy="prepare the data again with this version of trialign",
+            )
+        return names
 
     def _load_index(self) -> NDArray[Any]:
-        path = Path(self.folder) / INDEX
-        index = np.load(path, mmap_mode="r") if path.exists() else np.load(io.BytesIO(self._fetch(INDEX)))
-        assert index.dtype == INDEX_DTYPE, index.dtype
+        try:
+            if isinstance(self._storage, LocalFolder):
+                index = np.load(self._storage.path / INDEX, mmap_mode="r")
+            else:
+                index = np.load(io.BytesIO(self._fetch(INDEX)))
+        except FileNotFoundError:
+            raise self._missing(INDEX) from None
+        except (ValueError, OSError, EOFError) as cause:  # numpy refuses a pickle by ValueError
+            raise self._unreadable(INDEX, str(cause)) from cause
+        if index.dtype != INDEX_DTYPE or index.ndim != 1:
+            raise self._unreadable(INDEX, f"it holds {index.dtype} {list(index.shape)}")
         return index  # type: ignore[no-any-return]
 
-    def _refuse(self, shard: str, block: int, fault: str) -> None:
-        raise DataError(
-            f"block {block} in {self.folder}/{shard} {fault}",
-            rule="a shard is never changed after it was written",
+    def _fetch(self, name: str) -> bytes:
+        try:
+            return self._storage.read(name)
+        except FileNotFoundError:
+            raise self._missing(name) from None
+
+    def _missing(self, name: str) -> DataError:
+        return DataError(
+            f"{self.folder}/{name} does not exist",
+            rule=f"a folder of shards holds {NAMES}, {INDEX} and every shard that {NAMES} names",
+            remedy="finish `trialign prepare` for that run, or restore the file",
+        )
+
+    def _unreadable(self, name: str, fault: str) -> DataError:
+        return DataError(
+            f"{self.folder}/{name} cannot be read: {fault}",
+            rule=f"{NAMES} and {INDEX} are written by `trialign prepare` and never changed",
             remedy="restore the file, or prepare the data again with rebuild=true",
         )
+
+    def _damage(self, shard: str, block: int, fault: str) -> DamagedBlockError:
+        return DamagedBlockError(
+            f"block {block} in {self.folder}/{shard} {fault}",
+            rule="a shard is never changed after it was written",
+            remedy="restore the file, prepare the data again with rebuild=true, or train without the block: "
+            "stream.damaged=skip",
+        )
+
+
+def fingerprint_of(index: NDArray[Any]) -> int:
+    """Return the crc32c of an index: every block's place, length and checksum are in it."""
+    fingerprint = 0
+    for start in range(0, len(index), _ROWS_AT_ONCE):
+        fingerprint = google_crc32c.extend(fingerprint, index[start : start + _ROWS_AT_ONCE].tobytes())
+    return fingerprint
 
 
 def _num_items(batch: pa.RecordBatch) -> int:

@@ -31,24 +31,34 @@ class Oracle(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RawData:
-    """A catalogue and its events as they were found.
+    """A catalogue and its events, or ready examples, as they were found; exactly one of `events` and `examples` is set.
+
+    Rows may come in any order and hold faults: nulls, unknown items, absurd times. `prepare` sorts, and names what is
+    wrong with counts and examples; a source refuses only what it cannot read.
 
     Attributes:
-        events: one row per event: `user` string, `item` string, `order` int64.
         items: one row per item: `item`, `title`, `description`, `brand` strings, `categories` list<string>; what
-            an item lacks is "" or [].
+            an item lacks is "" or []. And `caption`, a string, where the source has captions.
+        has_clock: `order` is a time in whole seconds since 1970, comparable between users; else a rank within the
+            user's list. False where there are examples.
+        events: one row per event: `user` string, `item` string, `order` int64, and optionally `tie` int64, which
+            decides among a user's events of equal order (where it is absent or equal, the item's place in the catalogue
+            does).
+        examples: one row per ready example of the split `given`: `user` string, `items` list<string> (what the user
+            had chosen, oldest first), `target` list<string> (what came next, at least one; a train row has exactly
+            one), `split` string: `train`, `validation` or `test`. A user may have any number of rows.
         images: yields (item, encoded picture) in any order, items without a picture absent; None where the source has
             no pictures at all.
-        has_clock: `order` is a time in seconds, comparable between users; else a rank within the user's list.
         oracle: the exact choice probabilities, where the world is known.
     """
 
-    events: ibis.Table
     items: pa.Table
-    images: Callable[[], Iterator[tuple[str, bytes]]] | None
     has_clock: bool
+    events: ibis.Table | None = None
+    examples: ibis.Table | None = None
+    images: Callable[[], Iterator[tuple[str, bytes]]] | None = None
     oracle: Oracle | None = None
 
 
@@ -65,6 +75,10 @@ class Source(Protocol):
 
     def load(self, folder: Path) -> RawData:
         """Read the events and the catalogue.
+
+        Logs are read lazily by Ibis' current backend (`ibis.read_parquet(path)`, `ibis.read_csv(...)`,
+        `ibis.read_json(...)`), which `prepare` has set under `data.memory` and `data.threads`; `ibis.memtable` is for
+        what fits into memory.
 
         Args:
             folder: where a generated world writes its raw files; others leave it alone.

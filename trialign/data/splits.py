@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trialign.types import EvaluationSplit
+
 Lengths = NDArray[np.int64]
+SPLITS = ("leave_one_out", "last_n", "temporal", "given")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Which positions of U histories are the targets of a split: `begin : end`, none where both are equal.
+
+    Attributes:
+        begin: int64 [U]; what stands before is the history that a ranker reads.
+        end: int64 [U].
+    """
+
+    begin: Lengths
+    end: Lengths
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where each of U histories is cut.
-
-    Events before `validation` are for training, those in `validation : test` are the targets of validation, those from
-    `test` on the targets of test. A user who is not evaluated has both cuts at the end of the history.
+    """How each of U histories is divided.
 
     Attributes:
-        validation: int64 [U].
-        test: int64 [U].
+        train: int64 [U], events before are trained on.
+        held: the targets of validation and of test, none of them before `train`.
     """
 
-    validation: Lengths
-    test: Lengths
+    train: Lengths
+    held: dict[EvaluationSplit, Targets]
 
 
 @dataclass(frozen=True)
@@ -44,19 +56,43 @@ class Windows:
     first_target: NDArray[np.int32]
 
 
-def leave_one_out(lengths: Lengths, min_events: int) -> Cuts:
-    """Hold out the last event for test and the one before for validation.
+def last_n(lengths: Lengths, n: int, min_events: int) -> Cuts:
+    """Hold out the last n events for test and the n before them for validation; n = 1 is leave-one-out.
 
     Args:
         lengths: int64 [U], events of each user.
-        min_events: users with fewer are trained on whole and not evaluated; at least 3, so that something is left.
+        n: targets of a user.
+        min_events: users with fewer are trained on whole and not evaluated. So are those with n events or fewer, who
+            have no history to read; those with 2n or fewer have no validation targets, for the same reason.
     """
-    assert min_events >= 3, min_events
-    evaluated = lengths >= min_events
-    return Cuts(validation=lengths - 2 * evaluated, test=lengths - evaluated)
+    tested = (lengths >= min_events) & (lengths > n)
+    test = lengths - n * tested
+    validation = test - n * (tested & (lengths > 2 * n))
+    return Cuts(train=validation, held={"validation": Targets(validation, test), "test": Targets(test, lengths)})
 
 
-SPLITS: dict[str, Callable[[Lengths, int], Cuts]] = {"leave_one_out": leave_one_out}
+def temporal(before_first: Lengths, before_second: Lengths, lengths: Lengths, min_events: int) -> Cuts:
+    """Train on what happened before the first of two times; targets are all of a user's events between and after.
+
+    Nothing later than the first time is ever trained on: the held-out events of a user who is not evaluated, because
+    no history or too few events stand before them, are not used at all.
+
+    Args:
+        before_first: int64 [U], a user's events before the first time.
+        before_second: int64 [U], those before the second.
+        lengths: int64 [U], all of them.
+        min_events: users with fewer are not evaluated.
+    """
+    enough = lengths >= min_events
+
+    def targets(begin: Lengths, end: Lengths) -> Targets:
+        return Targets(begin, np.where(enough & (begin > 0), end, begin))
+
+    held: dict[EvaluationSplit, Targets] = {
+        "validation": targets(before_first, before_second),
+        "test": targets(before_second, lengths),
+    }
+    return Cuts(train=before_first, held=held)
 
 
 def windows(lengths: Lengths, max_history: int) -> Windows:

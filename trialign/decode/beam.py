@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from trialign.decode.index import PrefixIndex
-from trialign.decode.step import select
+from trialign.decode.step import Beams, select
 from trialign.types import NO_ITEM
 
 
@@ -18,12 +18,12 @@ class LevelScorer(Protocol):
         """Return logits_BK of level 0."""
         ...
 
-    def advance(self, codes_BW: torch.Tensor, parents_BW: torch.Tensor) -> torch.Tensor:
+    def advance(self, beams: Beams) -> torch.Tensor:
         """Return logits_BWK of the next level.
 
         Args:
-            codes_BW: the code each beam has just taken.
-            parents_BW: which of the previous call's beams it grew from; all 0 after `start`.
+            beams: what was kept: the code each beam has just taken, its node, and which of the previous call's beams
+                it grew from (all 0 after `start`).
         """
         ...
 
@@ -62,7 +62,7 @@ def beam_search(
         )
         nodes_BW, scores_BW = beams.nodes, beams.scores
         if level < last:
-            logits_BWK = scorer.advance(beams.codes, beams.parents)
+            logits_BWK = scorer.advance(beams)
     items_BW = index.items[nodes_BW].masked_fill(scores_BW == -torch.inf, NO_ITEM)
     missing = num_beams - items_BW.shape[1]
     return Ranking(

@@ -6,12 +6,14 @@ import pyarrow as pa
 
 
 def item_texts(items: pa.Table) -> list[str]:
-    """Return one text per row: title, description, brand, category path, a line each; empty parts are left out.
+    """Return one text per row: title, description, brand, category path, caption, a line each, without empty parts.
 
     Args:
-        items: columns `title`, `description`, `brand` (string) and `categories` (list<string>), without nulls.
+        items: columns `title`, `description`, `brand` (string), `categories` (list<string>), without nulls; where the
+            catalogue came with captions, `caption` (string) too.
     """
-    columns = [items[name].to_pylist() for name in ("title", "description", "brand", "categories")]
-    return [
-        "\n".join(filter(None, (*parts, " > ".join(categories)))) for *parts, categories in zip(*columns, strict=True)
-    ]
+    columns = [items[name].to_pylist() for name in ("title", "description", "brand")]
+    columns.append([" > ".join(path) for path in items["categories"].to_pylist()])
+    if "caption" in items.column_names:
+        columns.append(items["caption"].to_pylist())
+    return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from trialign.errors import DataError
 
-_PRESENT = ".present.npy"
+PRESENT = ".present.npy"
+"""Ends the name of the file that says which items have a vector."""
+_BLOCK = 65536  # rows looked at together: the file may be larger than memory
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = 
                 rule="a modality describes at least one item",
                 remedy=f"leave it out with embed/{name}=none",
             )
-        finite_N = np.isfinite(found.vectors_ND).all(axis=1) | ~found.present_N
+        blocks = (found.vectors_ND[start : start + _BLOCK] for start in range(0, len(found.vectors_ND), _BLOCK))
+        finite_N = np.concatenate([np.isfinite(block).all(axis=1) for block in blocks]) | ~found.present_N
         if not finite_N.all():
             first = int(np.flatnonzero(~finite_N)[0])
             item = repr(item_keys[first]) if item_keys is not None else f"in row {first}"
@@ -83,7 +86,7 @@ def save(folder: Path, modalities: Mapping[str, Modality], item_keys: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     for name, found in modalities.items():
         np.save(folder / f"{name}.npy", found.vectors_ND.astype(np.float32), allow_pickle=False)
-        np.save(folder / f"{name}{_PRESENT}", found.present_N, allow_pickle=False)
+        np.save(folder / f"{name}{PRESENT}", found.present_N, allow_pickle=False)
 
 
 def load(folder: Path) -> dict[str, Modality]:
@@ -92,7 +95,7 @@ def load(folder: Path) -> dict[str, Modality]:
     Raises:
         DataError: the folder holds no vectors.
     """
-    names = sorted(path.name.removesuffix(_PRESENT) for path in folder.glob(f"*{_PRESENT}"))
+    names = sorted(path.name.removesuffix(PRESENT) for path in folder.glob(f"*{PRESENT}"))
     if not names:
         raise DataError(
             f"{folder} holds no vectors",
@@ -102,7 +105,7 @@ def load(folder: Path) -> dict[str, Modality]:
     return {
         name: Modality(
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False),
-            np.load(folder / f"{name}{_PRESENT}", allow_pickle=False),
+            np.load(folder / f"{name}{PRESENT}", allow_pickle=False),
         )
         for name in names
     }

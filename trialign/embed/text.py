@@ -33,15 +33,17 @@ class TfidfSvd:
         """Fit on `texts` and return their vectors; an item none of whose terms is in the vocabulary has none.
 
         Raises:
-            DataError: no term occurs in `min_df` items.
+            DataError: fewer than two terms occur in `min_df` items, or there are fewer than two items.
         """
         vectorizer = TfidfVectorizer(min_df=self.min_df, sublinear_tf=True, dtype=np.float32)
         try:
             weights_NV = vectorizer.fit_transform(texts)
+            if min(weights_NV.shape) < 2:
+                raise ValueError(f"it has {weights_NV.shape[0]} x {weights_NV.shape[1]} entries")
         except ValueError as cause:
             raise DataError(
                 f"no vocabulary can be built from {len(texts)} item texts: {cause}",
-                rule=f"some term occurs in at least min_df = {self.min_df} items",
+                rule=f"two terms at least occur in at least min_df = {self.min_df} items each",
                 remedy="set embed.text.min_df=1, or check that titles and descriptions are filled in",
             ) from cause
         dim = min(self.dim, *weights_NV.shape)

@@ -30,10 +30,15 @@ class Rankings:
 
 @dataclass(frozen=True)
 class Measured:
-    """Every metric of every user, columns as in METRICS, and the rate of invalid places."""
+    """Rankings, and every metric of every user, columns as in METRICS."""
 
     values_UC: NDArray[np.float64]
-    invalid_rate: float
+    rankings: Rankings
+
+    @property
+    def invalid_rate(self) -> float:
+        """As in `Rankings`."""
+        return self.rankings.invalid_rate
 
     def means(self) -> dict[str, float]:
         """Return the averages over users by metric name."""
@@ -106,7 +111,7 @@ def evaluate(
         batch_size=batch_size,
         progress=progress,
     )
-    return Measured(measure(rankings.items_UK, targets), rankings.invalid_rate)
+    return Measured(measure(rankings.items_UK, targets), rankings)
 
 
 def _check(

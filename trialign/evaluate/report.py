@@ -34,6 +34,7 @@ def metrics_record(
     split: EvaluationSplit,
     exclude_seen: bool,
     oracle: Mapping[str, float] | None = None,
+    details: Mapping[str, Any] | None = None,
     num_samples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def metrics_record(
         split: which split that is.
         exclude_seen: whether items of the history were struck from every ranking.
         oracle: the best attainable means by metric name, where the world is known.
+        details: what else is said of the model's rankings; keys of the record.
         num_samples: resamples behind every interval.
         seed: seed of the resampling.
 
@@ -71,7 +73,7 @@ def metrics_record(
     if oracle is not None:
         record["oracle"] = dict(oracle)
         record["share_of_oracle"] = {name: means[name] / oracle[name] for name in METRICS if oracle[name] > 0}
-    return record
+    return record | dict(details or {})
 
 
 def oracle_means(table: pa.Table, users: Sequence[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -12,16 +12,16 @@ from transformers import AutoConfig
 
 from trialign.decode.index import PrefixIndex
 from trialign.errors import DataError, StageError
-from trialign.generate.backbone import backbone_from_config
-from trialign.generate.encoding import TokensEncoding
+from trialign.generate.backbone import backbone_from_config, text_table
+from trialign.generate.item_positions import ItemPositions
+from trialign.generate.items import build_items
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
-from trialign.semid.tokens import TokenSpace
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER, _WEIGHTS, _TOKENIZER = "generator.json", "generator.safetensors", "tokenizer.json"
 
 
@@ -42,7 +42,7 @@ def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> N
     header = {
         "format": _FORMAT,
         "sids": sids.digest,
-        "encoding": "tokens",
+        "items": _items_header(generator),
         "tasks": template.tasks,
         "max_title_tokens": template.max_title_tokens,
         "max_history": max_history,
@@ -96,10 +96,25 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
             remedy="use the assign stage it was trained with (from.assign=DIR), or train again",
         )
     tokenizer = TextTokenizer.load(folder / _TOKENIZER)
-    space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
     backbone = backbone_from_config(AutoConfig.for_model(**header["backbone"]), dropout=header["dropout"], seed=0)
-    generator = Generator(backbone, space, codebooks_LKD=None, seed=0, dropout=header["dropout"])
+    items = header["items"]
+    width = items.pop("feature_dim")
+    features_NF = torch.zeros(len(sids.codes_NL), width) if width else None  # the weights' file holds them
+    encoding, modules = build_items(sids, text_table(backbone).detach(), seed=0, features_NF=features_NF, **items)
+    generator = Generator(backbone, modules, dropout=header["dropout"])
     load_model(generator, folder / _WEIGHTS)
-    encoding = TokensEncoding(sids.codes_NL, space)
     template = Template(tokenizer, encoding, header["tasks"], header["max_title_tokens"])
     return TrainedGenerator(generator, template, header["max_history"])
+
+
+def _items_header(generator: Generator) -> dict[str, Any]:
+    """Return the arguments of `build_items` that are no weights."""
+    items = generator.items
+    if not isinstance(items, ItemPositions):
+        return {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "feature_dim": 0}
+    return {
+        "encoding": "position",
+        "id_embedding": items.ids is not None,
+        "joint_nodes": items.joint_nodes,
+        "feature_dim": 0 if items.project is None else items.project.in_features,
+    }

@@ -1,8 +1,8 @@
-"""How an item becomes positions of a row: the one place that knows."""
+"""How items become positions of a row: the side of an item encoding that needs no network (method.md 6)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,25 @@ from numpy.typing import NDArray
 from trialign.semid.tokens import TokenSpace
 
 
+class ItemEncoding(Protocol):
+    """Where the items of a row stand, and under which token ids."""
+
+    @property
+    def positions_per_item(self) -> int:
+        """How many positions one item takes."""
+        ...
+
+    def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the tokens of a run of items, int64 [n * positions_per_item]; all are at least the text vocabulary."""
+        ...
+
+    def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a value of each item as a value of each of its positions."""
+        ...
+
+
 class TokensEncoding:
-    """An item is L positions, one per level: the form of the papers (method.md 6, encoding `tokens`).
+    """An item is L positions, one per level: the form of the papers (encoding `tokens`).
 
     Args:
         codes_NL: the semantic IDs.
@@ -34,3 +51,24 @@ class TokensEncoding:
     def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return a value of each item as a value of each of its positions."""
         return np.repeat(per_item, self.positions_per_item)
+
+
+class PositionEncoding:
+    """An item is one position (encoding `position`): token `text_vocab + item`; its codes are the network's business.
+
+    Args:
+        text_vocab: number of text tokens.
+    """
+
+    positions_per_item = 1
+
+    def __init__(self, text_vocab: int) -> None:
+        self._text_vocab = text_vocab
+
+    def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the tokens of a run of items, int64 [n]."""
+        return items.astype(np.int64) + self._text_vocab
+
+    def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the values as they are."""
+        return per_item

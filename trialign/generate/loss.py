@@ -9,8 +9,18 @@ import torch
 from torch.nn import functional
 
 from trialign.errors import TrainingError
-from trialign.generate.model import Predictions
 from trialign.runtime.collectives import all_reduce_sum
+
+
+class Predictions(NamedTuple):
+    """What the generator says at M target positions that share one set of C answers.
+
+    `logits_MC`; `answers_M`: int64, the right one of the C; `tasks_M`: int64, the example's task.
+    """
+
+    logits_MC: torch.Tensor
+    answers_M: torch.Tensor
+    tasks_M: torch.Tensor
 
 
 class LossSums(NamedTuple):

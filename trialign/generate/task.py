@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Record
+from trialign.data.blocks import Record, Records
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,30 @@ class ItemList:
 
 
 @dataclass(frozen=True)
+class ItemLists:
+    """The item lists of many examples, side by side.
+
+    Args:
+        items: item indices, of all examples.
+        targets: bool, as many: whether the generator learns to write each.
+        lengths: int64, items of each example.
+    """
+
+    items: NDArray[np.integer]
+    targets: NDArray[np.bool_]
+    lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Task:
     """One way of reading a record.
 
     Args:
         source: which records it reads: `train`, the windows of training histories, or `items`, the catalogue.
         parts: what is read and written, in order; the task's marker stands before it.
+        lists: the same for many records of a block at once, where it is a single item list: not needed, but fast.
     """
 
     source: Literal["train", "items"]
     parts: Callable[[Record], list[Text | ItemList]]
+    lists: Callable[[Records, NDArray[np.int64]], ItemLists] | None = None

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Record
-from trialign.data.rows import TokenizedExample
-from trialign.generate.encoding import TokensEncoding
+from trialign.data.blocks import Record, Records
+from trialign.data.rows import Examples, TokenizedExample
+from trialign.generate.encoding import ItemEncoding
 from trialign.generate.task import Text
 from trialign.generate.tasks import load_task
 from trialign.generate.tokenizer import TextTokenizer
@@ -27,7 +27,7 @@ class Template:
     """
 
     def __init__(
-        self, tokenizer: TextTokenizer, encoding: TokensEncoding, tasks: Sequence[str], max_title_tokens: int
+        self, tokenizer: TextTokenizer, encoding: ItemEncoding, tasks: Sequence[str], max_title_tokens: int
     ) -> None:
         self.tokenizer = tokenizer
         self.encoding = encoding
@@ -49,6 +49,22 @@ class Template:
                 targets.append(self.encoding.spread(part.targets))
         example = TokenizedExample(tokens=np.concatenate(tokens), targets=np.concatenate(targets), task=task)
         return example if example.targets.any() else TokenizedExample(example.tokens[:0], example.targets[:0], task)
+
+    def encode_many(self, task: int, records: Records, chosen: NDArray[np.int64]) -> Examples:
+        """Return what `encode` makes of each of the chosen records of a block."""
+        if (lists_of := self._tasks[task].lists) is None:
+            return Examples.of([self.encode(task, records[index]) for index in chosen.tolist()])
+        lists = lists_of(records, chosen)
+        lengths = lists.lengths * self.encoding.positions_per_item + 1
+        starts = np.cumsum(lengths) - lengths
+        is_item = np.ones(lengths.sum(), np.bool_)
+        is_item[starts] = False  # there stands the marker
+        tokens = np.full(len(is_item), self.tokenizer.marker(self.tasks[task]))
+        tokens[is_item] = self.encoding.positions(lists.items)
+        targets = np.zeros(len(is_item), np.bool_)
+        targets[is_item] = self.encoding.spread(lists.targets)
+        lengths[~np.logical_or.reduceat(targets, starts)] = 0  # nothing to learn
+        return Examples(tokens, targets, starts, lengths, np.full(len(lengths), task))
 
     def history_prompt(self, items: NDArray[Any]) -> NDArray[np.int64]:
         """Return what the generator reads before it writes the item after a history; the history may be empty."""

@@ -12,9 +12,10 @@ from trialign.data.lanes import LaneSource
 from trialign.data.module import LaneDataModule, TrainedRows
 from trialign.data.order import accumulation
 from trialign.embed.evidence import item_texts
+from trialign.embed.store import Modality
 from trialign.generate.artefact import TrainedGenerator, save_generator
-from trialign.generate.backbone import build_backbone
-from trialign.generate.encoding import TokensEncoding
+from trialign.generate.backbone import build_backbone, text_table
+from trialign.generate.items import build_items, item_features
 from trialign.generate.mixture import open_sources
 from trialign.generate.model import Generator
 from trialign.generate.module import GeneratorModule
@@ -25,19 +26,20 @@ from trialign.runtime.collectives import rank
 from trialign.runtime.seeding import seed_global
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
-from trialign.semid.tokens import TokenSpace
 
 logger = logging.getLogger(__name__)
 
 
 def train(
     dataset: Dataset,
+    modalities: Mapping[str, Modality],
     sids: SIDTable,
     folder: Path,
     *,
     seed: int,
     max_history: int,
     backbone: Mapping[str, Any],
+    items: Mapping[str, Any],
     tasks: Mapping[str, float],
     epochs: float,
     steps: int | None,
@@ -52,11 +54,13 @@ def train(
 
     Args:
         dataset: the prepared dataset.
+        modalities: its items' vectors; read where `items` asks for features.
         sids: the semantic IDs of its items.
         folder: an existing directory.
         seed: of weights, dropout and the order of the rows.
         max_history: items of the dataset's windows, so of the longest history that will be read.
         backbone: fields of `BackboneConfig`.
+        items: fields of `ItemsConfig`.
         tasks: task -> multiple of the proportional mixture.
         epochs: passes over the mixture, converted to steps.
         steps: optimizer steps; given, it overrides `epochs`.
@@ -75,9 +79,11 @@ def train(
     """
     sources = open_sources(dataset, tasks)
     names = [source.name for source in sources]
-    generator, template = build(dataset, sids, names, seed, max_title_tokens, stream["row_tokens"], **backbone)
+    options = dict(items)
+    options["features_NF"] = item_features(modalities) if options.pop("features") else None
+    generator, template = build(dataset, sids, names, seed, max_title_tokens, stream["row_tokens"], options, **backbone)
     require_room(max_history, template.encoding.positions_per_item, stream["row_tokens"])
-    data = stream_rows(sources, template, seed, runtime["micro_rows"], **stream)
+    data = stream_rows(sources, template, folder, seed, runtime["micro_rows"], **stream)
     num_steps = steps or data.steps(epochs)
     counts = {
         "steps": num_steps,
@@ -91,16 +97,33 @@ def train(
     trainer = make_trainer(folder, num_steps, clip, stream["lanes"], precision=precision, **runtime)
     seed_global(seed, "dropout", rank())
     trainer.fit(GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer), datamodule=data)
+    counts |= data.damage()
     if trainer.is_global_zero:
         save_generator(folder, TrainedGenerator(generator, template, max_history), sids)
     return counts
 
 
 def stream_rows(
-    sources: Sequence[LaneSource], template: Template, seed: int, micro_rows: int, *, lanes: int, **shape: int
+    sources: Sequence[LaneSource],
+    template: Template,
+    folder: Path,
+    seed: int,
+    micro_rows: int,
+    *,
+    lanes: int,
+    ledger: bool = False,
+    **shape: Any,
 ) -> LaneDataModule:
-    """Return the rows of all tasks; `lanes` and `shape` are the fields of `StreamConfig`."""
-    return LaneDataModule(sources, template.encode, num_lanes=lanes, seed=seed, micro_rows=micro_rows, **shape)
+    """Return the rows of all tasks; `lanes`, `ledger` and `shape` are the fields of `StreamConfig`."""
+    return LaneDataModule(
+        sources,
+        template.encode_many,
+        num_lanes=lanes,
+        seed=seed,
+        micro_rows=micro_rows,
+        ledger=folder / "ledger" if ledger else None,
+        **shape,
+    )
 
 
 def make_trainer(
@@ -125,16 +148,20 @@ def build(
     seed: int,
     max_title_tokens: int,
     max_positions: int,
+    items: Mapping[str, Any],
     *,
     vocab_size: int,
     dropout: float,
     **sizes: Any,
 ) -> tuple[Generator, Template]:
-    """Return an untrained generator and how it reads records; `sizes` as `build_backbone` takes them."""
+    """Return an untrained generator and how it reads records.
+
+    `items` as `build_items` takes them, `sizes` as `build_backbone`.
+    """
     tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=vocab_size)
-    space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
-    template = Template(tokenizer, TokensEncoding(sids.codes_NL, space), tasks, max_title_tokens)
     decoder = build_backbone(
         vocab_size=tokenizer.size, max_positions=max_positions, dropout=dropout, seed=seed, **sizes
     )
-    return Generator(decoder, space, codebooks_LKD=sids.codebooks_LKD, seed=seed, dropout=dropout), template
+    encoding, modules = build_items(sids, text_table(decoder).detach(), seed=seed, **items)
+    template = Template(tokenizer, encoding, tasks, max_title_tokens)
+    return Generator(decoder, modules, dropout=dropout), template

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trialign.quantize.kmeans import draw, nearest
-from trialign.quantize.residual import decode, encode
+from trialign.quantize.residual import decode, encode, residuals
 from trialign.runtime.collectives import all_reduce_sum
 
 
@@ -54,8 +54,9 @@ class EMACodebooks(nn.Module):
     def forward(self, latents_BD: Tensor) -> Quantized:
         """Quantize; the codebooks are left as they are."""
         values_BD = latents_BD.detach().float()
-        codes_BL, residuals_LBD = encode(values_BD, self.vectors_LKD)
+        codes_BL = encode(values_BD, self.vectors_LKD)
         quantized_BD = decode(codes_BL, self.vectors_LKD)
+        residuals_LBD = residuals(values_BD, codes_BL, self.vectors_LKD)
         return Quantized(codes_BL, residuals_LBD, latents_BD + (quantized_BD - values_BD))
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BLOCK = 16384
+_BLOCK = 2048
 _SAMPLE_PER_CLUSTER = 32
 _ROUNDS = 16
 _SHRINK = 0.25
@@ -36,28 +36,38 @@ def kmeans(
     """
     assert len(points_ND) >= num_clusters, (points_ND.shape, num_clusters)
     centers_KD = _seed_centers(points_ND, num_clusters, generator)
-    codes_N, squared_N = nearest(points_ND, centers_KD)
+    lengths_N = squared_lengths(points_ND)
+    codes_N, squared_N = nearest(points_ND, centers_KD, lengths_N)
     inertia = float(squared_N.sum())
     for _ in range(num_iterations):
         before = inertia
         centers_KD = _update_centers(points_ND, codes_N, squared_N, num_clusters, generator)
-        codes_N, squared_N = nearest(points_ND, centers_KD)
+        codes_N, squared_N = nearest(points_ND, centers_KD, lengths_N)
         inertia = float(squared_N.sum())
         if before - inertia <= tolerance * before:
             break
     return KMeans(centers_KD, codes_N, inertia)
 
 
-def nearest(points_ND: Tensor, centers_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nearest centre of each point (int64 [N]; of equals the first) and its squared distance (float [N])."""
-    half_norms_K = 0.5 * centers_KD.square().sum(dim=1)
-    codes, squared = [], []
-    # Blocks bound the N x K matrix of scores; ||x - c||^2 = ||x||^2 - 2 (x.c - ||c||^2 / 2).
-    for block_BD in points_ND.split(_BLOCK):
-        best_B, codes_B = torch.addmm(half_norms_K, block_BD, centers_KD.T, beta=-1.0).max(dim=1)
-        codes.append(codes_B)
-        squared.append((block_BD.square().sum(dim=1) - 2.0 * best_B).clamp_min(0.0))
-    return torch.cat(codes), torch.cat(squared)
+def nearest(points_ND: Tensor, centers_KD: Tensor, lengths_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the nearest centre of each point (int64 [N]; of equals the first) and its squared distance (float [N]).
+
+    Args:
+        points_ND: float32.
+        centers_KD: float32.
+        lengths_N: `squared_lengths` of the points, for who asks about the same points again and again.
+    """
+    half_K = 0.5 * squared_lengths(centers_KD)
+    # Blocks keep the scores in the cache; ||x - c||^2 = ||x||^2 - 2 (x.c - ||c||^2 / 2).
+    found = [torch.addmm(half_K, block_BD, centers_KD.T, beta=-1.0).max(dim=1) for block_BD in points_ND.split(_BLOCK)]
+    best_N, codes_N = (torch.cat(parts) for parts in zip(*found, strict=True))
+    lengths_N = squared_lengths(points_ND) if lengths_N is None else lengths_N
+    return codes_N, (lengths_N - 2.0 * best_N).clamp_min(0.0)
+
+
+def squared_lengths(points_ND: Tensor) -> Tensor:
+    """Return the squared length of each point (float [N]), without a second copy of the points."""
+    return torch.linalg.vector_norm(points_ND, dim=1).square()
 
 
 def draw(weights_N: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:

@@ -7,9 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trialign.quantize.residual import residuals
 
-def health(codes_NL: Tensor, codebook_size: int, latents_ND: Tensor, residuals_LND: Tensor) -> dict[str, Any]:
+
+def health(codes_NL: Tensor, latents_ND: Tensor, codebooks_LKD: Tensor) -> dict[str, Any]:
     """Describe codes; lists run over the levels.
+
+    Args:
+        codes_NL: the codes of N items.
+        latents_ND: the vectors that were quantized.
+        codebooks_LKD: what the codes stand for.
 
     Returns:
         usage: share of the K codes that some item has; dead_codes: the number of the others;
@@ -17,6 +24,8 @@ def health(codes_NL: Tensor, codebook_size: int, latents_ND: Tensor, residuals_L
         residual_energy: what a level and those before it leave of the latents' mean squared norm (about their mean);
         collisions: 1 - distinct tuples / items.
     """
+    codebook_size = codebooks_LKD.shape[1]
+    residuals_LND = residuals(latents_ND, codes_NL, codebooks_LKD)
     counts_LK = torch.stack([torch.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T])
     used_L = (counts_LK > 0).sum(dim=1)
     shares_LK = counts_LK / len(codes_NL)

@@ -88,6 +88,7 @@ class RQVAEModule(pl.LightningModule):
         self.num_epochs, self.learning_rate, self.weight_decay = num_epochs, learning_rate, weight_decay
         self.first_epoch = min(round(warmup * num_epochs), num_epochs - 1)
         self.commitment_weight, self.seed = commitment_weight, seed
+        self.num_revived = 0
         self._generator = torch_generator(seed, "quantize", "revive")
 
     @property
@@ -130,13 +131,15 @@ class RQVAEModule(pl.LightningModule):
         if not self.quantizing:
             return
         latents_ND = self._sample_latents()
-        codes_NL, residuals_LND = encode(latents_ND, self.model.codebooks.vectors_LKD)
-        found = health(codes_NL, self.model.codebooks.vectors_LKD.shape[1], latents_ND, residuals_LND)
+        codebooks_LKD = self.model.codebooks.vectors_LKD
+        found = health(encode(latents_ND, codebooks_LKD), latents_ND, codebooks_LKD)
         for name, value in found.items():
             for level, number in enumerate(value if isinstance(value, list) else [value], start=1):
                 self.log(f"health/{name}" + (f"_{level}" if isinstance(value, list) else ""), float(number))
         if self.current_epoch < self.num_epochs - 1:
-            self.log("health/revived", float(self.model.codebooks.revive(latents_ND, self._generator)))
+            revived = self.model.codebooks.revive(latents_ND, self._generator)
+            self.num_revived += revived
+            self.log("health/revived", float(revived))
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule by step."""

@@ -32,8 +32,14 @@ class Encoded:
 class Quantizer(Protocol):
     """Item vectors to residual codes."""
 
-    def fit(self, modalities: Mapping[str, Modality], *, seed: int, folder: Path) -> dict[str, Any]:
-        """Learn the codebooks, log into `folder`, and return the health of the codes (see metrics.health)."""
+    def fit(
+        self, modalities: Mapping[str, Modality], *, seed: int, folder: Path, runtime: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Learn the codebooks, log into `folder`, and return the health of the codes.
+
+        That is metrics.health, and `reconstruction`: by modality, the squared error of reading it back as a share of
+        what predicting its mean would cost. `runtime` holds accelerator, devices and strategy, for who trains.
+        """
         ...
 
     def encode(self, modalities: Mapping[str, Modality]) -> Encoded:

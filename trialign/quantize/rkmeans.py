@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trialign.embed.store import Modality
+from trialign.errors import ConfigError
 from trialign.quantize.metrics import health
 from trialign.quantize.quantizer import Encoded, check_fitted, check_input
-from trialign.quantize.residual import encode, fit_codebooks
+from trialign.quantize.residual import decode, encode, fit_codebooks
 from trialign.quantize.standardize import Standardizer, pack, unpack
 
 _HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
@@ -24,28 +26,55 @@ _HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 class RQKMeansQuantizer:
     """L codebooks by k-means, each on what the ones before left over.
 
-    Every modality has the same mean squared norm however wide it is; an item without one stands at its mean.
+    Every modality has the same mean squared norm times its weight, however wide it is; an item without one stands at
+    its mean.
 
     Args:
         num_levels: L.
         codebook_size: K.
         num_iterations: Lloyd iterations per level at most.
+        separation: rounds in which the last codebook learns to tell items of one prefix apart, see `fit_apart`.
+        weights: of modalities in squared distances; 1 where not named.
     """
 
-    def __init__(self, num_levels: int, codebook_size: int, num_iterations: int) -> None:
+    def __init__(
+        self, num_levels: int, codebook_size: int, num_iterations: int, separation: int, weights: Mapping[str, float]
+    ) -> None:
+        if min(weights.values(), default=1.0) <= 0:
+            raise ConfigError(
+                f"quantize.weights={dict(weights)}",
+                rule="a modality weighs more than nothing",
+                remedy="leave a modality out with embed/<modality>=none",
+            )
         self.num_levels = num_levels
         self.codebook_size = codebook_size
         self.num_iterations = num_iterations
+        self.separation = separation
+        self.weights = dict(weights)
         self.standardizers: dict[str, Standardizer] = {}
         self.codebooks_LKD = torch.empty(0)
 
-    def fit(self, modalities: Mapping[str, Modality], *, seed: int, folder: Path) -> dict[str, Any]:  # noqa: ARG002
+    def fit(
+        self,
+        modalities: Mapping[str, Modality],
+        *,
+        seed: int,
+        folder: Path,  # noqa: ARG002  # of the protocol: nothing is logged
+        runtime: Mapping[str, Any],  # noqa: ARG002
+    ) -> dict[str, Any]:
         """Fit the codebooks and return the health of the codes; nothing is logged.
 
         Raises:
             DataError: see quantizer.check_input.
+            ConfigError: a weight for a modality that is not there.
         """
         check_input(modalities, self.codebook_size)
+        if unknown := self.weights.keys() - modalities.keys():
+            raise ConfigError(
+                f"quantize.weights names {', '.join(sorted(unknown))}",
+                rule=f"the embedded modalities are {', '.join(sorted(modalities))}",
+                remedy="name one of these, or embed the other",
+            )
         self.standardizers = {name: Standardizer.fit(modalities[name]) for name in sorted(modalities)}
         latents_ND = self._latents(modalities)
         self.codebooks_LKD = fit_codebooks(
@@ -54,9 +83,19 @@ class RQKMeansQuantizer:
             codebook_size=self.codebook_size,
             num_iterations=self.num_iterations,
             seed=seed,
+            separation=self.separation,
         )
-        codes_NL, residuals_LND = encode(latents_ND, self.codebooks_LKD)
-        return health(codes_NL, self.codebook_size, latents_ND, residuals_LND)
+        codes_NL = encode(latents_ND, self.codebooks_LKD)
+        lost_ND = latents_ND - decode(codes_NL, self.codebooks_LKD)
+        widths = [modalities[name].dim for name in self.standardizers]
+        return health(codes_NL, latents_ND, self.codebooks_LKD) | {
+            "reconstruction": {
+                name: _share_lost(lost_NM, latents_NM, torch.from_numpy(np.array(modalities[name].present_N)))
+                for name, lost_NM, latents_NM in zip(
+                    self.standardizers, lost_ND.split(widths, dim=1), latents_ND.split(widths, dim=1), strict=True
+                )
+            }
+        }
 
     def encode(self, modalities: Mapping[str, Modality]) -> Encoded:
         """Return the codes of every item.
@@ -66,13 +105,14 @@ class RQKMeansQuantizer:
         """
         check_fitted({name: len(found.mean_D) for name, found in self.standardizers.items()}, modalities)
         latents_ND = self._latents(modalities)
-        codes_NL, _ = encode(latents_ND, self.codebooks_LKD)
+        codes_NL = encode(latents_ND, self.codebooks_LKD)
         return Encoded(codes_NL.numpy(), latents_ND.numpy(), self.codebooks_LKD.numpy())
 
     def save(self, folder: Path) -> None:
         """Write `quantizer.json` and `quantizer.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {name: getattr(self, name) for name in ("num_levels", "codebook_size", "num_iterations")}
+        names = ("num_levels", "codebook_size", "num_iterations", "separation", "weights")
+        settings = {name: getattr(self, name) for name in names}
         (folder / _HEADER).write_text(json.dumps(settings))
         save_file({"codebooks_LKD": self.codebooks_LKD} | pack(self.standardizers), folder / _TENSORS)
 
@@ -87,6 +127,13 @@ class RQKMeansQuantizer:
 
     def _latents(self, modalities: Mapping[str, Modality]) -> Tensor:
         parts = [
-            found(modalities[name]) / math.sqrt(modalities[name].dim) for name, found in self.standardizers.items()
+            found(modalities[name]) * math.sqrt(self.weights.get(name, 1.0) / modalities[name].dim)
+            for name, found in self.standardizers.items()
         ]
         return torch.cat(parts, dim=1)
+
+
+def _share_lost(lost_ND: Tensor, latents_ND: Tensor, present_N: Tensor) -> float:
+    """Return the squared error over the squared norm, of the items that have the modality."""
+    energy = latents_ND[present_N].square().sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return float(lost_ND[present_N].square().sum() / energy)

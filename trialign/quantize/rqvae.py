@@ -10,13 +10,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from trialign.embed.store import Modality
 from trialign.errors import ConfigError
 from trialign.quantize.autoencoder import RQVAE
+from trialign.quantize.loss import reconstruction
 from trialign.quantize.metrics import health
 from trialign.quantize.quantizer import Encoded, check_fitted, check_input
-from trialign.quantize.residual import encode
+from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 from trialign.runtime.seeding import seed_global
 
@@ -81,7 +83,9 @@ class RQVAEQuantizer:
         self.standardizers: dict[str, Standardizer] = {}
         self.model: RQVAE | None = None
 
-    def fit(self, modalities: Mapping[str, Modality], *, seed: int, folder: Path) -> dict[str, Any]:
+    def fit(
+        self, modalities: Mapping[str, Modality], *, seed: int, folder: Path, runtime: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Train, log losses and health per epoch to `folder/log`, and return the health of the final codes.
 
         Raises:
@@ -103,12 +107,17 @@ class RQVAEQuantizer:
             seed=seed,
             **_chosen(self.settings, "num_epochs warmup learning_rate weight_decay commitment_weight"),
         )
-        build_trainer(folder, max_epochs=self.settings["num_epochs"], progress=False, log_every=1).fit(module)
+        # Epochs last a second: a line each is the log, and a bar each would only flicker.
+        epochs = self.settings["num_epochs"]
+        build_trainer(folder, max_epochs=epochs, progress=False, log_every=1, **runtime).fit(module)
         self.model = self.model.cpu().eval()
         encoded = self.encode(modalities)
-        latents_ND, codebooks_LKD = torch.from_numpy(encoded.latents_ND), torch.from_numpy(encoded.codebooks_LKD)
-        codes_NL, residuals_LND = encode(latents_ND, codebooks_LKD)
-        return health(codes_NL, self.settings["codebook_size"], latents_ND, residuals_LND)
+        codes_NL, latents_ND = torch.from_numpy(encoded.codes_NL), torch.from_numpy(encoded.latents_ND)
+        return (
+            health(codes_NL, latents_ND, torch.from_numpy(encoded.codebooks_LKD))
+            | {"reconstruction": self._errors(codes_NL, inputs, present)}
+            | {"revived": module.num_revived}
+        )
 
     @torch.inference_mode()
     def encode(self, modalities: Mapping[str, Modality]) -> Encoded:
@@ -122,7 +131,7 @@ class RQVAEQuantizer:
         inputs = {name: found(modalities[name]) for name, found in self.standardizers.items()}
         blocks = zip(*(inputs[name].split(_BLOCK) for name in self.model.dims), strict=True)
         latents_ND = torch.cat([self.model.encode(dict(zip(self.model.dims, block, strict=True))) for block in blocks])
-        codes_NL, _ = encode(latents_ND, self.model.codebooks.vectors_LKD)
+        codes_NL = encode(latents_ND, self.model.codebooks.vectors_LKD)
         return Encoded(codes_NL.numpy(), latents_ND.numpy(), self.model.codebooks.vectors_LKD.numpy())
 
     def save(self, folder: Path) -> None:
@@ -144,6 +153,18 @@ class RQVAEQuantizer:
         weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         quantizer.model.load_state_dict(weights)
         return quantizer
+
+    @torch.inference_mode()
+    def _errors(
+        self, codes_NL: Tensor, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> dict[str, float]:
+        """Return the error of each modality read back from the codes."""
+        assert self.model is not None
+        quantized_ND = decode(codes_NL, self.model.codebooks.vectors_LKD)
+        return {
+            name: float(reconstruction(head(quantized_ND), inputs[name], present[name]).mean())
+            for name, head in self.model.heads.items()
+        }
 
     def _build(self) -> RQVAE:
         dims = {name: len(found.mean_D) for name, found in self.standardizers.items()}

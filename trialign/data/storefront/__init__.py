@@ -90,7 +90,13 @@ class Storefront:
             for index, file in files.items():
                 yield keys[index], file.read_bytes()
 
-        return RawData(ibis.memtable(events), items, pictures, has_clock=False, oracle=ExactOracle(taste, keys))
+        return RawData(
+            events=ibis.memtable(events),
+            items=items,
+            images=pictures,
+            has_clock=False,
+            oracle=ExactOracle(taste, keys),
+        )
 
     def attributes(self) -> Attributes:
         """Return what the items are: the truth that the catalogue shows in part; for judging, never for training."""

@@ -1,4 +1,4 @@
-"""Rankers that any model has to beat, fitted on train histories alone.
+"""Rankers that any model has to beat, fitted on train histories and the catalogue's texts alone.
 
 A new one is a file with a class that has `fit(histories, num_items, **options)`, `save(folder)`, `load(folder)` and
 `rank`, and a line in BASELINES.
@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from trialign.errors import ConfigError, suggest
-from trialign.evaluate.baselines.counts import CountingRanker
 from trialign.evaluate.baselines.item_knn import ItemKNN
 from trialign.evaluate.baselines.item_to_item import ItemToItem
 from trialign.evaluate.baselines.popularity import Popularity
+from trialign.evaluate.baselines.sasrec import SASRec
 from trialign.types import Items
 
-BASELINES: dict[str, type[Popularity] | type[ItemToItem] | type[ItemKNN]] = {
+Baseline = Popularity | ItemToItem | ItemKNN | SASRec
+
+BASELINES: dict[str, type[Baseline]] = {
     Popularity.name: Popularity,
     ItemToItem.name: ItemToItem,
     ItemKNN.name: ItemKNN,
+    SASRec.name: SASRec,
 }
 
 
@@ -38,14 +41,30 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def fit_baseline(
-    name: str, histories: Sequence[Items], num_items: int, options: Mapping[str, Any] | None = None
-) -> CountingRanker:
-    """Fit a baseline by name on whole train histories, oldest item first; errors as `check_names`."""
+    name: str,
+    histories: Sequence[Items],
+    texts: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+) -> Baseline:
+    """Fit a baseline by name; errors as `check_names` and the baseline's own.
+
+    Args:
+        name: a key of BASELINES.
+        histories: whole train histories, oldest item first.
+        texts: one per item of the catalogue; only sasrec reads them.
+        options: keyword arguments of its `fit`.
+        seed: of what it draws; only sasrec draws.
+    """
     check_names([name])
-    return BASELINES[name].fit(histories, num_items, **(options or {}))
+    settings = dict(options or {})
+    if name == SASRec.name:
+        return SASRec.fit(histories, len(texts), texts=texts, seed=seed, **settings)
+    return BASELINES[name].fit(histories, len(texts), **settings)
 
 
-def load_baseline(name: str, folder: Path) -> CountingRanker:
-    """Read a fitted baseline from its folder; errors as `check_names` and `CountingRanker.load`."""
+def load_baseline(name: str, folder: Path) -> Baseline:
+    """Read a fitted baseline from its folder; errors as `check_names` and the class's `load`."""
     check_names([name])
     return BASELINES[name].load(folder)

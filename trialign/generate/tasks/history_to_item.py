@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trialign.data.blocks import Record
-from trialign.generate.task import ItemList, Task, Text
+from trialign.data.blocks import Record, Records
+from trialign.generate.task import ItemList, ItemLists, Task, Text
 
 
 def parts(record: Record) -> list[Text | ItemList]:
@@ -15,4 +16,12 @@ def parts(record: Record) -> list[Text | ItemList]:
     return [ItemList(items, targets=np.arange(len(items)) >= max(record["first_target"], 1))]
 
 
-TASK = Task(source="train", parts=parts)
+def lists(records: Records, chosen: NDArray[np.int64]) -> ItemLists:
+    """Return the same of many windows."""
+    items, lengths = records.lists("items", chosen)
+    first = np.maximum(records.numbers("first_target", chosen), 1)
+    begins = np.cumsum(lengths) - lengths
+    return ItemLists(items, np.arange(len(items)) >= np.repeat(begins + first, lengths), lengths)
+
+
+TASK = Task(source="train", parts=parts, lists=lists)

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from trialign.data.sources import Tables
+from trialign.errors import ConfigError, DataError
+
+Make = Callable[..., Tables]
+EVENTS = [("u", "a", 30), ("u", "b", 20), ("7", "c", 10), ("7", "a", 10)]
+RECORDS = [{"user": user, "item": item, "time": time} for user, item, time in EVENTS]
+
+
+def _write_csv(path: Path, delimiter: str = ",", header: str = "user,item,time") -> None:
+    lines = [header.replace(",", delimiter), *(delimiter.join(map(str, event)) for event in EVENTS)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _write_json_lines(path: Path) -> None:
+    # A number among texts, as a log written by two programs has it.
+    records = [record | {"user": 7 if record["user"] == "7" else record["user"]} for record in RECORDS]
+    path.write_text("\n".join(map(json.dumps, records)) + "\n")
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "events.csv": _write_csv,
+    "events.tsv": lambda path: _write_csv(path, "\t"),
+    "events.inter": lambda path: _write_csv(path, "\t", "user:token,item:token,time:float"),
+    "events.jsonl": _write_json_lines,
+    "events.parquet": lambda path: pq.write_table(pa.Table.from_pylist(RECORDS), path),
+    "events.csv.gz": lambda path: path.write_bytes(gzip.compress(b"user,item,time\nu,a,30\nu,b,20\n7,c,10\n7,a,10\n")),
+}
+
+
+def _events(source: Tables, folder: Path) -> list[tuple[Any, ...]]:
+    events = source.load(folder).events
+    assert events is not None
+    return sorted(tuple(row.values()) for row in events.to_pyarrow().to_pylist())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_reads_the_same_events(tables: Make, tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    source = tables(name)
+    assert _events(source, tmp_path) == sorted(EVENTS)
+    assert source.load(tmp_path).has_clock
+    assert source.sources() == {"events": tmp_path / name, "items": tmp_path / "items.csv"}
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.jsonl", "events.parquet"])
+def test_a_format_can_be_chosen_where_the_suffix_says_nothing(tables: Make, tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / "log.txt")
+    with pytest.raises(DataError, match=r"log\.txt has no known suffix\n.*\.csv.*\n.*data\.format"):
+        tables("log.txt").load(tmp_path)
+    chosen = name.removeprefix("events.")
+    assert _events(tables("log.txt", format=chosen), tmp_path) == sorted(EVENTS)
+
+
+def test_files_may_differ_in_format_and_in_the_order_of_their_columns(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "1.csv").write_text("user,item,time\nu,a,1\n")
+    (tmp_path / "log" / "2.csv").write_text("time,junk,item,user\n2,x,b,u\n")
+    pq.write_table(pa.table({"user": [7], "item": ["c"], "time": [3.0]}), tmp_path / "log" / "3.parquet")
+    source = tables("log/*")
+    assert _events(source, tmp_path) == [("7", "c", 3), ("u", "a", 1), ("u", "b", 2)]
+    assert [role for role in source.sources() if role != "items"] == [
+        "events/log/1.csv",
+        "events/log/2.csv",
+        "events/log/3.parquet",
+    ]
+    assert _events(tables(["log/3.parquet", "log/1.csv"]), tmp_path) == [("7", "c", 3), ("u", "a", 1)]
+
+
+def test_keys_of_different_types_are_read_as_text_and_told(
+    tables: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pq.write_table(pa.table({"user": [7], "item": ["a"], "time": [1]}), tmp_path / "e1.parquet")
+    pq.write_table(pa.table({"user": ["7"], "item": ["b"], "time": [2]}), tmp_path / "e2.parquet")
+    with caplog.at_level(logging.WARNING):
+        assert _events(tables("e*.parquet"), tmp_path) == [("7", "a", 1), ("7", "b", 2)]
+    assert "column 'user' is int64 in e1.parquet, string in e2.parquet; read as text" in caplog.text
+
+
+def test_a_rank_is_an_order_without_a_clock(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("who,what,place\nu,a,2\nu,b,1\n")
+    source = tables(columns={"user": "who", "item": "what", "time": None, "rank": "place"})
+    assert not source.load(tmp_path).has_clock
+    assert _events(source, tmp_path) == [("u", "a", 2), ("u", "b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"time": None}, r"no order\n.*rank.*\n.*data\.columns\.time=COLUMN and data\.columns\.rank=COLUMN"),
+        ({"rank": "place"}, r"both data\.columns\.time and data\.columns\.rank are set"),
+    ],
+)
+def test_events_have_exactly_one_order(tables: Make, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tables(columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("unit", "found", "seconds", "micros"),
+    [
+        ("s", "1714000000", 1714000000, 0),
+        ("s", "1714000000.25", 1714000000, 250_000),
+        ("s", "1.714e9", 1714000000, 0),
+        ("s", "-1.5", -2, 500_000),
+        ("ms", "1714000000123", 1714000000, 123_000),
+        ("us", "1714000000123456", 1714000000, 123_456),
+        ("iso", "2024-04-24", 1713916800, 0),
+        ("iso", "2024-04-24T23:06:40", 1714000000, 0),
+        ("iso", "2024-04-24T23:06:40.75Z", 1714000000, 750_000),
+        ("iso", "2024-04-25 01:06:40+02:00", 1714000000, 0),
+    ],
+)
+def test_times_in_every_unit(tables: Make, tmp_path: Path, unit: str, found: str, seconds: int, micros: int) -> None:
+    (tmp_path / "events.csv").write_text(f"user,item,time\nu,a,{found}\n")
+    tie = (micros,) if micros else ()
+    assert _events(tables(time_unit=unit), tmp_path) == [("u", "a", seconds, *tie)]
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        (datetime(2024, 4, 24, 23, 6, 40), 1714000000),
+        (datetime(2024, 4, 24, 23, 6, 40, tzinfo=UTC), 1714000000),
+        (date(2024, 4, 24), 1713916800),
+        (1714000000.0, 1714000000),
+    ],
+)
+def test_a_typed_column_tells_its_own_unit(tables: Make, tmp_path: Path, time: object, seconds: int) -> None:
+    pq.write_table(pa.table({"user": ["u"], "item": ["a"], "time": [time]}), tmp_path / "events.parquet")
+    assert _events(tables("events.parquet"), tmp_path) == [("u", "a", seconds)]
+
+
+def test_a_column_of_ties_is_handed_on(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("user,item,time,line\nu,a,5.5,2\nu,b,5,1\n")
+    events = tables(columns={"tie": "line"}).load(tmp_path).events
+    assert events is not None
+    assert sorted(events.to_pyarrow()["tie"].to_pylist()) == [1, 2]
+
+
+def _many(wrong: dict[int, str]) -> str:
+    return "user,item,time\n" + "".join(f"u{i % 97},a,{wrong.get(i, i)}\n" for i in range(50_000))
+
+
+@pytest.mark.parametrize(
+    ("unit", "wrong", "message"),
+    [
+        ("s", {49_000: "yesterday"}, r"1 of 50000 rows hold no time .*user 'u15', item 'a', time 'yesterday'"),
+        ("s", {49_000: "x", 49_900: "y"}, "2 of 50000 rows hold no time"),
+        ("s", {7: "inf"}, "1 of 50000 rows hold no time"),
+        ("s", {7: "nan"}, "1 of 50000 rows hold no time"),
+        ("iso", {i: "2024-01-01" for i in range(50_000)} | {7: "1714000000", 8: "inf"}, "2 of 50000 rows hold no time"),
+        ("ms", {7: "2024-01-01"}, r"1 of 50000 rows hold no time .*\n.*data\.time_unit"),
+    ],
+)
+def test_text_far_down_a_column_of_times_is_counted(
+    tables: Make, tmp_path: Path, unit: str, wrong: dict[int, str], message: str
+) -> None:
+    (tmp_path / "events.csv").write_text(_many(wrong))
+    with pytest.raises(DataError, match=message):
+        tables(time_unit=unit).load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "message"),
+    [
+        ({"time": None, "rank": "time"}, "u,a,1.5\n", "1 of 1 rows hold no rank .*whole number"),
+        ({"tie": "time"}, "u,a,1.5\nu,b,2\n", "1 of 2 rows hold no tie"),
+    ],
+)
+def test_ranks_and_ties_are_whole_numbers(
+    tables: Make, tmp_path: Path, columns: dict[str, Any], rows: str, message: str
+) -> None:
+    (tmp_path / "events.csv").write_text("user,item,time\n" + rows)
+    with pytest.raises(DataError, match=message.replace(" .*", "(.|\n)*")):
+        tables(columns=columns).load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "usr,item,time\nu,a,1\n",
+            r"no column 'user'\n.*data\.columns\.user.*\n.*did you mean 'usr'\? known: item, time",
+        ),
+        ("user;item;time\nu;a;1\n", r"no column 'user'\n.*\n.*known: user;item;time"),
+        ("", "begins with nothing"),
+        ("user,item,user\n", "begins with user, item, user\n.*each once"),
+        ("user,item,time\nu,a,1\nu,b\n", r"events\.csv cannot be read: .*Line: 3"),
+        ('user,item,time\nu,"a,1\n', r"events\.csv cannot be read"),
+    ],
+)
+def test_files_of_another_shape_are_named(tables: Make, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "events.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        tables().load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("events.csv", b"user,item,time\n" + b"u,a,1\n" * 9000 + b"u,caf\xe9,1\n", "cannot be read: .*not utf-8"),
+        ("events.csv.gz", gzip.compress(b"user,item,time\n" + bytes(4000))[:-20], "cannot be read"),
+        (
+            "events.jsonl",
+            b'{"user": 1, "item": "a", "time": 1}\n{"user": 1, "it\n',
+            "cannot be read: .*Malformed JSON.*line",
+        ),
+        ("events.parquet", b"PAR1 nothing of the kind", "cannot be read"),
+    ],
+)
+def test_damaged_files_are_named(tables: Make, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        tables(name).load(tmp_path)
+    assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"user": [1.0], "item": ["a"], "time": [1]}, r"'user' of .* holds float64\n.*\n.*missing values"),
+        ({"user": ["u"], "item": [["a"]], "time": [1]}, "'item' of .* holds array"),
+        ({"user": ["u"], "item": ["a"], "time": [True]}, "'time' of .* holds boolean"),
+    ],
+)
+def test_columns_of_a_type_that_cannot_be_right_are_named(
+    tables: Make, tmp_path: Path, table: dict[str, Any], message: str
+) -> None:
+    pq.write_table(pa.table(table), tmp_path / "events.parquet")
+    with pytest.raises(DataError, match=message):
+        tables("events.parquet").load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time_unit": "min"}, "data.time_unit=min\n.*\n.*known: iso, ms, s, us"),
+        ({"format": "cvs"}, "data.format=cvs\n.*\n.*did you mean 'csv'"),
+        ({"events": 7}, r"data\.events=7\n"),
+        ({"item_columns": {"brand": ["a", "b"]}}, r"data\.item_columns\.brand names 2 columns"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused_before_any_file(
+    tables: Make, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tables(**changes)
+
+
+@pytest.mark.parametrize(
+    ("events", "message"), [("none.csv", r"none\.csv does not exist"), ("no*.csv", r"nothing matches .*no\*\.csv")]
+)
+def test_files_that_are_not_there_are_named(tables: Make, events: str, message: str) -> None:
+    with pytest.raises(DataError, match=message + r"\n.*data\.events.*\n.*TRIALIGN_DATA"):
+        tables(events).sources()

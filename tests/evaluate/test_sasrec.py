@@ -1,0 +1,85 @@
+"""SASRec: what a place sees, what it learns, and the contract of a ranker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trialign.errors import DataError
+from trialign.evaluate.baselines import load_baseline
+from trialign.evaluate.baselines.sasrec import SASRec
+from trialign.types import NO_ITEM, Items, Ranker
+
+NUM_ITEMS = 12
+TEXTS = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
+SMALL = {"dim": 16, "epochs": 2, "batch_items": 32, "max_history": 6}
+
+
+def chain(start: int, length: int) -> Items:
+    """A world in which item i is always followed by i + 5 modulo N."""
+    return ((start + 5 * np.arange(length)) % NUM_ITEMS).astype(np.int32)
+
+
+HISTORIES = [chain(start, 2 + start % 9) for start in range(48)]
+
+
+def fit(**options: Any) -> SASRec:
+    return SASRec.fit(HISTORIES, NUM_ITEMS, texts=TEXTS, seed=0, **(SMALL | options))
+
+
+def test_learns_a_world_without_chance() -> None:
+    ranker = fit(epochs=40, learning_rate=5e-3, dropout=0.0)
+    items, _ = ranker.rank([chain(start, 4) for start in range(NUM_ITEMS)], 1, exclude_seen=False)
+    assert items[:, 0].tolist() == [(start + 20) % NUM_ITEMS for start in range(NUM_ITEMS)]
+
+
+@pytest.mark.parametrize("text_dim", [0, 8])
+def test_keeps_the_contract_of_a_ranker_and_is_read_back(text_dim: int, tmp_path: Path) -> None:
+    fitted = fit(text_dim=text_dim)
+    assert isinstance(fitted, Ranker)
+    histories = [*HISTORIES[:5], np.empty(0, np.int32), np.arange(NUM_ITEMS, dtype=np.int32)]
+    items, scores = fitted.rank(histories, 15, exclude_seen=True)
+    assert (items.dtype, scores.dtype) == (np.int32, np.float32)
+    for row, history in enumerate(histories):
+        legal = sorted(set(range(NUM_ITEMS)) - set(history.tolist()))
+        assert sorted(items[row][items[row] != NO_ITEM].tolist()) == legal
+        assert (np.diff(scores[row][: len(legal)]) <= 0).all()
+        assert (scores[row][len(legal) :] == -np.inf).all()
+    fitted.save(tmp_path)
+    read = load_baseline("sasrec", tmp_path)
+    there, back = (ranker.rank(histories, 15, exclude_seen=True) for ranker in (fitted, read))
+    assert there[0].tobytes() == back[0].tobytes()
+    assert there[1].tobytes() == back[1].tobytes()
+    with pytest.raises(DataError, match="a fitted sasrec"):
+        load_baseline("sasrec", tmp_path / "nowhere")
+
+
+def test_no_place_sees_what_comes_after_it() -> None:
+    model = fit()
+    vectors_ND = model.item_vectors()
+    one, other = torch.tensor([[3, 1, 4, 1]]), torch.tensor([[3, 1, 9, 2]])
+    with torch.no_grad():
+        before, after = model(one, vectors_ND), model(other, vectors_ND)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+def test_each_event_is_a_target_once_however_windows_are_cut() -> None:
+    from trialign.evaluate.baselines.sasrec import _Batches
+
+    batches = _Batches(HISTORIES, 6, 32)
+    for epoch in range(2):
+        found = [targets for _, targets in batches.shuffled(np.random.default_rng(epoch))]
+        learned = np.concatenate([targets[targets != NO_ITEM].numpy() for targets in found])
+        assert np.array_equal(np.sort(learned), np.sort(np.concatenate(HISTORIES)))
+        assert len(found) == len(batches)
+
+
+def test_same_seed_same_weights() -> None:
+    one, other, third = fit(), fit(), SASRec.fit(HISTORIES, NUM_ITEMS, texts=TEXTS, seed=1, **SMALL)
+    assert torch.equal(one.ids.weight, other.ids.weight)
+    assert not torch.equal(one.ids.weight, third.ids.weight)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
+from trialign.types import NO_ITEM, Items
+
+POPULARITY = np.array([0, 3, 9, 1, 5])
+TARGETS: list[Items] = [np.array(found, np.int32) for found in ([0], [1, 2], [3], [4])]
+FILL = [NO_ITEM] * 7
+ITEMS = np.array([[1, 2, 3, *FILL], [2, 3, 0, *FILL], [3, 0, 1, *FILL], [1, 2, 0, *FILL]], np.int32)
+
+
+def test_recall_by_seen_by_hand() -> None:
+    # Item 0 was never seen and is missed; 1 and 3 were seen 3 and 1 times: 3 is found; 2 and 4, 9 and 5 times: 2 is.
+    assert recall_by_seen(ITEMS, TARGETS, POPULARITY) == {
+        "0": {"targets": 1, "recall@10": 0.0},
+        "1-4": {"targets": 2, "recall@10": 0.5},
+        "5+": {"targets": 2, "recall@10": 0.5},
+    }
+
+
+def test_an_eleventh_place_does_not_count() -> None:
+    items = np.arange(20, 31, dtype=np.int32)[None]
+    items[0, 10] = 1
+    found = recall_by_seen(items, [np.array([1], np.int32)], np.full(40, 7))
+    assert found["5+"] == {"targets": 1, "recall@10": 0.0}
+    assert found["0"] == {"targets": 0, "recall@10": 0.0}
+
+
+def test_spread_by_hand() -> None:
+    # A tenth of five items is one: item 2. It holds 3 of 12 places and is 1 of 5 targets; items 0 to 3 are shown.
+    found = spread(ITEMS, TARGETS, POPULARITY)
+    assert found == pytest.approx({"coverage@10": 4 / 5, "head_share@10": 3 / 12, "head_share_of_targets": 1 / 5})
+
+
+def test_prefix_recall_by_hand() -> None:
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0, 2]])
+    # Target 0: item 1 shares its first code. 1: item 0 does. 2: is there. 3: is there. 4: items 1 and 0 share one code.
+    found = prefix_recall(ITEMS, TARGETS, codes)
+    assert found == pytest.approx({"prefix_1": 1.0, "prefix_2": 2 / 5})
+
+
+def test_an_empty_place_shares_no_code() -> None:
+    items = np.full((1, 10), NO_ITEM, np.int32)
+    assert prefix_recall(items, [np.array([4], np.int32)], np.zeros((5, 2), int)) == {"prefix_1": 0.0, "prefix_2": 0.0}

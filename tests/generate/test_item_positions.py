@@ -1,0 +1,137 @@
+"""The encoding `position`: one softmax over the trie, whatever level is modelled jointly, and a search that agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from trialign.decode.beam import beam_search
+from trialign.decode.index import PrefixIndex
+from trialign.errors import ConfigError
+from trialign.generate.artefact import TrainedGenerator, load_generator, save_generator
+from trialign.generate.encoding import PositionEncoding
+from trialign.generate.items import build_items
+from trialign.generate.loss import autoregressive_loss
+from trialign.generate.model import Generator
+from trialign.generate.template import Template
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.semid.table import SIDTable
+from trialign.types import Items
+
+HISTORIES: list[Items] = [np.array(items, dtype=np.int32) for items in ([3], [], [0, 5, 5, 9, 11, 2], [7, 1])]
+JOINT = (0, 6, 11, 12)
+"""Largest softmax: below every level, then the first, the second, the leaves (12 items)."""
+
+
+@pytest.fixture
+def make(make_generator: Callable[..., Generator]) -> Callable[[int], Generator]:
+    features_NF = torch.randn(12, 7, generator=torch.Generator().manual_seed(5))
+
+    def built(joint_nodes: int) -> Generator:
+        options = {
+            "encoding": "position",
+            "id_embedding": True,
+            "joint_nodes": joint_nodes,
+            "features_NF": features_NF,
+        }
+        return make_generator(options=options)
+
+    return built
+
+
+@pytest.fixture
+def positions(tokenizer: TextTokenizer) -> Template:
+    tasks = ["history_to_item", "title_to_item", "item_to_title"]
+    return Template(tokenizer, PositionEncoding(tokenizer.size), tasks, max_title_tokens=16)
+
+
+def item_log_probs(generator: Generator, prompts: list[np.ndarray]) -> torch.Tensor:
+    """Every item's log-probability by the loss that training takes, one example at a time."""
+    scores = torch.empty(len(prompts), 12)
+    for row, prompt in enumerate(prompts):
+        for item in range(12):
+            tokens = torch.from_numpy(np.append(prompt, generator.text_vocab + item))[None]
+            targets = torch.zeros_like(tokens, dtype=torch.bool)
+            targets[0, -1] = True
+            groups = generator(tokens, torch.arange(tokens.shape[1])[None], targets, torch.zeros_like(tokens))
+            scores[row, item] = -autoregressive_loss(groups, 1).total
+    return scores
+
+
+@pytest.mark.parametrize("joint_nodes", JOINT)
+def test_items_have_a_distribution_and_the_search_finds_it(
+    joint_nodes: int, make: Callable[[int], Generator], positions: Template, index: PrefixIndex
+) -> None:
+    generator = make(joint_nodes).eval()
+    prompts = [positions.history_prompt(history) for history in HISTORIES]
+    with torch.no_grad():
+        trained_BN = item_log_probs(generator, prompts)
+        found = beam_search(generator.items.scorer(generator, prompts), index, num_beams=12)
+    torch.testing.assert_close(trained_BN.exp().sum(dim=1), torch.ones(len(prompts)))
+    wanted, order = trained_BN.sort(dim=1, descending=True)
+    torch.testing.assert_close(found.scores, wanted, atol=1e-4, rtol=0)
+    assert (found.items == order).all()
+
+
+def test_a_prefix_has_the_probability_of_what_lies_below(
+    make: Callable[[int], Generator], positions: Template, sids: SIDTable
+) -> None:
+    generator = make(12).eval()
+    prompts = [positions.history_prompt(history) for history in HISTORIES]
+    with torch.no_grad():
+        first_BK = generator.items.scorer(generator, prompts).start().exp()
+        items_BN = item_log_probs(generator, prompts).exp()
+    for code in range(5):
+        below = torch.from_numpy(sids.codes_NL[:, 0] == code)
+        torch.testing.assert_close(first_BK[:, code], items_BN[:, below].sum(dim=1))
+
+
+@pytest.mark.parametrize("joint_nodes", JOINT)
+def test_every_parameter_learns(joint_nodes: int, make: Callable[[int], Generator], positions: Template) -> None:
+    generator = make(joint_nodes)
+    tokens = torch.from_numpy(np.append(positions.history_prompt(HISTORIES[2]), [4, 5]))[None]
+    groups = generator(tokens, torch.arange(tokens.shape[1])[None], tokens > 3, torch.zeros_like(tokens))
+    autoregressive_loss(groups, 1).total.backward()
+    assert not [name for name, found in generator.named_parameters() if found.grad is None]
+    still = {name for name, found in generator.named_parameters() if not found.grad.any()}
+    # Under a prefix with one child nothing is asked, so its query has a gradient of zero.
+    assert not {name for name in still if not name.startswith("items.queries.")}
+
+
+@pytest.mark.parametrize("joint_nodes", JOINT)
+def test_reads_back_what_was_saved(
+    joint_nodes: int, make: Callable[[int], Generator], positions: Template, sids: SIDTable, tmp_path: object
+) -> None:
+    generator = make(joint_nodes).eval()
+    save_generator(tmp_path, TrainedGenerator(generator, positions, 6), sids)  # type: ignore[arg-type]
+    loaded = load_generator(tmp_path, sids)  # type: ignore[arg-type]
+    prompts = [positions.history_prompt(history) for history in HISTORIES]
+    with torch.no_grad():
+        before, after = (item_log_probs(found.eval(), prompts) for found in (generator, loaded.generator))
+    assert torch.equal(before, after)
+
+
+def test_what_only_positions_can_read_is_refused_for_tokens(sids: SIDTable) -> None:
+    with pytest.raises(ConfigError, match=r"train\.items\.encoding=position"):
+        build_items(
+            sids,
+            torch.zeros(30, 16),
+            seed=0,
+            encoding="tokens",
+            id_embedding=True,
+            joint_nodes=0,
+            features_NF=None,
+        )
+    with pytest.raises(ConfigError, match="position"):
+        build_items(
+            sids,
+            torch.zeros(30, 16),
+            seed=0,
+            encoding="positions",
+            id_embedding=False,
+            joint_nodes=0,
+            features_NF=None,
+        )

@@ -1,0 +1,93 @@
+"""The k-core of a log: what is left when users and items with too few events leave, round after round."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
+
+from trialign.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Core:
+    """What the rounds left.
+
+    Attributes:
+        events: the rows whose user and item both stayed.
+        rounds: how many users, items and events left in each round, and the events left after it.
+    """
+
+    events: ibis.Table
+    rounds: list[dict[str, int]]
+
+
+def core_of(
+    events: ibis.Table, folder: Path, *, tables: Backend, user_core: int, item_core: int, max_rounds: int
+) -> Core:
+    """Remove users with fewer than `user_core` events and items with fewer than `item_core`, until none is left.
+
+    Each round counts the users' events, then the items' among those of the users who stay, and writes down who leaves:
+    small tables, whatever the size of the log, which itself is only read.
+
+    Args:
+        events: `user`, `item`, integers, and other columns.
+        folder: where the rounds write; made if missing.
+        tables: where they are computed.
+        user_core: events that a user needs; 0 or 1 keeps all.
+        item_core: events that an item needs; 0 or 1 keeps all.
+        max_rounds: stop with an error after this many rounds that removed something.
+
+    Raises:
+        DataError: nothing is left, or the rounds did not come to an end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    least = {"user": user_core, "item": item_core}
+    gone: dict[str, list[Path]] = {side: [] for side in least}
+    rounds: list[dict[str, int]] = []
+    num_left = int(tables.execute(events.count()))
+    while any(core > 1 for core in least.values()):
+        found = {"users": 0, "items": 0, "events": 0}
+        for side, core in least.items():
+            left = _without(events, gone, tables)
+            counted = left.group_by(side).aggregate(num_events=left.count())
+            path = folder / f"{side}s-{len(rounds):04d}.parquet"
+            tables.to_parquet(counted.filter(counted.num_events < core), path)
+            leaving = pq.read_table(path, columns=["num_events"])["num_events"]
+            if len(leaving):
+                gone[side].append(path)
+                found[f"{side}s"] = len(leaving)
+                found["events"] += pc.sum(leaving).as_py()
+        if not found["events"]:
+            break
+        num_left -= found["events"]
+        rounds.append(found | {"left": num_left})
+        logger.info("k-core, round %d: %s", len(rounds), rounds[-1])
+        if not num_left:
+            raise DataError(
+                f"no event is left after {len(rounds)} rounds, data.user_core={user_core} data.item_core={item_core}",
+                rule="some users and items have enough events in common",
+                remedy="lower data.user_core or data.item_core",
+            )
+        if len(rounds) == max_rounds:
+            raise DataError(
+                f"after data.core_rounds={max_rounds} rounds {num_left} events are left, the last round removed "
+                f"{found['users']} users and {found['items']} items",
+                rule="rounds go on until every user and item has enough events",
+                remedy="raise data.core_rounds, or lower data.user_core or data.item_core",
+            )
+    return Core(_without(events, gone, tables), rounds)
+
+
+def _without(events: ibis.Table, gone: dict[str, list[Path]], tables: Backend) -> ibis.Table:
+    for side, paths in gone.items():
+        if paths:
+            events = events.anti_join(tables.read_parquet(paths).select(side), side)
+    return events

@@ -1,0 +1,222 @@
+"""Ready examples, split by whoever made them: checked, spread over user buckets, and written as the splits they name.
+
+Rows of one user that continue each other (a b -> c, then a b c -> d) are one history of which two positions are
+targets, so that training reads it once and learns each target once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
+
+from trialign.data.events import Histories, num_digits
+from trialign.data.histories import SplitWriters
+from trialign.data.tables import first_rows
+from trialign.errors import DataError
+from trialign.types import EvaluationSplit, Split
+
+
+class Example(NamedTuple):
+    """One ready example.
+
+    Attributes:
+        hash: md5 of the user.
+        user: its key.
+        split: where it belongs.
+        items: indices of what the user had chosen, oldest first.
+        target: indices of what came next.
+    """
+
+    hash: str
+    user: str
+    split: Split
+    items: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+def spread_examples(
+    examples: ibis.Table, catalogue: pa.Table, folder: Path, *, tables: Backend, buckets: int, missing_items: str
+) -> dict[str, Any]:
+    """Write the examples as Parquet partitioned by user bucket.
+
+    Args:
+        examples: `user`, `items`, `target`, `split`, as `RawData.examples`.
+        catalogue: `item` (index) and `key`.
+        folder: where they go.
+        tables: where they are computed.
+        buckets: a power of 16.
+        missing_items: `refuse` examples with items that have no catalogue entry, or let `read_examples` drop them.
+
+    Returns:
+        No counts: `ExampleWriter` counts.
+
+    Raises:
+        DataError: no example at all; one without user, history or target, with an unknown split, or of an unknown
+            item; or a train example with more than one target.
+    """
+    folder.mkdir(parents=True)
+    tables.to_parquet(examples.select("user", "split", "items", "target"), folder / "log.parquet")
+    examples = tables.read_parquet(folder / "log.parquet")
+    _check(examples, tables)
+    if missing_items == "refuse":
+        _check_items(examples, catalogue, tables)
+    hashed = examples.mutate(hash=examples.user.hexdigest("md5"))
+    spread = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)))
+    tables.to_parquet(spread, folder / "examples", partition_by="bucket")
+    (folder / "log.parquet").unlink()
+    np.save(folder / "items.npy", np.arange(catalogue.num_rows))
+    return {}
+
+
+def read_examples(folder: Path, catalogue: pa.Table) -> Iterator[list[Example]]:
+    """Yield the examples of each bucket in hash order, items as indices; unknown items are left out of them."""
+    keys = catalogue["key"].combine_chunks()
+    for bucket in sorted((folder / "examples").glob("bucket=*")):
+        found = pq.read_table(bucket, partitioning=None)
+        lists = {name: _indices(found[name].combine_chunks(), keys) for name in ("items", "target")}
+        columns = [found[name].to_pylist() for name in ("hash", "user", "split")]
+        examples = map(Example._make, zip(*columns, lists["items"], lists["target"], strict=True))
+        yield sorted(examples, key=_place)
+
+
+class ExampleWriter:
+    """Writes one bucket of examples after the other into the splits they name, and counts.
+
+    Args:
+        splits: where they go.
+        num_items: items of the catalogue.
+    """
+
+    def __init__(self, splits: SplitWriters, num_items: int) -> None:
+        self._splits = splits
+        self._users = self._not_trained = self._not_evaluated = 0
+        self._repeated = self._dropped = 0
+        self._examples: dict[Split, int] = dict.fromkeys(get_args(Split), 0)
+        self._chosen_N = np.zeros(num_items, np.bool_)
+
+    def write(self, examples: list[Example]) -> None:
+        """Write the sorted examples of some users."""
+        usable = [example for example in examples if example.target]
+        self._dropped += len(examples) - len(usable)
+        rows: dict[Split, list[Example]] = {name: [] for name in get_args(Split)}
+        for _, own in groupby(usable, key=lambda example: example.user):
+            found: set[Split] = set()
+            for example in own:
+                rows[example.split].append(example)
+                found.add(example.split)
+                self._chosen_N[[*example.items, *example.target]] = True
+            self._users += 1
+            self._not_trained += "train" not in found
+            self._not_evaluated += "test" not in found
+        histories, first_target = self._merged(rows["train"])
+        self._splits.train(histories, histories.lengths, first_target)
+        for name in get_args(EvaluationSplit):
+            held = _histories([e.user for e in rows[name]], [e.items + e.target for e in rows[name]])
+            begin = np.array([len(example.items) for example in rows[name]], np.int64)
+            self._splits.evaluation(name, held, begin, held.lengths)
+        for name, own_rows in rows.items():
+            self._examples[name] += len(own_rows)
+
+    def counts(self) -> dict[str, Any]:
+        """Return what was written so far."""
+        return {
+            "users": self._users,
+            "users_not_trained": self._not_trained,
+            "users_not_evaluated": self._not_evaluated,
+            "examples": dict(self._examples),
+            "examples_dropped": self._dropped,
+            "examples_repeated": self._repeated,
+            "windows": self._splits.num_windows,
+            "items_without_events": int((~self._chosen_N).sum()),
+        }
+
+    def _merged(self, examples: list[Example]) -> tuple[Histories, Any]:
+        """Join train examples that continue each other; return the histories and where their targets start."""
+        users: list[str] = []
+        sequences: list[tuple[int, ...]] = []
+        firsts: list[int] = []
+        for example in examples:
+            sequence = example.items + example.target
+            before = sequences[-1] if users and users[-1] == example.user else None
+            if before == sequence:
+                self._repeated += 1
+            elif before == example.items:
+                sequences[-1] = sequence
+            else:
+                users.append(example.user)
+                sequences.append(sequence)
+                firsts.append(len(example.items))
+        return _histories(users, sequences), np.array(firsts, np.int64)
+
+
+def _place(example: Example) -> tuple[object, ...]:
+    # By the whole sequence: an example stands right after the one that it continues.
+    return example.hash, example.user, example.items + example.target, len(example.items), example.split
+
+
+def _histories(users: list[str], sequences: list[tuple[int, ...]]) -> Histories:
+    """Return sequences as histories; their only clock is the place."""
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    items = [item for sequence in sequences for item in sequence]
+    return Histories(
+        users=pa.array(users, pa.string()),
+        starts=starts,
+        lengths=lengths,
+        items=pa.array(items, pa.int32()),
+        times=pa.array(np.arange(len(items)) - np.repeat(starts, lengths), pa.int64()),
+    )
+
+
+def _indices(lists: pa.ListArray, keys: pa.StringArray) -> list[tuple[int, ...]]:
+    places = pc.index_in(lists.flatten(), value_set=keys).to_pylist()
+    ends = np.cumsum(pc.list_value_length(lists).to_numpy()).tolist()
+    pieces = (places[begin:end] for begin, end in zip([0, *ends], ends, strict=False))
+    return [tuple(place for place in piece if place is not None) for piece in pieces]
+
+
+def _check(examples: ibis.Table, tables: Backend) -> None:
+    target, train = examples.target, examples.split == "train"
+    faults = {
+        "have no user": examples.user.isnull() | (examples.user == ""),
+        "have no history": examples["items"].isnull(),
+        "have no target": target.isnull() | (target.length() == 0),
+        f"name no split among {', '.join(get_args(Split))}": examples.split.isnull()
+        | examples.split.notin(get_args(Split)),
+        "are for training and have more than one target": train & (target.length() > 1),
+    }
+    sums = [fault.sum().name(what) for what, fault in faults.items()]
+    found = examples.aggregate([examples.count().name("all"), *sums])
+    counts = tables.to_pyarrow(found).to_pylist()[0]
+    if not counts["all"]:
+        raise DataError("there is no example", rule="at least one example", remedy="name the right files")
+    for what, fault in faults.items():
+        if counts[what]:
+            raise DataError(
+                f"{counts[what]} of {counts['all']} examples {what}, e.g. {first_rows(examples, fault, tables)}",
+                rule="an example has a user, a history, a target and a split; one for training has one target",
+                remedy="remove or repair them",
+            )
+
+
+def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: Backend) -> None:
+    named = examples["items"].concat(examples.target).unnest()
+    counted = examples.select(key=named).group_by("key").aggregate(num=ibis._.count())
+    missing = counted.anti_join(ibis.memtable(catalogue.select(["key"])), "key").order_by("key")
+    found = tables.to_pyarrow(missing)
+    if found.num_rows:
+        raise DataError(
+            f"{found.num_rows} items of the examples are not in the catalogue, "
+            f"e.g. {', '.join(map(str, found['key'].slice(0, 3).to_pylist()))}",
+            rule="every example's items stand in the catalogue",
+            remedy="add the items, or set data.missing_items=drop",
+        )

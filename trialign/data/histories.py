@@ -1,0 +1,173 @@
+"""Writes the three splits: histories cut into windows for training, users with their targets for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from trialign.data.blocks import EVALUATION, TRAIN, lists_of
+from trialign.data.events import Histories
+from trialign.data.oracle import OracleWriter
+from trialign.data.shards import ShardWriter
+from trialign.data.splits import Cuts, Lengths, last_n, temporal, windows
+from trialign.types import EvaluationSplit, Split
+
+_RECORDS = 1 << 14
+"""Records assembled at a time: overlapping windows repeat what a history holds once."""
+
+
+class SplitWriters:
+    """The shards of train, validation and test; a context manager.
+
+    Args:
+        folder: the stage's.
+        max_history: items of a window, and of the history before targets.
+        block_records: records per block.
+        shard_blocks: blocks per shard.
+    """
+
+    def __init__(self, folder: Path, *, max_history: int, block_records: int, shard_blocks: int) -> None:
+        self._max_history = max_history
+        self._shards: dict[Split, ShardWriter] = {
+            name: ShardWriter(folder / name, records_per_block=block_records, blocks_per_shard=shard_blocks)
+            for name in get_args(Split)
+        }
+        self._stack = ExitStack()
+        self.num_windows = 0
+
+    def __enter__(self) -> SplitWriters:
+        for shards in self._shards.values():
+            self._stack.enter_context(shards)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def train(self, histories: Histories, ends: Lengths, first_target: Lengths) -> None:
+        """Write the windows of each history's events before `ends`; targets start at its position `first_target`."""
+        users = np.flatnonzero(ends)
+        cut = windows(ends[users], self._max_history)
+        owners = users[cut.histories]
+        starts = histories.starts[owners] + cut.starts
+        firsts = np.clip(first_target[owners] - cut.starts, cut.first_target, cut.lengths).astype(np.int32)
+        for part in _parts(len(starts)):
+            columns = [
+                histories.users.take(pa.array(owners[part])),
+                lists_of(histories.items, starts[part], cut.lengths[part]),
+                lists_of(histories.times, starts[part], cut.lengths[part]),
+                pa.array(firsts[part]),
+            ]
+            self._shards["train"].write(pa.RecordBatch.from_arrays(columns, schema=TRAIN))
+        self.num_windows += len(starts)
+
+    def evaluation(self, name: EvaluationSplit, histories: Histories, begin: Lengths, end: Lengths) -> None:
+        """Write each user with targets `begin : end`, and the last window of what stands before."""
+        chosen = np.flatnonzero(end > begin)
+        lengths = np.minimum(begin, self._max_history)
+        for part in (chosen[rows] for rows in _parts(len(chosen))):
+            targets = histories.starts[part] + begin[part]
+            columns = [
+                histories.users.take(pa.array(part)),
+                lists_of(histories.items, targets - lengths[part], lengths[part]),
+                lists_of(histories.times, targets - lengths[part], lengths[part]),
+                lists_of(histories.items, targets, (end - begin)[part]),
+            ]
+            self._shards[name].write(pa.RecordBatch.from_arrays(columns, schema=EVALUATION))
+
+
+def cutter(split: str, *, min_events: int, last: int, cut_times: Sequence[int] | None) -> Callable[[Histories], Cuts]:
+    """Return how a split divides histories of events.
+
+    Args:
+        split: `leave_one_out`, `last_n` or `temporal`.
+        min_events: users with fewer are not evaluated.
+        last: n of `last_n`.
+        cut_times: the two times of `temporal`.
+    """
+    if split == "temporal":
+        assert cut_times is not None
+        first, second = cut_times
+
+        def at_times(histories: Histories) -> Cuts:
+            before = [_num_before(histories, time) for time in (first, second)]
+            return temporal(before[0], before[1], histories.lengths, min_events)
+
+        return at_times
+    n = last if split == "last_n" else 1
+    return lambda histories: last_n(histories.lengths, n, min_events)
+
+
+class EventWriter:
+    """Divides one piece of histories after the other among the splits, and counts.
+
+    Args:
+        splits: where they go.
+        oracles: who is asked about the evaluated users, by split.
+        num_items: items of the catalogue.
+        cut: divides histories; see `cutter`.
+    """
+
+    def __init__(
+        self,
+        splits: SplitWriters,
+        oracles: Mapping[EvaluationSplit, OracleWriter],
+        num_items: int,
+        cut: Callable[[Histories], Cuts],
+    ) -> None:
+        self._splits = splits
+        self._oracles = oracles
+        self._cut = cut
+        self._counts = dict.fromkeys(
+            ("users", "users_not_trained", "users_not_evaluated", "events", "events_unused"), 0
+        )
+        self._chosen_N = np.zeros(num_items, np.bool_)
+
+    def write(self, histories: Histories) -> None:
+        """Write some users' histories into all splits."""
+        cuts = self._cut(histories)
+        self._splits.train(histories, cuts.train, np.zeros_like(cuts.train))
+        used = cuts.train.copy()
+        for name, targets in cuts.held.items():
+            self._splits.evaluation(name, histories, targets.begin, targets.end)
+            used += targets.end - targets.begin
+            if name in self._oracles:
+                self._ask(self._oracles[name], histories, targets.begin, targets.end)
+        tested = cuts.held["test"]
+        self._counts["users"] += len(histories.lengths)
+        self._counts["users_not_trained"] += int((cuts.train == 0).sum())
+        self._counts["users_not_evaluated"] += int((tested.begin == tested.end).sum())
+        self._counts["events"] += len(histories.items)
+        self._counts["events_unused"] += int((histories.lengths - used).sum())
+        self._chosen_N[histories.items.to_numpy()] = True
+
+    def counts(self) -> dict[str, int]:
+        """Return what was written so far."""
+        return self._counts | {
+            "windows": self._splits.num_windows,
+            "items_without_events": int((~self._chosen_N).sum()),
+        }
+
+    def _ask(self, oracle: OracleWriter, histories: Histories, begin: Lengths, end: Lengths) -> None:
+        items = histories.items.to_numpy()
+        for row in np.flatnonzero(end > begin):
+            start = histories.starts[row]
+            oracle.add(histories.users[row].as_py(), items[start : start + begin[row]])
+
+
+def _num_before(histories: Histories, time: int) -> Lengths:
+    earlier: NDArray[np.bool_] = histories.times.to_numpy() < time
+    return np.add.reduceat(earlier.astype(np.int64), histories.starts)
+
+
+def _parts(num_records: int) -> list[slice]:
+    """Return slices over the records; one, maybe empty, where there are few."""
+    return [slice(start, start + _RECORDS) for start in range(0, max(1, num_records), _RECORDS)]

@@ -1,0 +1,67 @@
+"""The ledger: which records were trained on at which step, for audits.
+
+Each rank appends to `rank-00000.jsonl` of its own, one line per step, lane, task and epoch. A resumed run, on whatever
+number of ranks, first drops the lines of steps that it is going to take again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+RecordOf = tuple[int, int, str | int]
+"""(source, epoch, key of the record: a user, or an item's index)."""
+
+
+class Ledger:
+    """One rank's part of the ledger.
+
+    Args:
+        folder: made if missing.
+        names: of the sources.
+        rank: r.
+        world_size: W; files of ranks that are no more are trimmed by those that are.
+        step: the last optimizer step that counts; what was written after it is dropped.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], *, rank: int, world_size: int, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("rank-*.jsonl"):
+            if int(path.stem.removeprefix("rank-")) % world_size == rank:
+                _drop_after(path, step)
+        self._names = list(names)
+        self._file = (folder / f"rank-{rank:05d}.jsonl").open("a")
+
+    def write(self, step: int, lane: int, records: Sequence[RecordOf]) -> None:
+        """Append what one row of a step held."""
+        groups: dict[tuple[int, int], list[str | int]] = {}
+        for source, epoch, key in records:
+            groups.setdefault((source, epoch), []).append(key)
+        for (source, epoch), keys in groups.items():
+            kind = "users" if isinstance(keys[0], str) else "items"
+            line = {"step": step, "lane": lane, "task": self._names[source], "epoch": epoch, kind: keys}
+            self._file.write(json.dumps(line) + "\n")
+
+    def sync(self) -> None:
+        """Put everything on disk, so that no checkpoint is ahead of the ledger."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Put everything on disk and close the file."""
+        self.sync()
+        self._file.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Cut a file before its first line of a later step; the lines of a file are in the order of the steps."""
+    keep = 0
+    with path.open("rb+") as file:
+        for line in file:
+            # A process that was killed may have left half a line.
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            keep += len(line)
+        file.truncate(keep)

@@ -1,0 +1,210 @@
+"""A catalogue in files: columns by config, captions from a file of their own, pictures from folders and tars."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trialign.data.sources.evidence import TEXTS, items_table, refuse
+from trialign.data.sources.formats import format_of, read_rows, readable
+from trialign.data.sources.inter_json import object_records
+from trialign.data.sources.pictures import picture_files, read_pictures, stem_of
+from trialign.data.sources.places import below, find, listed, roles
+from trialign.errors import ConfigError, DataError, suggest
+
+logger = logging.getLogger(__name__)
+
+_ROLES = ("item", *TEXTS, "categories", "image", "caption")
+_JOINABLE = ("title", "description")
+_Columns = Mapping[str, list[str]]
+_Rows = Callable[[], Iterable[Mapping[str, Any]]]
+
+
+class CatalogueFiles:
+    """The part of a source that tells what its items are.
+
+    Args:
+        root: folder that the names are below.
+        items: a path, a pattern, or a list of them: Parquet, CSV, TSV, JSON lines, RecBole's `.item`, or `.json`, one
+            object `{item: {field: value}}`.
+        item_columns: the column of `item`, `title`, `description`, `brand`, `categories`, `image` and `caption`; null:
+            the one of that name, where there is one. Several columns make a title or a description of several lines.
+        category_separator: what joins categories where they are one text.
+        captions: files of captions, in the same formats; null: the catalogue's own column, where there is one.
+        caption_after: a caption is what follows this mark in its text; null: all of it.
+        images: folders and tar files (plain or WebDataset's) of pictures; null: none.
+        delimiter: of CSV files.
+
+    Raises:
+        ConfigError: a name is no name.
+        DataError: `root` is not set.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path | str | None,
+        items: Any,
+        item_columns: Mapping[str, Any],
+        category_separator: str,
+        captions: Any,
+        caption_after: str | None,
+        images: Any,
+        delimiter: str,
+    ) -> None:
+        self._root = below(root)
+        self._names = {
+            "items": listed(items, "items"),
+            "captions": listed(captions, "captions"),
+            "images": listed(images, "images"),
+        }
+        self._columns = {role: listed(item_columns.get(role), f"item_columns.{role}") for role in _ROLES}
+        for role, columns in self._columns.items():
+            if len(columns) > 1 and role not in _JOINABLE:
+                raise ConfigError(
+                    f"data.item_columns.{role} names {len(columns)} columns",
+                    rule=f"only {' and '.join(_JOINABLE)} may be put together from several columns",
+                    remedy="name one",
+                )
+        self._category_separator = category_separator
+        self._caption_after = caption_after
+        self._delimiter = delimiter
+
+    def sources(self) -> dict[str, Path]:
+        """Return every file that is read, by role, pictures included."""
+        found: dict[str, Path] = {}
+        for setting in self._names:
+            paths = self._find(setting)
+            found |= roles(self._root, setting, picture_files(paths) if setting == "images" else paths)
+        return found
+
+    def load(self) -> tuple[pa.Table, Callable[[], Iterator[tuple[str, bytes]]] | None]:
+        """Return `RawData.items` and `RawData.images`."""
+        columns = {
+            role: names for role, names in self._columns.items() if role != "caption" or not self._names["captions"]
+        }
+        tables = [self._read(path, columns) for path in self._find("items")]
+        items = pa.concat_tables(tables, promote_options="default")
+        image_names = items["image" if "image" in items.column_names else "item"].to_pylist()
+        keys: list[str | None] = items["item"].to_pylist()
+        captions = items["caption"].to_pylist() if "caption" in items.column_names else None
+        if self._names["captions"]:
+            captions = self._captions_of(keys)
+        items = items.select(["item", *TEXTS, "categories"])
+        if captions is not None:
+            items = items.append_column("caption", pa.array(self._cut(captions, keys), pa.string()))
+        if not self._names["images"]:
+            return items, None
+        owners: dict[str, list[str]] = {}
+        for key, name in zip(keys, image_names, strict=True):
+            if key and name:
+                owners.setdefault(stem_of(name), []).append(key)
+        return items, partial(read_pictures, self._find("images"), owners)
+
+    def _cut(self, captions: Sequence[str | None], keys: Sequence[str | None]) -> list[str]:
+        """Return each caption from behind the mark on."""
+        mark = self._caption_after
+        if mark is None:
+            return [text or "" for text in captions]
+        bare = [key for key, text in zip(keys, captions, strict=True) if text and mark not in text]
+        if bare:
+            raise DataError(
+                f"the text of {len(bare)} captions lacks the mark {mark!r}, e.g. that of item '{bare[0]}'",
+                rule="data.caption_after stands in the text of every caption",
+                remedy="mend the mark, or set data.caption_after=null",
+            )
+        return [(text or "").partition(mark)[2].strip() for text in captions]
+
+    def _find(self, setting: str) -> list[Path]:
+        return find(self._root, self._names[setting], setting)
+
+    def _read(self, path: Path, columns: _Columns) -> pa.Table:
+        names, rows = _open(path, self._delimiter)
+        wanted = _resolve(columns, names, path, ["item"])
+        silent = [role for role in (*TEXTS, "categories") if role not in wanted]
+        if silent:
+            logger.warning("%s: no column for %s; empty for every item", path, ", ".join(silent))
+        also = [role for role in ("image", "caption") if role in wanted]
+        return items_table(_records(rows, wanted), path, separator=self._category_separator, also=also)
+
+    def _captions_of(self, keys: Sequence[str | None]) -> list[str]:
+        """Return the caption of each item, "" where there is none."""
+        columns = {role: self._columns[role] for role in ("item", "caption")}
+        found: dict[str | None, str] = {}
+        for path in self._find("captions"):
+            names, rows = _open(path, self._delimiter)
+            table = items_table(_records(rows, _resolve(columns, names, path, list(columns))), path, also=["caption"])
+            for key, text in zip(table["item"].to_pylist(), table["caption"].to_pylist(), strict=True):
+                if key in found:
+                    refuse(path, f"another caption of item '{key}'", text, "at most one caption per item")
+                found[key] = text
+        foreign = sorted(str(key) for key in found.keys() - set(keys))
+        if foreign:
+            logger.warning("%d captions belong to no item of the catalogue, e.g. %s", len(foreign), foreign[0])
+        return [found.get(key, "") for key in keys]
+
+
+def _open(path: Path, delimiter: str) -> tuple[list[str], _Rows]:
+    """Return the columns of a file of any format, and what yields its rows."""
+    if path.suffix == ".json":
+        records = object_records(path)
+        return list(dict.fromkeys(name for record in records for name in record)), lambda: records
+    if format_of(path) == "jsonl":
+        # Read twice: a line may lack what another one has.
+        return list(dict.fromkeys(name for record in _lines(path) for name in record)), lambda: _lines(path)
+    [part] = read_rows([path], None, delimiter)
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        with readable([path]):
+            for batch in part.table.to_pyarrow_batches(chunk_size=10_000):
+                yield from batch.to_pylist()
+
+    return list(part.table.columns), rows
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode())
+            except ValueError as cause:
+                raise DataError(
+                    f"line {number} of {path} is not JSON: {cause}",
+                    rule="every line holds one JSON object, in UTF-8",
+                    remedy="repair the file",
+                ) from cause
+            if not isinstance(record, dict):
+                refuse(path, f"line {number}", record, "every line holds one JSON object")
+            yield record
+
+
+def _resolve(columns: _Columns, names: Sequence[str], path: Path, required: Sequence[str]) -> _Columns:
+    """Return the columns of each role that the file has; a role left open means the column of that name."""
+    wanted = {}
+    for role, chosen in columns.items():
+        for name in chosen or required:
+            if name not in names and (chosen or name == role):
+                raise DataError(
+                    f"{path} has no column '{name}'",
+                    rule=f"data.item_columns.{role} names a column of the file",
+                    remedy=suggest(name, names),
+                )
+        if chosen or role in names:
+            wanted[role] = chosen or [role]
+    return wanted
+
+
+def _records(rows: _Rows, wanted: _Columns) -> Iterator[dict[str, Any]]:
+    for row in rows():
+        yield {
+            role: row.get(names[0]) if len(names) == 1 else tuple(row.get(name) for name in names)
+            for role, names in wanted.items()
+        }

@@ -1,0 +1,173 @@
+"""Columns of outside tables as what they are used for: keys, ranks, times; what does not fit is counted.
+
+A conversion gives null where a value does not fit, so that one pass over the rows counts all faults at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ibis
+
+from trialign.data.sources.formats import Part, readable
+from trialign.errors import ConfigError, DataError, suggest
+
+logger = logging.getLogger(__name__)
+
+TIME_UNITS = ("s", "ms", "us", "iso")
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_LARGEST = 9e18
+
+
+def pick(part: Part, setting: str, name: str) -> ibis.Column:
+    """Return the column that `data.columns.<setting>` names.
+
+    Raises:
+        DataError: the files lack it.
+    """
+    if name not in part.table.columns:
+        raise DataError(
+            f"{part.paths[0]} has no column '{name}'",
+            rule=f"data.columns.{setting} names a column of the file",
+            remedy=suggest(name, part.table.columns),
+        )
+    return part.table[name]
+
+
+def check_unit(unit: str) -> None:
+    """Refuse a unit of time that does not exist.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if unit not in TIME_UNITS:
+        raise ConfigError(f"data.time_unit={unit}", rule="a known unit", remedy=suggest(unit, TIME_UNITS))
+
+
+def as_key(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.StringValue:
+    """Return keys as text; integers are written out.
+
+    Raises:
+        DataError: the column holds neither.
+    """
+    kind = column.type()
+    if not (kind.is_string() or kind.is_integer() or kind.is_uuid()):
+        raise DataError(
+            f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
+            rule="users and items are named by text or integers",
+            remedy="write it as one of them (missing values turn integers into floats)",
+        )
+    return column.cast("string")
+
+
+def as_keys(column: ibis.Column, separator: str | None, paths: Sequence[Path]) -> ibis.ir.ArrayValue:
+    """Return lists of keys: a list as it is, a text cut at `separator`, or with None a text as the only key.
+
+    Raises:
+        DataError: the column holds none of them.
+    """
+    kind = column.type()
+    if kind.is_array():
+        if not (kind.value_type.is_string() or kind.value_type.is_integer()):
+            as_key(column, paths)
+        return column.cast("array<string>")
+    key = as_key(column, paths)
+    if separator is None:
+        return key.isnull().ifelse(ibis.null("array<string>"), ibis.array([key]))
+    parts = key.fill_null("").split(separator)
+    return parts.map(lambda part: part.strip()).filter(lambda part: part != "")
+
+
+def as_whole(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.IntegerValue:
+    """Return whole numbers, null where a value is none.
+
+    Raises:
+        DataError: the column can hold none.
+    """
+    number = _as_number(column, paths)
+    fits = (number == number.floor()) & (number.abs() < _LARGEST)
+    return fits.ifelse(number, None).cast("int64")
+
+
+def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis.ir.IntegerValue, ibis.ir.IntegerValue]:
+    """Return whole seconds since 1970, and the microseconds beyond them; null where a value is no time in `unit`.
+
+    Args:
+        column: numbers or text; a column of timestamps or dates tells its own unit. A time without a zone is UTC.
+        unit: one of `TIME_UNITS`.
+        paths: where the column is from, for errors.
+
+    Raises:
+        DataError: the column can hold no time.
+    """
+    kind = column.type()
+    if kind.is_timestamp() or kind.is_date() or (kind.is_string() and unit == "iso"):
+        moment = column.try_cast("timestamp('UTC')").cast("timestamp")
+        # `infinity` is a timestamp to DuckDB; its seconds are null.
+        return moment.truncate("s").epoch_seconds().cast("int64"), moment.microsecond().cast("int64")
+    if unit == "iso":
+        raise DataError(
+            f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
+            rule="data.time_unit=iso reads text such as 2024-05-01T12:00:00",
+            remedy="name the unit of the numbers: data.time_unit=s, ms or us",
+        )
+    number = _as_number(column, paths) / _PER_SECOND[unit]
+    whole = (number.abs() < _LARGEST).ifelse(number.floor(), None)
+    return whole.cast("int64"), ((number - whole) * 1_000_000).round().cast("int64")
+
+
+def check(rows: ibis.Table, paths: Sequence[Path], rules: Mapping[str, str], also: ibis.Scalar) -> int:
+    """Refuse rows whose values did not fit.
+
+    Args:
+        rows: for each name a column that is null where a value did not fit, and `raw_<name>` as it was found; other
+            columns go into the example.
+        paths: where the rows are from, for errors.
+        rules: what the values of each name should have been.
+        also: what else to count in the same pass.
+
+    Returns:
+        The count of `also`.
+
+    Raises:
+        DataError: some did not fit, or a file is damaged somewhere in the middle.
+    """
+    faults = {name: rows[name].isnull() & rows[f"raw_{name}"].notnull() for name in rules}
+    with readable(paths):
+        counts = {name: fault.sum() for name, fault in faults.items()}
+        # A column that nobody asks for is not read, and what is no text in it not found.
+        counts |= {f"raw_{name}": rows[f"raw_{name}"].count() for name in ("user", "item")}
+        [found] = rows.aggregate(rows=rows.count(), also=also, **counts).to_pyarrow().to_pylist()
+        for name, rule in rules.items():
+            if found[name]:
+                shown = [column for column in rows.columns if column.startswith("raw_")]
+                [row] = rows.filter(faults[name]).select(shown).limit(1).to_pyarrow().to_pylist()
+                example = ", ".join(f"{column.removeprefix('raw_')} {value!r}" for column, value in row.items())
+                raise DataError(
+                    f"{found[name]} of {found['rows']} rows hold no {name} that can be read, e.g. that of {example}",
+                    rule=rule,
+                    remedy="repair or remove them, or name another column or unit",
+                )
+    return int(found["also"] or 0)
+
+
+def tell_mixed(parts: Sequence[Part], names: Sequence[str]) -> None:
+    """Say where one column is of different types in different files; keys are read as text from both."""
+    for name in names:
+        kinds = {str(part.table[name].type()): part.paths[0] for part in parts}
+        if len(kinds) > 1:
+            told = ", ".join(f"{kind} in {path.name}" for kind, path in kinds.items())
+            logger.warning("column '%s' is %s; read as text, so that 1 and '1' are the same", name, told)
+
+
+def _as_number(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.FloatingValue:
+    kind = column.type()
+    if not (kind.is_string() or kind.is_numeric()) or kind.is_boolean():
+        raise DataError(
+            f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
+            rule="a time or a rank is a number",
+            remedy="name another column",
+        )
+    return column.try_cast("float64")

@@ -1,0 +1,108 @@
+"""An item's own words, from whatever a file holds in their place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from trialign.errors import DataError
+
+TEXTS = ("title", "description", "brand")
+
+
+def items_table(
+    records: Iterable[Mapping[str, Any]], path: Path, *, separator: str = ",", also: Sequence[str] = ()
+) -> pa.Table:
+    """Return a catalogue as `RawData.items` wants it.
+
+    Args:
+        records: one per item: `item`, a text or an integer, and any of `title`, `description`, `brand` (text, null, or
+            a tuple of them, joined line by line) and `categories` (a joined text, a list, nested or not, or null); what
+            is absent is empty.
+        path: the file, for errors.
+        separator: what joins the categories in a text.
+        also: further columns of text.
+
+    Raises:
+        DataError: a value is of another kind, or no Unicode.
+    """
+    names = (*TEXTS, *also)
+    columns: dict[str, list[Any]] = {name: [] for name in ("item", *names, "categories")}
+    for record in records:
+        item = key_of(record["item"], path)
+        columns["item"].append(item)
+        for name in names:
+            columns[name].append(_text(record.get(name), path, item, name))
+        columns["categories"].append(_categories(record.get("categories"), path, item, separator))
+    with unicode_of(path):
+        texts = {name: pa.array(columns[name], pa.string()) for name in ("item", *names)}
+        return pa.table(texts | {"categories": pa.array(columns["categories"], pa.list_(pa.string()))})
+
+
+@contextmanager
+def unicode_of(path: Path) -> Iterator[None]:
+    """Name the file whose text cannot be written: JSON can escape halves of a character, which no encoding knows.
+
+    Raises:
+        DataError: text of the file is no Unicode.
+    """
+    try:
+        yield
+    except UnicodeEncodeError as cause:
+        raise DataError(
+            f"{path} holds text that is not Unicode: {cause}", rule="text is Unicode", remedy="repair the file"
+        ) from cause
+
+
+def key_of(value: Any, path: Path) -> str | None:
+    """Return an item's key as text; null stays null.
+
+    Raises:
+        DataError: it is neither text nor an integer.
+    """
+    if value is None or type(value) is str:
+        return value
+    if type(value) is not int:
+        refuse(path, "an item's key", value, "keys are text or integers")
+    return str(value)
+
+
+def refuse(path: Path, where: str, value: Any, rule: str) -> NoReturn:
+    """Refuse a value of the wrong kind.
+
+    Raises:
+        DataError: always.
+    """
+    raise DataError(f"{path}: {where} holds {json.dumps(value, default=str)[:80]}", rule=rule, remedy="repair the file")
+
+
+def _text(value: Any, path: Path, item: str | None, name: str) -> str:
+    # A table of another library writes a missing text as a float that is not a number.
+    if value is None or value != value:
+        return ""
+    if isinstance(value, tuple):
+        return "\n".join(text for text in (_text(part, path, item, name) for part in value) if text)
+    if not isinstance(value, str):
+        refuse(path, f"{name} of item '{item}'", value, "text or null")
+    return value
+
+
+def _categories(value: Any, path: Path, item: str | None, separator: str) -> list[str]:
+    """Flatten category paths into one list without repetitions, in order of appearance."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(separator)]
+        return list(dict.fromkeys(part for part in parts if part))
+    if not isinstance(value, list):
+        refuse(path, f"categories of item '{item}'", value, "a joined text, a list, or null")
+    flat: list[str] = []
+    for part in value:
+        nested = isinstance(part, list)
+        flat.extend(_categories(part, path, item, separator) if nested else [_text(part, path, item, "categories")])
+    return list(dict.fromkeys(part for part in flat if part))

@@ -1,0 +1,116 @@
+"""The pair of JSON files of the LC-Rec and LETTER family."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+
+from trialign.data.source import RawData
+from trialign.data.sources.evidence import items_table, refuse, unicode_of
+from trialign.data.sources.places import below, find
+from trialign.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class InterJson:
+    """Two JSON files, of lists of events and of items.
+
+    `interactions` is `{user: [item, ...]}`, oldest first; the place in the list is the only clock. `items` is
+    `{item: {"title", "description", "brand", "categories"}}`, where categories are a comma-joined string or a list,
+    nested or not; other keys are ignored, absent ones are empty. Ids are strings or integers.
+
+    Args:
+        root: folder that holds the files.
+        interactions: file below `root`.
+        items: file below `root`.
+    """
+
+    def __init__(self, *, root: Path | str | None, interactions: str, items: str) -> None:
+        self._root = below(root)
+        self._names = {"interactions": interactions, "items": items}
+
+    def sources(self) -> dict[str, Path]:
+        """Return the two files, checked to exist."""
+        return {role: find(self._root, [name], role)[0] for role, name in self._names.items()}
+
+    def load(self, folder: Path) -> RawData:  # noqa: ARG002
+        """Read both files; `folder` is left alone."""
+        paths = self.sources()
+        return RawData(
+            events=ibis.memtable(_events(read_object(paths["interactions"]), paths["interactions"])),
+            items=items_table(object_records(paths["items"]), paths["items"]),
+            has_clock=False,
+        )
+
+
+def object_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of `{item: {field: value}}`, each with its key as `item`.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    records = read_object(path)
+    for item, record in records.items():
+        if not isinstance(record, dict):
+            refuse(path, f"item '{item}'", record, "an object with the item's fields")
+    return [record | {"item": item} for item, record in records.items()]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the one JSON object a file holds.
+
+    Raises:
+        DataError: it holds something else, or a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # The JSON reader would keep the last of two equal keys and say nothing.
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = [key for key in found if keys.count(key) > 1]
+            raise DataError(
+                f"{path} has {len(twice)} duplicate key(s), e.g. {', '.join(map(repr, twice[:3]))}",
+                rule="a user, an item or a field stands in the file once",
+                remedy="remove the duplicates",
+            )
+        return found
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except ValueError as cause:
+        raise DataError(
+            f"{path} is not JSON: {cause}", rule="a UTF-8 file holding one JSON object", remedy="repair the file"
+        ) from cause
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} holds a {type(content).__name__}",
+            rule="one JSON object with users, or items, as keys",
+            remedy="convert the file",
+        )
+    return content
+
+
+def _events(lists: dict[str, Any], path: Path) -> pa.Table:
+    for user, items in lists.items():
+        if not isinstance(items, list):
+            refuse(path, f"user '{user}'", items, "a list of item ids, oldest first")
+        for item in items:
+            if type(item) not in (str, int):
+                refuse(path, f"user '{user}'", item, "item ids that are strings or integers")
+    silent = sum(not items for items in lists.values())
+    if silent:
+        logger.warning("%s: %d users with an empty list are left out", path, silent)
+    lengths = np.array([len(items) for items in lists.values()], np.int64)
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    with unicode_of(path):
+        users = pa.array(lists, pa.string()).take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
+        chosen = pa.array([str(item) for items in lists.values() for item in items], pa.string())
+    return pa.table({"user": users, "item": chosen, "order": np.arange(len(starts), dtype=np.int64) - starts})

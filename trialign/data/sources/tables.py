@@ -1,0 +1,119 @@
+"""Events in tables of any common format, beside a catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import ibis
+
+from trialign.data.source import RawData
+from trialign.data.sources.catalogue_files import CatalogueFiles
+from trialign.data.sources.columns import as_key, as_time, as_whole, check, check_unit, pick, tell_mixed
+from trialign.data.sources.formats import Part, check_format, read_rows
+from trialign.data.sources.places import below, find, listed, roles
+from trialign.errors import ConfigError
+
+_RULES = {
+    "time": "a time is in data.time_unit: s, ms, us (numbers since 1970) or iso (2024-05-01T12:00:00)",
+    "rank": "a rank is a whole number; smaller is earlier",
+    "tie": "ties are decided by whole numbers; smaller is earlier",
+}
+
+
+class Tables:
+    """Events with a time or a rank, in Parquet, CSV, TSV, JSON lines or RecBole's `.inter`, and a catalogue.
+
+    Rows are read lazily; one pass over them is made here, to count what cannot be read.
+
+    Args:
+        root: folder that all names are below.
+        events: a path, a pattern, or a list of them.
+        format: of the events, `parquet`, `csv`, `tsv`, `jsonl` or `recbole`; None: by suffix.
+        columns: the columns of `user`, `item`, `time` or `rank` (one of the two), and `tie`, or None.
+        time_unit: `s`, `ms`, `us` or `iso`; a column of timestamps or dates needs none. What is finer than a second
+            decides among events of one second, unless a column of ties is named.
+        delimiter: of CSV files, of the catalogue's too.
+        items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
+
+    Raises:
+        ConfigError: neither time nor rank is named, or both; a name, a format or a unit does not exist.
+        DataError: `root` is not set.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path | str | None,
+        events: Any,
+        format: str | None,
+        columns: Mapping[str, str | None],
+        time_unit: str,
+        delimiter: str,
+        items: Any,
+        item_columns: Mapping[str, Any],
+        category_separator: str,
+        captions: Any,
+        caption_after: str | None,
+        images: Any,
+    ) -> None:
+        clocks = [name for name in ("time", "rank") if columns[name]]
+        if len(clocks) != 1:
+            raise ConfigError(
+                "both data.columns.time and data.columns.rank are set" if clocks else "the events have no order",
+                rule="events are ordered by a time, or else by a rank within the user's list",
+                remedy="set one of data.columns.time=COLUMN and data.columns.rank=COLUMN",
+            )
+        check_unit(time_unit)
+        check_format(format)
+        self._root = below(root)
+        self._events = listed(events, "events")
+        self._format = format
+        self._columns = {role: name for role, name in columns.items() if name}
+        self._clock = clocks[0]
+        self._time_unit = time_unit
+        self._delimiter = delimiter
+        self._catalogue = CatalogueFiles(
+            root=root,
+            items=items,
+            item_columns=item_columns,
+            category_separator=category_separator,
+            captions=captions,
+            caption_after=caption_after,
+            images=images,
+            delimiter=delimiter,
+        )
+
+    def sources(self) -> dict[str, Path]:
+        """Return every file, by role, checked to exist."""
+        return roles(self._root, "events", find(self._root, self._events, "events")) | self._catalogue.sources()
+
+    def load(self, folder: Path) -> RawData:  # noqa: ARG002
+        """Read the catalogue, and the events lazily; `folder` is left alone."""
+        items, images = self._catalogue.load()
+        return RawData(items=items, images=images, events=self._read_events(), has_clock=self._clock == "time")
+
+    def _read_events(self) -> ibis.Table:
+        paths = find(self._root, self._events, "events")
+        parts = read_rows(paths, self._format, self._delimiter)
+        rows = reduce(ibis.Table.union, map(self._typed, parts))
+        tell_mixed(parts, [self._columns["user"], self._columns["item"]])
+        names = [name for name in _RULES if name in rows.columns]
+        num_fine = check(rows, paths, {name: _RULES[name] for name in names}, (rows.fine != 0).sum())
+        tie = {"tie": rows.tie} if "tie" in names else {"tie": rows.fine} if num_fine else {}
+        return rows.select(user=rows.raw_user, item=rows.raw_item, order=rows[self._clock], **tie)
+
+    def _typed(self, part: Part) -> ibis.Table:
+        """Return the columns of some files by role, as found and as what they stand for."""
+        found = {role: pick(part, role, name) for role, name in self._columns.items()}
+        typed: dict[str, ibis.Value] = {f"raw_{role}": column.cast("string") for role, column in found.items()}
+        typed |= {f"raw_{role}": as_key(found[role], part.paths) for role in ("user", "item")}
+        if self._clock == "time":
+            typed["time"], typed["fine"] = as_time(found["time"], self._time_unit, part.paths)
+        else:
+            typed |= {"rank": as_whole(found["rank"], part.paths), "fine": ibis.literal(0, "int64")}
+        if "tie" in found:
+            typed["tie"] = as_whole(found["tie"], part.paths)
+        return part.table.select(**typed)

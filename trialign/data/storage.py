@@ -1,0 +1,98 @@
+"""Where shards lie: a local folder, read by pread, or any address that fsspec reads ranges from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import fsspec
+from fsspec.core import split_protocol
+
+from trialign.errors import ConfigError
+
+
+class Folder(Protocol):
+    """A folder of files that are read and never written.
+
+    It holds no open file, so that it can be pickled and shared by processes. A missing file is a `FileNotFoundError`.
+    """
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        ...
+
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start` on, fewer where the file ends before."""
+        ...
+
+
+class LocalFolder:
+    """A folder of this machine's file systems.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        return (self.path / name).read_bytes()
+
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start` on, fewer where the file ends before."""
+        file = os.open(self.path / name, os.O_RDONLY)
+        try:
+            return os.pread(file, length, start)
+        finally:
+            os.close(file)
+
+
+class RemoteFolder:
+    """A folder at an address such as s3://bucket/folder.
+
+    Args:
+        address: with its protocol, which fsspec knows.
+
+    Raises:
+        ConfigError: fsspec does not know the protocol.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address.rstrip("/")
+        try:
+            fsspec.get_filesystem_class(split_protocol(address)[0])
+        except (ValueError, ImportError) as cause:
+            raise ConfigError(
+                f"{address} cannot be opened: {cause}",
+                rule="shards are read from a local folder or an address that fsspec can read ranges from",
+                remedy="install the package that fsspec names, or copy the shards to a local folder",
+            ) from cause
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file."""
+        return self._cat(name, None, None)
+
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start` on, fewer where the file ends before."""
+        return self._cat(name, start, start + length)
+
+    def _cat(self, name: str, start: int | None, end: int | None) -> bytes:
+        # Looked up at each call: fsspec keeps one file system per process, which is what makes forked workers safe.
+        files, root = fsspec.core.url_to_fs(self._address)
+        data: bytes = files.cat_file(f"{root}/{name}", start=start, end=end)
+        return data
+
+
+def open_folder(address: Path | str) -> Folder:
+    """Return the folder at a local path, a file:// address, or another address of fsspec's.
+
+    Raises:
+        ConfigError: fsspec does not know the protocol.
+    """
+    if isinstance(address, Path):
+        return LocalFolder(address)
+    protocol, path = split_protocol(address)
+    return LocalFolder(Path(path)) if protocol in (None, "file", "local") else RemoteFolder(address)

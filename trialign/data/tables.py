@@ -1,0 +1,76 @@
+"""Where tables are computed: DuckDB under a limit of memory, spilling inside the stage's own folder."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import ibis
+from ibis.backends.duckdb import Backend
+
+from trialign.errors import ConfigError, DataError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def bounded_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[Backend]:
+    """Make a DuckDB of limited memory Ibis' current backend for the length of a block.
+
+    Args:
+        spill: what does not fit into memory goes here; removed at the end.
+        memory: the limit, e.g. `2GB`.
+        threads: None for one per core.
+
+    Raises:
+        ConfigError: `memory` is no amount of memory.
+        DataError: the memory does not suffice, or the disk is full; what was finished before stays.
+    """
+    before = ibis.options.default_backend
+    limits = {"memory_limit": memory, "temp_directory": str(spill)} | ({"threads": threads} if threads else {})
+    try:
+        tables = ibis.duckdb.connect(**limits)
+    except duckdb.Error as cause:
+        raise ConfigError(
+            f"data.memory={memory}: {str(cause).splitlines()[0]}",
+            rule="an amount of memory",
+            remedy="set e.g. data.memory=2GB",
+        ) from cause
+    ibis.set_backend(tables)
+    try:
+        with _readable(spill.parent, memory):
+            yield tables
+    finally:
+        ibis.options.default_backend = before
+        tables.disconnect()
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def first_rows(table: ibis.Table, fault: ibis.ir.BooleanValue, tables: Backend) -> str:
+    """Return three of the rows with a fault, always the same ones, for an error message."""
+    rows = tables.to_pyarrow(table.filter(fault).order_by(table.columns).limit(3)).to_pylist()
+    return "; ".join(" ".join(f"{name}={value}" for name, value in row.items()) for row in rows)
+
+
+@contextmanager
+def _readable(folder: Path, memory: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException as cause:
+        raise DataError(
+            f"the tables do not fit into data.memory={memory}: {str(cause).splitlines()[0]}",
+            rule="DuckDB works within data.memory and spills the rest to disk",
+            remedy="raise data.memory, or lower data.threads: each thread needs its share",
+        ) from cause
+    except (OSError, duckdb.IOException) as cause:
+        if getattr(cause, "errno", None) not in _DISK_FULL and "No space left" not in str(cause):
+            raise
+        raise DataError(
+            f"the disk is full while writing below {folder}: {str(cause).splitlines()[0]}",
+            rule="prepare needs room for the events twice, and for the dataset",
+            remedy="free some space and run the same command again; it goes on from the last finished step",
+        ) from cause

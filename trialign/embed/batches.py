@@ -1,0 +1,149 @@
+"""Long encodings: rows go to disk as they come, and a killed stage goes on where it was.
+
+`<modality>.npy` and `<modality>.present.npy` are written in place, memory-mapped. `<modality>.progress.json` says how
+many rows are safe on disk; it is written after them, at most every few seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialign.embed.store import PRESENT, Modality
+from trialign.errors import DataError
+from trialign.manifest import write_atomically
+
+log = logging.getLogger("trialign")
+
+PROGRESS = ".progress.json"
+Rows = tuple[Sequence[int], NDArray[np.float32]]
+"""Item indices and their vectors [B, D]."""
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@runtime_checkable
+class BatchEncoder(Protocol):
+    """An encoder to which one item is as another: it fits nothing, and its work can be cut anywhere."""
+
+    notes: list[str]
+    """What a reader of the manifest should know; complete before the first row."""
+
+    def rows(self, *evidence: object, skip: int) -> Iterator[Rows]:
+        """Yield vectors in an order that the evidence alone determines, without the first `skip` of them."""
+        ...
+
+
+def write_rows(
+    rows_after: Callable[[int], Iterator[Rows]],
+    folder: Path,
+    modality: str,
+    item_keys: Sequence[str],
+    *,
+    total: int,
+    seconds_between_saves: float = 5.0,
+) -> Modality:
+    """Write vectors as an encoder yields them, and return them memory-mapped.
+
+    Args:
+        rows_after: yields (items, vectors) without the first so many rows, always in the same order.
+        folder: an existing directory; it may hold what a killed attempt at the same thing wrote.
+        modality: its name.
+        item_keys: the catalogue's key of each item.
+        total: rows that will come in all.
+        seconds_between_saves: the most work that a kill undoes.
+
+    Raises:
+        DataError: there is nothing to encode, or a vector is not finite.
+    """
+    store = _Rows(folder, modality, len(item_keys))
+    pace = _Pace(modality, store.done, total)
+    saved = time.monotonic()
+    for items, vectors_BD in rows_after(store.done):
+        if not np.isfinite(vectors_BD).all():
+            first = items[int(np.flatnonzero(~np.isfinite(vectors_BD).all(axis=1))[0])]
+            raise DataError(
+                f"the {modality} vector of item {item_keys[first]!r} holds NaN or infinity",
+                rule="vectors are finite",
+                remedy=f"mend that item's evidence or the model of embed.{modality}, or set embed/{modality}=none",
+            )
+        store.add(items, vectors_BD)
+        pace.tell(store.done)
+        if time.monotonic() - saved >= seconds_between_saves:
+            store.save()
+            saved = time.monotonic()
+    if not store.done:
+        raise DataError(
+            f"no item has what the {modality} modality is made from",
+            rule="a modality describes at least one item",
+            remedy=f"leave it out with embed/{modality}=none",
+        )
+    store.save()
+    return store.close()
+
+
+class _Rows:
+    """The three files of a modality that is being written."""
+
+    def __init__(self, folder: Path, modality: str, num_items: int) -> None:
+        self._vectors = folder / f"{modality}.npy"
+        self._present = folder / f"{modality}{PRESENT}"
+        self._progress = folder / f"{modality}{PROGRESS}"
+        self._num_items = num_items
+        self._vectors_ND: np.memmap[tuple[int, int], np.dtype[np.float32]] | None = None
+        self._present_N = np.zeros(num_items, np.bool_)
+        self.done = 0
+        if self._progress.exists():
+            self.done = json.loads(self._progress.read_text())["rows"]
+            self._vectors_ND = np.load(self._vectors, mmap_mode="r+", allow_pickle=False)
+            self._present_N = np.load(self._present, allow_pickle=False)
+            log.info("  %s: goes on after %d rows of an attempt that was interrupted", modality, self.done)
+
+    def add(self, items: Sequence[int], vectors_BD: NDArray[np.float32]) -> None:
+        if self._vectors_ND is None:
+            shape = (self._num_items, vectors_BD.shape[1])
+            self._vectors_ND = np.lib.format.open_memmap(self._vectors, mode="w+", dtype=np.float32, shape=shape)
+        self._vectors_ND[items], self._present_N[items] = vectors_BD, True
+        self.done += len(items)
+
+    def save(self) -> None:
+        assert self._vectors_ND is not None
+        self._vectors_ND.flush()
+        # Rows after the count are encoded again, so which of them are marked present already does not matter.
+        np.save(self._present, self._present_N, allow_pickle=False)
+        write_atomically(self._progress, json.dumps({"rows": self.done}))
+
+    def close(self) -> Modality:
+        self._vectors_ND = None
+        return Modality(np.load(self._vectors, mmap_mode="r", allow_pickle=False), self._present_N)
+
+
+class _Pace:
+    """Says now and then how far an encoding is, how fast it goes and how long it will take."""
+
+    def __init__(self, modality: str, done: int, total: int) -> None:
+        self._modality, self._before, self._total = modality, done, total
+        self._started = self._told = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._told < _SECONDS_BETWEEN_LINES:
+            return
+        self._told = now
+        rate = (done - self._before) / (now - self._started)
+        left = (self._total - done) / rate
+        log.info(
+            "  %s: %d of %d items, %.1f a second, %d min %02d s left",
+            self._modality,
+            done,
+            self._total,
+            rate,
+            *divmod(round(left), 60),
+        )

@@ -1,0 +1,100 @@
+"""Collaborative vectors: which items are chosen near each other, from train histories only.
+
+Positive pointwise mutual information of co-occurrence, factorised (Levy and Goldberg 2014, "Neural word embedding as
+implicit matrix factorization"); smoothing and the square root of the singular values are those of Levy, Goldberg and
+Dagan 2015, "Improving distributional similarity with lessons learned from word embeddings".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
+from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import randomized_svd
+
+from trialign.embed.store import Modality
+from trialign.errors import ConfigError, DataError
+from trialign.types import Items
+
+
+class PpmiSvd:
+    """Items to vectors by PPMI and a truncated SVD; an item that stands beside no other has none.
+
+    Args:
+        dim: D, width of the vectors; lowered to what the matrix allows.
+        window: two items of a history co-occur if at most this many places apart, with weight 1 / places.
+        smoothing: exponent of the context's frequency, in (0, 1]; below 1 rare contexts count less.
+    """
+
+    def __init__(self, dim: int, window: int, smoothing: float) -> None:
+        if not 0.0 < smoothing <= 1.0 or window < 1:
+            raise ConfigError(
+                f"embed.collaborative.smoothing={smoothing} with window={window}",
+                rule="0 < smoothing <= 1 and window is at least 1",
+                remedy="set embed.collaborative.smoothing=0.75 embed.collaborative.window=10",
+            )
+        self.dim, self.window, self.smoothing = dim, window, smoothing
+        self.notes: list[str] = []
+
+    def encode(self, histories: Sequence[Items], num_items: int) -> Modality:
+        """Return the vectors of all items that co-occur with another.
+
+        Args:
+            histories: item indices, oldest first, without any held-out event.
+            num_items: N.
+
+        Raises:
+            DataError: nothing co-occurs.
+        """
+        counts_NN = co_occurrence(histories, num_items, self.window)
+        if not counts_NN.nnz:
+            raise DataError(
+                f"no two items stand in one of the {len(histories)} train histories",
+                rule="collaborative vectors need histories of two items or more",
+                remedy="leave them out with embed/collaborative=none",
+            )
+        ppmi_NN = ppmi(counts_NN, self.smoothing)
+        present_N = np.diff(counts_NN.indptr) > 0
+        dim = min(self.dim, int(present_N.sum()))
+        if dim < self.dim:
+            self.notes = [f"collaborative vectors are {dim} wide, not {self.dim}: so many items co-occur"]
+        # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
+        left_ND, values_D, _ = randomized_svd(ppmi_NN, dim, n_iter=4, random_state=0)
+        vectors_ND = normalize(left_ND * np.sqrt(values_D)).astype(np.float32)
+        present_N &= vectors_ND.any(axis=1)
+        return Modality(vectors_ND, present_N)
+
+
+def co_occurrence(histories: Sequence[Items], num_items: int, window: int) -> csr_array:
+    """Return [N, N], symmetric: the sum over pairs of places at most `window` apart of 1 / their distance.
+
+    An item beside itself does not count.
+    """
+    total_NN = csr_array((num_items, num_items), dtype=np.float64)
+    if not histories:
+        return total_NN
+    items = np.concatenate(histories)
+    users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    for distance in range(1, min(window, max(map(len, histories)) - 1) + 1):
+        earlier, later = items[:-distance], items[distance:]
+        together = (users[:-distance] == users[distance:]) & (earlier != later)
+        rows, columns = earlier[together], later[together]
+        weights = np.full(len(rows), 1.0 / distance)
+        total_NN += csr_array((weights, (rows, columns)), shape=(num_items, num_items))
+    both_NN = csr_array(total_NN + total_NN.T)
+    both_NN.eliminate_zeros()
+    return both_NN
+
+
+def ppmi(counts_NN: csr_array, smoothing: float) -> csr_array:
+    """Return max(0, log(p(i, j) / (p(i) p'(j)))), p'(j) proportional to the frequency of j to the power `smoothing`."""
+    frequency_N = counts_NN.sum(axis=1)
+    context_N = frequency_N**smoothing
+    pairs = counts_NN.tocoo()
+    expected = frequency_N[pairs.coords[0]] * context_N[pairs.coords[1]] / context_N.sum()
+    information = np.log(pairs.data / expected)
+    found = csr_array((np.maximum(information, 0.0), pairs.coords), shape=counts_NN.shape)
+    found.eliminate_zeros()
+    return found

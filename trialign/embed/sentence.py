@@ -1,0 +1,69 @@
+"""A pretrained sentence encoder, through the sentence-transformers library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before sentence-transformers)
+from trialign.embed.batches import Rows
+from trialign.errors import ConfigError
+
+
+class SentenceText:
+    """Texts to vectors by a model with pooling, normalisation and prompts of its own, longest texts first.
+
+    Args:
+        model: a name on the hub or a folder; the environment's offline switches are respected.
+        prompt: put before each text; null for the model's default.
+        max_tokens: longer texts are cut; null for the model's own limit.
+        batch_size: texts per forward pass.
+
+    Raises:
+        ConfigError: the library is not installed, or the model cannot be loaded.
+    """
+
+    def __init__(self, model: str, prompt: str | None, max_tokens: int | None, batch_size: int) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as cause:
+            raise ConfigError(
+                f"embed/text=sentence_transformers: {cause}",
+                rule="this encoder needs the library sentence-transformers",
+                remedy="pip install 'trialign[sentence-transformers]', or take embed/text=transformers",
+            ) from cause
+        try:
+            self._model = SentenceTransformer(model)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as cause:
+            raise ConfigError(
+                f"sentence-transformers cannot load {model!r}: {cause}",
+                rule="embed.text.model is a folder, or a name on the hub that can be reached or is in its cache",
+                remedy=f"check the name or the path; without network run `hf download {model}` beforehand where there "
+                "is one",
+            ) from cause
+        if max_tokens is not None:
+            self._model.max_seq_length = max_tokens
+        self.prompt, self.batch_size = prompt, batch_size
+        self.notes: list[str] = []
+
+    def rows(self, texts: Sequence[str], *, skip: int) -> Iterator[Rows]:
+        """Yield (items, vectors), longest texts first; an empty text has no vector.
+
+        Args:
+            texts: one per item.
+            skip: texts to leave out at the beginning of that order.
+        """
+        items = np.array([item for item, text in enumerate(texts) if text], np.int64)
+        lengths = np.array([len(text) for text in texts if text], np.int64)
+        order = items[np.argsort(-lengths, kind="stable")]
+        for start in range(skip, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size].tolist()
+            vectors_BD = self._model.encode(
+                [texts[item] for item in batch],
+                prompt=self.prompt,
+                batch_size=self.batch_size,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+            yield batch, vectors_BD.astype(np.float32)

@@ -1,0 +1,143 @@
+"""A pretrained language model as text encoder, through transformers.
+
+Shapes: B texts, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
+from trialign.embed.batches import Rows
+from trialign.errors import ConfigError, suggest
+from trialign.runtime.device import device_of
+
+TEXT = "{text}"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BLOCK = 1024  # texts per call of the tokenizer
+
+
+def mean_pool(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the mean over each text's own tokens."""
+    mask_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
+    return (hidden_BTD * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1)
+
+
+def last_pool(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the vector of each text's last token; padding stands on the right."""
+    last_B = mask_BT.sum(dim=1) - 1
+    return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B]
+
+
+_POOLINGS = {"last": last_pool, "mean": mean_pool}
+
+
+class TransformersText:
+    """Texts to vectors by any model that `AutoModel` opens, in batches of like length, longest first.
+
+    Args:
+        model: a name on the hub or a folder; the environment's offline switches are respected.
+        pooling: `last` (decoders such as Qwen3-Embedding) or `mean` (most encoders).
+        template: what the model reads, with `{text}` in it; an instruction goes around it.
+        max_tokens: longer texts are cut, counted in `notes`.
+        dtype: `float32`, `bfloat16` or `float16`.
+        normalize: bring vectors to length 1.
+        batch_size: texts per forward pass.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or an argument is out of range.
+    """
+
+    def __init__(
+        self, model: str, pooling: str, template: str, max_tokens: int, dtype: str, normalize: bool, batch_size: int
+    ) -> None:
+        _known("pooling", pooling, _POOLINGS)
+        _known("dtype", dtype, _DTYPES)
+        if TEXT not in template:
+            raise ConfigError(
+                f"embed.text.template={template!r}",
+                rule=f"a template says where the item's text goes, by {TEXT}",
+                remedy=f"set embed.text.template='{TEXT}', or put {TEXT} into yours",
+            )
+        self.template, self.max_tokens, self.normalize, self.batch_size = template, max_tokens, normalize, batch_size
+        self._pool = _POOLINGS[pooling]
+        self.device = device_of("auto")
+        self._tokenizer, self._model = _load(model, _DTYPES[dtype])
+        self._model.to(self.device).eval()
+        self.notes: list[str] = []
+
+    @torch.inference_mode()
+    def rows(self, texts: Sequence[str], *, skip: int) -> Iterator[Rows]:
+        """Yield (items, vectors), longest texts first; an empty text has no vector.
+
+        Args:
+            texts: one per item.
+            skip: texts to leave out at the beginning of that order.
+        """
+        items = np.array([item for item, text in enumerate(texts) if text], np.int64)
+        lengths = self._lengths([text for text in texts if text])
+        if cut := int((lengths > self.max_tokens).sum()):
+            self.notes = [f"{cut} of {len(items)} texts are longer than {self.max_tokens} tokens and were cut"]
+        order = items[np.argsort(-lengths, kind="stable")]
+        for start in range(skip, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size].tolist()
+            yield batch, self._encode([texts[item] for item in batch])
+
+    def _lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        lengths: list[int] = []
+        for start in range(0, len(texts), _BLOCK):
+            read = self._tokenizer([self._filled(text) for text in texts[start : start + _BLOCK]])
+            lengths += map(len, read["input_ids"])
+        return np.array(lengths, np.int64)
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        filled = [self._filled(text) for text in texts]
+        read = self._tokenizer(filled, truncation=True, max_length=self.max_tokens)
+        # Padded here: a decoder's tokenizer may have no padding token, and the mask hides whatever stands there.
+        tokens_BT = pad_sequence([torch.tensor(ids) for ids in read["input_ids"]], batch_first=True)
+        mask_BT = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in read["input_ids"]], batch_first=True)
+        mask_BT = mask_BT.to(self.device)
+        hidden_BTD = self._model(input_ids=tokens_BT.to(self.device), attention_mask=mask_BT).last_hidden_state
+        vectors_BD = self._pool(hidden_BTD, mask_BT).float()
+        if self.normalize:
+            vectors_BD = normalize(vectors_BD, dim=-1)
+        found: NDArray[np.float32] = vectors_BD.cpu().numpy()
+        return found
+
+    def _filled(self, text: str) -> str:
+        return self.template.replace(TEXT, text)
+
+
+def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        # Where the files of a tokenizer are missing, transformers makes one that knows no word, and says nothing.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError("its tokenizer has no vocabulary; tokenizer.json is missing or empty")
+        found = AutoModel.from_pretrained(model, dtype=dtype)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as cause:
+        raise ConfigError(
+            f"transformers cannot load {model!r}: {cause}",
+            rule="embed.text.model is a folder with config.json, weights and tokenizer, or a name on the hub that can "
+            "be reached or is in its cache",
+            remedy=f"check the name or the path; without network run `hf download {model}` beforehand where there "
+            "is one",
+        ) from cause
+    if found.config.is_encoder_decoder:
+        found = found.get_encoder()
+    return tokenizer, found
+
+
+def _known(name: str, value: str, known: dict[str, Any]) -> None:
+    if value not in known:
+        raise ConfigError(f"embed.text.{name}={value}", rule=f"a {name} that exists", remedy=suggest(value, known))

@@ -1,0 +1,33 @@
+"""How well a CLIP tells what is in a picture: its scores of a tag vocabulary against the tags that pictures have.
+
+Shapes: N pictures, V tags.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+Scores = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+def tag_accuracy(scores_NV: Scores, tags_NV: Flags) -> float:
+    """Return the share of pictures whose best tag is one of their own; pictures without a tag do not count."""
+    tagged_N = tags_NV.any(axis=1)
+    best_N = scores_NV[tagged_N].argmax(axis=1)
+    return float(np.take_along_axis(tags_NV[tagged_N], best_N[:, None], axis=1).mean())
+
+
+def commonest_accuracy(tags_NV: Flags) -> float:
+    """Return the `tag_accuracy` of naming the most frequent tag every time."""
+    return float(tags_NV[tags_NV.any(axis=1)].mean(axis=0).max())
+
+
+def tag_auc(scores_NV: Scores, tags_NV: Flags) -> list[float | None]:
+    """Return per tag the chance that a picture with it is scored above one without; None where one kind is missing."""
+    return [
+        float(roc_auc_score(tags_N, scores_N)) if tags_N.any() and not tags_N.all() else None
+        for scores_N, tags_N in zip(scores_NV.T, tags_NV.T, strict=True)
+    ]

@@ -1,0 +1,109 @@
+"""Contrastive training of a CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+
+from trialign.enrich.clip.loss import info_nce
+from trialign.runtime.collectives import rank, world_size
+from trialign.runtime.optim import adamw, cosine_with_warmup
+from trialign.runtime.seeding import torch_generator
+
+Batch = tuple[Tensor, Tensor]
+"""Pixels and tokens."""
+
+_LARGEST_SCALE = 100.0  # of cosines, as in the paper: beyond it training becomes unstable
+
+
+class PairBatches:
+    """Pairs in memory, in a new seeded order each pass, each with one of its texts; ranks share each batch.
+
+    Args:
+        pixels: pictures [M, 3, H, W] in half precision.
+        tokens: all texts [A, T]; those of one picture stand together.
+        first_text_M: where the texts of each picture begin.
+        num_texts_M: how many it has, at least one.
+        batch_size: pairs per step, over all ranks; what a pass leaves over is in another pass.
+        seed: of the order and of the choice of texts.
+    """
+
+    def __init__(
+        self, pixels: Tensor, tokens: Tensor, first_text_M: Tensor, num_texts_M: Tensor, batch_size: int, seed: int
+    ) -> None:
+        self.pixels, self.tokens = pixels, tokens
+        self.first_text_M, self.num_texts_M = first_text_M, num_texts_M
+        self.batch_size = min(batch_size, len(pixels)) // world_size() * world_size()
+        self._generator = torch_generator(seed, "enrich", "clip", "order")
+
+    def __len__(self) -> int:
+        """Number of batches of a pass."""
+        return len(self.pixels) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        order_M = torch.randperm(len(self.pixels), generator=self._generator)
+        chance_M = torch.rand(len(self.pixels), generator=self._generator)
+        texts_M = self.first_text_M + (chance_M * self.num_texts_M).long()
+        local = self.batch_size // world_size()
+        for pairs in order_M[: len(self) * self.batch_size].split(self.batch_size):
+            mine = pairs[rank() * local : (rank() + 1) * local]
+            yield self.pixels[mine].float(), self.tokens[texts_M[mine]]
+
+
+class ClipModule(pl.LightningModule):
+    """Trains both towers and the temperature.
+
+    Args:
+        model: an open_clip model; called with pixels and tokens it returns two unit vectors and the scale of cosines.
+        batches: the pairs.
+        num_epochs: passes over them.
+        learning_rate: peak; linear rise over a tenth of the steps, cosine to zero.
+        weight_decay: AdamW.
+    """
+
+    def __init__(
+        self, model: nn.Module, batches: PairBatches, *, num_epochs: int, learning_rate: float, weight_decay: float
+    ) -> None:
+        super().__init__()
+        self.model, self.batches = model, batches
+        self.num_epochs, self.learning_rate, self.weight_decay = num_epochs, learning_rate, weight_decay
+
+    def train_dataloader(self) -> PairBatches:
+        """Return the pairs."""
+        return self.batches
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
+        """Return the mean loss of this rank's pairs against those of all ranks."""
+        image_BD, text_BD, scale = self.model(*batch)
+        total, count = info_nce(
+            image_BD,
+            text_BD,
+            self._gather(image_BD),
+            self._gather(text_BD),
+            scale.clamp(max=_LARGEST_SCALE),
+            first=rank() * len(image_BD),
+        )
+        loss = total / count
+        self.log("loss/info_nce", loss.detach(), on_step=False, on_epoch=True)
+        self.log("scale", scale.detach(), on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and its schedule by step."""
+        optimizer = adamw(self, learning_rate=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.98))
+        schedule = cosine_with_warmup(optimizer, num_steps=self.num_epochs * len(self.batches), warmup=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _gather(self, vectors_BD: Tensor) -> Tensor:
+        """Return the vectors of all ranks, in the order of ranks, with gradients."""
+        gathered = self.all_gather(vectors_BD, sync_grads=True)
+        assert isinstance(gathered, Tensor)
+        return gathered.reshape(-1, vectors_BD.shape[-1])

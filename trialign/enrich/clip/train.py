@@ -1,0 +1,118 @@
+"""Trains the small CLIP and says how well it knows the tags of pictures it has not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trialign.enrich.clip.metrics import commonest_accuracy, tag_accuracy, tag_auc
+from trialign.enrich.clip.model import build, save, tokenizer_of
+from trialign.enrich.clip.pairs import Pairs
+from trialign.enrich.clip.pictures import decode
+from trialign.manifest import write_atomically
+from trialign.runtime.seeding import numpy_generator
+
+_SETTING = "enrich.clip"
+_BATCH = 256  # pictures per forward pass while judging
+
+
+def train_clip(
+    found: Pairs,
+    folder: Path,
+    *,
+    model: str,
+    held_out: float,
+    num_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    accelerator: str,
+    progress: bool,
+) -> dict[str, Any]:
+    """Train a CLIP and write it to `folder`, as open_clip reads it, with its tags and how well it knows them.
+
+    Args:
+        found: the pairs.
+        folder: made if missing.
+        model: a model config, see `model.py`.
+        held_out: share of the pairs that the model is judged on and not trained on.
+        num_epochs: passes over the others.
+        batch_size: pairs per step.
+        learning_rate: peak.
+        weight_decay: AdamW.
+        seed: of weights and order.
+        accelerator: `cpu`, `cuda` or `auto`.
+        progress: show a bar.
+
+    Returns:
+        Counts for the manifest, tag accuracy among them.
+
+    Raises:
+        ConfigError: no such model.
+        DataError: a picture cannot be decoded.
+    """
+    from trialign.enrich.clip.module import ClipModule, PairBatches  # lightning takes seconds to import
+    from trialign.runtime.trainer import build_trainer
+
+    built, preprocess = build(model, None, seed, _SETTING)
+    tokenize = tokenizer_of(model)
+    order_M = numpy_generator(seed, "enrich", "clip", "held out").permutation(len(found.pictures))
+    num_judged = min(max(1, round(held_out * len(order_M))), len(order_M) - 1)
+    judged, trained = np.sort(order_M[:num_judged]), np.sort(order_M[num_judged:])
+    # Half precision holds the 256 shades of a pixel exactly enough, in half the memory.
+    pixels_M = torch.stack([preprocess(decode(*pair)).half() for pair in zip(found.pictures, found.names, strict=True)])
+    texts = [found.texts[pair] for pair in trained]
+    num_texts_M = torch.tensor([len(own) for own in texts])
+    batches = PairBatches(
+        pixels_M[trained],
+        tokenize([text for own in texts for text in own]),
+        num_texts_M.cumsum(0) - num_texts_M,
+        num_texts_M,
+        batch_size,
+        seed,
+    )
+    module = ClipModule(built, batches, num_epochs=num_epochs, learning_rate=learning_rate, weight_decay=weight_decay)
+    build_trainer(folder, max_epochs=num_epochs, accelerator=accelerator, progress=progress, log_every=1).fit(module)
+    built = built.cpu().eval()
+    save(built, model, folder)
+    report = {"pairs": len(trained), "held_out": len(judged)}
+    if found.tags:
+        scores_NV = score_tags(built, pixels_M[judged], tokenize(found.prompts))
+        report |= _judge(found, scores_NV, found.tags_MV[judged], folder)
+    return report
+
+
+@torch.inference_mode()
+def score_tags(model: Any, pixels_N: Tensor, prompts_VT: Tensor) -> NDArray[np.float32]:
+    """Return the cosine of every picture with every prompt: [N, V]."""
+    prompts_VD = model.encode_text(prompts_VT, normalize=True)
+    blocks = [model.encode_image(block.float(), normalize=True) @ prompts_VD.T for block in pixels_N.split(_BATCH)]
+    scores_NV: NDArray[np.float32] = torch.cat(blocks).numpy()
+    return scores_NV
+
+
+def _judge(found: Pairs, scores_NV: NDArray[np.float32], tags_NV: NDArray[np.bool_], folder: Path) -> dict[str, Any]:
+    """Write tags.json and return its totals."""
+    if not tags_NV.any():
+        return {}
+    aucs = tag_auc(scores_NV, tags_NV)
+    known = [auc for auc in aucs if auc is not None]
+    totals = {
+        "tags": len(found.tags),
+        "tag_accuracy": tag_accuracy(scores_NV, tags_NV),
+        "tag_accuracy_of_the_commonest": commonest_accuracy(tags_NV),
+        "tag_auc": sum(known) / len(known) if known else None,
+    }
+    tags = [
+        {"tag": tag, "prompt": prompt, "held_out": int(held), "auc": auc}
+        for tag, prompt, held, auc in zip(found.tags, found.prompts, tags_NV.sum(axis=0), aucs, strict=True)
+    ]
+    write_atomically(folder / "tags.json", json.dumps(totals | {"vocabulary": tags}, indent=2) + "\n")
+    return totals

@@ -1,0 +1,282 @@
+"""SASRec (Kang & McAuley 2018), trained by full softmax cross-entropy: the baseline that is tuned like one's own model.
+
+A causal transformer over item vectors; an item's vector, its id embedding plus a projection of its text vector, is used
+at the input and at the output. Every position of every history is learned, and the softmax runs over the whole
+catalogue: sampled negatives cost it a third of its recall (Petrov & Macdonald 2023, Klenitskiy & Vasilev 2023).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.nn import functional
+
+from trialign.data.splits import windows
+from trialign.embed.text import TfidfSvd
+from trialign.errors import DataError, TrainingError
+from trialign.manifest import write_atomically
+from trialign.runtime.optim import adamw, cosine_with_warmup
+from trialign.runtime.seeding import numpy_generator, seed_global
+from trialign.types import NO_ITEM, Items
+
+logger = logging.getLogger(__name__)
+
+
+class SASRec(nn.Module):
+    """A `Ranker` by self-attention over the last items of a history.
+
+    Args:
+        num_items: N.
+        text_ND: the items' text vectors, [N, any width]; None leaves text out.
+        dim: D, width.
+        num_layers: pre-norm transformer layers with a feed-forward branch four times as wide.
+        num_heads: attention heads.
+        dropout: on the input and on what every branch adds.
+        max_history: items that are read, the last ones.
+    """
+
+    name: ClassVar[str] = "sasrec"
+
+    def __init__(
+        self,
+        num_items: int,
+        text_ND: torch.Tensor | None,
+        *,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
+        max_history: int,
+    ) -> None:
+        super().__init__()
+        self.sizes = {"dim": dim, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout}
+        self.num_items = num_items
+        self.max_history = max_history
+        self.ids = nn.Embedding(num_items, dim)
+        nn.init.normal_(self.ids.weight, std=0.02)
+        self.register_buffer("text_ND", text_ND)
+        self.text = None if text_ND is None else nn.Linear(text_ND.shape[1], dim, bias=False)
+        self.places = nn.Embedding(max_history + 1, dim)
+        nn.init.normal_(self.places.weight, std=0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(_Layer(dim, num_heads, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def item_vectors(self) -> torch.Tensor:
+        """Return the vectors of all items, [N, D]."""
+        vectors_ND: torch.Tensor = self.ids.weight
+        return vectors_ND if self.text is None else vectors_ND + self.text(self.text_ND)
+
+    def forward(self, items_BT: torch.Tensor, vectors_ND: torch.Tensor) -> torch.Tensor:
+        """Return what each place predicts the next item with, [B, T + 1, D]; place 0 has read nothing yet.
+
+        Args:
+            items_BT: int64, oldest first, padded on the right by any item: no place sees what stands behind it.
+            vectors_ND: `item_vectors()`.
+        """
+        read_BTD = functional.pad(vectors_ND[items_BT] * vectors_ND.shape[1] ** 0.5, (0, 0, 1, 0))
+        hidden_BTD = self.dropout(read_BTD + self.places.weight[: read_BTD.shape[1]])
+        for layer in self.layers:
+            hidden_BTD = layer(hidden_BTD)
+        normed: torch.Tensor = self.norm(hidden_BTD)
+        return normed
+
+    @classmethod
+    def fit(
+        cls,
+        histories: Sequence[Items],
+        num_items: int,
+        *,
+        texts: Sequence[str],
+        seed: int,
+        text_dim: int = 256,
+        dim: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        dropout: float = 0.5,
+        max_history: int = 50,
+        epochs: int = 28,
+        batch_items: int = 1024,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> Self:
+        """Train on whole train histories, oldest item first; a longer one becomes windows that overlap by half.
+
+        Args:
+            histories: train histories.
+            num_items: N.
+            texts: one per item.
+            seed: of weights, dropout and order.
+            text_dim: width of the TF-IDF/SVD vectors; 0 for item ids alone.
+            dim: see the class.
+            num_layers: see the class.
+            num_heads: see the class.
+            dropout: see the class.
+            max_history: see the class.
+            epochs: passes over the histories.
+            batch_items: targets per step, about.
+            learning_rate: AdamW, peak of a cosine with 5 % warm-up.
+            weight_decay: AdamW, not on tables and vectors.
+
+        Raises:
+            TrainingError: the loss is no number.
+        """
+        seed_global(seed, "sasrec", "weights")
+        sizes: dict[str, Any] = {"dim": dim, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout}
+        text_ND = torch.from_numpy(TfidfSvd(text_dim, min_df=2).encode(texts).vectors_ND) if text_dim else None
+        model = cls(num_items, text_ND, **sizes, max_history=max_history)
+        batches = _Batches(histories, max_history, batch_items)
+        optimizer = adamw(model, learning_rate=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
+        schedule = cosine_with_warmup(optimizer, num_steps=epochs * len(batches), warmup=0.05)
+        seed_global(seed, "sasrec", "dropout")
+        begin = time.monotonic()
+        for epoch in range(epochs):
+            total = torch.zeros(())
+            for items_BT, targets_BT in batches.shuffled(numpy_generator(seed, "sasrec", epoch)):
+                loss = _loss(model, items_BT, targets_BT)
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                total += loss.detach()
+            if not total.isfinite():
+                raise TrainingError(
+                    f"the loss of sasrec is {total.item()} in epoch {epoch + 1}",
+                    rule="the loss is a finite number",
+                    remedy="lower baselines.sasrec.learning_rate",
+                )
+            left = (time.monotonic() - begin) / (epoch + 1) * (epochs - epoch - 1)
+            mean = total.item() / len(batches)
+            logger.info("  sasrec: epoch %d of %d, loss %.3f, %.0f s left", epoch + 1, epochs, mean, left)
+        return model.eval()
+
+    @torch.inference_mode()
+    def rank(
+        self, histories: list[Items], k: int, *, exclude_seen: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the `k` best items and their log-probabilities; see `trialign.types.Ranker`."""
+        items_BK = np.full((len(histories), k), NO_ITEM, np.int32)
+        scores_BK = np.full((len(histories), k), -np.inf, np.float32)
+        vectors_ND = self.item_vectors()
+        num_ranked = min(k, self.num_items)
+        order = np.argsort([len(history) for history in histories], kind="stable")
+        for rows in np.array_split(order, -(-len(order) // 256)):
+            recent = [torch.from_numpy(np.array(histories[row][-self.max_history :], np.int64)) for row in rows]
+            lengths_B = torch.tensor([len(history) for history in recent])
+            hidden_BTD = self(nn.utils.rnn.pad_sequence(recent, batch_first=True), vectors_ND)
+            logits_BN = hidden_BTD[torch.arange(len(rows)), lengths_B] @ vectors_ND.T
+            scores_BN = logits_BN.log_softmax(1)
+            if exclude_seen:
+                for place, row in enumerate(rows):
+                    scores_BN[place, torch.from_numpy(np.array(histories[row], np.int64))] = -torch.inf
+            scores, items = scores_BN.topk(num_ranked, dim=1)
+            items_BK[rows, :num_ranked] = items.masked_fill(scores == -torch.inf, NO_ITEM).numpy()
+            scores_BK[rows, :num_ranked] = scores.numpy()
+        return items_BK, scores_BK
+
+    def save(self, folder: Path) -> None:
+        """Write `sasrec.safetensors` and `baseline.json` into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self, str(folder / "sasrec.safetensors"))
+        text_dim = 0 if self.text is None else self.text.in_features
+        record = {
+            "name": self.name,
+            "num_items": self.num_items,
+            "text_dim": text_dim,
+            "options": self.sizes | {"max_history": self.max_history},
+        }
+        write_atomically(folder / "baseline.json", json.dumps(record, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote, bit for bit.
+
+        Raises:
+            DataError: the folder holds no such baseline, or another one.
+        """
+        try:
+            record = json.loads((folder / "baseline.json").read_text())
+            if record["name"] != cls.name:
+                raise ValueError(f"it holds a '{record['name']}'")
+            width = record["text_dim"]
+            text_ND = torch.zeros(record["num_items"], width) if width else None
+            model = cls(record["num_items"], text_ND, **record["options"])
+            load_model(model, folder / "sasrec.safetensors")
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as cause:
+            raise DataError(
+                f"{folder} cannot be read: {cause}",
+                rule="a fitted sasrec is baseline.json and sasrec.safetensors, as `trialign baselines` writes them",
+                remedy="run `trialign baselines` again with rebuild=true",
+            ) from cause
+        return model.eval()
+
+
+class _Layer(nn.Module):
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(dim)
+        self.heads = nn.Linear(dim, 3 * dim)
+        self.joined = nn.Linear(dim, dim)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        split = self.heads(self.norm(hidden_BTD)).unflatten(-1, (3, self.num_heads, -1))
+        queries, keys, values = split.permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        hidden_BTD = hidden_BTD + self.dropout(self.joined(seen.transpose(1, 2).flatten(2)))
+        added: torch.Tensor = hidden_BTD + self.dropout(self.feed_forward(hidden_BTD))
+        return added
+
+
+class _Batches:
+    """Windows of histories of about equal length together, so that little is padded."""
+
+    def __init__(self, histories: Sequence[Items], max_history: int, batch_items: int) -> None:
+        cut = windows(np.array([len(history) for history in histories]), max_history)
+        pieces = zip(cut.histories, cut.starts, cut.lengths, cut.first_target, strict=True)
+        self._windows = [
+            (histories[history][start : start + length], first) for history, start, length, first in pieces
+        ]
+        self._lengths = cut.lengths
+        ends = np.cumsum(np.sort(cut.lengths))
+        self._bounds = np.searchsorted(ends, np.arange(batch_items, ends[-1], batch_items))
+
+    def __len__(self) -> int:
+        return len(self._bounds) + 1
+
+    def shuffled(self, draws: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (items_BT, targets_BT) in a new order; a target of NO_ITEM is none."""
+        # Windows of one length in random order, then the batches too.
+        order = np.lexsort((draws.random(len(self._lengths)), self._lengths))
+        batches = np.split(order, self._bounds)
+        for number in draws.permutation(len(batches)):
+            rows = [self._windows[window] for window in batches[number]]
+            width = max((len(items) for items, _ in rows), default=0)
+            items_BT = np.zeros((len(rows), width), np.int64)
+            targets_BT = np.full((len(rows), width), NO_ITEM, np.int64)
+            for row, (items, first) in enumerate(rows):
+                items_BT[row, : len(items)] = items
+                targets_BT[row, first : len(items)] = items[first:]
+            yield torch.from_numpy(items_BT), torch.from_numpy(targets_BT)
+
+
+def _loss(model: SASRec, items_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+    vectors_ND = model.item_vectors()
+    hidden_MD = model(items_BT, vectors_ND)[:, :-1][targets_BT != NO_ITEM]
+    return functional.cross_entropy(hidden_MD @ vectors_ND.T, targets_BT[targets_BT != NO_ITEM])

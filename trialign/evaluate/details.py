@@ -1,0 +1,66 @@
+"""What metrics.json says beyond averages, and the rankings themselves as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from trialign.data.dataset import Evaluation
+from trialign.evaluate.baselines.counts import count_items
+from trialign.evaluate.free_decoding import free_decoding
+from trialign.evaluate.protocol import Measured, Rankings
+from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
+from trialign.generate.ranker import GeneratorRanker
+from trialign.semid.table import SIDTable
+from trialign.types import NO_ITEM, Items
+
+
+def describe(
+    model: GeneratorRanker,
+    measured: Mapping[str, Measured],
+    users: Evaluation,
+    train_histories: Sequence[Items],
+    sids: SIDTable,
+    *,
+    free_users: int,
+) -> dict[str, Any]:
+    """Return further keys of metrics.json; docs/evaluation.md describes every one.
+
+    Args:
+        model: the generator.
+        measured: every row of the table, the generator under `model`.
+        users: whom they were measured on.
+        train_histories: what the popularity of items is counted in.
+        sids: the semantic IDs.
+        free_users: users on whom decoding without the trie is measured, the first in hash order; 0 leaves it out.
+    """
+    popularity_N = count_items(train_histories, len(sids.codes_NL))
+    tables = {name: found.rankings.items_UK for name, found in measured.items()}
+    details: dict[str, Any] = {
+        "recall_by_seen": {name: recall_by_seen(items, users.targets, popularity_N) for name, items in tables.items()},
+        "spread": {name: spread(items, users.targets, popularity_N) for name, items in tables.items()},
+        "prefix_recall@10": prefix_recall(tables["model"], users.targets, sids.codes_NL),
+    }
+    if free_users:
+        histories, targets = users.histories[:free_users], users.targets[:free_users]
+        details["free_decoding"] = free_decoding(model, sids.codes_NL, sids.codebook_size, histories, targets)
+    return details
+
+
+def topk_table(rankings: Rankings, users: Evaluation, keys: Sequence[str]) -> pa.Table:
+    """Return one row per user: `user`, `targets`, `items` (best first) and `scores`, items by their catalogue keys."""
+    names = np.array([*keys, None], dtype=object)  # NO_ITEM is the last row
+    valid_UK = rankings.items_UK != NO_ITEM
+    pairs = zip(rankings.items_UK, rankings.scores_UK, valid_UK, strict=True)
+    rows = [(names[items[valid]], scores[valid]) for items, scores, valid in pairs]
+    return pa.table(
+        {
+            "user": pa.array(users.users, pa.string()),
+            "targets": pa.array([names[found] for found in users.targets], pa.list_(pa.string())),
+            "items": pa.array([items for items, _ in rows], pa.list_(pa.string())),
+            "scores": pa.array([scores for _, scores in rows], pa.list_(pa.float32())),
+        }
+    )

@@ -1,0 +1,81 @@
+"""Free decoding: how often a generator names what does not exist once the trie no longer holds it (method.md 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trialign.decode.free import free_search, illegal_mass
+from trialign.generate.item_tokens import ItemTokens
+from trialign.generate.ranker import GeneratorRanker
+from trialign.semid.table import flat_codes
+from trialign.types import Items
+
+
+def free_decoding(
+    ranker: GeneratorRanker,
+    codes_NL: NDArray[np.int64],
+    codebook_size: int,
+    histories: Sequence[Items],
+    targets: Sequence[Items],
+    *,
+    places: int = 10,
+) -> dict[str, Any]:
+    """Return the share of impossible tuples among the best beams, and the probability spent on them.
+
+    Args:
+        ranker: the generator, with the beams and batches of the constrained search.
+        codes_NL: the semantic IDs.
+        codebook_size: K.
+        histories: U histories.
+        targets: what came next; the first of each is the path along which illegal mass is measured.
+        places: how many of the beams are looked at.
+
+    Returns:
+        `invalid_rate` (of the first beam), `invalid_rate@10`, `illegal_mass` per level, `num_users`. A lower bound: a
+        code of a wrong level cannot be written. The encoding `position` scores nodes of the trie alone; its figures are
+        0 by construction and `by_construction` says so.
+    """
+    num_levels = codes_NL.shape[1]
+    if not isinstance(ranker.generator.items, ItemTokens):
+        zeros = {"invalid_rate": 0.0, f"invalid_rate@{places}": 0.0, "illegal_mass": [0.0] * num_levels}
+        return {**zeros, "num_users": len(histories), "by_construction": True}
+    known = flat_codes(codes_NL, codebook_size)
+    wrong_first = wrong_places = num_places = 0
+    mass_L = torch.zeros(num_levels, dtype=torch.float64)
+    for users in ranker.batches(histories):
+        scorer = ranker.scorer([histories[user] for user in users])
+        found = free_search(scorer, num_levels, ranker.num_beams)
+        codes = found.codes[:, :places].cpu().numpy()
+        wrong = ~np.isin(flat_codes(codes.reshape(-1, num_levels), codebook_size), known).reshape(codes.shape[:2])
+        wrong_first += int(wrong[:, 0].sum())
+        wrong_places += int(wrong.sum())
+        num_places += wrong.size
+        path_BL = codes_NL[[int(targets[user][0]) for user in users]]
+        scorer = ranker.scorer([histories[user] for user in users])
+        legal_BLK = torch.from_numpy(_legal(codes_NL, path_BL, codebook_size)).to(found.codes.device)
+        on_path = illegal_mass(scorer, torch.from_numpy(path_BL).to(found.codes.device), legal_BLK)
+        mass_L += on_path.sum(dim=0).double().cpu()
+    return {
+        "invalid_rate": wrong_first / len(histories),
+        f"invalid_rate@{places}": wrong_places / num_places,
+        "illegal_mass": (mass_L / len(histories)).tolist(),
+        "num_users": len(histories),
+        "by_construction": False,
+    }
+
+
+def _legal(codes_NL: NDArray[np.int64], path_BL: NDArray[np.int64], codebook_size: int) -> NDArray[np.bool_]:
+    """Return which codes some item continues with, after the first 0..L-1 codes of every path: bool [B, L, K]."""
+    num_levels = codes_NL.shape[1]
+    legal_BLK = np.zeros((len(path_BL), num_levels, codebook_size), bool)
+    for level in range(num_levels):
+        prefixes, numbers_N = np.unique(flat_codes(codes_NL[:, :level], codebook_size), return_inverse=True)
+        table = np.zeros((len(prefixes), codebook_size), bool)
+        table[numbers_N, codes_NL[:, level]] = True
+        legal_BLK[:, level] = table[np.searchsorted(prefixes, flat_codes(path_BL[:, :level], codebook_size))]
+    return legal_BLK

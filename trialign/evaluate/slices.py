@@ -1,0 +1,74 @@
+"""What one average hides: how often targets were seen in training, what is never recommended, near misses by prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialign.types import NO_ITEM, Items
+
+PLACES = 10
+"""Every figure here is about the first ten places of a ranking."""
+
+_SEEN = {"0": (0, 0), "1-4": (1, 4), "5+": (5, None)}
+
+
+def recall_by_seen(
+    items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]
+) -> dict[str, dict[str, float | int]]:
+    """Return the share of targets among the first ten places, by how often the target occurs in train histories.
+
+    Args:
+        items_UK: ranked items, best first.
+        targets: U item-index arrays.
+        popularity_N: train events of every item.
+    """
+    owners = np.repeat(np.arange(len(targets)), [len(found) for found in targets])
+    wanted = np.concatenate([*targets, np.empty(0, np.int32)])
+    found = (items_UK[owners, :PLACES] == wanted[:, None]).any(axis=1)
+    seen = popularity_N[wanted]
+    slices: dict[str, dict[str, float | int]] = {}
+    for name, (least, most) in _SEEN.items():
+        inside = (seen >= least) & (seen <= (most if most is not None else seen))
+        share = float(found[inside].mean()) if inside.any() else 0.0
+        slices[name] = {"targets": int(inside.sum()), f"recall@{PLACES}": share}
+    return slices
+
+
+def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]) -> dict[str, float]:
+    """Return how much of the catalogue is recommended, and how far recommendations lean to popular items.
+
+    Returns:
+        `coverage@10`: share of the catalogue on any of the first ten places of any user. `head_share@10`: share of
+        those places held by the tenth of the items with the most train events; `head_share_of_targets` is the same of
+        the targets, so a ranking above it leans further to the head than the users do.
+    """
+    shown = items_UK[:, :PLACES]
+    shown = shown[shown != NO_ITEM]
+    num_items = len(popularity_N)
+    head_N = np.zeros(num_items, bool)
+    head_N[np.argsort(-popularity_N, kind="stable")[: max(1, num_items // 10)]] = True
+    wanted = np.concatenate([*targets, np.empty(0, np.int32)])
+    return {
+        f"coverage@{PLACES}": len(np.unique(shown)) / num_items,
+        f"head_share@{PLACES}": float(head_N[shown].mean()) if len(shown) else 0.0,
+        "head_share_of_targets": float(head_N[wanted].mean()),
+    }
+
+
+def prefix_recall(items_UK: NDArray[np.int32], targets: Sequence[Items], codes_NL: NDArray[Any]) -> dict[str, float]:
+    """Return the share of targets whose first l codes stand among the first ten places, for l = 1..L.
+
+    The last one is item recall, as semantic IDs are unique; papers that count strings over colliding SIDs report
+    something between the last two.
+    """
+    owners = np.repeat(np.arange(len(targets)), [len(found) for found in targets])
+    wanted = np.concatenate([*targets, np.empty(0, np.int32)])
+    shown = items_UK[owners, :PLACES]
+    agree = codes_NL[shown] == codes_NL[wanted][:, None]
+    agree[shown == NO_ITEM] = False
+    along = np.logical_and.accumulate(agree, axis=2).any(axis=1)
+    return {f"prefix_{depth + 1}": float(share) for depth, share in enumerate(along.mean(axis=0))}

@@ -1,0 +1,247 @@
+"""Items as one position each, their codes scored by vectors of the trie's nodes: the encoding `position`.
+
+A few hundred vectors of codes cannot say "this one item"; the nodes of the trie can. A leaf's vector is the item's own
+input vector, a node's is the mean over the leaves below it. Down to one level, the deepest whose nodes are few enough,
+the model is one softmax over that level's nodes, and a shorter prefix has the summed probability of what lies below it.
+Under that level each node's children have a softmax of their own. Reading, writing and search share the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from trialign.decode.index import PrefixIndex
+from trialign.decode.step import Beams
+from trialign.generate.item_tokens import CodeEmbedding
+from trialign.generate.loss import Predictions
+
+if TYPE_CHECKING:
+    from trialign.generate.model import Generator
+
+
+class ItemPositions(nn.Module):
+    """Reads an item as the sum of what is known of it, writes it as a path through the trie.
+
+    Args:
+        codes_NL: the semantic IDs.
+        text_vocab: number of text tokens; item i is token `text_vocab + i`.
+        vectors_LKD: first vectors of all codes.
+        features_NF: fixed vectors of the items, added through a learned projection; None leaves them out.
+        id_embedding: add a learned vector per item. It memorises what codes cannot, and grows with the catalogue.
+        joint_nodes: largest softmax; the deepest level with no more nodes is modelled jointly.
+    """
+
+    node_of_leaf_LN: torch.Tensor
+    leaf_of_item_N: torch.Tensor
+    codes_NL: torch.Tensor
+    features_NF: torch.Tensor | None
+
+    def __init__(
+        self,
+        codes_NL: NDArray[np.integer],
+        text_vocab: int,
+        vectors_LKD: torch.Tensor,
+        *,
+        features_NF: torch.Tensor | None,
+        id_embedding: bool,
+        joint_nodes: int,
+    ) -> None:
+        super().__init__()
+        num_levels, codebook_size, width = vectors_LKD.shape
+        index = PrefixIndex.from_codes(codes_NL, codebook_size)
+        self.text_vocab = text_vocab
+        self.codebook_size = codebook_size
+        self.joint_nodes = joint_nodes
+        self.widths = [level.width for level in index.levels]
+        self.joint = max([0, *(i for i, level in enumerate(index.levels) if level.num_children <= joint_nodes)])
+        # Rows of the item tables stand in the order of the trie, so that the leaves of a node are neighbours.
+        in_order = torch.from_numpy(np.array(codes_NL, np.int64))[index.items]
+        for name, table in {
+            "leaf_of_item_N": torch.argsort(index.items),
+            "node_of_leaf_LN": _nodes_of_leaves(index),
+            "codes_NL": in_order,
+        }.items():
+            self.register_buffer(name, table, persistent=False)
+        for number, level in enumerate(index.levels):
+            self.register_buffer(f"starts_{number}", level.starts, persistent=False)
+            self.register_buffer(f"child_codes_{number}", level.codes, persistent=False)
+        self.register_buffer("features_NF", None if features_NF is None else features_NF[index.items])
+        self.code_embedding = CodeEmbedding(vectors_LKD)
+        self.ids = nn.Embedding(len(index.items), width) if id_embedding else None
+        if self.ids is not None:
+            nn.init.normal_(self.ids.weight, std=float(vectors_LKD.std()))
+        self.project = None if features_NF is None else nn.Linear(features_NF.shape[1], width, bias=False)
+        self.queries = nn.ModuleList(_Query(width) for _ in range(num_levels - self.joint))
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [..., D] of item tokens [...]."""
+        return self._vectors(self.leaf_of_item_N[tokens - self.text_vocab])
+
+    def predict(self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor) -> list[Predictions]:
+        """Return the joint group, then one group per level below it, over the children of the right parent."""
+        leaves_M = self.leaf_of_item_N[answers_M - self.text_vocab]
+        table_ND = self.leaf_vectors()
+        nodes_M = self.node_of_leaf_LN[self.joint][leaves_M]
+        groups = [Predictions(self.joint_logits(hidden_MD, table_ND), nodes_M, tasks_M)]
+        for level in range(self.joint + 1, len(self.widths)):
+            parents_M, nodes_M = nodes_M, self.node_of_leaf_LN[level][leaves_M]
+            children_MC, legal_MC = self._children(level, parents_M)
+            logits_MC = self.child_logits(hidden_MD[:, None], table_ND, level, children_MC[:, None]).squeeze(1)
+            first_M = getattr(self, f"starts_{level}")[parents_M]
+            groups.append(Predictions(logits_MC.masked_fill(~legal_MC, -torch.inf), nodes_M - first_M, tasks_M))
+        return groups
+
+    def scorer(self, generator: Generator, prompts: Sequence[NDArray[np.int64]]) -> PositionScorer:
+        """Return the `LevelScorer` of a batch of prompts."""
+        return PositionScorer(generator, self, prompts)
+
+    def leaf_vectors(self) -> torch.Tensor:
+        """Return the vectors [N, D] of all items in the order of the trie."""
+        return self._vectors(torch.arange(len(self.codes_NL), device=self.codes_NL.device))
+
+    def joint_logits(self, hidden_MD: torch.Tensor, table_ND: torch.Tensor) -> torch.Tensor:
+        """Return the logits [M, nodes] of the joint level; `table_ND` are `leaf_vectors()`."""
+        query_MD = self.queries[0](hidden_MD)
+        logits: torch.Tensor = query_MD @ self._node_vectors(table_ND, self.joint).T
+        return logits
+
+    def child_logits(
+        self, hidden_BWD: torch.Tensor, table_ND: torch.Tensor, level: int, nodes_BWC: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the logits [B, W, C] of nodes of a level below the joint one."""
+        query_BWD = self.queries[level - self.joint](hidden_BWD)
+        vectors_BWCD = self._node_vectors(table_ND, level)[nodes_BWC]
+        return torch.einsum("bwd,bwcd->bwc", query_BWD.expand(*nodes_BWC.shape[:2], -1), vectors_BWCD)
+
+    def prefix_log_probs(self, joint_BS: torch.Tensor, level: int) -> torch.Tensor:
+        """Return the log-probabilities [B, nodes] of a level's nodes; `joint_BS` are those of the joint level."""
+        if level == self.joint:
+            return joint_BS
+        owner_S = torch.empty(joint_BS.shape[1], dtype=torch.int64, device=joint_BS.device)
+        owner_S[self.node_of_leaf_LN[self.joint]] = self.node_of_leaf_LN[level]
+        num_nodes = int(owner_S[-1]) + 1
+        sums = joint_BS.new_zeros((len(joint_BS), num_nodes)).index_add_(1, owner_S, joint_BS.exp())
+        # A sum that underflows still ranks below all others and stays a number.
+        return sums.clamp_min(torch.finfo(sums.dtype).tiny).log()
+
+    def level_logits(
+        self,
+        level: int,
+        nodes_BW: torch.Tensor,
+        hidden_BD: torch.Tensor,
+        table_ND: torch.Tensor,
+        joint_BS: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return logits_BWK of the codes that may follow nodes, -inf where no item continues that way.
+
+        Args:
+            level: the level of the codes.
+            nodes_BW: the prefixes.
+            hidden_BD: what the backbone says after the prompts.
+            table_ND: `leaf_vectors()`.
+            joint_BS: log-probabilities of the joint level's nodes.
+        """
+        children_BWC, legal_BWC = self._children(level, nodes_BW)
+        if level <= self.joint:
+            prefixes_BS = self.prefix_log_probs(joint_BS, level)
+            found_BWC = prefixes_BS.gather(1, children_BWC.flatten(1)).view_as(children_BWC)
+        else:
+            found_BWC = self.child_logits(hidden_BD[:, None], table_ND, level, children_BWC).float()
+        # Places beyond a node's children repeat its first child; a spare slot takes them.
+        codes_BWC = getattr(self, f"child_codes_{level}")[children_BWC]
+        slots_BWC = codes_BWC.masked_fill(~legal_BWC, self.codebook_size)
+        room = found_BWC.new_full((*nodes_BW.shape, self.codebook_size + 1), -torch.inf)
+        return room.scatter_(-1, slots_BWC, found_BWC)[..., :-1]
+
+    def _children(self, level: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the children [..., C] of nodes [...] and which of them exist; missing ones repeat the first."""
+        starts = getattr(self, f"starts_{level}")
+        first, count = starts[nodes], starts[nodes + 1] - starts[nodes]
+        offsets_C = torch.arange(self.widths[level], device=nodes.device)
+        legal = offsets_C < count[..., None]
+        return torch.where(legal, first[..., None] + offsets_C, first[..., None]), legal
+
+    def _vectors(self, leaves: torch.Tensor) -> torch.Tensor:
+        codes = self.codes_NL[leaves]
+        levels_L = torch.arange(codes.shape[-1], device=codes.device)
+        vectors: torch.Tensor = self.code_embedding(levels_L, codes).sum(dim=-2)
+        if self.ids is not None:
+            vectors = vectors + self.ids(leaves)
+        if self.project is not None:
+            assert self.features_NF is not None
+            vectors = vectors + self.project(self.features_NF[leaves])
+        return vectors
+
+    def _node_vectors(self, table_ND: torch.Tensor, level: int) -> torch.Tensor:
+        if level == len(self.widths) - 1:
+            return table_ND
+        owner_N = self.node_of_leaf_LN[level]
+        num_nodes = int(owner_N[-1]) + 1
+        sums = table_ND.new_zeros((num_nodes, table_ND.shape[1])).index_add(0, owner_N, table_ND)
+        return sums / torch.bincount(owner_N, minlength=num_nodes)[:, None]
+
+
+class PositionScorer:
+    """Scores levels for a batch of prompts (a `LevelScorer`); the backbone runs once, whatever L is.
+
+    Args:
+        generator: in eval mode.
+        items: its item side.
+        prompts: tokens of each prompt, at least one.
+    """
+
+    def __init__(self, generator: Generator, items: ItemPositions, prompts: Sequence[NDArray[np.int64]]) -> None:
+        self._items = items
+        self._level = 0
+        device = items.codes_NL.device
+        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
+        places_T = torch.arange(tokens_BT.shape[1], device=device)
+        # Padding stands on the right, out of sight of every prompt's own tokens, and no place restarts.
+        hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
+        self._hidden_BD = hidden_BTD[torch.arange(len(tokens_BT), device=device), lengths_B - 1]
+        self._table_ND = items.leaf_vectors()
+        self._joint_BS = items.joint_logits(self._hidden_BD, self._table_ND).float().log_softmax(dim=1)
+
+    def start(self) -> torch.Tensor:
+        """Score the first codes."""
+        roots_B1 = torch.zeros((len(self._hidden_BD), 1), dtype=torch.int64, device=self._hidden_BD.device)
+        return self._score(roots_B1)[:, 0]
+
+    def advance(self, beams: Beams) -> torch.Tensor:
+        """Score the codes under every beam's node."""
+        self._level += 1
+        return self._score(beams.nodes)
+
+    def _score(self, nodes_BW: torch.Tensor) -> torch.Tensor:
+        return self._items.level_logits(self._level, nodes_BW, self._hidden_BD, self._table_ND, self._joint_BS)
+
+
+class _Query(nn.Module):
+    """What a level is asked with: LN(z + MLP(z))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        asked: torch.Tensor = self.norm(hidden + self.change(hidden))
+        return asked
+
+
+def _nodes_of_leaves(index: PrefixIndex) -> torch.Tensor:
+    """Return the node of every leaf at every level, int64 [L, N]; at the last level a leaf is its own node."""
+    node_N = torch.arange(index.num_items)
+    nodes = [node_N]
+    for level in reversed(index.levels[1:]):
+        parent_of_child = torch.repeat_interleave(torch.arange(len(level.starts) - 1), level.starts.diff())
+        node_N = parent_of_child[node_N]
+        nodes.append(node_N)
+    return torch.stack(nodes[::-1])

@@ -1,0 +1,130 @@
+"""Items as L positions each: embedding, head and cached search of the encoding `tokens`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+from transformers import DynamicCache
+
+from trialign.decode.step import Beams
+from trialign.generate.loss import Predictions
+from trialign.semid.tokens import TokenSpace
+
+if TYPE_CHECKING:
+    from trialign.generate.model import Generator
+
+
+class CodeEmbedding(nn.Embedding):
+    """One vector per code of every level; the level is part of the row number and is resolved in here.
+
+    A subclass of Embedding so that weight decay spares it as it spares every other table.
+    """
+
+    def __init__(self, vectors_LKD: torch.Tensor) -> None:
+        super().__init__(
+            vectors_LKD.shape[0] * vectors_LKD.shape[1], vectors_LKD.shape[2], _weight=vectors_LKD.flatten(0, 1)
+        )
+        self.codebook_size = vectors_LKD.shape[1]
+
+    def forward(self, levels: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Return the vectors [..., D] of codes at levels, both int64 [...]."""
+        return super().forward(levels * self.codebook_size + codes)
+
+
+class CodeHead(CodeEmbedding):
+    """One output vector per code of every level, not tied to the embedding."""
+
+    def forward(self, hidden_MD: torch.Tensor, level: int) -> torch.Tensor:  # type: ignore[override]
+        """Return the logits [..., K] of the codes of one level."""
+        size = self.codebook_size
+        return functional.linear(hidden_MD, self.weight[level * size : (level + 1) * size])
+
+
+class ItemTokens(nn.Module):
+    """Reads and writes the codes of an item one after the other.
+
+    Args:
+        space: the token space.
+        vectors_LKD: first vectors of all codes, for reading and for writing.
+    """
+
+    def __init__(self, space: TokenSpace, vectors_LKD: torch.Tensor) -> None:
+        super().__init__()
+        self.space = space
+        self.code_embedding = CodeEmbedding(vectors_LKD)
+        self.code_head = CodeHead(vectors_LKD.clone())
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the vectors [..., D] of SID tokens [...]."""
+        vectors: torch.Tensor = self.code_embedding(self.space.level(tokens), self.space.code(tokens))
+        return vectors
+
+    def predict(self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor) -> list[Predictions]:
+        """Return one group per level, each possibly empty, over the K codes of its level."""
+        level_M = self.space.level(answers_M)
+        groups = []
+        for level in range(self.space.num_levels):
+            (rows,) = torch.nonzero(level_M == level, as_tuple=True)
+            logits_MK = self.code_head(hidden_MD[rows], level)
+            groups.append(Predictions(logits_MK, self.space.code(answers_M[rows]), tasks_M[rows]))
+        return groups
+
+    def scorer(self, generator: Generator, prompts: Sequence[NDArray[np.int64]]) -> CachedScorer:
+        """Return the `LevelScorer` of a batch of prompts."""
+        return CachedScorer(generator, self, prompts)
+
+
+class CachedScorer:
+    """Scores levels for a batch of prompts (a `LevelScorer`): every prompt is read once, every level once more.
+
+    The W beams of one level are fed as W positions of one sequence. A mask lets each see the prompt and its own
+    ancestors, so the keys and values of a prompt exist once, however many beams share them.
+
+    Args:
+        generator: in eval mode.
+        items: its item side.
+        prompts: tokens of each prompt, at least one.
+    """
+
+    def __init__(self, generator: Generator, items: ItemTokens, prompts: Sequence[NDArray[np.int64]]) -> None:
+        device = items.code_head.weight.device
+        self._generator = generator
+        self._items = items
+        self._lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        # Padding stands on the right, where causal attention keeps it out of sight of every prompt's own tokens.
+        self._tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
+        self._cache = DynamicCache(config=generator.backbone.config)
+        self._level = 0
+
+    def start(self) -> torch.Tensor:
+        """Read the prompts."""
+        num_prompts, width = self._tokens_BT.shape
+        places_T = torch.arange(width, device=self._tokens_BT.device)
+        hidden_BTD = self._generator.hidden(self._tokens_BT, places_T.expand(num_prompts, -1), cache=self._cache)
+        self._prompt_BS = places_T < self._lengths_B[:, None]
+        self._family_BWS = self._prompt_BS.new_zeros((num_prompts, 1, 0))
+        last_BD = hidden_BTD[torch.arange(num_prompts, device=hidden_BTD.device), self._lengths_B - 1]
+        logits_BK: torch.Tensor = self._items.code_head(last_BD, 0)
+        return logits_BK
+
+    def advance(self, beams: Beams) -> torch.Tensor:
+        """Read one more code of every beam."""
+        num_prompts, num_beams = beams.codes.shape
+        inherited_BWS = self._family_BWS.gather(1, beams.parents[..., None].expand(-1, -1, self._family_BWS.shape[2]))
+        itself_BWS = torch.eye(num_beams, dtype=torch.bool, device=beams.codes.device).expand(num_prompts, -1, -1)
+        self._family_BWS = torch.cat([inherited_BWS, itself_BWS], dim=2)
+        seen_BWS = torch.cat([self._prompt_BS[:, None].expand(-1, num_beams, -1), self._family_BWS], dim=2)
+        mask = torch.zeros(seen_BWS.shape, device=beams.codes.device).masked_fill_(~seen_BWS, -torch.inf)[:, None]
+        space = self._items.space
+        tokens_BW = beams.codes + (space.text_vocab + self._level * space.codebook_size)
+        positions_BW = (self._lengths_B + self._level)[:, None].expand(-1, num_beams)
+        hidden_BWD = self._generator.hidden(tokens_BW, positions_BW, mask=mask, cache=self._cache)
+        self._level += 1
+        logits_BWK: torch.Tensor = self._items.code_head(hidden_BWD, self._level)
+        return logits_BWK
