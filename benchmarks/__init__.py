@@ -1,1 +1,1 @@
-"""One script per claim: `python -m benchmarks.NAME --json FILE`. The pages beside them say what was measured and on what."""
+"""One script per claim: `python -m benchmarks.NAME --json FILE`; the pages beside them say on what it was measured."""

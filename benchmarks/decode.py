@@ -42,6 +42,7 @@ class DictTrie:
                 node = node.setdefault(token, {})
 
     def allowed(self, prefix: Sequence[int]) -> list[int]:
+        """Return what may come next."""
         node = self.root
         for token in prefix:
             node = node[token]
@@ -205,6 +206,7 @@ class _Prompts:
         self.encoding = encoding
 
     def history_prompt(self, items: np.ndarray) -> np.ndarray:
+        """Return a marker and the items."""
         return np.concatenate([[1], self.encoding.positions(items)])
 
 

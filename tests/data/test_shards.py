@@ -270,10 +270,10 @@ def test_damage_is_named_on_other_file_systems_too(tmp_path: Path) -> None:
         remote = BlockStore("memory://damaged")
         sound = memory.cat_file("/damaged/shards-000000.tar")
         memory.pipe_file("/damaged/shards-000000.tar", sound[: len(sound) // 2])
-        with pytest.raises(DamagedBlockError, match="block 2 in memory://damaged/shards-000000.tar ends after"):
+        with pytest.raises(DamagedBlockError, match=r"block 2 in memory://damaged/shards-000000\.tar ends after"):
             remote.read(2)
         memory.rm("/damaged/shards-000000.tar")
-        with pytest.raises(DamagedBlockError, match="is gone: shards-000000.tar does not exist"):
+        with pytest.raises(DamagedBlockError, match=r"is gone: shards-000000\.tar does not exist"):
             remote.read(0)
     finally:
         memory.rm("/damaged", recursive=True)

@@ -62,7 +62,7 @@ class PpmiConfig:
 
     _target_: str = "trialign.embed.collaborative.PpmiSvd"
     dim: int = option(128, "width of the vectors; lowered to what the histories allow, and said so")
-    window: int = option(10, "places; items at most so far apart co-occur, with weight 1 / places")
+    window: int = option(5, "places; items at most so far apart co-occur, with weight 1 / places")
     smoothing: float = option(0.75, "exponent of the context's frequency; below 1 rare contexts count less")
 
 

@@ -106,7 +106,7 @@ class Records:
         return numbers
 
     def lists(self, name: str, chosen: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return the lists of a column of numbers at the chosen records: all their values side by side, their lengths."""
+        """Return the lists of a column of numbers at the chosen records: their values side by side, their lengths."""
         values, offsets = _values_and_offsets(self._batch.column(name))
         starts = offsets[chosen].astype(np.int64)
         lengths = offsets[chosen + 1] - starts

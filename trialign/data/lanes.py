@@ -26,7 +26,7 @@ from trialign.errors import ConfigError, DataError, TrialignError, suggest
 from trialign.runtime.seeding import derive
 
 Encode = Callable[[int, Records, Indices], Examples]
-"""(source index, a block, records of it) to as many examples. It must depend on nothing else, or resuming is not exact."""
+"""(source index, a block, records of it) to as many examples. Were it to depend on more, no resume would be exact."""
 
 State = Mapping[int, tuple[int, int]]
 """(window, row) that each lane goes on with; a lane that is absent starts at (0, 0)."""
@@ -157,6 +157,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         worker = get_worker_info()
         if worker is None:
             yield from self.rows()
+            return
         try:
             yield from self.rows(worker.id, worker.num_workers)
         except TrialignError as error:
@@ -196,7 +197,8 @@ class LaneStream(IterableDataset[Row | TrialignError]):
             for number, laid_out in enumerate(zip(*filled, strict=True), start=row):
                 after = (window, number + 1) if number + 1 < len(packed.rows) else (window + 1, 0)
                 records = tuple(packed.records[example] for example in packed.rows[number]) if self._ledger else ()
-                yield Row(*laid_out, lane, *after, records, tuple(skipped))
+                tokens, targets, segments, positions, tasks = laid_out
+                yield Row(tokens, targets, segments, positions, tasks, lane, *after, records, tuple(skipped))
                 skipped = []
             window, row = window + 1, 0
 

@@ -149,7 +149,7 @@ class LaneDataModule(pl.LightningDataModule):
             self._ledger = None
 
     def damage(self) -> dict[str, int]:
-        """Return how many damaged blocks all ranks skipped, and the records in them, since training began. A collective.
+        """Return how many damaged blocks all ranks skipped, and their records, since training began. A collective.
 
         Empty where damage stops the training.
         """

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 _KEPT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png"}
@@ -66,7 +66,7 @@ def check_picture(data: bytes, max_pixels: int) -> Picture:
                 return Picture(data, _KEPT[image.format], converted=False, animated=False)
             file = io.BytesIO()
             _rgb(image).save(file, "PNG")
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BrokenPictureError(f"it begins with {data[:8]!r}, which is none of {', '.join(_FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as cause:
         raise BrokenPictureError(str(cause)) from cause

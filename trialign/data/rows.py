@@ -74,7 +74,7 @@ class Examples:
     def merge(cls, parts: Sequence[Examples], places: NDArray[np.int64]) -> Examples:
         """Return the examples of all parts; the i-th of them, counted through the parts, takes place `places[i]`."""
         order = np.argsort(places)
-        sizes = [len(part.tokens) for part in parts]
+        sizes = np.array([len(part.tokens) for part in parts], np.int64)
         before = np.repeat(np.cumsum(sizes) - sizes, [len(part.lengths) for part in parts])
         return cls(
             tokens=np.concatenate([part.tokens for part in parts]),
@@ -234,8 +234,10 @@ def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], row_tokens: int
 
 def fill_row(examples: Sequence[TokenizedExample], row_tokens: int, *, lane: int, window: int, row: int) -> Row:
     """Lay examples side by side in one row, padded to `row_tokens`."""
-    filled = fill_rows(Examples.of(examples), [range(len(examples))], row_tokens)
-    return Row(*(values_RT[0] for values_RT in filled), lane=lane, window=window, row=row)
+    tokens, targets, segments, positions, tasks = (
+        values_RT[0] for values_RT in fill_rows(Examples.of(examples), [range(len(examples))], row_tokens)
+    )
+    return Row(tokens, targets, segments, positions, tasks, lane, window, row)
 
 
 def stack_rows(rows: Sequence[Row], *, step_targets: int, first_of_step: bool) -> RowBatch:

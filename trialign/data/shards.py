@@ -183,7 +183,7 @@ class BlockStore:
         self.num_blocks = len(self._index)
         # All blocks but the last are full.
         full = max(0, self.num_blocks - 1) * self.records_per_block
-        self.num_records = full + (int(self._index[-1]["records"]) if self.num_blocks else 0)
+        self.num_records: int = full + (int(self._index[-1]["records"]) if self.num_blocks else 0)
 
     @property
     def index(self) -> NDArray[Any]:

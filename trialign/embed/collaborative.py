@@ -33,7 +33,7 @@ class PpmiSvd:
             raise ConfigError(
                 f"embed.collaborative.smoothing={smoothing} with window={window}",
                 rule="0 < smoothing <= 1 and window is at least 1",
-                remedy="set embed.collaborative.smoothing=0.75 embed.collaborative.window=10",
+                remedy="set embed.collaborative.smoothing=0.75 embed.collaborative.window=5",
             )
         self.dim, self.window, self.smoothing = dim, window, smoothing
         self.notes: list[str] = []

@@ -67,7 +67,8 @@ def nearest(points_ND: Tensor, centers_KD: Tensor, lengths_N: Tensor | None = No
 
 def squared_lengths(points_ND: Tensor) -> Tensor:
     """Return the squared length of each point (float [N]), without a second copy of the points."""
-    return torch.linalg.vector_norm(points_ND, dim=1).square()
+    lengths_N: Tensor = torch.linalg.vector_norm(points_ND, dim=1).square()
+    return lengths_N
 
 
 def draw(weights_N: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:

@@ -69,7 +69,8 @@ def test_all_posters_and_all_ratings(shared_data: Shared, tmp_path: Path) -> Non
 
 def test_examples_with_a_given_split_and_captions(prepared: Prepared) -> None:
     dataset, counts = prepared("vlm_captions", "amazon2023_industrial_vlm_captions")
-    assert [counts["users"], counts["items"]] == [6_177, 1_204]
+    # 6,177 users have train examples, the others were dealt to validation or test alone.
+    assert [counts["users"], counts["users_not_trained"], counts["items"]] == [7_595, 1_418, 1_204]
     assert counts["examples"] == {"train": 7_672, "validation": 959, "test": 959}
     assert len(dataset.evaluation("test").users) == 959
     sign = dataset.items.slice(dataset.item_of("0"), 1).to_pylist()[0]

@@ -100,7 +100,7 @@ def _members(place: Path, passed: dict[str, list[str]]) -> Iterator[_File]:
     others = passed.setdefault("members of tars are no pictures and were not opened", [])
     with _whole(place), place.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # tarfile keeps every header it has met
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has met
             name = PurePosixPath(member.name)
             if member.isdir():
                 continue
