@@ -123,7 +123,7 @@ main()
 
 
 def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
-    (tmp_path / "inter.json").write_text(_lists(4000))
+    (tmp_path / "inter.json").write_text(_lists(1500))
     (tmp_path / "item.json").write_text("{" + ", ".join(f'"{item}": {{}}' for item in range(50)) + "}")
     settings = ["prepare", "data=interjson", f"data.root={tmp_path}", "data.block_records=1", "data.shard_blocks=4"]
     settings += ["data.interactions=inter.json", "data.items=item.json"]
@@ -132,7 +132,7 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
         return subprocess.Popen([sys.executable, "-c", _COMMAND, *settings, f"run={tmp_path / run}"])
 
     victim = start("killed")
-    # Thousands of shards follow the first: the process is killed in the midst of them.
+    # Hundreds of shards follow the first: the process is killed in the midst of them.
     begun, deadline = tmp_path / "killed" / "prepare" / "train" / "shards-000003.tar", time.monotonic() + 120
     while not begun.exists() and victim.poll() is None and time.monotonic() < deadline:
         pass

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 
 # isort: split
