@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Callable
@@ -44,6 +45,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "i.tsv": lambda path: path.write_text(_lines("\t", NAMES)),
     "i.item": lambda path: path.write_text(_lines("\t", [f"{name}:token" for name in NAMES])),
     "i.jsonl": lambda path: path.write_text("\n".join(map(json.dumps, RECORDS))),
+    "i.jsonl.gz": lambda path: path.write_bytes(gzip.compress("\n".join(map(json.dumps, RECORDS)).encode())),
     "i.json": lambda path: path.write_text(json.dumps(ITEMS)),
     "i.parquet": lambda path: pq.write_table(pa.Table.from_pylist(RECORDS), path),
 }
