@@ -64,7 +64,9 @@ def sample(
 
 def _independent(children: Children, scores_BW: torch.Tensor, draws: torch.Generator) -> Beams:
     num_prompts, num_beams, width = children.log_probs.shape
-    slots_BW = torch.multinomial(children.log_probs.exp().flatten(0, 1), 1, generator=draws).view(num_prompts, num_beams)
+    slots_BW = torch.multinomial(children.log_probs.exp().flatten(0, 1), 1, generator=draws).view(
+        num_prompts, num_beams
+    )
     added_BW = children.log_probs.gather(2, slots_BW[..., None]).squeeze(2)
     return children.take(slots_BW + width * torch.arange(num_beams, device=slots_BW.device), scores_BW + added_BW)
 

@@ -97,9 +97,25 @@ class ItemPositions(nn.Module):
             groups.append(Predictions(logits_MC.masked_fill(~legal_MC, -torch.inf), nodes_M - first_M, tasks_M))
         return groups
 
-    def scorer(self, generator: Generator, prompts: Sequence[NDArray[np.int64]]) -> PositionScorer:
-        """Return the `LevelScorer` of a batch of prompts."""
-        return PositionScorer(generator, self, prompts)
+    def scorer(
+        self,
+        generator: Generator,
+        prompts: Sequence[NDArray[np.int64]],
+        vectors: Sequence[torch.Tensor] | None = None,
+    ) -> PositionScorer:
+        """Return the `LevelScorer` of a batch of prompts.
+
+        Args:
+            generator: in eval mode.
+            prompts: tokens of each prompt, at least one.
+            vectors: `search_vectors()` of these weights, where many batches share them.
+        """
+        return PositionScorer(generator, self, prompts, self.search_vectors() if vectors is None else vectors)
+
+    def search_vectors(self) -> list[torch.Tensor]:
+        """Return the vectors [nodes, D] of the joint level and of each level below: what no prompt changes."""
+        table_ND = self.leaf_vectors()
+        return [self._node_vectors(table_ND, level) for level in range(self.joint, len(self.widths))]
 
     def leaf_vectors(self) -> torch.Tensor:
         """Return the vectors [N, D] of all items in the order of the trie."""
@@ -130,29 +146,16 @@ class ItemPositions(nn.Module):
         # A sum that underflows still ranks below all others and stays a number.
         return sums.clamp_min(torch.finfo(sums.dtype).tiny).log()
 
-    def level_logits(
-        self,
-        level: int,
-        nodes_BW: torch.Tensor,
-        hidden_BD: torch.Tensor,
-        table_ND: torch.Tensor,
-        joint_BS: torch.Tensor,
-    ) -> torch.Tensor:
-        """Return logits_BWK of the codes that may follow nodes, -inf where no item continues that way.
+    def code_rows(self, level: int, nodes_BW: torch.Tensor, scores_BS: torch.Tensor) -> torch.Tensor:
+        """Return the scores [B, W, K] of the codes that may follow nodes, -inf where no item continues that way.
 
         Args:
             level: the level of the codes.
             nodes_BW: the prefixes.
-            hidden_BD: what the backbone says after the prompts.
-            table_ND: `leaf_vectors()`.
-            joint_BS: log-probabilities of the joint level's nodes.
+            scores_BS: of all nodes that the level's codes lead to.
         """
         children_BWC, legal_BWC = self._children(level, nodes_BW)
-        if level <= self.joint:
-            prefixes_BS = self.prefix_log_probs(joint_BS, level)
-            found_BWC = prefixes_BS.gather(1, children_BWC.flatten(1)).view_as(children_BWC)
-        else:
-            found_BWC = self.child_logits(hidden_BD[:, None], table_ND, level, children_BWC).float()
+        found_BWC = scores_BS.gather(1, children_BWC.flatten(1)).view_as(children_BWC)
         # Places beyond a node's children repeat its first child; a spare slot takes them.
         codes_BWC = getattr(self, f"child_codes_{level}")[children_BWC]
         slots_BWC = codes_BWC.masked_fill(~legal_BWC, self.codebook_size)
@@ -194,10 +197,18 @@ class PositionScorer:
         generator: in eval mode.
         items: its item side.
         prompts: tokens of each prompt, at least one.
+        vectors: the item side's `search_vectors()`.
     """
 
-    def __init__(self, generator: Generator, items: ItemPositions, prompts: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        items: ItemPositions,
+        prompts: Sequence[NDArray[np.int64]],
+        vectors: Sequence[torch.Tensor],
+    ) -> None:
         self._items = items
+        self._vectors = vectors
         self._level = 0
         device = items.codes_NL.device
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -206,8 +217,7 @@ class PositionScorer:
         # Padding stands on the right, out of sight of every prompt's own tokens, and no place restarts.
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
         self._hidden_BD = hidden_BTD[torch.arange(len(tokens_BT), device=device), lengths_B - 1]
-        self._table_ND = items.leaf_vectors()
-        self._joint_BS = items.joint_logits(self._hidden_BD, self._table_ND).float().log_softmax(dim=1)
+        self._joint_BS = self._logits(items.joint).log_softmax(dim=1)
 
     def start(self) -> torch.Tensor:
         """Score the first codes."""
@@ -220,7 +230,16 @@ class PositionScorer:
         return self._score(beams.nodes)
 
     def _score(self, nodes_BW: torch.Tensor) -> torch.Tensor:
-        return self._items.level_logits(self._level, nodes_BW, self._hidden_BD, self._table_ND, self._joint_BS)
+        below = self._level > self._items.joint
+        # One product with all nodes of a level reads each vector once; gathering them per beam reads them W times.
+        scores_BS = self._logits(self._level) if below else self._items.prefix_log_probs(self._joint_BS, self._level)
+        return self._items.code_rows(self._level, nodes_BW, scores_BS)
+
+    def _logits(self, level: int) -> torch.Tensor:
+        """Return the logits [B, nodes] of all nodes of the joint level or of one below it."""
+        place = level - self._items.joint
+        logits_BS: torch.Tensor = self._items.queries[place](self._hidden_BD) @ self._vectors[place].T
+        return logits_BS.float()
 
 
 class _Query(nn.Module):

@@ -20,7 +20,8 @@ class GeneratorRanker:
     """Ranks by constrained beam search (a `Ranker`).
 
     Args:
-        generator: a trained generator; put into eval mode and onto `device`.
+        generator: a trained generator; put into eval mode and onto `device`. Its weights must not change any more:
+            what does not depend on a history is computed once.
         template: how it reads histories.
         index: prefixes of the semantic IDs it was trained on.
         num_beams: W; no more items than this can be ranked.
@@ -47,6 +48,8 @@ class GeneratorRanker:
         require_room(max_history, template.encoding.positions_per_item, room)
         self.generator = generator.eval().to(device)
         self.num_beams = num_beams
+        with torch.inference_mode():
+            self._vectors = self.generator.items.search_vectors()
         self._template = template
         self._index = index.to(device)
         self._max_history = max_history
@@ -87,7 +90,7 @@ class GeneratorRanker:
     def scorer(self, histories: Sequence[Items]) -> LevelScorer:
         """Return what scores the levels of the item after each history."""
         prompts = [self._template.history_prompt(history[-self._max_history :]) for history in histories]
-        return self.generator.items.scorer(self.generator, prompts)
+        return self.generator.items.scorer(self.generator, prompts, self._vectors)
 
 
 def require_room(max_history: int, positions_per_item: int, room: int) -> None:
