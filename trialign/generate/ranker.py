@@ -15,6 +15,10 @@ from trialign.generate.model import Generator
 from trialign.generate.template import Template
 from trialign.types import NO_ITEM, Items
 
+_MOST_BEAMS = 2**14
+_MOST_CELLS = 2**24
+"""Of the largest tensors of one search, so that it fits beside a model on a small machine."""
+
 
 class GeneratorRanker:
     """Ranks by constrained beam search (a `Ranker`).
@@ -24,13 +28,14 @@ class GeneratorRanker:
             what does not depend on a history is computed once.
         template: how it reads histories.
         index: prefixes of the semantic IDs it was trained on.
-        num_beams: W; no more items than this can be ranked.
+        num_beams: W; no more items than this can be ranked. As many beams as items are an exhaustive search; more are
+            the same.
         max_history: items of a history that are read, the last ones.
-        batch_size: users per search.
+        batch_size: users per search, where so many beams fit.
         device: where to compute.
 
     Raises:
-        ConfigError: the longest prompt has more positions than the backbone knows.
+        ConfigError: the longest prompt has more positions than the backbone knows, or there are too many beams.
     """
 
     def __init__(
@@ -46,6 +51,13 @@ class GeneratorRanker:
     ) -> None:
         room = generator.backbone.config.max_position_embeddings
         require_room(max_history, template.encoding.positions_per_item, room)
+        self._width = min(num_beams, index.num_items)
+        if self._width > _MOST_BEAMS:
+            raise ConfigError(
+                f"num_beams={num_beams} over {index.num_items} items",
+                rule=f"a search keeps at most {_MOST_BEAMS} beams: every beam is told from every other",
+                remedy="set num_beams=1000 or less",
+            )
         self.generator = generator.eval().to(device)
         self.num_beams = num_beams
         with torch.inference_mode():
@@ -53,7 +65,8 @@ class GeneratorRanker:
         self._template = template
         self._index = index.to(device)
         self._max_history = max_history
-        self._batch_size = batch_size
+        cells = self._width * max(self._width, index.codebook_size)  # the larger of beams x beams and beams x codes
+        self._batch_size = max(1, min(batch_size, _MOST_CELLS // cells))
         self._device = device
 
     def rank(
@@ -75,7 +88,7 @@ class GeneratorRanker:
         for users in self.batches(histories):
             batch = [histories[user] for user in users]
             exclude_BM = _padded(batch).to(self._device) if exclude_seen else None
-            found = beam_search(self.scorer(batch), self._index, self.num_beams, exclude_BM=exclude_BM)
+            found = beam_search(self.scorer(batch), self._index, max(k, self._width), exclude_BM=exclude_BM)
             items[users] = found.items[:, :k].cpu().numpy()
             scores[users] = found.scores[:, :k].cpu().numpy()
         return items, scores
