@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from trialign.generate.model import Generator
 
 
+_LEAST = -80.0
+"""Smallest log-probability of a node that is told from others in the sum of a prefix."""
+
+
 class ItemPositions(nn.Module):
     """Reads an item as the sum of what is known of it, writes it as a path through the trie.
 
@@ -135,16 +139,12 @@ class ItemPositions(nn.Module):
         vectors_BWCD = self._node_vectors(table_ND, level)[nodes_BWC]
         return torch.einsum("bwd,bwcd->bwc", query_BWD.expand(*nodes_BWC.shape[:2], -1), vectors_BWCD)
 
-    def prefix_log_probs(self, joint_BS: torch.Tensor, level: int) -> torch.Tensor:
-        """Return the log-probabilities [B, nodes] of a level's nodes; `joint_BS` are those of the joint level."""
-        if level == self.joint:
-            return joint_BS
-        owner_S = torch.empty(joint_BS.shape[1], dtype=torch.int64, device=joint_BS.device)
+    def prefix_log_probs(self, chances_BS: torch.Tensor, level: int) -> torch.Tensor:
+        """Return log-probabilities [B, nodes] above the joint level; `chances_BS` are that level's."""
+        owner_S = torch.empty(chances_BS.shape[1], dtype=torch.int64, device=chances_BS.device)
         owner_S[self.node_of_leaf_LN[self.joint]] = self.node_of_leaf_LN[level]
-        num_nodes = int(owner_S[-1]) + 1
-        sums = joint_BS.new_zeros((len(joint_BS), num_nodes)).index_add_(1, owner_S, joint_BS.exp())
-        # A sum that underflows still ranks below all others and stays a number.
-        return sums.clamp_min(torch.finfo(sums.dtype).tiny).log()
+        num_nodes = len(getattr(self, f"child_codes_{level}"))
+        return chances_BS.new_zeros((len(chances_BS), num_nodes)).index_add_(1, owner_S, chances_BS).log_()
 
     def code_rows(self, level: int, nodes_BW: torch.Tensor, scores_BS: torch.Tensor) -> torch.Tensor:
         """Return the scores [B, W, K] of the codes that may follow nodes, -inf where no item continues that way.
@@ -218,6 +218,8 @@ class PositionScorer:
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
         self._hidden_BD = hidden_BTD[torch.arange(len(tokens_BT), device=device), lengths_B - 1]
         self._joint_BS = self._logits(items.joint).log_softmax(dim=1)
+        # No probability underflows: its logarithm stays a number, and arithmetic on denormals is slow.
+        self._chances_BS = self._joint_BS.clamp_min(_LEAST).exp_() if items.joint else self._joint_BS
 
     def start(self) -> torch.Tensor:
         """Score the first codes."""
@@ -230,9 +232,13 @@ class PositionScorer:
         return self._score(beams.nodes)
 
     def _score(self, nodes_BW: torch.Tensor) -> torch.Tensor:
-        below = self._level > self._items.joint
-        # One product with all nodes of a level reads each vector once; gathering them per beam reads them W times.
-        scores_BS = self._logits(self._level) if below else self._items.prefix_log_probs(self._joint_BS, self._level)
+        if self._level < self._items.joint:
+            scores_BS = self._items.prefix_log_probs(self._chances_BS, self._level)
+        elif self._level == self._items.joint:
+            scores_BS = self._joint_BS
+        else:
+            # One product with all nodes of a level reads each vector once; a gather per beam reads them W times.
+            scores_BS = self._logits(self._level)
         return self._items.code_rows(self._level, nodes_BW, scores_BS)
 
     def _logits(self, level: int) -> torch.Tensor:
