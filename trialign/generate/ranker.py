@@ -51,21 +51,23 @@ class GeneratorRanker:
     ) -> None:
         room = generator.backbone.config.max_position_embeddings
         require_room(max_history, template.encoding.positions_per_item, room)
-        self._width = min(num_beams, index.num_items)
-        if self._width > _MOST_BEAMS:
+        self.num_beams = min(num_beams, index.num_items)
+        if self.num_beams > _MOST_BEAMS:
             raise ConfigError(
                 f"num_beams={num_beams} over {index.num_items} items",
                 rule=f"a search keeps at most {_MOST_BEAMS} beams: every beam is told from every other",
                 remedy="set num_beams=1000 or less",
             )
         self.generator = generator.eval().to(device)
-        self.num_beams = num_beams
+        self._most_items = num_beams
         with torch.inference_mode():
             self._vectors = self.generator.items.search_vectors()
         self._template = template
         self._index = index.to(device)
         self._max_history = max_history
-        cells = self._width * max(self._width, index.codebook_size)  # the larger of beams x beams and beams x codes
+        cells = self.num_beams * max(
+            self.num_beams, index.codebook_size
+        )  # the larger of beams x beams and beams x codes
         self._batch_size = max(1, min(batch_size, _MOST_CELLS // cells))
         self._device = device
 
@@ -77,9 +79,9 @@ class GeneratorRanker:
         Raises:
             ConfigError: `k` is more than the beams.
         """
-        if k > self.num_beams:
+        if k > self._most_items:
             raise ConfigError(
-                f"{k} items from {self.num_beams} beams",
+                f"{k} items from {self._most_items} beams",
                 rule="a search returns at most as many items as it has beams",
                 remedy=f"set num_beams={k} or more",
             )
@@ -88,7 +90,7 @@ class GeneratorRanker:
         for users in self.batches(histories):
             batch = [histories[user] for user in users]
             exclude_BM = _padded(batch).to(self._device) if exclude_seen else None
-            found = beam_search(self.scorer(batch), self._index, max(k, self._width), exclude_BM=exclude_BM)
+            found = beam_search(self.scorer(batch), self._index, max(k, self.num_beams), exclude_BM=exclude_BM)
             items[users] = found.items[:, :k].cpu().numpy()
             scores[users] = found.scores[:, :k].cpu().numpy()
         return items, scores
