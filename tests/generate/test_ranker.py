@@ -168,13 +168,15 @@ def test_a_million_beams_search_the_whole_catalogue_once(make_ranker: Callable[.
     np.testing.assert_array_equal(again, np.pad(scores, ((0, 0), (0, 2)), constant_values=-np.inf))
 
 
-def test_more_beams_than_a_machine_can_hold_are_refused(
+def test_no_beams_or_more_than_a_machine_can_hold_are_refused(
     make_generator: Callable[..., Generator], template: Template
 ) -> None:
     codes_NL = np.stack(np.unravel_index(np.arange(20_000), (128, 128, 2)), axis=1)
     index = PrefixIndex.from_codes(codes_NL, 128)
     with pytest.raises(ConfigError, match="num_beams=1000000 over 20000 items"):
         GeneratorRanker(make_generator(), template, index, num_beams=1_000_000, max_history=6, batch_size=2)
+    with pytest.raises(ConfigError, match="num_beams=0"):
+        GeneratorRanker(make_generator(), template, index, num_beams=0, max_history=6, batch_size=2)
 
 
 def test_a_prompt_longer_than_the_model_is_refused_with_what_would_fit(

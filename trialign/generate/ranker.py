@@ -35,7 +35,7 @@ class GeneratorRanker:
         device: where to compute.
 
     Raises:
-        ConfigError: the longest prompt has more positions than the backbone knows, or there are too many beams.
+        ConfigError: the longest prompt has more positions than the backbone knows, or there are no beams or too many.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class GeneratorRanker:
         room = generator.backbone.config.max_position_embeddings
         require_room(max_history, template.encoding.positions_per_item, room)
         self.num_beams = min(num_beams, index.num_items)
-        if self.num_beams > _MOST_BEAMS:
+        if not 1 <= self.num_beams <= _MOST_BEAMS:
             raise ConfigError(
                 f"num_beams={num_beams} over {index.num_items} items",
-                rule=f"a search keeps at most {_MOST_BEAMS} beams: every beam is told from every other",
-                remedy="set num_beams=1000 or less",
+                rule=f"a search keeps 1 to {_MOST_BEAMS} beams: every beam is told from every other",
+                remedy="set num_beams=50, or up to 1000 where time allows",
             )
         self.generator = generator.eval().to(device)
         self._most_items = num_beams
