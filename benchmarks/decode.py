@@ -1,9 +1,11 @@
 """Constrained decoding against transformers: one step of the search, and whole generation with the same weights.
 
     python -m benchmarks.decode --data DIR --json benchmarks/results/decode.json
+    python -m benchmarks.decode --data DIR --train RUN/train OTHER/train --json benchmarks/results/decode.json
 
 `--data` holds amazon2014_beauty/sid/letter_release.index.json (docs/identifiers.md says where released index files come
-from). The peer is transformers' own way: `generate(prefix_allowed_tokens_fn=...)` over a trie of dicts.
+from). The peer is transformers' own way: `generate(prefix_allowed_tokens_fn=...)` over a trie of dicts. `--train`
+names finished train stages, of whose exhaustive top 10 the share is measured that a narrow search recovers.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PrefixConstrainedLogitsProcessor
 
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
+from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import select
+from trialign.generate.artefact import load_ranker
 from trialign.generate.backbone import build_backbone, text_table
+from trialign.generate.item_positions import ItemPositions
 from trialign.generate.items import build_items
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
+from trialign.manifest import Manifest
 from trialign.semid.table import SIDTable, flat_codes
 from trialign.semid.tokens import TokenSpace
 
@@ -101,7 +107,9 @@ def compact(codes_NL: np.ndarray) -> Row:
     """One step over LETTER's four-level SIDs of Beauty."""
     space = TokenSpace(TEXT_VOCAB, codes_NL.shape[1], 256)
     our_step, their_step = step_calls(codes_NL, space, num_users=32)
-    ours, theirs = (1e3 * seconds / codes_NL.shape[1] for seconds in paired_seconds(our_step, their_step, repeats=5))
+    with torch.inference_mode():
+        seconds = paired_seconds(our_step, their_step, repeats=15)
+    ours, theirs = (1e3 * taken / codes_NL.shape[1] for taken in seconds)
     setting = f"{len(codes_NL):,} items, 32 x {BEAMS} beams, vocabulary {space.size:,}: mask and select"
     return compare("decode.step.compact", setting, ours, "transformers prefix function, dict trie", theirs, "ms")
 
@@ -127,7 +135,7 @@ def large() -> list[Row]:
 
     with torch.inference_mode():
         ours, theirs, alone_ours = (
-            1e3 * seconds / 3 for seconds in paired_seconds(our_whole, their_whole, our_step, repeats=3)
+            1e3 * seconds / 3 for seconds in paired_seconds(our_whole, their_whole, our_step, repeats=5)
         )
     setting = f"{len(codes_NL):,} generated items, {num_users} x {BEAMS}, hidden {width:,}, vocabulary {space.size:,}"
     peer = "transformers prefix function, dict trie, one head"
@@ -199,6 +207,24 @@ def whole(codes_NL: np.ndarray, num_users: int) -> Row:
     return compare("decode.generate", setting, our_seconds, "generate() with a prefix function", their_seconds, "s")
 
 
+def recovered(train: Path, num_users: int) -> list[Row]:
+    """The share of the exhaustive top 10 that 10, 20 and 50 beams find, over validation histories."""
+    inputs = Manifest.read(train).inputs
+    sids = SIDTable.load(Path(inputs["assign"]["path"]))
+    histories = Dataset(Path(inputs["prepare"]["path"])).evaluation("validation").histories[:num_users]
+    ranker = load_ranker(train, sids, num_beams=len(sids.codes_NL), batch_size=64, device="cpu")
+    wanted, _ = ranker.rank(histories, 10, exclude_seen=False)
+    rows = []
+    for num_beams in (10, 20, 50):
+        ranker = load_ranker(train, sids, num_beams=num_beams, batch_size=64, device="cpu")
+        found, _ = ranker.rank(histories, 10, exclude_seen=False)
+        share = np.mean([len(np.intersect1d(*pair)) / 10 for pair in zip(wanted, found, strict=True)])
+        encoding = "position" if isinstance(ranker.generator.items, ItemPositions) else "tokens"
+        setting = f"{encoding}, {len(sids.codes_NL):,} items, {len(histories)} users, {num_beams} beams"
+        rows.append(alone("decode.exhaustive", setting, float(share), "of its top 10"))
+    return rows
+
+
 class _Prompts:
     """The part of a template that a ranker uses."""
 
@@ -254,10 +280,12 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with amazon2014_beauty")
     parser.add_argument("--users", type=int, default=8, help="histories of decode.generate")
+    parser.add_argument("--train", type=Path, nargs="*", default=[], metavar="DIR", help="of decode.exhaustive")
     options = parser.parse_args()
     torch.set_num_threads(1)
     codes_NL = released(options.data / "amazon2014_beauty/sid/letter_release.index.json")
-    record([compact(codes_NL), *large(), whole(codes_NL, options.users)], options.json)
+    narrow = [row for train in options.train for row in recovered(train, num_users=200)]
+    record([compact(codes_NL), *large(), whole(codes_NL, options.users), *narrow], options.json)
 
 
 if __name__ == "__main__":

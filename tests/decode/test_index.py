@@ -38,6 +38,7 @@ def test_a_worked_index() -> None:
     root, second = index.levels
     assert (root.starts.tolist(), root.codes.tolist(), root.width) == ([0, 2], [0, 2], 2)
     assert (second.starts.tolist(), second.codes.tolist(), second.width) == ([0, 2, 4], [0, 1, 0, 3], 2)
+    assert second.windows.tolist() == [[0, 1], [1, 0], [0, 3], [3, 0]]
     assert index.items.tolist() == [3, 1, 0, 2]
 
 

@@ -70,6 +70,19 @@ def test_distinct_draws_in_order(index: PrefixIndex, chances: np.ndarray) -> Non
     close(pairs, expected)
 
 
+def test_inclusion_in_a_sample_of_three(index: PrefixIndex, chances: np.ndarray) -> None:
+    found = sample(FixedScorer(20000), index, 3, torch.Generator().manual_seed(4), replacement=False)
+    expected = np.zeros(5)
+    for drawn in itertools.permutations(range(5), 3):
+        chance, left = 1.0, 1.0
+        for item in drawn:
+            chance, left = chance * chances[item] / left, left - chances[item]
+        expected[list(drawn)] += chance
+    assert expected.sum() == pytest.approx(3)
+    counts = np.bincount(found.items.flatten().numpy(), minlength=5)
+    assert (abs(counts - 20000 * expected) < 5 * np.sqrt(20000 * expected * (1 - expected))).all()
+
+
 def test_more_draws_than_items(index: PrefixIndex) -> None:
     found = sample(FixedScorer(50), index, 8, torch.Generator().manual_seed(2), replacement=False)
     assert (found.items[:, :5].sort(dim=1).values == torch.arange(5)).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
 TOKENS = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
@@ -51,9 +54,13 @@ def template(tokenizer: TextTokenizer, sids: SIDTable) -> Template:
 @pytest.fixture(scope="session")
 def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Generator]:
     def make(
-        architecture: str = "qwen3", dropout: float = 0.0, seed: int = 0, options: dict[str, Any] | None = None
+        architecture: str = "qwen3",
+        dropout: float = 0.0,
+        seed: int = 0,
+        options: dict[str, Any] | None = None,
+        backbone: PreTrainedModel | None = None,
     ) -> Generator:
-        backbone = build_backbone(
+        backbone = backbone or build_backbone(
             architecture,
             hidden_size=16,
             num_layers=2,

@@ -8,12 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, PreTrainedModel
 
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import Beams
 from trialign.errors import ConfigError
-from trialign.generate.backbone import ARCHITECTURES
+from trialign.generate.backbone import ARCHITECTURES, backbone_from_config
 from trialign.generate.item_tokens import CachedScorer
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
@@ -36,11 +37,35 @@ def make_ranker(
     return make
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def grouped(architecture: str, vocab_size: int, *, tied: bool) -> PreTrainedModel:
+    """A backbone whose four query heads share two key-value heads, their width not D / heads."""
+    config = AutoConfig.for_model(
+        architecture,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        vocab_size=vocab_size,
+        tie_word_embeddings=tied,
+    )
+    return backbone_from_config(config, dropout=0.0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tied"),
+    [
+        *((architecture, None) for architecture in ARCHITECTURES),
+        *((architecture, tied) for architecture in ("qwen2", "qwen3", "llama") for tied in (True, False)),
+    ],
+)
 def test_cached_logits_equal_a_full_pass_for_every_beam(
-    architecture: str, make_generator: Callable[..., Generator], template: Template
+    architecture: str, tied: bool | None, make_generator: Callable[..., Generator], template: Template
 ) -> None:
-    generator = make_generator(architecture).eval()
+    backbone = None if tied is None else grouped(architecture, template.tokenizer.size, tied=tied)
+    generator = make_generator(architecture, backbone=backbone).eval()
     space = generator.items.space
     prompts = [template.history_prompt(history) for history in HISTORIES]
 
@@ -134,6 +159,24 @@ def test_nobody_to_rank_for(make_ranker: Callable[..., GeneratorRanker]) -> None
 def test_more_items_than_beams_are_refused(make_ranker: Callable[..., GeneratorRanker]) -> None:
     with pytest.raises(ConfigError, match="11 items from 10 beams"):
         make_ranker(num_beams=10).rank(HISTORIES, 11, exclude_seen=False)
+
+
+def test_a_million_beams_search_the_whole_catalogue_once(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    whole, scores = make_ranker(num_beams=12).rank(HISTORIES, 12, exclude_seen=False)
+    items, again = make_ranker(num_beams=1_000_000).rank(HISTORIES, 14, exclude_seen=False)
+    np.testing.assert_array_equal(items, np.pad(whole, ((0, 0), (0, 2)), constant_values=NO_ITEM))
+    np.testing.assert_array_equal(again, np.pad(scores, ((0, 0), (0, 2)), constant_values=-np.inf))
+
+
+def test_no_beams_or_more_than_a_machine_can_hold_are_refused(
+    make_generator: Callable[..., Generator], template: Template
+) -> None:
+    codes_NL = np.stack(np.unravel_index(np.arange(20_000), (128, 128, 2)), axis=1)
+    index = PrefixIndex.from_codes(codes_NL, 128)
+    with pytest.raises(ConfigError, match="num_beams=1000000 over 20000 items"):
+        GeneratorRanker(make_generator(), template, index, num_beams=1_000_000, max_history=6, batch_size=2)
+    with pytest.raises(ConfigError, match="num_beams=0"):
+        GeneratorRanker(make_generator(), template, index, num_beams=0, max_history=6, batch_size=2)
 
 
 def test_a_prompt_longer_than_the_model_is_refused_with_what_would_fit(

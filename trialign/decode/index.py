@@ -20,19 +20,32 @@ class Level(NamedTuple):
     """The children of every node of one level.
 
     `starts`: int64 [nodes + 1]; the children of node n are `starts[n] : starts[n + 1]`, which are also their numbers.
-    `codes`: int64 [children], the code that leads to each child.
+    `padded`: int64 [children + width - 1], the code that leads to each child, then zeros.
     `width`: the most children any node has. Level 0 has one node, the root, so its row is dense: a code that no item
     uses does not appear.
     """
 
     starts: torch.Tensor
-    codes: torch.Tensor
+    padded: torch.Tensor
     width: int
 
     @property
     def num_children(self) -> int:
         """How many nodes the next level has."""
-        return len(self.codes)
+        return len(self.padded) - self.width + 1
+
+    @property
+    def codes(self) -> torch.Tensor:
+        """The code that leads to each child, int64 [children]."""
+        return self.padded[: self.num_children]
+
+    @property
+    def windows(self) -> torch.Tensor:
+        """The codes of each child and of the `width - 1` after it, int64 [children, width]: a view, nothing is stored.
+
+        One gather of rows reads all children of a node; rows run on into the next nodes' children.
+        """
+        return self.padded.unfold(0, self.width, 1)
 
 
 class PrefixIndex:
@@ -73,14 +86,10 @@ class PrefixIndex:
             new = new | np.concatenate([[True], sorted_NL[1:, level] != sorted_NL[:-1, level]])
             children = np.flatnonzero(new)
             starts = np.append(np.searchsorted(children, parents), len(children))
-            levels.append(
-                Level(
-                    starts=torch.from_numpy(starts),
-                    codes=torch.from_numpy(sorted_NL[children, level]),
-                    width=int(np.diff(starts).max()),
-                )
-            )
-        if len(levels[-1].codes) < num_items:
+            width = int(np.diff(starts).max())
+            padded = np.pad(sorted_NL[children, level], (0, width - 1))
+            levels.append(Level(torch.from_numpy(starts), torch.from_numpy(padded), width))
+        if levels[-1].num_children < num_items:
             _refuse_shared(sorted_NL, order)
         return cls(levels, torch.from_numpy(order), codebook_size)
 
@@ -96,7 +105,7 @@ class PrefixIndex:
 
     def to(self, device: torch.device | str) -> PrefixIndex:
         """Return the index with its arrays on `device`."""
-        levels = [Level(level.starts.to(device), level.codes.to(device), level.width) for level in self.levels]
+        levels = [Level(level.starts.to(device), level.padded.to(device), level.width) for level in self.levels]
         return PrefixIndex(levels, self.items.to(device), self.codebook_size)
 
 

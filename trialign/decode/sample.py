@@ -63,11 +63,12 @@ def sample(
 
 
 def _independent(children: Children, scores_BW: torch.Tensor, draws: torch.Generator) -> Beams:
-    chances_RC = children.log_probs.exp().flatten(0, 1)
-    chosen_BW1 = torch.multinomial(chances_RC, 1, generator=draws).view(*scores_BW.shape, 1)
-    nodes, codes, added = (found.gather(2, chosen_BW1).squeeze(2) for found in children)
-    parents = torch.arange(scores_BW.shape[1], device=scores_BW.device).expand_as(scores_BW)
-    return Beams(nodes=nodes, codes=codes, scores=scores_BW + added, parents=parents)
+    num_prompts, num_beams, width = children.log_probs.shape
+    slots_BW = torch.multinomial(children.log_probs.exp().flatten(0, 1), 1, generator=draws).view(
+        num_prompts, num_beams
+    )
+    added_BW = children.log_probs.gather(2, slots_BW[..., None]).squeeze(2)
+    return children.take(slots_BW + width * torch.arange(num_beams, device=slots_BW.device), scores_BW + added_BW)
 
 
 def _distinct(
@@ -85,11 +86,5 @@ def _distinct(
     # A beam that stands for nothing, and a child that does not exist, stay at -inf; the arithmetic above made them NaN.
     shifted_BWC = shifted_BWC.masked_fill(totals_BWC == -torch.inf, -torch.inf)
     kept = min(num_samples, shifted_BWC.flatten(1).shape[1])
-    perturbed_BW, chosen = shifted_BWC.flatten(1).topk(kept, dim=1)
-    beams = Beams(
-        nodes=children.nodes.flatten(1).gather(1, chosen),
-        codes=children.codes.flatten(1).gather(1, chosen),
-        scores=totals_BWC.flatten(1).gather(1, chosen),
-        parents=chosen // children.codes.shape[-1],
-    )
-    return beams, perturbed_BW
+    perturbed_BW, chosen_BW = shifted_BWC.flatten(1).topk(kept, dim=1)
+    return children.take(chosen_BW, totals_BWC.flatten(1).gather(1, chosen_BW)), perturbed_BW

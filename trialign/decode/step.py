@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional
 
 from trialign.decode.index import PrefixIndex
 
@@ -25,12 +26,31 @@ class Beams(NamedTuple):
 class Children(NamedTuple):
     """The candidates of one step, C = the most children any node of the level has.
 
-    `nodes`, `codes`: int64 [B, W, C]; `log_probs`: float32 [B, W, C], -inf where a beam has fewer than C children.
+    `first`: int64 [B, W], the number of each beam's first child; the others follow it. `codes`: int64 [B, W, C];
+    `log_probs`: float32 [B, W, C], -inf where a beam has fewer than C children, and the code there means nothing.
     """
 
-    nodes: torch.Tensor
+    first: torch.Tensor
     codes: torch.Tensor
     log_probs: torch.Tensor
+
+    def take(self, chosen_BV: torch.Tensor, scores_BV: torch.Tensor) -> Beams:
+        """Return candidates as beams.
+
+        Args:
+            chosen_BV: int64, places in the W x C candidates of a history.
+            scores_BV: float32, their log-probabilities from the root.
+        """
+        width = self.codes.shape[-1]
+        parents_BV = chosen_BV // width
+        # A place without a child goes on as its beam's first child, of probability 0, so that every node exists.
+        offsets_BV = (chosen_BV % width).masked_fill(scores_BV == -torch.inf, 0)
+        return Beams(
+            nodes=self.first.gather(1, parents_BV) + offsets_BV,
+            codes=self.codes.flatten(1).gather(1, chosen_BV),
+            scores=scores_BV,
+            parents=parents_BV,
+        )
 
 
 def legal_children(nodes_BW: torch.Tensor, level: int, logits_BWK: torch.Tensor, index: PrefixIndex) -> Children:
@@ -44,15 +64,13 @@ def legal_children(nodes_BW: torch.Tensor, level: int, logits_BWK: torch.Tensor,
         logits_BWK: the model's scores of all K codes of this level.
         index: the catalogue's prefixes.
     """
-    starts, codes, width = index.levels[level]
-    first_BW = starts[nodes_BW]
-    count_BW = starts[nodes_BW + 1] - first_BW
-    offsets_C = torch.arange(width, device=nodes_BW.device)
-    legal_BWC = offsets_C < count_BW[..., None]
-    nodes_BWC = torch.where(legal_BWC, first_BW[..., None] + offsets_C, first_BW[..., None])
-    codes_BWC = codes[nodes_BWC]
-    logits_BWC = logits_BWK.float().gather(-1, codes_BWC).masked_fill(~legal_BWC, -torch.inf)
-    return Children(nodes_BWC, codes_BWC, logits_BWC.log_softmax(-1))
+    table = index.levels[level]
+    first_BW = table.starts[nodes_BW]
+    count_BW = table.starts[nodes_BW + 1] - first_BW
+    codes_BWC = functional.embedding(first_BW, table.windows)  # rows, as windows[first_BW], in half the time
+    missing_BWC = torch.arange(table.width, device=nodes_BW.device) >= count_BW[..., None]
+    logits_BWC = logits_BWK.float().gather(-1, codes_BWC).masked_fill_(missing_BWC, -torch.inf)
+    return Children(first_BW, codes_BWC, logits_BWC.log_softmax(-1))
 
 
 def select(
@@ -77,17 +95,15 @@ def select(
         struck_BM: only at the last level: int64 items that must not be returned, ascending in each row. They are
             struck after the softmax, so the other items' scores do not change.
     """
+    table = index.levels[level]
     children = legal_children(nodes_BW, level, logits_BWK, index)
-    totals_BC = (scores_BW[..., None] + children.log_probs).flatten(1)
+    totals_BC = children.log_probs.add_(scores_BW[..., None]).flatten(1)
     if struck_BM is not None:
-        items_BC = index.items[children.nodes].flatten(1)
+        offsets_C = torch.arange(table.width, device=nodes_BW.device)
+        leaves_BWC = (children.first[..., None] + offsets_C).clamp_(max=index.num_items - 1)
+        items_BC = index.items[leaves_BWC].flatten(1)
         place_BC = torch.searchsorted(struck_BM, items_BC).clamp_(max=struck_BM.shape[1] - 1)
-        totals_BC = totals_BC.masked_fill(struck_BM.gather(1, place_BC) == items_BC, -torch.inf)
-    kept = min(num_beams, totals_BC.shape[1], index.levels[level].num_children)
-    scores, chosen = totals_BC.topk(kept, dim=1)
-    return Beams(
-        nodes=children.nodes.flatten(1).gather(1, chosen),
-        codes=children.codes.flatten(1).gather(1, chosen),
-        scores=scores,
-        parents=chosen // children.codes.shape[-1],
-    )
+        totals_BC.masked_fill_(struck_BM.gather(1, place_BC) == items_BC, -torch.inf)
+    kept = min(num_beams, totals_BC.shape[1], table.num_children)
+    scores_BV, chosen_BV = totals_BC.topk(kept, dim=1)
+    return children.take(chosen_BV, scores_BV)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from trialign.generate.model import Generator
 
 
+_LEAST = -80.0
+"""Smallest log-probability of a node that is told from others in the sum of a prefix."""
+
+
 class ItemPositions(nn.Module):
     """Reads an item as the sum of what is known of it, writes it as a path through the trie.
 
@@ -97,9 +101,25 @@ class ItemPositions(nn.Module):
             groups.append(Predictions(logits_MC.masked_fill(~legal_MC, -torch.inf), nodes_M - first_M, tasks_M))
         return groups
 
-    def scorer(self, generator: Generator, prompts: Sequence[NDArray[np.int64]]) -> PositionScorer:
-        """Return the `LevelScorer` of a batch of prompts."""
-        return PositionScorer(generator, self, prompts)
+    def scorer(
+        self,
+        generator: Generator,
+        prompts: Sequence[NDArray[np.int64]],
+        vectors: Sequence[torch.Tensor] | None = None,
+    ) -> PositionScorer:
+        """Return the `LevelScorer` of a batch of prompts.
+
+        Args:
+            generator: in eval mode.
+            prompts: tokens of each prompt, at least one.
+            vectors: `search_vectors()` of these weights, where many batches share them.
+        """
+        return PositionScorer(generator, self, prompts, self.search_vectors() if vectors is None else vectors)
+
+    def search_vectors(self) -> list[torch.Tensor]:
+        """Return the vectors [nodes, D] of the joint level and of each level below: what no prompt changes."""
+        table_ND = self.leaf_vectors()
+        return [self._node_vectors(table_ND, level) for level in range(self.joint, len(self.widths))]
 
     def leaf_vectors(self) -> torch.Tensor:
         """Return the vectors [N, D] of all items in the order of the trie."""
@@ -119,40 +139,23 @@ class ItemPositions(nn.Module):
         vectors_BWCD = self._node_vectors(table_ND, level)[nodes_BWC]
         return torch.einsum("bwd,bwcd->bwc", query_BWD.expand(*nodes_BWC.shape[:2], -1), vectors_BWCD)
 
-    def prefix_log_probs(self, joint_BS: torch.Tensor, level: int) -> torch.Tensor:
-        """Return the log-probabilities [B, nodes] of a level's nodes; `joint_BS` are those of the joint level."""
-        if level == self.joint:
-            return joint_BS
-        owner_S = torch.empty(joint_BS.shape[1], dtype=torch.int64, device=joint_BS.device)
+    def prefix_log_probs(self, chances_BS: torch.Tensor, level: int) -> torch.Tensor:
+        """Return log-probabilities [B, nodes] above the joint level; `chances_BS` are that level's."""
+        owner_S = torch.empty(chances_BS.shape[1], dtype=torch.int64, device=chances_BS.device)
         owner_S[self.node_of_leaf_LN[self.joint]] = self.node_of_leaf_LN[level]
-        num_nodes = int(owner_S[-1]) + 1
-        sums = joint_BS.new_zeros((len(joint_BS), num_nodes)).index_add_(1, owner_S, joint_BS.exp())
-        # A sum that underflows still ranks below all others and stays a number.
-        return sums.clamp_min(torch.finfo(sums.dtype).tiny).log()
+        num_nodes = len(getattr(self, f"child_codes_{level}"))
+        return chances_BS.new_zeros((len(chances_BS), num_nodes)).index_add_(1, owner_S, chances_BS).log_()
 
-    def level_logits(
-        self,
-        level: int,
-        nodes_BW: torch.Tensor,
-        hidden_BD: torch.Tensor,
-        table_ND: torch.Tensor,
-        joint_BS: torch.Tensor,
-    ) -> torch.Tensor:
-        """Return logits_BWK of the codes that may follow nodes, -inf where no item continues that way.
+    def code_rows(self, level: int, nodes_BW: torch.Tensor, scores_BS: torch.Tensor) -> torch.Tensor:
+        """Return the scores [B, W, K] of the codes that may follow nodes, -inf where no item continues that way.
 
         Args:
             level: the level of the codes.
             nodes_BW: the prefixes.
-            hidden_BD: what the backbone says after the prompts.
-            table_ND: `leaf_vectors()`.
-            joint_BS: log-probabilities of the joint level's nodes.
+            scores_BS: of all nodes that the level's codes lead to.
         """
         children_BWC, legal_BWC = self._children(level, nodes_BW)
-        if level <= self.joint:
-            prefixes_BS = self.prefix_log_probs(joint_BS, level)
-            found_BWC = prefixes_BS.gather(1, children_BWC.flatten(1)).view_as(children_BWC)
-        else:
-            found_BWC = self.child_logits(hidden_BD[:, None], table_ND, level, children_BWC).float()
+        found_BWC = scores_BS.gather(1, children_BWC.flatten(1)).view_as(children_BWC)
         # Places beyond a node's children repeat its first child; a spare slot takes them.
         codes_BWC = getattr(self, f"child_codes_{level}")[children_BWC]
         slots_BWC = codes_BWC.masked_fill(~legal_BWC, self.codebook_size)
@@ -194,10 +197,18 @@ class PositionScorer:
         generator: in eval mode.
         items: its item side.
         prompts: tokens of each prompt, at least one.
+        vectors: the item side's `search_vectors()`.
     """
 
-    def __init__(self, generator: Generator, items: ItemPositions, prompts: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        items: ItemPositions,
+        prompts: Sequence[NDArray[np.int64]],
+        vectors: Sequence[torch.Tensor],
+    ) -> None:
         self._items = items
+        self._vectors = vectors
         self._level = 0
         device = items.codes_NL.device
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -206,8 +217,9 @@ class PositionScorer:
         # Padding stands on the right, out of sight of every prompt's own tokens, and no place restarts.
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
         self._hidden_BD = hidden_BTD[torch.arange(len(tokens_BT), device=device), lengths_B - 1]
-        self._table_ND = items.leaf_vectors()
-        self._joint_BS = items.joint_logits(self._hidden_BD, self._table_ND).float().log_softmax(dim=1)
+        self._joint_BS = self._logits(items.joint).log_softmax(dim=1)
+        # No probability underflows: its logarithm stays a number, and arithmetic on denormals is slow.
+        self._chances_BS = self._joint_BS.clamp_min(_LEAST).exp_() if items.joint else self._joint_BS
 
     def start(self) -> torch.Tensor:
         """Score the first codes."""
@@ -220,7 +232,20 @@ class PositionScorer:
         return self._score(beams.nodes)
 
     def _score(self, nodes_BW: torch.Tensor) -> torch.Tensor:
-        return self._items.level_logits(self._level, nodes_BW, self._hidden_BD, self._table_ND, self._joint_BS)
+        if self._level < self._items.joint:
+            scores_BS = self._items.prefix_log_probs(self._chances_BS, self._level)
+        elif self._level == self._items.joint:
+            scores_BS = self._joint_BS
+        else:
+            # One product with all nodes of a level reads each vector once; a gather per beam reads them W times.
+            scores_BS = self._logits(self._level)
+        return self._items.code_rows(self._level, nodes_BW, scores_BS)
+
+    def _logits(self, level: int) -> torch.Tensor:
+        """Return the logits [B, nodes] of all nodes of the joint level or of one below it."""
+        place = level - self._items.joint
+        logits_BS: torch.Tensor = self._items.queries[place](self._hidden_BD) @ self._vectors[place].T
+        return logits_BS.float()
 
 
 class _Query(nn.Module):

@@ -75,9 +75,18 @@ class ItemTokens(nn.Module):
             groups.append(Predictions(logits_MK, self.space.code(answers_M[rows]), tasks_M[rows]))
         return groups
 
-    def scorer(self, generator: Generator, prompts: Sequence[NDArray[np.int64]]) -> CachedScorer:
+    def scorer(
+        self,
+        generator: Generator,
+        prompts: Sequence[NDArray[np.int64]],
+        vectors: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 (what `position` shares between batches)
+    ) -> CachedScorer:
         """Return the `LevelScorer` of a batch of prompts."""
         return CachedScorer(generator, self, prompts)
+
+    def search_vectors(self) -> list[torch.Tensor]:
+        """Return nothing: codes are scored by the head as it stands."""
+        return []
 
 
 class CachedScorer:

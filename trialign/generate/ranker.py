@@ -15,21 +15,27 @@ from trialign.generate.model import Generator
 from trialign.generate.template import Template
 from trialign.types import NO_ITEM, Items
 
+_MOST_BEAMS = 2**14
+_MOST_CELLS = 2**24
+"""Of the largest tensors of one search, so that it fits beside a model on a small machine."""
+
 
 class GeneratorRanker:
     """Ranks by constrained beam search (a `Ranker`).
 
     Args:
-        generator: a trained generator; put into eval mode and onto `device`.
+        generator: a trained generator; put into eval mode and onto `device`. Its weights must not change any more:
+            what does not depend on a history is computed once.
         template: how it reads histories.
         index: prefixes of the semantic IDs it was trained on.
-        num_beams: W; no more items than this can be ranked.
+        num_beams: W; no more items than this can be ranked. As many beams as items are an exhaustive search; more are
+            the same.
         max_history: items of a history that are read, the last ones.
-        batch_size: users per search.
+        batch_size: users per search, where so many beams fit.
         device: where to compute.
 
     Raises:
-        ConfigError: the longest prompt has more positions than the backbone knows.
+        ConfigError: the longest prompt has more positions than the backbone knows, or there are no beams or too many.
     """
 
     def __init__(
@@ -45,12 +51,24 @@ class GeneratorRanker:
     ) -> None:
         room = generator.backbone.config.max_position_embeddings
         require_room(max_history, template.encoding.positions_per_item, room)
+        self.num_beams = min(num_beams, index.num_items)
+        if not 1 <= self.num_beams <= _MOST_BEAMS:
+            raise ConfigError(
+                f"num_beams={num_beams} over {index.num_items} items",
+                rule=f"a search keeps 1 to {_MOST_BEAMS} beams: every beam is told from every other",
+                remedy="set num_beams=50, or up to 1000 where time allows",
+            )
         self.generator = generator.eval().to(device)
-        self.num_beams = num_beams
+        self._most_items = num_beams
+        with torch.inference_mode():
+            self._vectors = self.generator.items.search_vectors()
         self._template = template
         self._index = index.to(device)
         self._max_history = max_history
-        self._batch_size = batch_size
+        cells = self.num_beams * max(
+            self.num_beams, index.codebook_size
+        )  # the larger of beams x beams and beams x codes
+        self._batch_size = max(1, min(batch_size, _MOST_CELLS // cells))
         self._device = device
 
     def rank(
@@ -61,9 +79,9 @@ class GeneratorRanker:
         Raises:
             ConfigError: `k` is more than the beams.
         """
-        if k > self.num_beams:
+        if k > self._most_items:
             raise ConfigError(
-                f"{k} items from {self.num_beams} beams",
+                f"{k} items from {self._most_items} beams",
                 rule="a search returns at most as many items as it has beams",
                 remedy=f"set num_beams={k} or more",
             )
@@ -72,7 +90,7 @@ class GeneratorRanker:
         for users in self.batches(histories):
             batch = [histories[user] for user in users]
             exclude_BM = _padded(batch).to(self._device) if exclude_seen else None
-            found = beam_search(self.scorer(batch), self._index, self.num_beams, exclude_BM=exclude_BM)
+            found = beam_search(self.scorer(batch), self._index, max(k, self.num_beams), exclude_BM=exclude_BM)
             items[users] = found.items[:, :k].cpu().numpy()
             scores[users] = found.scores[:, :k].cpu().numpy()
         return items, scores
@@ -87,7 +105,7 @@ class GeneratorRanker:
     def scorer(self, histories: Sequence[Items]) -> LevelScorer:
         """Return what scores the levels of the item after each history."""
         prompts = [self._template.history_prompt(history[-self._max_history :]) for history in histories]
-        return self.generator.items.scorer(self.generator, prompts)
+        return self.generator.items.scorer(self.generator, prompts, self._vectors)
 
 
 def require_room(max_history: int, positions_per_item: int, room: int) -> None:
