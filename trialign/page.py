@@ -30,6 +30,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 .pictures { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: .3em }
 img { height: 60px; max-width: 72px; object-fit: contain }
 .cut { max-width: 52em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+td img { height: 44px }
 svg { display: block; margin: .4em 0 } svg text { font: 12px system-ui, sans-serif; fill: #444 }
 """
 

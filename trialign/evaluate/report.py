@@ -124,7 +124,7 @@ def best_baseline(figures: Mapping[str, Any]) -> str | None:
 def title(record: Mapping[str, Any]) -> str:
     """Return what was measured, on whom, and by which rule."""
     users = f"{record['num_users']:,} user{'s' if record['num_users'] != 1 else ''}"
-    if record["num_examples"] != record["num_users"]:
+    if record.get("num_examples", record["num_users"]) != record["num_users"]:
         users = f"{record['num_examples']:,} examples of {users}"
     return f"{record['split']} split, {users}, full ranking, {seen_rule(record)}"
 
