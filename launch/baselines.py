@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import cast
 
 from trialign.config.compose import Config
 from trialign.config.stages import open_stage
 from trialign.manifest import Stage
+from trialign.types import EvaluationSplit
 
 
 def run(config: Config) -> Stage:
@@ -17,10 +19,14 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed.evidence import item_texts
     from trialign.evaluate.baselines import check_names, fit_baseline
+    from trialign.evaluate.protocol import require_examples
 
     check_names(config.baselines.names)
     settings = asdict(config.baselines)
     dataset = Dataset(stage.inputs["prepare"])
+    # Told here, before the stages that take long, rather than by evaluate after them.
+    split = cast(EvaluationSplit, config.evaluate.split)
+    require_examples(dataset.evaluation(split), split)
     histories, texts = dataset.train_histories(), item_texts(dataset.items)
     with stage.building() as folder:
         for name in config.baselines.names:

@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "train": "dataset and semantic IDs -> generator",
     "baselines": "dataset -> fitted counting baselines",
     "evaluate": "generator and baselines -> metrics.json, the table",
+    "report": "finished runs -> one table and page that compare them",
     "recommend": "a user, or typed items -> recommended items with titles",
     "pipeline": "all of the above in order; finished stages are skipped",
 }

@@ -5,52 +5,49 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from trialign.config.compose import Config
 from trialign.config.stages import open_stage
-from trialign.manifest import Stage, write_atomically
+from trialign.errors import StageError
+from trialign.manifest import Manifest, Stage, write_atomically
 from trialign.types import EvaluationSplit, Ranker
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from trialign.data.dataset import Evaluation
+    from trialign.evaluate.report import Compared
 
 log = logging.getLogger("trialign")
+
+_COPIED = {"metrics.json", "table.txt", "report.html"}
 
 
 def run(config: Config) -> Stage:
     """Evaluate, and print the table."""
     stage = build(config)
     print((stage.folder / "table.txt").read_text())
+    print(f"the same as a page, with examples: {stage.folder / 'report.html'}")
     return stage
 
 
 def build(config: Config) -> Stage:
-    """Write metrics.json and the table, or find them written; the latest split's are copied one folder up."""
+    """Write metrics.json, the table, the page and the rankings, or find them written; copy the latest one folder up."""
     stage = open_stage("evaluate", config)
     if not stage.finished:
-        record, topk = _measure(config, stage)
-        import pyarrow.parquet as pq
-
-        from trialign.evaluate.report import report_text
-
-        with stage.building() as folder:
-            write_atomically(folder / "metrics.json", json.dumps(record, indent=2) + "\n")
-            (folder / "table.txt").write_text(report_text(record))
-            pq.write_table(topk, folder / "topk.parquet")
-            stage.counts |= {"users": record["num_users"]}
-    for name in ("metrics.json", "table.txt", "manifest.json"):
+        _build(config, stage)
+    for name in ("manifest.json", *_COPIED.intersection(stage.read().files)):
         shutil.copyfile(stage.folder / name, stage.folder.parent / name)
     return stage
 
 
-def _measure(config: Config, stage: Stage) -> tuple[dict[str, Any], pa.Table]:
-    """Return what metrics.json and topk.parquet hold."""
+def _build(config: Config, stage: Stage) -> None:
+    import pyarrow.parquet as pq
+
     from trialign.data.dataset import Dataset
-    from trialign.evaluate.baselines import load_baseline
     from trialign.evaluate.details import describe, topk_table
-    from trialign.evaluate.protocol import evaluate
-    from trialign.evaluate.report import metrics_record, oracle_means
+    from trialign.evaluate.page import evaluation_page
+    from trialign.evaluate.protocol import require_examples
+    from trialign.evaluate.report import metrics_record, oracle_means, report_text
     from trialign.generate.artefact import load_ranker
     from trialign.runtime.device import device_of
     from trialign.semid.table import SIDTable
@@ -59,6 +56,8 @@ def _measure(config: Config, stage: Stage) -> tuple[dict[str, Any], pa.Table]:
     split = cast(EvaluationSplit, settings.split)  # config/checks.py knows no other
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     users = dataset.evaluation(split)
+    require_examples(users, split)
+    baselines = _load_baselines(config, stage)
     model = load_ranker(
         stage.inputs["train"],
         sids,
@@ -66,29 +65,59 @@ def _measure(config: Config, stage: Stage) -> tuple[dict[str, Any], pa.Table]:
         batch_size=settings.batch_size,
         device=device_of(config.runtime.accelerator),
     )
-    rankers: dict[str, Ranker] = {"model": model}
-    rankers |= {name: load_baseline(name, stage.inputs["baselines"] / name) for name in settings.baselines}
+    with stage.building() as folder:
+        rankers = {"model": model, **baselines}
+        stated = _compare(rankers, users, dataset.num_items, exclude_seen=settings.exclude_seen)
+        other = _compare(rankers, users, dataset.num_items, exclude_seen=not settings.exclude_seen)
+        oracle = dataset.oracle(split)
+        record = metrics_record(
+            stated,
+            other,
+            users.users,
+            split=split,
+            oracle=None if oracle is None else oracle_means(oracle, users.users),
+            details=describe(model, stated, users, dataset.train_histories(), sids, free_users=settings.free_users),
+            num_samples=settings.bootstrap_samples,
+            seed=settings.bootstrap_seed,
+        )
+        rankings = stated.model.rankings
+        write_atomically(folder / "metrics.json", json.dumps(record, indent=2) + "\n")
+        (folder / "table.txt").write_text(report_text(record))
+        (folder / "report.html").write_text(evaluation_page(record, dataset, sids, users, rankings))
+        pq.write_table(topk_table(rankings, users, dataset.keys), folder / "topk.parquet")
+        stage.counts |= {"users": record["num_users"], "examples": record["num_examples"]}
+
+
+def _load_baselines(config: Config, stage: Stage) -> dict[str, Ranker]:
+    from trialign.evaluate.baselines import check_names, load_baseline
+
+    names, folder = config.evaluate.baselines, stage.inputs["baselines"]
+    check_names(names)
+    fitted = Manifest.read(folder).counts["baselines"]
+    if missing := [name for name in names if name not in fitted]:
+        raise StageError(
+            f"{folder} holds {', '.join(fitted) or 'no baseline'}, not {', '.join(missing)}",
+            rule="every baseline of evaluate.baselines was fitted",
+            remedy=f"set 'evaluate.baselines=[{','.join(fitted)}]', or fit them in a run of their own and name that "
+            "by from.baselines",
+        )
+    return {name: load_baseline(name, folder / name) for name in names}
+
+
+def _compare(rankers: dict[str, Ranker], users: Evaluation, num_items: int, *, exclude_seen: bool) -> Compared:
+    from trialign.evaluate.protocol import evaluate
+    from trialign.evaluate.report import Compared
+
     measured = {}
     for name, ranker in rankers.items():
-        log.info("  ranking %d items for %d users by %s", dataset.num_items, len(users.users), name)
+        rule = "struck" if exclude_seen else "kept"
+        log.info("  ranking %d items for %d users by %s, seen items %s", num_items, len(users.histories), name, rule)
         measured[name] = evaluate(
             ranker,
             users.histories,
             users.targets,
-            num_items=dataset.num_items,
-            exclude_seen=settings.exclude_seen,
+            num_items=num_items,
+            exclude_seen=exclude_seen,
             batch_size=1024,
         )
-    details = describe(model, measured, users, dataset.train_histories(), sids, free_users=settings.free_users)
-    oracle = dataset.oracle(split)
-    record = metrics_record(
-        measured["model"],
-        {name: measured[name] for name in settings.baselines},
-        split=split,
-        exclude_seen=settings.exclude_seen,
-        oracle=None if oracle is None else oracle_means(oracle, users.users),
-        details=details,
-        num_samples=settings.bootstrap_samples,
-        seed=settings.bootstrap_seed,
-    )
-    return record, topk_table(measured["model"].rankings, users, dataset.keys)
+    return Compared(exclude_seen, measured.pop("model"), measured)

@@ -12,7 +12,12 @@ from omegaconf import MISSING as MANDATORY
 from trialign.config.registry import SCHEMAS
 from trialign.config.stages import STAGES
 
-_ALSO = {"recommend": ("recommend",), "evaluate": ("evaluate", "runtime"), "train": ("train", "stream", "runtime")}
+_ALSO = {
+    "recommend": ("recommend",),
+    "evaluate": ("evaluate", "runtime"),
+    "report": ("report",),
+    "train": ("train", "stream", "runtime"),
+}
 
 
 def describe(verb: str) -> str:

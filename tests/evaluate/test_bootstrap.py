@@ -73,3 +73,25 @@ def test_one_user_has_a_difference_but_no_interval() -> None:
     assert interval.low_C is None
     assert interval.high_C is None
     assert interval.reason == "one user has no spread to resample"
+
+
+def test_a_user_with_several_examples_is_drawn_with_all_of_them() -> None:
+    # Ten users of nine equal examples each are worth ten observations, not ninety.
+    per_user = differences(10, seed=7)
+    owners = [str(row // 9) for row in range(90)]
+    examples = np.repeat(per_user, 9, axis=0)
+    whole = paired_bootstrap(per_user, num_samples=400, seed=0)
+    grouped = paired_bootstrap(examples, num_samples=400, seed=0, owners=owners)
+    assert grouped.low_C == pytest.approx(whole.low_C)
+    assert grouped.high_C == pytest.approx(whole.high_C)
+    assert grouped.difference_C == pytest.approx(examples.mean(axis=0))
+
+
+def test_users_of_unequal_size_are_averaged_over_examples() -> None:
+    # a holds 3 examples of 0, b one of 1: the mean over examples is 1/4; a resample of b twice is 1, of both 1/4.
+    found = paired_bootstrap(
+        np.array([[0.0], [0.0], [1.0], [0.0]]), num_samples=400, seed=0, owners=["a", "a", "b", "a"]
+    )
+    assert found.difference_C[0] == 0.25
+    assert (found.low_C[0], found.high_C[0]) == (0.0, 1.0)
+    assert paired_bootstrap(np.ones((3, 1)), num_samples=9, seed=0, owners=["a"] * 3).reason is not None

@@ -9,7 +9,7 @@ import pytest
 
 from trialign.errors import DataError
 from trialign.evaluate.protocol import Measured, Rankings
-from trialign.evaluate.report import WIDTH, best_baseline, metrics_record, oracle_means, report_text
+from trialign.evaluate.report import WIDTH, Compared, best_baseline, metrics_record, oracle_means, report_text
 from trialign.ranking import METRICS, measure
 
 
@@ -31,18 +31,22 @@ def record(**changes: Any) -> dict[str, Any]:
         "model": measured([0, 0, 3, -1] * 10, 0.125),
         "baselines": {"popularity": measured([-1, 20, 3, -1] * 10), "item_knn": measured([0, 7, 3, -1] * 10)},
         "split": "test",
-        "exclude_seen": False,
         "num_samples": 500,
+        "users": None,
         **changes,
     }
-    return metrics_record(found.pop("model"), found.pop("baselines"), **found)
+    exclude_seen = found.pop("exclude_seen", False)
+    stated = Compared(exclude_seen, found.pop("model"), found.pop("baselines"))
+    other = Compared(not exclude_seen, found.pop("other", stated.model), stated.baselines)
+    users = found.pop("users") or [str(user) for user in range(len(stated.model.values_UC))]
+    return metrics_record(stated, other, users, **found)
 
 
 def test_record_holds_the_contract() -> None:
     found = record(oracle=dict.fromkeys(METRICS, 0.9))
     assert list(found) == [
-        *("split", "num_users", "exclude_seen", "model", "baselines", "paired", "invalid_rate"),
-        *("oracle", "share_of_oracle"),
+        *("split", "num_users", "num_examples", "exclude_seen", "model", "baselines", "paired", "invalid_rate"),
+        *("oracle", "share_of_oracle", "other_protocol"),
     ]
     assert found["num_users"] == 40
     assert found["model"]["recall@1"] == 0.5
@@ -76,9 +80,23 @@ def test_one_user_gets_a_reason_instead_of_an_interval() -> None:
     assert "1 user," in report_text(found)
 
 
-def test_no_users_are_refused() -> None:
-    with pytest.raises(DataError, match="the test split holds no user"):
-        record(model=Measured(np.empty((0, len(METRICS))), rankings(np.empty((0, 50), np.int32))), baselines={})
+def test_both_rules_for_seen_items_are_reported_and_never_mixed() -> None:
+    found = record(other=measured([0] * 40))
+    other = found["other_protocol"]
+    assert (found["exclude_seen"], other["exclude_seen"]) == (False, True)
+    assert (found["model"]["recall@1"], other["model"]["recall@1"]) == (0.5, 1.0)
+    assert other["paired"]["popularity"]["recall@1"]["difference"] == 1.0
+    first, second = report_text(found).split("the same, ")
+    assert "items already seen stay in the ranking" in first
+    assert second.startswith("items already seen are struck")
+    assert "oracle" not in second, "its ceiling is that of rankings that keep what was seen"
+
+
+def test_examples_of_one_user_are_counted_as_such() -> None:
+    users = [str(example // 4) for example in range(40)]
+    found = record(users=users)
+    assert (found["num_users"], found["num_examples"]) == (10, 40)
+    assert report_text(found).startswith("test split, 40 examples of 10 users, full ranking")
 
 
 def test_report_names_the_protocol_the_best_baseline_and_its_interval() -> None:

@@ -34,6 +34,9 @@ TINY = [
     "runtime.accelerator=cpu",
     "runtime.progress=false",
     "evaluate.bootstrap_samples=100",
+    "baselines.sasrec.epochs=1",
+    "baselines.sasrec.dim=16",
+    "baselines.sasrec.text_dim=16",
 ]
 
 
@@ -64,7 +67,7 @@ def test_every_stage_leaves_a_manifest_and_the_metrics_are_complete(finished: Pa
     metrics = json.loads((finished / "evaluate" / "metrics.json").read_text())
     assert metrics == json.loads((finished / "evaluate" / "test" / "metrics.json").read_text())
     wanted = {f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10, 50)}
-    assert set(metrics["baselines"]) == {"popularity", "item_to_item", "item_knn"}
+    assert set(metrics["baselines"]) == {"popularity", "item_to_item", "item_knn", "sasrec"}
     for row in (metrics["model"], *metrics["baselines"].values(), metrics["oracle"]):
         assert wanted <= set(row)
     assert metrics["invalid_rate"] == 0
@@ -138,10 +141,13 @@ def test_validation_stands_beside_test_and_the_latest_is_copied(run: Path) -> No
     assert json.loads((run / "evaluate" / "metrics.json").read_text())["split"] == "validation"
 
 
-def test_seen_items_are_struck_for_everyone(run: Path) -> None:
+def test_seen_items_are_struck_for_everyone(finished: Path, run: Path) -> None:
     evaluate.run(compose("evaluate", [f"run={run}", *TINY, "evaluate.exclude_seen=true", "rebuild=true"]))
     metrics = json.loads((run / "evaluate" / "metrics.json").read_text())
+    before = json.loads((finished / "evaluate" / "metrics.json").read_text())
     assert metrics["exclude_seen"] is True
+    for one, other in ((metrics, before["other_protocol"]), (before, metrics["other_protocol"])):
+        assert all(one[key] == other[key] for key in other), "which rule is stated changes no figure"
     assert "struck" in (run / "evaluate" / "table.txt").read_text()
 
 

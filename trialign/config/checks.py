@@ -17,6 +17,7 @@ def check(config: Config) -> None:
         ConfigError: the first rule that is broken.
     """
     _known("evaluate.split", config.evaluate.split, ["validation", "test"])
+    _known("report.split", config.report.split, ["validation", "test"])
     _known("data.split", config.data["split"], ["leave_one_out", "last_n", "temporal", "given"])
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])

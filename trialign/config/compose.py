@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from trialign.config.assign import AssignConfig
 from trialign.config.checks import check
 from trialign.config.enrich import EnrichConfig
-from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig
+from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.option import unhashed
 from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
 from trialign.config.runtime import RuntimeConfig
@@ -49,6 +49,7 @@ class Config:
     stream: StreamConfig
     baselines: BaselinesConfig
     evaluate: EvaluateConfig
+    report: ReportConfig
     recommend: RecommendConfig
     runtime: RuntimeConfig
     identity: dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Groups `baselines`, `evaluate` and `recommend`."""
+"""Groups `baselines`, `evaluate`, `report` and `recommend`."""
 
 from __future__ import annotations
 
@@ -44,13 +44,21 @@ class BaselinesConfig:
 @dataclass
 class EvaluateConfig:
     split: str = option("test", "validation or test")
-    baselines: list[str] = option(["popularity", "item_to_item", "item_knn"], "rows beside the model")
-    exclude_seen: bool = option(False, "strike items of the history from every ranking")
+    baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows beside the model")
+    exclude_seen: bool = option(
+        False, "strike items of the history from every ranking; the other rule is always reported beside it"
+    )
     num_beams: int = option(50, "beams of the constrained search, at least 50 for recall@50")
     free_users: int = option(2000, "users on whom decoding without the trie is measured; 0 leaves it out")
     batch_size: int = option(64, "users per search", hashed=False)
     bootstrap_samples: int = option(2000, "resamples of users behind every interval")
     bootstrap_seed: int = option(0, "seed of the resampling")
+
+
+@dataclass
+class ReportConfig:
+    runs: list[str] = option([], "directories of runs, or patterns of them; the others are compared with the first")
+    split: str = option("test", "validation or test")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from trialign.config.embed import (
     TransformersConfig,
 )
 from trialign.config.enrich import ClipConfig, EnrichConfig
-from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig
+from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import StreamConfig, TrainConfig
@@ -42,6 +42,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "stream": {"stream": StreamConfig},
     "baselines": {"baselines": BaselinesConfig},
     "evaluate": {"evaluate": EvaluateConfig},
+    "report": {"report": ReportConfig},
     "recommend": {"recommend": RecommendConfig},
     "runtime": {"runtime": RuntimeConfig},
 }

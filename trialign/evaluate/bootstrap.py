@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,9 @@ class Intervals:
     reason: str | None = None
 
 
-def paired_bootstrap(differences_UC: NDArray[np.float64], *, num_samples: int, seed: int) -> Intervals:
+def paired_bootstrap(
+    differences_UC: NDArray[np.float64], *, num_samples: int, seed: int, owners: Sequence[str] | None = None
+) -> Intervals:
     """Return the mean of paired differences with percentile intervals.
 
     Each sample draws U users with replacement and takes the mean of their differences; the interval spans the 2.5th to
@@ -31,17 +34,20 @@ def paired_bootstrap(differences_UC: NDArray[np.float64], *, num_samples: int, s
     sample share its users.
 
     Args:
-        differences_UC: one ranker's value minus the other's, of the same user, by column.
+        differences_UC: one ranker's value minus the other's, on the same example, by column.
         num_samples: resamples.
         seed: seed of the resampling.
+        owners: the user of each example; a user with several is drawn with all of them, since they are alike. None
+            where every example is a user of its own.
 
     Returns:
         Intervals; with a single user, whose resamples are all alike, no low and high but a reason.
     """
-    num_users = len(differences_UC)
-    assert num_users > 0
+    assert len(differences_UC) > 0
     assert num_samples > 0
     difference_C = differences_UC.mean(axis=0)
+    sums_UC, sizes_U = _by_user(differences_UC, owners)
+    num_users = len(sizes_U)
     if num_users == 1:
         return Intervals(difference_C, None, None, "one user has no spread to resample")
     generator = numpy_generator(seed, "bootstrap")
@@ -52,6 +58,19 @@ def paired_bootstrap(differences_UC: NDArray[np.float64], *, num_samples: int, s
         drawn_SU = generator.integers(num_users, size=(size, num_users))
         drawn_SU += np.arange(size)[:, None] * num_users
         counts_SU = np.bincount(drawn_SU.ravel(), minlength=size * num_users).reshape(size, num_users)
-        means_SC[start : start + size] = counts_SU @ differences_UC / num_users
+        means_SC[start : start + size] = counts_SU @ sums_UC / (counts_SU @ sizes_U)[:, None]
     low_C, high_C = np.percentile(means_SC, [2.5, 97.5], axis=0)
     return Intervals(difference_C, low_C, high_C)
+
+
+def _by_user(
+    values_UC: NDArray[np.float64], owners: Sequence[str] | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return each user's sum over its examples, and how many these are."""
+    if owners is None:
+        return values_UC, np.ones(len(values_UC), np.int64)
+    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+    rows = [numbers[owner] for owner in owners]
+    sums_UC = np.zeros((len(numbers), values_UC.shape[1]))
+    np.add.at(sums_UC, rows, values_UC)
+    return sums_UC, np.bincount(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pyarrow as pa
 from trialign.data.dataset import Evaluation
 from trialign.evaluate.baselines.counts import count_items
 from trialign.evaluate.free_decoding import free_decoding
-from trialign.evaluate.protocol import Measured, Rankings
+from trialign.evaluate.protocol import Rankings
+from trialign.evaluate.report import Compared
 from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
 from trialign.generate.ranker import GeneratorRanker
 from trialign.semid.table import SIDTable
@@ -20,7 +21,7 @@ from trialign.types import NO_ITEM, Items
 
 def describe(
     model: GeneratorRanker,
-    measured: Mapping[str, Measured],
+    compared: Compared,
     users: Evaluation,
     train_histories: Sequence[Items],
     sids: SIDTable,
@@ -31,13 +32,14 @@ def describe(
 
     Args:
         model: the generator.
-        measured: every row of the table, the generator under `model`.
+        compared: every row of the table.
         users: whom they were measured on.
         train_histories: what the popularity of items is counted in.
         sids: the semantic IDs.
         free_users: users on whom decoding without the trie is measured, the first in hash order; 0 leaves it out.
     """
     popularity_N = count_items(train_histories, len(sids.codes_NL))
+    measured = {"model": compared.model, **compared.baselines}
     tables = {name: found.rankings.items_UK for name, found in measured.items()}
     details: dict[str, Any] = {
         "recall_by_seen": {name: recall_by_seen(items, users.targets, popularity_N) for name, items in tables.items()},

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.errors import TrialignError
+from trialign.data.dataset import Evaluation
+from trialign.errors import DataError, TrialignError
 from trialign.ranking import CUTOFFS, METRICS, find_hits, measure
-from trialign.types import NO_ITEM, Items, Ranker
+from trialign.types import NO_ITEM, EvaluationSplit, Items, Ranker
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,21 @@ class Measured:
     def means(self) -> dict[str, float]:
         """Return the averages over users by metric name."""
         return dict(zip(METRICS, self.values_UC.mean(axis=0).tolist(), strict=True))
+
+
+def require_examples(users: Evaluation, split: EvaluationSplit) -> None:
+    """Refuse a split that nobody can be measured on.
+
+    Raises:
+        DataError: it is empty.
+    """
+    if not users.users:
+        raise DataError(
+            f"the {split} split holds no user",
+            rule="at least one user is evaluated",
+            remedy="prepare data whose users have enough events (data.min_events, data.split), or give examples of "
+            "that split; `trialign prepare` counts `users_not_evaluated`",
+        )
 
 
 def rank_users(

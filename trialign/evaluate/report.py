@@ -1,4 +1,4 @@
-"""metrics.json, and the same for a reader: a table and a sentence.
+"""metrics.json, and the same for a reader: tables and sentences.
 
 Everything printed is made from the record alone, so a finished evaluation can be printed again.
 """
@@ -6,7 +6,8 @@ Everything printed is made from the record alone, so a finished evaluation can b
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,25 @@ WIDTH = 100
 """Columns of the printed report."""
 
 _SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
-_DECIDES = "ndcg@10"
+DECIDES = "ndcg@10"
+"""The metric that names the best baseline."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The generator and the baselines, by name, measured over the same examples under one rule for seen items."""
+
+    exclude_seen: bool
+    model: Measured
+    baselines: Mapping[str, Measured]
 
 
 def metrics_record(
-    model: Measured,
-    baselines: Mapping[str, Measured],
+    stated: Compared,
+    other: Compared,
+    users: Sequence[str],
     *,
     split: EvaluationSplit,
-    exclude_seen: bool,
     oracle: Mapping[str, float] | None = None,
     details: Mapping[str, Any] | None = None,
     num_samples: int = 2000,
@@ -41,39 +52,26 @@ def metrics_record(
     """Return what metrics.json holds; docs/evaluation.md describes every key.
 
     Args:
-        model: the generator, measured over the users of a split.
-        baselines: the baselines by name, measured over the same users in the same order.
-        split: which split that is.
-        exclude_seen: whether items of the history were struck from every ranking.
+        stated: figures under the rule for seen items that the configuration states.
+        other: figures under the other rule.
+        users: the user of each example, in order.
+        split: whose examples they are.
         oracle: the best attainable means by metric name, where the world is known.
         details: what else is said of the model's rankings; keys of the record.
         num_samples: resamples behind every interval.
         seed: seed of the resampling.
-
-    Raises:
-        DataError: the split has no user to evaluate.
     """
-    num_users = len(model.values_UC)
-    if num_users == 0:
-        raise DataError(
-            f"the {split} split holds no user",
-            rule="at least one user is evaluated",
-            remedy="lower data.min_events, or check that the logs hold users with enough events",
-        )
-    means = model.means()
     record = {
         "split": split,
-        "num_users": num_users,
-        "exclude_seen": exclude_seen,
-        "model": {**means, "invalid_rate": model.invalid_rate},
-        "baselines": {name: {**found.means(), "invalid_rate": found.invalid_rate} for name, found in baselines.items()},
-        "paired": _paired(model, baselines, num_samples, seed),
-        "invalid_rate": model.invalid_rate,
+        "num_users": len(set(users)),
+        "num_examples": len(users),
+        **_figures(stated, users, num_samples, seed),
     }
     if oracle is not None:
+        means = record["model"]
         record["oracle"] = dict(oracle)
         record["share_of_oracle"] = {name: means[name] / oracle[name] for name in METRICS if oracle[name] > 0}
-    return record | dict(details or {})
+    return record | {"other_protocol": _figures(other, users, num_samples, seed)} | dict(details or {})
 
 
 def oracle_means(table: pa.Table, users: Sequence[str]) -> dict[str, float]:
@@ -107,23 +105,67 @@ def report_text(record: Mapping[str, Any]) -> str:
 def print_report(record: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the table of a metrics.json, and what it says about the model and the best baseline."""
     console = console or Console(width=WIDTH)
-    console.print(_table(record))
-    for sentence in _sentences(record):
+    console.print(_table(record, title(record)))
+    for sentence in sentences(record):
+        console.print(sentence, highlight=False, markup=False)
+    other = record["other_protocol"]
+    console.print()
+    console.print(_table(other, f"the same, {seen_rule(other)}"))
+    for sentence in against_best(other):
         console.print(sentence, highlight=False, markup=False)
 
 
-def best_baseline(record: Mapping[str, Any]) -> str | None:
+def best_baseline(figures: Mapping[str, Any]) -> str | None:
     """Return the baseline with the highest NDCG@10, the first named of equals; None without baselines."""
-    baselines = record["baselines"]
-    return max(baselines, key=lambda name: baselines[name][_DECIDES]) if baselines else None
+    baselines = figures["baselines"]
+    return max(baselines, key=lambda name: baselines[name][DECIDES]) if baselines else None
 
 
-def _paired(model: Measured, baselines: Mapping[str, Measured], num_samples: int, seed: int) -> dict[str, Any]:
+def title(record: Mapping[str, Any]) -> str:
+    """Return what was measured, on whom, and by which rule."""
+    users = f"{record['num_users']:,} user{'s' if record['num_users'] != 1 else ''}"
+    if record.get("num_examples", record["num_users"]) != record["num_users"]:
+        users = f"{record['num_examples']:,} examples of {users}"
+    return f"{record['split']} split, {users}, full ranking, {seen_rule(record)}"
+
+
+def seen_rule(figures: Mapping[str, Any]) -> str:
+    """Return the rule for seen items in words."""
+    return "items already seen are struck" if figures["exclude_seen"] else "items already seen stay in the ranking"
+
+
+def rows_of(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Yield label and figures of each row of a table: the model, the baselines, the oracle where there is one."""
+    yield "model", figures["model"]
+    best = best_baseline(figures)
+    for name, found in figures["baselines"].items():
+        yield (f"{name} (best baseline)" if name == best else name), found
+    if "oracle" in figures:
+        yield ("oracle, seen items kept" if figures["exclude_seen"] else "oracle (best attainable)"), figures["oracle"]
+
+
+def _figures(compared: Compared, users: Sequence[str], num_samples: int, seed: int) -> dict[str, Any]:
+    rows = {
+        name: {**found.means(), "invalid_rate": found.invalid_rate}
+        for name, found in {"model": compared.model, **compared.baselines}.items()
+    }
+    model = rows.pop("model")
+    return {
+        "exclude_seen": compared.exclude_seen,
+        "model": model,
+        "baselines": rows,
+        "paired": _paired(compared, users, num_samples, seed),
+        "invalid_rate": model["invalid_rate"],
+    }
+
+
+def _paired(compared: Compared, users: Sequence[str], num_samples: int, seed: int) -> dict[str, Any]:
+    model, baselines = compared.model, compared.baselines
     if not baselines:
         return {}
     # One resampling for all: every interval is over the same draws of users.
     differences = np.concatenate([model.values_UC - found.values_UC for found in baselines.values()], axis=1)
-    intervals = paired_bootstrap(differences, num_samples=num_samples, seed=seed)
+    intervals = paired_bootstrap(differences, num_samples=num_samples, seed=seed, owners=users)
     entries = []
     for column, difference in enumerate(intervals.difference_C.tolist()):
         entry: dict[str, Any] = {"difference": difference, "low": None, "high": None}
@@ -139,56 +181,51 @@ def _paired(model: Measured, baselines: Mapping[str, Measured], num_samples: int
     }
 
 
-def _table(record: Mapping[str, Any]) -> Table:
-    seen = "items already seen are struck" if record["exclude_seen"] else "items already seen stay in the ranking"
-    users = f"{record['num_users']:,} user{'s' if record['num_users'] != 1 else ''}"
-    title = f"{record['split']} split, {users}, full ranking, {seen}"
-    table = Table(title=title, title_justify="left", title_style="bold", width=WIDTH)
+def _table(figures: Mapping[str, Any], heading: str) -> Table:
+    table = Table(title=heading, title_justify="left", title_style="bold", width=WIDTH)
     table.add_column("", ratio=1)
     for name in _SHOWN:
-        table.add_column(_short(name), justify="right", width=7)
-    best = best_baseline(record)
-    rows = [("model", record["model"], "bold")]
-    rows += [
-        (f"{name} (best baseline)" if name == best else name, found, "") for name, found in record["baselines"].items()
-    ]
-    if "oracle" in record:
-        rows.append(("oracle (best attainable)", record["oracle"], "dim"))
-    for label, found, style in rows:
+        table.add_column(short(name), justify="right", width=7)
+    for label, found in rows_of(figures):
+        style = "bold" if found is figures["model"] else "dim" if label.startswith("oracle") else ""
         table.add_row(label, *(f"{found[name]:.4f}" for name in _SHOWN), style=style)
     return table
 
 
-def _sentences(record: Mapping[str, Any]) -> list[str]:
-    sentences = []
-    best = best_baseline(record)
-    if best is not None:
-        sentences.append(
-            f"Against {best}, the best baseline by {_short(_DECIDES)} (95 % intervals, paired bootstrap over users):"
-        )
-        sentences += [_compare(name, record["paired"][best][name]) for name in (_DECIDES, "recall@10")]
-    if _DECIDES in record.get("share_of_oracle", {}):
-        share = record["share_of_oracle"][_DECIDES]
-        sentences.append(f"The model reaches {share:.1%} of the oracle's {_short(_DECIDES)}.")
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """Return what a metrics.json says of the model, in words."""
+    told = against_best(record)
+    if DECIDES in record.get("share_of_oracle", {}) and not record["exclude_seen"]:
+        told.append(f"The model reaches {record['share_of_oracle'][DECIDES]:.1%} of the oracle's {short(DECIDES)}.")
     rate = record["invalid_rate"]
     if rate > 0:
         # Rounding must not print a rate of 0 for a ranking that has faults.
-        sentences.append(f"{max(rate, 1e-6):.4%} of the places the model owed hold no item of the catalogue.")
+        told.append(f"{max(rate, 1e-6):.4%} of the places the model owed hold no item of the catalogue.")
     else:
-        sentences.append("Every place the model owed holds an item of the catalogue: invalid rate 0.")
-    return sentences
+        told.append("Every place the model owed holds an item of the catalogue: invalid rate 0.")
+    return told
+
+
+def against_best(figures: Mapping[str, Any]) -> list[str]:
+    """Return how the model stands against the best baseline, in words; nothing without baselines."""
+    best = best_baseline(figures)
+    if best is None:
+        return []
+    told = [f"Against {best}, the best baseline by {short(DECIDES)} (95 % intervals, paired bootstrap over users):"]
+    return told + [_compare(name, figures["paired"][best][name]) for name in (DECIDES, "recall@10")]
 
 
 def _compare(name: str, entry: Mapping[str, Any]) -> str:
     difference, low, high = entry["difference"], entry["low"], entry["high"]
     side = "below" if difference < 0 else "above"
-    text = f"  the model's {_short(name)} is {abs(difference):.4f} {side}"
+    text = f"  the model's {short(name)} is {abs(difference):.4f} {side}"
     if low is None:
         return f"{text}; no interval: {entry['reason']}."
     text += f", interval {low:+.4f} to {high:+.4f}"
     return text + ("." if low > 0 or high < 0 else " holds 0: no difference shown.")
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """Return a metric's short name, such as R@10."""
     metric, cutoff = name.split("@")
     return f"{'R' if metric == 'recall' else 'N'}@{cutoff}"

@@ -28,12 +28,16 @@ BASELINES: dict[str, type[Baseline]] = {
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse baselines that do not exist.
+    """Refuse baselines that do not exist, and one named twice.
 
     Raises:
         ConfigError: naming the nearest one and all known ones.
     """
-    for name in names:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ConfigError(
+                f"baseline '{name}' is named twice", rule="a table has one row per baseline", remedy="name it once"
+            )
         if name not in BASELINES:
             raise ConfigError(
                 f"there is no baseline '{name}'", rule="a baseline that exists", remedy=suggest(name, BASELINES)

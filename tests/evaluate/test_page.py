@@ -1,0 +1,52 @@
+"""Pages: text from outside stays text, nothing is fetched, charts say what was measured."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from PIL import Image
+
+from trialign.page import bars, document, escape, forest, lines, picture, table, thumbnail
+
+
+def numbers(pattern: str, svg: str) -> list[float]:
+    return [float(found) for found in re.findall(pattern, svg)]
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    svg = bars([("one", 0.1), ("<two>", 0.4)], mark=("oracle", 0.5), width=200)
+    assert numbers(r"width=([\d.]+) height=15", svg) == [40.0, 160.0]
+    assert "&lt;two&gt;" in svg
+    assert "oracle 0.5000" in svg
+    assert bars([("none", 0.0)]), "nothing found draws an empty bar"
+
+
+def test_forest_places_dots_inside_their_intervals_and_greys_what_holds_zero() -> None:
+    svg = forest([("up", 0.2, 0.1, 0.3), ("none", 0.0, -0.1, 0.1), ("alone", -0.2, None, None)])
+    (low, _), _ = [tuple(map(float, ends)) for ends in re.findall(r"M([\d.]+) \d+H([\d.]+)", svg)]
+    (high, _) = [ends[1] for ends in re.findall(r"M([\d.]+) \d+H([\d.]+)", svg)]
+    dot = numbers(r"cx=([\d.]+)", svg)
+    assert low < dot[0] < float(high)
+    assert dot[0] - low == pytest.approx(float(high) - dot[0], abs=0.2)
+    assert dot[2] < dot[1] < dot[0]
+    assert svg.count("#999") == 3, "the interval over 0, its dot, and the one without an interval"
+
+
+def test_lines_leave_out_what_is_no_number() -> None:
+    svg = lines({"a": [(0.0, 1.0), (1.0, float("nan")), (2.0, 3.0)], "b": []})
+    (path,) = re.findall(r"<path d='M([^']*)' fill=none", svg)
+    assert path.count("L") == 1
+    assert "no value" in lines({"a": [(1.0, float("nan"))]})
+
+
+def test_a_document_fetches_nothing_and_shows_text_as_text() -> None:
+    out = io.BytesIO()
+    Image.new("RGBA", (400, 100), "red").save(out, "PNG")
+    small = thumbnail(out.getvalue())
+    page = document("<b>runs</b>", [table(("", "x"), [(escape("<script>"), "1")]), picture(small), picture(None)])
+    assert "<script" not in page
+    assert "<title>&lt;b&gt;runs&lt;/b&gt;</title>" in page
+    assert not re.search(r"(src|href)=.?(http|//)", page)
+    assert page.count("<img") == 1

@@ -1,0 +1,262 @@
+"""Many runs beside each other: what differs, how good each is, and how sure one can be of the difference."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from trialign.evaluate.bootstrap import paired_bootstrap
+from trialign.evaluate.report import DECIDES, seen_rule, short, title
+from trialign.evaluate.runs import Run
+from trialign.page import document, escape, forest, lines, table
+from trialign.ranking import METRICS
+
+_COMPARED = (DECIDES, "recall@10")
+_MISSING = "(absent)"
+_SEEDS = ("enrich.seed", "quantize.seed", "train.seed", "baselines.seed")
+"""Luck. `data.seed` is none: it makes another world."""
+
+_NO_GENERATOR = ("baselines.", "evaluate.baselines", "evaluate.bootstrap_", "evaluate.free_users")
+"""Settings that begin so cannot change the generator's ranking."""
+
+_CURVES = ("loss", "validation")
+"""Columns of the training log that are drawn begin with one of these."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration, measured on the same examples, that differ in seeds alone.
+
+    Attributes:
+        runs: the runs, each generator once.
+        repeated: names of runs whose generator is one of `runs` already; counted once.
+    """
+
+    runs: list[Run]
+    repeated: list[str]
+
+    @property
+    def name(self) -> str:
+        """The first run's, with the number of seeds."""
+        more = f" ({len(self.runs)} seeds)" if len(self.runs) > 1 else ""
+        return self.runs[0].name + more
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Every metric of every example, averaged over the seeds, [U, C]."""
+        mean_UC: NDArray[np.float64] = np.mean([run.values_UC for run in self.runs], axis=0)
+        return mean_UC
+
+    def mean(self, metric: str) -> float:
+        """Return the metric's average over the seeds."""
+        return statistics.fmean(run.record["model"][metric] for run in self.runs)
+
+    def spread(self, metric: str) -> float | None:
+        """Return the metric's standard deviation over the seeds, None for a single one."""
+        values = [run.record["model"][metric] for run in self.runs]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put runs whose generators differ in seeds alone together, in the order of their first."""
+    groups: dict[Any, Group] = {}
+    for run in runs:
+        settings = {
+            key: value for key, value in run.config.items() if key not in _SEEDS and not key.startswith(_NO_GENERATOR)
+        }
+        key = (repr(sorted(settings.items())), tuple(run.lost), tuple(run.users))
+        group = groups.setdefault(key, Group([], []))
+        if any(run.generator == other.generator for other in group.runs):
+            group.repeated.append(run.name)
+        else:
+            group.runs.append(run)
+    return list(groups.values())
+
+
+def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the settings that are not alike in all runs, with each run's value."""
+    keys = sorted({key for run in runs for key in run.config})
+    found = {key: [run.config.get(key, _MISSING) for run in runs] for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def paired_to(reference: Group, group: Group, *, num_samples: int, seed: int) -> dict[str, Any] | str:
+    """Return `{metric: {difference, low, high}}` of a group minus the reference, or why they cannot be paired."""
+    one, other = reference.runs[0], group.runs[0]
+    if one.record["exclude_seen"] != other.record["exclude_seen"]:
+        return f"not paired: {seen_rule(other.record)}"
+    if one.users != other.users:
+        return "not paired: measured on other users or targets"
+    found = paired_bootstrap(group.values - reference.values, num_samples=num_samples, seed=seed, owners=one.owners)
+    low_C = [None] * len(METRICS) if found.low_C is None else found.low_C.tolist()
+    high_C = [None] * len(METRICS) if found.high_C is None else found.high_C.tolist()
+    entries = zip(METRICS, found.difference_C.tolist(), low_C, high_C, strict=True)
+    return {metric: {"difference": value, "low": low, "high": high} for metric, value, low, high in entries}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs, each but the first compared with the first; and what could not be read, said in words."""
+
+    groups: list[Group]
+    paired: dict[str, dict[str, Any] | str]
+    left_out: list[str]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run that is counted."""
+        return [run for group in self.groups for run in group.runs]
+
+
+def compare(runs: Sequence[Run], left_out: Sequence[str], *, num_samples: int = 2000, seed: int = 0) -> Comparison:
+    """Compare finished runs with the first of them.
+
+    Args:
+        runs: at least one.
+        left_out: what could not be compared, in words; printed with the rest.
+        num_samples: resamples behind every interval.
+        seed: of the resampling.
+    """
+    groups = group_runs(runs)
+    told = [
+        f"{name}: the same generator as {g.runs[0].name}'s group, counted once" for g in groups for name in g.repeated
+    ]
+    told += [
+        f"{run.name}: {', '.join(run.lost)} not found where its manifests say, its settings are not compared"
+        for run in runs
+        if run.lost
+    ]
+    paired = {g.name: paired_to(groups[0], g, num_samples=num_samples, seed=seed) for g in groups[1:]}
+    return Comparison(groups, paired, [*left_out, *told])
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Return one line per run: its name, group, settings that differ, and every metric under both rules."""
+    runs = comparison.runs
+    settings = differing(runs)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["run", "group", "split", "exclude_seen", *settings, *METRICS, *(f"other.{m}" for m in METRICS)])
+    names = [group.name for group in comparison.groups for _ in group.runs]
+    for row, (run, group) in enumerate(zip(runs, names, strict=True)):
+        chosen = [values[row] for values in settings.values()]
+        figures = [run.record["model"][metric] for metric in METRICS]
+        other = run.record.get("other_protocol", {}).get("model", {})
+        writer.writerow(
+            [run.name, group, run.record["split"], run.record["exclude_seen"], *chosen, *figures]
+            + [other.get(metric, "") for metric in METRICS]
+        )
+    return out.getvalue()
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the groups with their metrics, the differences to the first, and what was left out."""
+    heading = title(comparison.runs[0].record)
+    shown = Table(title=heading, title_justify="left", title_style="bold")
+    shown.add_column("", overflow="fold")
+    for metric in _COMPARED:
+        shown.add_column(short(metric), justify="right", no_wrap=True)
+        shown.add_column("minus the first, 95 %", justify="right", no_wrap=True)
+    for group in comparison.groups:
+        shown.add_row(group.name, *(cell for metric in _COMPARED for cell in _cells(comparison, group, metric)))
+    console.print(shown)
+    for key, values in differing(comparison.runs).items():
+        console.print(f"{key}: {', '.join(map(str, values))}", highlight=False, markup=False)
+    for sentence in comparison.left_out:
+        console.print(sentence, highlight=False, markup=False)
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """Return the comparison as HTML."""
+    runs = comparison.runs
+    parts = [
+        f"<p>{escape(title(runs[0].record))}. runs: {len(runs)}, configurations: {len(comparison.groups)}.</p>",
+        *(f"<p><b>{escape(sentence)}</b></p>" for sentence in comparison.left_out),
+        "<h2>Configurations</h2><p>Mean over the seeds, &plusmn; one standard deviation where there are several.</p>",
+        table(
+            ("", *map(short, METRICS)),
+            [(escape(g.name), *(_with_spread(g, metric) for metric in METRICS)) for g in comparison.groups],
+        ),
+        *_differences(comparison),
+        "<h2>What differs</h2>",
+        _settings_table(runs),
+        "<h2>Every run, the other rule for seen items beside it</h2>",
+        _runs_table(runs),
+        *_curves(runs),
+    ]
+    return document("Comparison of runs", parts)
+
+
+def _cells(comparison: Comparison, group: Group, metric: str) -> tuple[str, str]:
+    found = comparison.paired.get(group.name)
+    if found is None or isinstance(found, str):
+        return _with_spread(group, metric, "±"), found or ""
+    entry = found[metric]
+    told = f"{entry['difference']:+.4f}"
+    if entry["low"] is not None:
+        told += f" [{entry['low']:+.4f}, {entry['high']:+.4f}]"
+    return _with_spread(group, metric, "±"), told
+
+
+def _with_spread(group: Group, metric: str, sign: str = "&plusmn;") -> str:
+    spread = group.spread(metric)
+    return f"{group.mean(metric):.4f}" + ("" if spread is None else f" {sign} {spread:.4f}")
+
+
+def _differences(comparison: Comparison) -> Iterator[str]:
+    if not comparison.paired:
+        return
+    yield f"<h2>Minus {escape(comparison.groups[0].name)}</h2>"
+    yield (
+        "<p>Differences on the same users (of several seeds, their mean), with 95 % intervals of a paired bootstrap "
+        "over users. Grey: the interval holds 0. The spread over seeds is in the table above, not in the interval.</p>"
+    )
+    for metric in _COMPARED:
+        rows = [
+            (name, found[metric]["difference"], found[metric]["low"], found[metric]["high"])
+            for name, found in comparison.paired.items()
+            if not isinstance(found, str)
+        ]
+        if rows:
+            yield f"<p>{short(metric)}</p>{forest(rows)}"
+    for name, found in comparison.paired.items():
+        if isinstance(found, str):
+            yield f"<p><b>{escape(name)}</b>: {escape(found)}</p>"
+
+
+def _settings_table(runs: Sequence[Run]) -> str:
+    rows = [
+        (f"<code>{escape(key)}</code>", *(escape(str(value)) for value in values))
+        for key, values in differing(runs).items()
+    ]
+    if not rows:
+        return "<p>nothing</p>"
+    return table(("", *(escape(run.name) for run in runs)), rows, num_text=1 + len(runs))
+
+
+def _runs_table(runs: Sequence[Run]) -> str:
+    rows = []
+    for run in runs:
+        other: Mapping[str, Any] = run.record.get("other_protocol", {})
+        for figures in filter(None, (run.record, other)):
+            rule = "struck" if figures["exclude_seen"] else "kept"
+            rows.append((escape(run.name), rule, *(f"{figures['model'][metric]:.4f}" for metric in METRICS)))
+    return table(("", "seen items", *map(short, METRICS)), rows, num_text=2)
+
+
+def _curves(runs: Sequence[Run]) -> Iterator[str]:
+    columns = sorted({column for run in runs for column in run.curves if column.startswith(_CURVES)})
+    if columns:
+        yield "<h2>Training</h2><p>By optimizer step.</p>"
+    for column in columns:
+        yield f"<p>{escape(column)}</p>"
+        yield lines({run.name: run.curves[column] for run in runs if column in run.curves})

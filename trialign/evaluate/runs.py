@@ -1,0 +1,146 @@
+"""What a finished run says of itself, read from its directory alone: configuration, figures, rankings, curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from trialign.errors import DataError, StageError
+from trialign.manifest import Manifest, flatten
+from trialign.ranking import CUTOFFS, METRICS, measure
+from trialign.types import NO_ITEM
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose evaluation is finished.
+
+    Attributes:
+        name: as it was named.
+        record: its metrics.json.
+        config: every setting of the stages it was made by, dotted; `<stage>.seed` of the seeded ones.
+        lost: stages of other runs that are no longer where the manifests say; their settings are not known.
+        users: user and targets of every example, as text: equal for runs that were measured on the same.
+        values_UC: every metric of every example, columns as in METRICS.
+        curves: column of train/log/metrics.csv -> (step, value).
+        generator: hash of the train stage.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    config: Mapping[str, Any]
+    lost: list[str]
+    users: list[tuple[str, str]]
+    values_UC: NDArray[np.float64]
+    curves: Mapping[str, list[tuple[float, float]]]
+    generator: str
+
+    @property
+    def owners(self) -> list[str]:
+        """The user of every example."""
+        return [user for user, _ in self.users]
+
+
+def read_run(folder: Path, name: str, split: str) -> Run:
+    """Read a run.
+
+    Args:
+        folder: its directory.
+        name: what to call it.
+        split: validation or test.
+
+    Raises:
+        StageError: it is not evaluated on that split; the message says how far it came.
+        DataError: what it holds contradicts itself.
+    """
+    stage = folder / "evaluate" / split
+    if not (stage / "manifest.json").exists():
+        done = sorted(path.parent.name for path in folder.glob("*/manifest.json"))
+        raise StageError(
+            f"{name}: not evaluated on {split}; finished: {', '.join(done) or 'nothing'}",
+            rule="a compared run is evaluated",
+            remedy=f"run `trialign evaluate run={folder} evaluate.split={split}`",
+        )
+    manifest = Manifest.read(stage)
+    record = json.loads((stage / "metrics.json").read_text())
+    config, lost, places = _settings(stage, manifest)
+    topk = pq.read_table(stage / "topk.parquet")
+    values_UC = _measured(topk)
+    for column, metric in enumerate(METRICS):
+        if abs(values_UC[:, column].mean() - record["model"][metric]) > 1e-9:
+            raise DataError(
+                f"{name}: {metric} is {values_UC[:, column].mean():.6f} by topk.parquet, "
+                f"{record['model'][metric]:.6f} by metrics.json",
+                rule="both were written by one evaluation",
+                remedy=f"delete {stage} and run `trialign evaluate` again",
+            )
+    targets = [json.dumps(sorted(found)) for found in topk["targets"].to_pylist()]
+    return Run(
+        name=name,
+        record=record,
+        config=config,
+        lost=lost,
+        users=list(zip(topk["user"].to_pylist(), targets, strict=True)),
+        values_UC=values_UC,
+        curves=_curves(places["train"] / "log" / "metrics.csv") if "train" in places else {},
+        generator=manifest.lineage["train"],
+    )
+
+
+def _settings(stage: Path, manifest: Manifest) -> tuple[dict[str, Any], list[str], dict[str, Path]]:
+    """Return the settings of a stage and all its ancestors, ancestors not found, and where the others are."""
+    config: dict[str, Any] = {}
+    lost: list[str] = []
+    places: dict[str, Path] = {}
+    todo = [(manifest.stage, stage, manifest)]
+    while todo:
+        verb, place, found = todo.pop()
+        places[verb] = place
+        settings = dict(found.config)
+        if "seed" in settings:
+            config[f"{verb}.seed"] = settings.pop("seed")
+        config |= flatten(settings)
+        for parent, reference in found.inputs.items():
+            # A run directory that was moved as a whole keeps its stages beside each other.
+            beside = (stage.parents[1] / parent, Path(reference["path"]))
+            known = [path for path in beside if (path / "manifest.json").exists()]
+            manifests = [(path, Manifest.read(path)) for path in known]
+            same = [(path, other) for path, other in manifests if other.hash == reference["hash"]]
+            if same and parent not in places:
+                todo.append((parent, *same[0]))
+            elif not same and parent not in lost:
+                lost.append(parent)
+    return config, sorted(set(lost) - places.keys()), places
+
+
+def _measured(topk: pa.Table) -> NDArray[np.float64]:
+    lists = [*topk["items"].to_pylist(), *topk["targets"].to_pylist()]
+    numbers: dict[str, int] = {}
+    for found in lists:
+        for key in found:
+            numbers.setdefault(key, len(numbers))
+    items_UK = np.full((len(topk), max(CUTOFFS)), NO_ITEM, np.int32)
+    for row, keys in enumerate(lists[: len(topk)]):
+        items_UK[row, : len(keys)] = [numbers[key] for key in keys]
+    return measure(items_UK, [np.array([numbers[key] for key in keys], np.int32) for keys in lists[len(topk) :]])
+
+
+def _curves(path: Path) -> dict[str, list[tuple[float, float]]]:
+    if not path.exists():
+        return {}
+    curves: dict[str, list[tuple[float, float]]] = {}
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            for column, value in line.items():
+                if column not in ("epoch", "step") and value and line.get("step"):
+                    curves.setdefault(column, []).append((float(line["step"]), float(value)))
+    return curves
