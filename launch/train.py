@@ -17,12 +17,13 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed.store import load
     from trialign.generate.train import train
+    from trialign.runtime.checkpoint import CHECKPOINTS
     from trialign.semid.table import SIDTable
 
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     runtime = asdict(config.runtime)
     del runtime["threads"]  # took effect when torch was imported
-    with stage.building() as folder:
+    with stage.building(keep=[CHECKPOINTS, "log", "ledger"]) as folder:
         stage.counts |= train(
             dataset,
             load(stage.inputs["embed"]) if "embed" in stage.inputs else {},
