@@ -7,7 +7,7 @@ import multiprocessing.connection
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,11 @@ class Ring:
     """A source of data: each user walks on from item to item."""
 
     def sources(self) -> dict[str, Path]:
+        """Read no file."""
         return {}
 
-    def load(self, folder: Path) -> RawData:
+    def load(self, folder: Path) -> RawData:  # noqa: ARG002  # of the protocol
+        """Return the walks of all users and the things they meet."""
         events = [
             {"user": f"u{user:02d}", "item": f"{(user + step) % NUM_ITEMS:02d}", "order": step}
             for user in range(NUM_USERS)
@@ -82,7 +84,7 @@ class Ring:
 
 def ring_dataset(folder: Path) -> Path:
     """Prepare the world's dataset in `folder`."""
-    sizes = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
+    sizes: dict[str, Any] = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
     prepare(Ring(), folder, split="leave_one_out", min_events=3, max_history=8, missing_items="refuse", **sizes)
     return folder
 
@@ -108,7 +110,9 @@ def run_ranks(target: Callable[..., None], world_size: int, *args: Any, timeout:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [context.Process(target=_as_rank, args=(rank, world_size, port, target, args)) for rank in range(world_size)]
+    ranks = [
+        context.Process(target=_as_rank, args=(rank, world_size, port, target, args)) for rank in range(world_size)
+    ]
     for process in ranks:
         process.start()
     try:
@@ -121,7 +125,7 @@ def run_ranks(target: Callable[..., None], world_size: int, *args: Any, timeout:
     return [process.exitcode or 0 for process in ranks]
 
 
-def _wait(ranks: list[BaseProcess], timeout: float) -> None:
+def _wait(ranks: Sequence[BaseProcess], timeout: float) -> None:
     end = time.monotonic() + timeout
     while alive := [process for process in ranks if process.exitcode is None]:
         multiprocessing.connection.wait([process.sentinel for process in alive], max(0.0, end - time.monotonic()))

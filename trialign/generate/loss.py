@@ -50,20 +50,28 @@ def autoregressive_loss(groups: Sequence[Predictions], num_tasks: int) -> LossSu
     return LossSums(total, *by_task)
 
 
-def global_target_tokens(step_targets: int, device: torch.device) -> torch.Tensor:
-    """Return N, the target tokens of the whole optimizer step over all ranks: one collective, called by every rank.
+def step_totals(step_targets: int, asked: bool, device: torch.device) -> tuple[torch.Tensor, bool]:
+    """Return N, the target tokens of the whole optimizer step, and whether any rank asked to stop after it.
+
+    One collective for both, called by every rank.
+
+    Args:
+        step_targets: target tokens of this rank in the step.
+        asked: whether this rank was asked to make room.
+        device: where collectives run.
 
     Raises:
         TrainingError: no token of the step is a target.
     """
-    num_targets = all_reduce_sum(torch.tensor(step_targets, dtype=torch.int64, device=device))
+    totals = all_reduce_sum(torch.tensor([step_targets, asked], dtype=torch.int64, device=device))
+    num_targets, num_asked = totals.tolist()
     if num_targets == 0:
         raise TrainingError(
             "an optimizer step without a single target token",
             rule="the loss is a mean over the target tokens of a step",
             remedy="raise stream.lanes or stream.row_tokens, or look for windows that hold no target",
         )
-    return num_targets
+    return totals[0], num_asked > 0
 
 
 def scaled_loss(total: torch.Tensor, num_targets: torch.Tensor, *, world_size: int, accumulation: int) -> torch.Tensor:

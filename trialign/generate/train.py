@@ -23,7 +23,15 @@ from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import require_room
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.runtime.checkpoint import CHECKPOINTS, STATE, TrainingCheckpoints, newest_checkpoint, step_of
+from trialign.runtime.checkpoint import (
+    CHECKPOINTS,
+    STATE,
+    TrainingCheckpoints,
+    newest_checkpoint,
+    require_same_ranks,
+    step_of,
+)
+from trialign.runtime.preemption import Preemption
 from trialign.runtime.seeds import StepSeeds
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
@@ -138,6 +146,7 @@ def fit(
     *,
     micro_rows: int,
     devices: int,
+    strategy: str,
     checkpoint_every: int,
     **runtime: Any,
 ) -> Any:
@@ -145,15 +154,17 @@ def fit(
     checkpoint = newest_checkpoint(folder / CHECKPOINTS)
     done = 0 if checkpoint is None else step_of(checkpoint)
     if checkpoint is not None:
+        require_same_ranks(checkpoint, strategy=strategy, world_size=devices)
         logger.info("  going on from step %d of an attempt that did not finish", done)
+    checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, every=checkpoint_every)
     trainer = build_trainer(
         folder,
         max_steps=num_steps,
         accumulate=accumulation(num_lanes, devices, micro_rows),
         clip=clip,
         devices=devices,
-        # In this order: a checkpoint holds what the others have seen.
-        callbacks=[StepSeeds(seed), TrainedRows(), TrainingCheckpoints(folder / CHECKPOINTS, every=checkpoint_every)],
+        callbacks=[StepSeeds(seed), TrainedRows(), checkpoints, Preemption(checkpoints)],
+        strategy=strategy,
         done_steps=done,
         **runtime,
     )

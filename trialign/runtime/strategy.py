@@ -15,6 +15,7 @@ import torch
 from lightning_fabric.utilities.seed import reset_seed
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from torch.optim import Optimizer
 
 from trialign.errors import ConfigError, suggest
 
@@ -33,9 +34,7 @@ def build_strategy(name: str, *, devices: int, on_cpu: bool) -> Strategy | str:
         ConfigError: the name is unknown, or `single` is asked for more than one process.
     """
     if name not in STRATEGIES:
-        raise ConfigError(
-            f"runtime.strategy={name}", rule="a strategy that exists", remedy=suggest(name, STRATEGIES)
-        )
+        raise ConfigError(f"runtime.strategy={name}", rule="a strategy that exists", remedy=suggest(name, STRATEGIES))
     if name == "single":
         if devices != 1:
             raise ConfigError(
@@ -79,9 +78,11 @@ class ZeroStrategy(DeepSpeedStrategy):
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
-    def backward(self, closure_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    def backward(
+        self, closure_loss: torch.Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         """Run the engine's backward pass; Lightning has divided by the accumulation already, the engine must not."""
-        super().backward(closure_loss, *args, scale_wrt_gas=False, **kwargs)
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
     def teardown(self) -> None:
         """Give every parameter memory of its own again; DeepSpeed leaves views of one flat buffer."""
