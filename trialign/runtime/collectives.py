@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TypeVar
 
 import torch
@@ -19,11 +18,6 @@ def world_size() -> int:
 def rank() -> int:
     """Return which of them this is."""
     return dist.get_rank() if _distributed() else 0
-
-
-def launched_rank() -> int:
-    """Return the rank that a launcher (torchrun, srun, Lightning) gave this process, before the ranks have met."""
-    return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0))
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:

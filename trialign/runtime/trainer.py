@@ -17,8 +17,8 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
-from trialign.runtime.collectives import launched_rank
 from trialign.runtime.device import device_of
+from trialign.runtime.ranks import launched_rank
 from trialign.runtime.strategy import build_strategy
 
 
