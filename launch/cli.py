@@ -88,8 +88,11 @@ def _start(verb: str, overrides: list[str]) -> None:
 
     def job(tree: DictConfig) -> None:
         _log_plainly()
+        sys.argv = command  # by which Lightning starts further ranks
         try:
             config = to_config(tree)
+            # Steps differ in shape; oneDNN would keep a thousand kernels for them, which grow to gigabytes.
+            os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
             if config.runtime.threads:
                 # Read by torch and BLAS when they are imported, which has not happened yet.
                 os.environ.setdefault("OMP_NUM_THREADS", str(config.runtime.threads))
@@ -98,7 +101,7 @@ def _start(verb: str, overrides: list[str]) -> None:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 
     register()
-    sys.argv = [f"trialign {verb}", *overrides]
+    command, sys.argv = sys.argv, [f"trialign {verb}", *overrides]  # what Hydra's messages call it
     try:
         hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as cause:
@@ -111,13 +114,15 @@ def _give_up(error: TrialignError) -> NoReturn:
 
 
 def _log_plainly() -> None:
-    """Send the package's own messages to the terminal, without a prefix that nobody reads."""
+    """Send the package's own messages to the terminal, once, without a prefix that nobody reads."""
+    from trialign.runtime.ranks import launched_rank
+
     log = logging.getLogger("trialign")
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.INFO if launched_rank() == 0 else logging.WARNING)
         log.propagate = False
 
 

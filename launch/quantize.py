@@ -16,7 +16,7 @@ def run(config: Config) -> Stage:
     from trialign.embed.store import load
 
     modalities = load(stage.inputs["embed"])
-    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "devices", "strategy")}
+    runtime = {"accelerator": config.runtime.accelerator}  # one process: a catalogue's vectors fit it
     quantizer = instantiate(config.quantize, "quantize")
     with stage.building() as folder:
         stage.counts["health"] = quantizer.fit(modalities, seed=config.seed, folder=folder, runtime=runtime)

@@ -17,12 +17,15 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed.store import load
     from trialign.generate.train import train
+    from trialign.runtime.checkpoint import CHECKPOINTS
+    from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     runtime = asdict(config.runtime)
     del runtime["threads"]  # took effect when torch was imported
-    with stage.building() as folder:
+    kept = [CHECKPOINTS, "log", "ledger"]
+    with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
         stage.counts |= train(
             dataset,
             load(stage.inputs["embed"]) if "embed" in stage.inputs else {},

@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,13 +141,18 @@ class Stage:
             )
 
     @contextmanager
-    def building(self, keep: Sequence[str] = ()) -> Iterator[Path]:
+    def building(self, keep: Sequence[str] = (), *, first: bool = True) -> Iterator[Path]:
         """Hold the stage's lock, clear what an unfinished attempt left, and write the manifest if the block succeeds.
 
         Args:
             keep: names inside the folder that a killed attempt may hand on to this one (checkpoints, finished buckets).
                 Leftovers are kept only if they were made by the same configuration and inputs.
+            first: this process is the first of the ranks that build the stage together. The others only lend a hand:
+                their process ends well with the block, and what comes after it is the first one's.
         """
+        if not first:
+            yield self.folder
+            sys.exit(0)
         _make(self.folder)
         with _locked(self.folder):
             (self.folder / MANIFEST).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trialign.data.rows import Row, RowBatch, TokenizedExample, fill_row, stack_rows
 from trialign.errors import TrainingError
-from trialign.generate.loss import autoregressive_loss, global_target_tokens, scaled_loss
+from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.model import Generator, Predictions
 from trialign.generate.template import Template
 
@@ -46,7 +46,7 @@ def micro_batches(rows: list[Row], micro_rows: int) -> list[RowBatch]:
 
 def run_step(model: Any, batches: list[RowBatch], world_size: int) -> None:
     """Accumulate the gradients of one step as a trainer does: each micro-batch's loss divided by their number."""
-    num_targets = global_target_tokens(batches[0].step_targets, torch.device("cpu"))
+    num_targets, _ = step_totals(batches[0].step_targets, False, torch.device("cpu"))
     for batch in batches:
         sums = autoregressive_loss(model(batch.tokens_RT, batch.positions_RT, batch.targets_RT, batch.tasks_RT), 3)
         loss = scaled_loss(sums.total, num_targets, world_size=world_size, accumulation=len(batches))
@@ -138,4 +138,4 @@ def test_two_ranks_with_unequal_token_counts_change_no_gradient(
 
 def test_a_step_without_targets_is_an_error() -> None:
     with pytest.raises(TrainingError, match="without a single target token"):
-        global_target_tokens(0, torch.device("cpu"))
+        step_totals(0, False, torch.device("cpu"))

@@ -50,6 +50,7 @@ SETTINGS: dict[str, Any] = {
         "devices": 1,
         "strategy": "single",
         "micro_rows": 2,
+        "checkpoint_every": 0,
         "log_every": 10,
         "progress": False,
     },

@@ -16,9 +16,12 @@ class RuntimeConfig:
         "CPU threads per process; null: one per core. Two threads on a busy core wait for each other",
         hashed=False,
     )
-    strategy: str = option("single", "how ranks share the work: single", hashed=False)
+    strategy: str = option("single", "how ranks share the work: single, ddp, zero1, zero2", hashed=False)
     micro_rows: int = option(
         8, "rows per forward pass and rank; accumulation = lanes / (ranks x micro_rows)", hashed=False
+    )
+    checkpoint_every: int = option(
+        200, "steps between two checkpoints of train, which a killed command goes on from; 0: none", hashed=False
     )
     log_every: int = option(10, "steps between two log lines", hashed=False)
     progress: bool = option(True, "show progress", hashed=False)

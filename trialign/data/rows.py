@@ -110,7 +110,7 @@ class Row:
     skipped: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning converts a copy field by field
 class RowBatch:
     """One micro-batch: R rows of T positions.
 

@@ -19,7 +19,7 @@ from torch import nn
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import Beams
 from trialign.generate.item_tokens import CodeEmbedding
-from trialign.generate.loss import Predictions
+from trialign.generate.loss import Predictions, TablePredictions
 
 if TYPE_CHECKING:
     from trialign.generate.model import Generator
@@ -87,12 +87,17 @@ class ItemPositions(nn.Module):
         """Return the vectors [..., D] of item tokens [...]."""
         return self._vectors(self.leaf_of_item_N[tokens - self.text_vocab])
 
-    def predict(self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor) -> list[Predictions]:
+    def predict(
+        self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor
+    ) -> list[Predictions | TablePredictions]:
         """Return the joint group, then one group per level below it, over the children of the right parent."""
         leaves_M = self.leaf_of_item_N[answers_M - self.text_vocab]
         table_ND = self.leaf_vectors()
         nodes_M = self.node_of_leaf_LN[self.joint][leaves_M]
-        groups = [Predictions(self.joint_logits(hidden_MD, table_ND), nodes_M, tasks_M)]
+        nodes_SD = self._node_vectors(table_ND, self.joint)
+        groups: list[Predictions | TablePredictions] = [
+            TablePredictions(self.queries[0](hidden_MD), nodes_SD, nodes_M, tasks_M)
+        ]
         for level in range(self.joint + 1, len(self.widths)):
             parents_M, nodes_M = nodes_M, self.node_of_leaf_LN[level][leaves_M]
             children_MC, legal_MC = self._children(level, parents_M)

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from trialign.errors import TrainingError
+from trialign.generate.softmax import Scored, table_cross_entropy
 from trialign.runtime.collectives import all_reduce_sum
 
 
@@ -21,6 +22,26 @@ class Predictions(NamedTuple):
     logits_MC: torch.Tensor
     answers_M: torch.Tensor
     tasks_M: torch.Tensor
+
+    def score(self) -> Scored:
+        """Return the cross-entropy."""
+        losses_M = functional.cross_entropy(self.logits_MC.float(), self.answers_M, reduction="none")
+        # max, not argmax == answer: an answer that ties for first counts, and an empty group needs no special case.
+        correct_M = self.logits_MC.gather(1, self.answers_M[:, None]).squeeze(1) >= self.logits_MC.amax(dim=1)
+        return Scored(losses_M.sum(), losses_M.detach(), correct_M)
+
+
+class TablePredictions(NamedTuple):
+    """The same where answers are many: logits are the products of `queries_MD` and `table_CD`, never all at once."""
+
+    queries_MD: torch.Tensor
+    table_CD: torch.Tensor
+    answers_M: torch.Tensor
+    tasks_M: torch.Tensor
+
+    def score(self) -> Scored:
+        """Return the cross-entropy."""
+        return table_cross_entropy(self.queries_MD, self.table_CD, self.answers_M)
 
 
 class LossSums(NamedTuple):
@@ -36,34 +57,41 @@ class LossSums(NamedTuple):
     correct: torch.Tensor
 
 
-def autoregressive_loss(groups: Sequence[Predictions], num_tasks: int) -> LossSums:
+def autoregressive_loss(groups: Sequence[Predictions | TablePredictions], num_tasks: int) -> LossSums:
     """Return the summed cross-entropy of groups of predictions, in nats, each over its own set of answers."""
-    total = torch.zeros((), device=groups[0].logits_MC.device)
+    total = torch.zeros((), device=groups[0].answers_M.device)
     by_task = torch.zeros(3, num_tasks, device=total.device)
-    for logits_MC, answers_M, tasks_M in groups:
-        losses_M = functional.cross_entropy(logits_MC.float(), answers_M, reduction="none")
-        total = total + losses_M.sum()
-        # max, not argmax == answer: an answer that ties for first counts, and an empty group needs no special case.
-        with torch.no_grad():
-            correct_M = logits_MC.gather(1, answers_M[:, None]).squeeze(1) >= logits_MC.amax(dim=1)
-            by_task.index_add_(1, tasks_M, torch.stack([losses_M, torch.ones_like(losses_M), correct_M.float()]))
+    for group in groups:
+        scored = group.score()
+        total = total + scored.total
+        losses_M = scored.losses_M
+        counted = torch.stack([losses_M, torch.ones_like(losses_M), scored.correct_M.float()])
+        by_task.index_add_(1, group.tasks_M, counted)
     return LossSums(total, *by_task)
 
 
-def global_target_tokens(step_targets: int, device: torch.device) -> torch.Tensor:
-    """Return N, the target tokens of the whole optimizer step over all ranks: one collective, called by every rank.
+def step_totals(step_targets: int, asked: bool, device: torch.device) -> tuple[torch.Tensor, bool]:
+    """Return N, the target tokens of the whole optimizer step, and whether any rank asked to stop after it.
+
+    One collective for both, called by every rank.
+
+    Args:
+        step_targets: target tokens of this rank in the step.
+        asked: whether this rank was asked to make room.
+        device: where collectives run.
 
     Raises:
         TrainingError: no token of the step is a target.
     """
-    num_targets = all_reduce_sum(torch.tensor(step_targets, dtype=torch.int64, device=device))
+    totals = all_reduce_sum(torch.tensor([step_targets, asked], dtype=torch.int64, device=device))
+    num_targets, num_asked = totals.tolist()
     if num_targets == 0:
         raise TrainingError(
             "an optimizer step without a single target token",
             rule="the loss is a mean over the target tokens of a step",
             remedy="raise stream.lanes or stream.row_tokens, or look for windows that hold no target",
         )
-    return num_targets
+    return totals[0], num_asked > 0
 
 
 def scaled_loss(total: torch.Tensor, num_targets: torch.Tensor, *, world_size: int, accumulation: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from trialign.generate.backbone import run_backbone, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.item_tokens import ItemTokens
-from trialign.generate.loss import Predictions
+from trialign.generate.loss import Predictions, TablePredictions
 
 
 class Generator(nn.Module):
@@ -50,7 +50,7 @@ class Generator(nn.Module):
 
     def forward(
         self, tokens_RT: torch.Tensor, positions_RT: torch.Tensor, targets_RT: torch.Tensor, tasks_RT: torch.Tensor
-    ) -> list[Predictions]:
+    ) -> list[Predictions | TablePredictions]:
         """Predict every target from the position before it.
 
         Returns:

@@ -13,7 +13,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 import pytorch_lightning as pl
 
 from trialign.data.rows import RowBatch
-from trialign.generate.loss import autoregressive_loss, global_target_tokens, scaled_loss
+from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
 from trialign.runtime.collectives import world_size
@@ -54,11 +54,13 @@ class GeneratorModule(pl.LightningModule):
         self.warmup = warmup
         self._meter = TaskMeter(tasks)
         self._num_targets = torch.zeros((), dtype=torch.int64)
+        self.asked = False  # set by `Preemption`: this rank is to make room
+        self.make_room = False  # some rank is, so all do after this step
 
     def training_step(self, batch: RowBatch) -> torch.Tensor:
         """Return this micro-batch's share of the step's loss."""
         if batch.first_of_step:
-            self._num_targets = global_target_tokens(batch.step_targets, self.device)
+            self._num_targets, self.make_room = step_totals(batch.step_targets, self.asked, self.device)
         groups = self.generator(batch.tokens_RT, batch.positions_RT, batch.targets_RT, batch.tasks_RT)
         sums = autoregressive_loss(groups, self.num_tasks)
         self._meter.add(sums)
@@ -73,6 +75,14 @@ class GeneratorModule(pl.LightningModule):
             values = self._meter.flush()
             self.log("loss", values.pop("loss"), prog_bar=True)
             self.log_dict(values | {"learning_rate": self.optimizers().param_groups[0]["lr"]})  # type: ignore[union-attr]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the next log line has to say of the steps so far."""
+        checkpoint["meter"] = self._meter.total()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read it back."""
+        self._meter.restore(checkpoint["meter"])
 
     def configure_optimizers(self) -> Any:
         """AdamW, linear warm-up, cosine to zero, stepped with the optimizer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,16 @@ from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import require_room
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.runtime.collectives import rank
-from trialign.runtime.seeding import seed_global
+from trialign.runtime.checkpoint import (
+    CHECKPOINTS,
+    STATE,
+    TrainingCheckpoints,
+    newest_checkpoint,
+    require_same_ranks,
+    step_of,
+)
+from trialign.runtime.preemption import Preemption
+from trialign.runtime.seeds import StepSeeds
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
 
@@ -94,12 +103,12 @@ def train(
         f"{counts['parameters']:,} parameters, {num_steps:,} steps of {stream['lanes']} rows of {stream['row_tokens']}"
     )
     logger.info("  %s tokens", size)
-    trainer = make_trainer(folder, num_steps, clip, stream["lanes"], precision=precision, **runtime)
-    seed_global(seed, "dropout", rank())
-    trainer.fit(GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer), datamodule=data)
+    module = GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer)
+    trainer = fit(module, data, folder, seed, num_steps, clip, stream["lanes"], precision=precision, **runtime)
     counts |= data.damage()
     if trainer.is_global_zero:
         save_generator(folder, TrainedGenerator(generator, template, max_history), sids)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return counts
 
 
@@ -126,19 +135,42 @@ def stream_rows(
     )
 
 
-def make_trainer(
-    folder: Path, num_steps: int, clip: float, num_lanes: int, *, micro_rows: int, devices: int, **runtime: Any
+def fit(
+    module: GeneratorModule,
+    data: LaneDataModule,
+    folder: Path,
+    seed: int,
+    num_steps: int,
+    clip: float,
+    num_lanes: int,
+    *,
+    micro_rows: int,
+    devices: int,
+    strategy: str,
+    checkpoint_every: int,
+    **runtime: Any,
 ) -> Any:
-    """Return the Lightning Trainer of the stage; `runtime` as `build_trainer` takes it."""
-    return build_trainer(
+    """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer."""
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS)
+    done = 0 if checkpoint is None else step_of(checkpoint)
+    if checkpoint is not None:
+        require_same_ranks(checkpoint, strategy=strategy, world_size=devices)
+        logger.info("  going on from step %d of an attempt that did not finish", done)
+    checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, every=checkpoint_every)
+    trainer = build_trainer(
         folder,
         max_steps=num_steps,
         accumulate=accumulation(num_lanes, devices, micro_rows),
         clip=clip,
         devices=devices,
-        callbacks=[TrainedRows()],
+        callbacks=[StepSeeds(seed), TrainedRows(), checkpoints, Preemption(checkpoints)],
+        strategy=strategy,
+        done_steps=done,
         **runtime,
     )
+    state = None if checkpoint is None else checkpoint / STATE
+    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    return trainer
 
 
 def build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import warnings
 from collections.abc import Sequence
@@ -16,9 +17,9 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
-from trialign.errors import ConfigError, suggest
-
-_STRATEGIES = {"single": "auto"}
+from trialign.runtime.device import device_of
+from trialign.runtime.ranks import launched_rank
+from trialign.runtime.strategy import build_strategy
 
 
 class _StepsBar(pl.callbacks.RichProgressBar):
@@ -48,6 +49,7 @@ def build_trainer(
     log_every: int = 10,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    done_steps: int = 0,
 ) -> pl.Trainer:
     """Return a Trainer that logs to `folder/log/metrics.csv`.
 
@@ -64,14 +66,13 @@ def build_trainer(
         log_every: optimizer steps between two log lines.
         progress: show a progress bar.
         callbacks: Lightning callbacks of the stage.
+        done_steps: optimizer steps that an earlier attempt left in a checkpoint; the log goes on behind them.
 
     Raises:
-        ConfigError: the strategy is unknown.
+        ConfigError: the strategy or the accelerator cannot be had.
     """
-    if strategy not in _STRATEGIES:
-        raise ConfigError(
-            f"runtime.strategy={strategy}", rule="a strategy that exists", remedy=suggest(strategy, _STRATEGIES)
-        )
+    on_cpu = device_of(accelerator).type == "cpu"
+    how = build_strategy(strategy, devices=devices, on_cpu=on_cpu)
     _quieten()
     more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
@@ -82,12 +83,12 @@ def build_trainer(
         max_epochs=max_epochs,
         accelerator=accelerator,
         devices=devices,
-        strategy=_STRATEGIES[strategy],
+        strategy=how,
         precision=precision,  # type: ignore[arg-type]  # validated by Lightning
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip or None,
         log_every_n_steps=log_every,
-        logger=CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=10 * log_every),
+        logger=_log(folder, 10 * log_every, done_steps),
         callbacks=[*callbacks, *more],
         plugins=plugins,
         enable_checkpointing=False,
@@ -95,6 +96,19 @@ def build_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def _log(folder: Path, flush_every: int, done_steps: int) -> CSVLogger:
+    """Return the log, with the lines of an earlier attempt up to the step it is taken up at."""
+    log = CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=flush_every)
+    path = folder / "log" / "metrics.csv"
+    if launched_rank() == 0 and path.exists():
+        with path.open(newline="") as file:
+            lines = [line for line in csv.DictReader(file) if int(line["step"]) < done_steps]
+        path.unlink()  # Lightning would do it, with a warning
+        log.experiment.metrics = lines  # type: ignore[assignment]  # written back as they stood
+        log.save()
+    return log
 
 
 def _quieten() -> None:

@@ -25,6 +25,7 @@ from torch.nn import functional
 from trialign.data.splits import windows
 from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
+from trialign.generate.softmax import table_cross_entropy
 from trialign.manifest import write_atomically
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import numpy_generator, seed_global
@@ -278,5 +279,7 @@ class _Batches:
 
 def _loss(model: SASRec, items_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
     vectors_ND = model.item_vectors()
-    hidden_MD = model(items_BT, vectors_ND)[:, :-1][targets_BT != NO_ITEM]
-    return functional.cross_entropy(hidden_MD @ vectors_ND.T, targets_BT[targets_BT != NO_ITEM])
+    is_target_BT = targets_BT != NO_ITEM
+    hidden_MD = model(items_BT, vectors_ND)[:, :-1][is_target_BT]
+    answers_M = targets_BT[is_target_BT]
+    return table_cross_entropy(hidden_MD, vectors_ND, answers_M).total / len(answers_M)

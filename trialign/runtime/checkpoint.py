@@ -1,0 +1,172 @@
+"""Training checkpoints: what a killed run goes on from, on its own.
+
+A checkpoint is taken after an optimizer step, never inside an accumulation window: gradients summed so far are part of
+no checkpoint. It is written under another name, brought to disk and renamed; beside it stands an index of the sizes and
+sha256 of its files, written last. Only a checkpoint that matches its index is ever opened. DeepSpeed unpickles what it
+loads, so a file that we did not write could run code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from trialign.errors import ConfigError
+from trialign.manifest import sha256_of, write_atomically
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a stage that holds them; a killed attempt hands it on."""
+
+STATE = "state"
+"""The part of a checkpoint that Lightning reads: one file, or a folder where each rank has files of its own."""
+
+_PARTIAL = "partial"
+
+
+class TrainingCheckpoints(Callback):
+    """Saves the whole state of training every so many optimizer steps.
+
+    At the start of the batch that follows the step: by then the step is validated, logged, and seen by everybody.
+
+    Args:
+        folder: of this run's checkpoints.
+        strategy: how ranks share the work; it decides who can read a checkpoint.
+        every: optimizer steps between two of them; 0 saves none, unless asked for by `save`.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, folder: Path, *, strategy: str, every: int, keep: int = 2) -> None:
+        self.folder = folder
+        self.strategy = strategy
+        self.every = every
+        self.keep = keep
+        self.seconds = 0.0  # spent saving
+        self._newest = 0
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Save where an optimizer step has just been taken and one is due."""
+        if self.every and begins_step(trainer, batch_idx) and trainer.global_step % self.every == 0:
+            self.save(trainer)
+
+    def on_load_checkpoint(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Count micro-batches as this number of ranks would have: Lightning tells by them where a step ends."""
+        self._newest = checkpoint["global_step"]
+        taken = self._newest * trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["current"], progress["total"]):
+            counts.update(ready=taken, started=taken, processed=taken, completed=taken)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save the state after the last optimizer step, once; called by every rank together."""
+        if trainer.global_step == self._newest:
+            return
+        self._newest = trainer.global_step
+        begin = time.monotonic()
+        path = self.folder / f"step-{self._newest:08d}"
+        partial = self.folder / _PARTIAL
+        if trainer.is_global_zero:
+            shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed while saving
+            partial.mkdir(parents=True)
+        trainer.strategy.barrier("checkpoint")
+        trainer.save_checkpoint(partial / STATE)
+        if trainer.is_global_zero:
+            _publish(partial, path, {"strategy": self.strategy, "world_size": trainer.world_size})
+            for old in sorted(self.folder.glob("step-*.json"))[: -self.keep]:
+                old.unlink()  # first: without its index a checkpoint counts no more
+                shutil.rmtree(old.with_suffix(""))
+        trainer.strategy.barrier("checkpoint")
+        self.seconds += time.monotonic() - begin
+
+
+def begins_step(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Return whether a micro-batch is the first of its optimizer step."""
+    return batch_idx % trainer.accumulate_grad_batches == 0
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that is what was written, or None; a damaged one is skipped with a warning."""
+    for index in sorted(folder.glob("step-*.json"), reverse=True):
+        path = index.with_suffix("")
+        if (fault := _fault(path, index)) is None:
+            return path
+        logger.warning("  checkpoint %s is skipped: %s", path, fault)
+    return None
+
+
+def require_same_ranks(checkpoint: Path, *, strategy: str, world_size: int) -> None:
+    """Refuse a checkpoint whose state is cut up for other ranks.
+
+    Raises:
+        ConfigError: the state of ZeRO is cut up by rank, and either side is ZeRO while strategy or ranks differ.
+    """
+    made_by = json.loads(checkpoint.with_suffix(".json").read_text())
+    then, now = (made_by["strategy"], made_by["world_size"]), (strategy, world_size)
+    if then != now and any(name.startswith("zero") for name in (then[0], strategy)):
+        raise ConfigError(
+            f"{checkpoint} is of {then[0]} on {then[1]} ranks, this is {now[0]} on {now[1]}",
+            rule="ZeRO cuts the optimizer's state up by rank, so its checkpoints serve as many ranks of the same stage",
+            remedy=f"set runtime.strategy={then[0]} and start {then[1]} ranks, or delete {checkpoint.parent}",
+        )
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the optimizer steps that a checkpoint has behind it."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _publish(partial: Path, path: Path, made_by: dict[str, Any]) -> None:
+    """Bring a checkpoint to disk, give it its name, then its index."""
+    index = path.with_suffix(".json")
+    index.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+    record: dict[str, Any] = {}
+    for file in _files(partial):
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+        record[str(file.relative_to(partial))] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    partial.rename(path)
+    write_atomically(index, json.dumps(made_by | {"files": record}, indent=2) + "\n")
+
+
+def _fault(path: Path, index: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None."""
+    try:
+        record = json.loads(index.read_text())["files"]
+        for name, written in record.items():
+            file = path / name
+            if file.stat().st_size != written["bytes"]:
+                return f"{name} has {file.stat().st_size:,} bytes, {written['bytes']:,} were written"
+            if sha256_of(file) != written["sha256"]:
+                return f"{name} holds other bytes than were written"
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        return str(cause)
+    strangers = {str(file.relative_to(path)) for file in _files(path)} - record.keys()
+    return f"it holds files that we did not write: {', '.join(sorted(strangers))}" if strangers else None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,80 @@
+"""Making room when told to: save at the end of the step, on all ranks together, and end with the code that says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from trialign.errors import TrialignError
+from trialign.runtime.checkpoint import TrainingCheckpoints, begins_step
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they take a node away."""
+
+
+class PreemptedError(TrialignError):
+    """Training was asked to make room and has saved itself; the exit code asks to be queued again."""
+
+    exit_code = 75
+
+
+class Preemption(Callback):
+    """Ends training after the optimizer step in which any rank was sent one of SIGNALS.
+
+    The handler does nothing but set `asked`. The module carries it to the other ranks with the step's token count, and
+    answers with `make_room`; so all ranks save after the same step, and no collective runs in a signal handler.
+
+    Args:
+        checkpoints: where to save.
+    """
+
+    def __init__(self, checkpoints: TrainingCheckpoints) -> None:
+        self.checkpoints = checkpoints
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Listen; Lightning's own handlers are in place by now and step aside."""
+        self._process = os.getpid()
+        self._before = {number: signal.signal(number, self._listen) for number in SIGNALS}
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Tell the module whether this rank was asked; save and end, where the step before was to be the last.
+
+        Raises:
+            PreemptedError: it was.
+        """
+        pl_module.asked = self.asked  # type: ignore[assignment]  # an attribute of modules that know of it
+        if begins_step(trainer, batch_idx) and pl_module.make_room:
+            self.checkpoints.save(trainer)
+            raise PreemptedError(
+                f"asked to make room, saved after step {trainer.global_step}",
+                rule=f"exit code {PreemptedError.exit_code}: queue me again",
+                remedy="the same command goes on from there",
+            )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Hand the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _listen(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if os.getpid() == self._process:
+            self.asked = True
+        elif number == signal.SIGTERM:  # a loader's worker, which inherited the handler, is told to end
+            os._exit(128 + number)

@@ -1,0 +1,30 @@
+"""The ranks of a stage before they have met and after they have parted. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_GIVEN_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launched_rank() -> int:
+    """Return the rank that a launcher (torchrun, srun, Lightning) gave this process, before the ranks have met."""
+    return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0))
+
+
+@contextmanager
+def ranks_for_a_while() -> Iterator[None]:
+    """Forget, after the block, the ranks that Lightning started in it, so that a later stage can start its own."""
+    before = {name: os.environ[name] for name in _GIVEN_BY_LIGHTNING if name in os.environ}
+    try:
+        yield
+    finally:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        for name in _GIVEN_BY_LIGHTNING:
+            os.environ.pop(name, None)
+        os.environ |= before

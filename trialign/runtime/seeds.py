@@ -1,0 +1,35 @@
+"""Chance in training as a function of where training stands, so that a checkpoint need not remember it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from trialign.runtime.collectives import rank
+from trialign.runtime.seeding import seed_global
+
+
+class StepSeeds(Callback):
+    """Seeds dropout anew for every micro-batch, from the seed of the run, the micro-batch's number and the rank.
+
+    A run that goes on from a checkpoint then drops what the uninterrupted one would have dropped.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Seed torch's default generators."""
+        micro = batch_idx % trainer.accumulate_grad_batches
+        seed_global(self.seed, "dropout", trainer.global_step, micro, rank())

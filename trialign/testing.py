@@ -1,0 +1,152 @@
+"""Public test tools: several ranks on the CPU of one machine, and a tiny world to train on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+
+from trialign.data.prepare import prepare
+from trialign.data.source import RawData
+
+NUM_ITEMS, NUM_USERS, LENGTH = 12, 60, 6
+
+RING_SETTINGS: dict[str, Any] = {
+    "seed": 0,
+    "max_history": 8,
+    "backbone": {
+        "architecture": "qwen3",
+        "hidden_size": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "intermediate_size": 64,
+        "dropout": 0.1,
+        "vocab_size": 300,
+    },
+    "items": {"encoding": "tokens", "id_embedding": False, "features": False, "joint_nodes": 0},
+    "tasks": {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 0.5},
+    "epochs": 1.0,
+    "steps": None,
+    "learning_rate": 1e-2,
+    "weight_decay": 0.05,
+    "betas": [0.9, 0.98],
+    "warmup": 0.05,
+    "clip": 1.0,
+    "precision": "32-true",
+    "max_title_tokens": 16,
+    "stream": {"lanes": 4, "row_tokens": 64, "window": 32, "workers": 0},
+    "runtime": {
+        "accelerator": "cpu",
+        "devices": 1,
+        "strategy": "single",
+        "micro_rows": 2,
+        "checkpoint_every": 0,
+        "log_every": 10,
+        "progress": False,
+    },
+}
+
+
+class Ring:
+    """A source of data: each user walks on from item to item."""
+
+    def sources(self) -> dict[str, Path]:
+        """Read no file."""
+        return {}
+
+    def load(self, folder: Path) -> RawData:  # noqa: ARG002  # of the protocol
+        """Return the walks of all users and the things they meet."""
+        events = [
+            {"user": f"u{user:02d}", "item": f"{(user + step) % NUM_ITEMS:02d}", "order": step}
+            for user in range(NUM_USERS)
+            for step in range(LENGTH)
+        ]
+        items = [
+            {"item": f"{item:02d}", "title": f"thing {item}", "description": "", "brand": "", "categories": []}
+            for item in range(NUM_ITEMS)
+        ]
+        schema = pa.schema(
+            {name: pa.string() for name in ("item", "title", "description", "brand")}
+            | {"categories": pa.list_(pa.string())}
+        )
+        table = pa.Table.from_pylist(items, schema=schema)
+        return RawData(events=ibis.memtable(pa.Table.from_pylist(events)), items=table, images=None, has_clock=False)
+
+
+def ring_dataset(folder: Path) -> Path:
+    """Prepare the world's dataset in `folder`."""
+    sizes: dict[str, Any] = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
+    prepare(Ring(), folder, split="leave_one_out", min_events=3, max_history=8, missing_items="refuse", **sizes)
+    return folder
+
+
+def run_ranks(target: Callable[..., None], world_size: int, *args: Any, timeout: float = 240.0) -> list[int]:
+    """Run `target(*args)` in that many new processes, which find each other as torchrun's would.
+
+    As soon as one ends otherwise than well the others are killed, as a cluster's launcher does.
+
+    Args:
+        target: a function; it runs in forks of this process.
+        world_size: W.
+        args: of the function.
+        timeout: seconds until all are killed.
+
+    Returns:
+        The exit code of every rank; a negative one is the signal that ended it.
+
+    Raises:
+        TimeoutError: they did not end in time.
+    """
+    context = multiprocessing.get_context("fork")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [
+        context.Process(target=_as_rank, args=(rank, world_size, port, target, args)) for rank in range(world_size)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        _wait(ranks, timeout)
+    finally:
+        for process in ranks:
+            if process.is_alive():
+                process.kill()
+            process.join()
+    return [process.exitcode or 0 for process in ranks]
+
+
+def _wait(ranks: Sequence[BaseProcess], timeout: float) -> None:
+    end = time.monotonic() + timeout
+    while alive := [process for process in ranks if process.exitcode is None]:
+        multiprocessing.connection.wait([process.sentinel for process in alive], max(0.0, end - time.monotonic()))
+        if any(process.exitcode for process in ranks):
+            return
+        if time.monotonic() > end:
+            raise TimeoutError(f"{len(alive)} of {len(ranks)} ranks still ran after {timeout:.0f} s")
+
+
+def _as_rank(rank: int, world_size: int, port: int, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "ROLE_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "trialign.testing",
+        "OMP_NUM_THREADS": "1",
+        "DS_ACCELERATOR": "cpu",
+    }
+    target(*args)
