@@ -60,11 +60,14 @@ def main() -> None:
         elif {"-h", "--help"} & set(arguments[1:]):
             from trialign.launch.settings import describe
 
-            print(describe(arguments[0]))
+            print(describe(arguments[0]), flush=True)
         else:
             _start(arguments[0], arguments[1:])
     except TrialignError as error:
         _give_up(error)
+    except BrokenPipeError:
+        # `trialign VERB --help | head`: whoever read has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("trialign: interrupted; what was finished stays finished", file=sys.stderr)
         sys.exit(130)

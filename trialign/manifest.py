@@ -12,12 +12,14 @@ downstream they meet.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -29,11 +31,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from trialign.errors import DataError, StageError
+from trialign.errors import DataError, StageError, TrialignError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _VERSIONED = (
     "torch",
     "transformers",
@@ -165,7 +168,8 @@ class Stage:
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
             write_atomically(attempt, identity)
             started = time.monotonic()
-            yield self.folder
+            with _full_disk_told(self.folder):
+                yield self.folder
             attempt.unlink()
             self._write(time.monotonic() - started)
             self.finished = self.built = True
@@ -218,6 +222,15 @@ class Stage:
             versions=_versions(),
         )
         write_atomically(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def disk_is_full(cause: Exception) -> bool:
+    """Tell whether a write failed for want of room, whichever library says so: some keep no error number."""
+    if getattr(cause, "errno", None) in _NO_ROOM:
+        return True
+    return any(words in str(cause) for words in ("No space left", "File too large", "Disk quota exceeded")) or (
+        isinstance(cause, OSError) and re.search(r"\d+ requested and \d+ written", str(cause)) is not None
+    )
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -334,6 +347,22 @@ def _make(folder: Path) -> None:
             f"{folder} cannot be made: {cause}",
             rule="a run directory is a writable folder",
             remedy="choose another run=DIR, or mend its permissions",
+        ) from cause
+
+
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except TrialignError:
+        raise
+    except Exception as cause:
+        if not disk_is_full(cause):
+            raise
+        raise StageError(
+            f"the disk is full, or a limit of size reached, while writing below {folder}: {str(cause).splitlines()[0]}",
+            rule="a stage has room for what it writes",
+            remedy="free some space and run the same command again; finished stages are skipped",
         ) from cause
 
 

@@ -139,3 +139,11 @@ def test_instantiate_names_what_is_wrong() -> None:
         instantiate({"_target_": target, "inputs": ()}, "data")
     with pytest.raises(ConfigError, match="cannot be imported"):
         instantiate({"_target_": "trialign.nowhere.Thing"}, "data")
+
+
+@pytest.mark.parametrize("override", ["data.delimiter=;", "data.events=log[1].csv"])
+def test_a_value_that_needs_quotes_is_told_so(override: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose("prepare", ["run=runs/x", "data=tables", "data.items=items.csv", override])
+    assert override in raised.value.value
+    assert "quotes" in raised.value.rule

@@ -52,6 +52,8 @@ NOW = int(time.time())
         ([1_500_000_000_000] * 2, r"2 of 2 times look like milliseconds, e\.g\."),
         ([1_500_000_000, -1], r"1 of 2 times lie before 1970, e\.g\. user=u1 item=p order=-1"),
         ([1_500_000_000, NOW + 400 * 86_400], "1 of 2 times lie in the future"),
+        ([1_500_000_000, 1_500_000], "1 of 2 times lie before March 1973, far from all others, e.g. .*order=1500000"),
+        ([0, 1_500_000_000, 0], "2 of 3 times lie before March 1973"),
     ],
 )
 def test_impossible_times_are_named(world: World, times: list[int], message: str) -> None:
@@ -60,6 +62,13 @@ def test_impossible_times_are_named(world: World, times: list[int], message: str
         world(rows)
     # The same numbers as ranks mean nothing but an order.
     world(rows, has_clock=False)
+
+
+def test_a_log_may_count_from_its_own_beginning(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world([(f"u{number}", "p", number * 50_000_000) for number in range(10)])
+    assert "March 1973" not in caplog.text
+    world([("u", "p", 0), ("u", "q", 90)])
+    assert "all times lie before March 1973" in caplog.text
 
 
 def test_ties_in_time_are_broken_by_the_tie_column_then_by_item(world: World) -> None:

@@ -115,3 +115,35 @@ def test_a_long_encoding_says_how_far_it_is(tmp_path, caplog, monkeypatch):
     assert lines[0].startswith("text: 4 of 19 items, ")
     assert "a second" in lines[0]
     assert "left" in lines[0]
+
+
+def test_room_for_all_rows_is_taken_before_the_first(tmp_path):
+    # Through a map, a full disk is a signal that ends the process; so nothing may be left to allocate.
+    keys = [str(n) for n in range(100_000)]
+
+    def two_rows(skip):
+        yield [0, 1], VECTORS[:2]
+        status = (tmp_path / "text.npy").stat()
+        assert status.st_blocks * 512 >= status.st_size
+
+    write_rows(two_rows, tmp_path, "text", keys, total=2)
+
+
+def test_a_save_that_breaks_off_leaves_the_one_before(tmp_path, monkeypatch):
+    save, saved = np.save, []
+
+    def break_off(file, array, **options):
+        saved.append(array)
+        if len(saved) == 3:
+            (file if hasattr(file, "write") else open(file, "wb")).write(b"\x93NUMPY")  # noqa: SIM115, PTH123
+            raise OSError("no room")
+        save(file, array, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", break_off)
+        with pytest.raises(OSError, match="no room"):
+            write(tmp_path)
+    asked = []
+    found = write(tmp_path, lambda skip: rows_after(skip, asked=asked))
+    assert asked == ORDER[8:]
+    assert (found.vectors_ND[found.present_N] == VECTORS[found.present_N]).all()

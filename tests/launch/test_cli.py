@@ -54,3 +54,14 @@ def test_a_mistake_is_one_readable_message_and_no_traceback(arguments: list[str]
 def test_refused_settings_exit_with_2_and_failed_stages_with_1(tmp_path: Path) -> None:
     assert trialign("train", "run=x", "nonsense", cwd=tmp_path).returncode == 2
     assert trialign("quantize", "run=x", cwd=tmp_path).returncode == 1
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m trialign.launch.cli prepare --help | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -133,6 +133,12 @@ def readable(cause: Exception) -> ConfigError:
         options = [line.strip() for line in str(cause).splitlines() if line.startswith("\t")]
         known = [name for name in options if not name.startswith("provider=") and not name.endswith("_schema")]
         return ConfigError(text, rule="a choice is a file of conf/", remedy="known: " + ", ".join(known))
+    if isinstance(cause, OverrideParseException):
+        return ConfigError(
+            f"{cause.override!r} cannot be read: {text.removeprefix('LexerNoViableAltException: ')}",
+            rule="an override reads key=value; a value with ; [ ] or quotes stands in quotes of its own",
+            remedy="write it as 'key=\"value\"', the outer quotes for the shell; see `trialign --help`",
+        )
     return ConfigError(str(cause).splitlines()[0], rule="overrides read key=value", remedy="see `trialign --help`")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -13,39 +14,56 @@ from ibis.backends.duckdb import Backend
 from trialign.data.tables import first_rows
 from trialign.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 _DAY = 86_400
 _NO_SECONDS = 100_000_000_000
 """Seconds from here on lie beyond the year 5000, milliseconds from here on behind 1973."""
+_EARLY, _LATER = 100_000_000, 200_000_000
+"""Milliseconds of today read as microseconds, or seconds as milliseconds, lie before the first, in March 1973."""
 _BIN = 1 << 16
 
 
 def check_clock(events: ibis.Table, tables: Backend) -> None:
-    """Refuse times that cannot be seconds of the past.
+    """Refuse times that cannot be seconds of the past, and warn where they may count from the log's own beginning.
 
     Raises:
-        DataError: negative times, milliseconds (all of them, or some among seconds), times in the future.
+        DataError: negative times, milliseconds (all of them, or some among seconds), times in the future, and times of
+            the years around 1970, zeros for one, that are cut off from all others.
     """
     order = events.order
     faults = {
         "negative": order < 0,
         "milliseconds": order >= _NO_SECONDS,
         "future": order > int(time.time()) + _DAY,
+        "early": order < _EARLY,
     }
+    between = (order >= _EARLY) & (order < _LATER)
     counts = tables.to_pyarrow(
-        events.aggregate(events=events.count(), **{name: fault.sum() for name, fault in faults.items()})
+        events.aggregate(
+            events=events.count(), between=between.sum(), **{name: fault.sum() for name, fault in faults.items()}
+        )
     ).to_pylist()[0]
+    if counts["early"] == counts["events"]:
+        logger.warning(
+            "all times lie before March 1973; right if they count from another moment than 1970,"
+            " otherwise data.time_unit is wrong"
+        )
+    if counts["between"] or counts["early"] == counts["events"]:
+        counts["early"] = 0
     what = {
         "negative": "lie before 1970",
         "milliseconds": "look like milliseconds"
         + (" among seconds" if counts["milliseconds"] < counts["events"] else ""),
         "future": "lie in the future",
+        "early": "lie before March 1973, far from all others",
     }
     for name, fault in faults.items():
         if counts[name]:
             raise DataError(
                 f"{counts[name]} of {counts['events']} times {what[name]}, e.g. {first_rows(events, fault, tables)}",
                 rule="the order of events is a time in seconds since 1970, or a rank",
-                remedy="repair them, or give the unit in which the log counts time",
+                remedy="repair them, or set data.time_unit to the unit in which the whole log counts time",
             )
 
 

@@ -7,7 +7,8 @@ here. Only five formats are tried, so that no reader of a richer one (some start
 from __future__ import annotations
 
 import io
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,9 +54,7 @@ def check_picture(data: bytes, max_pixels: int) -> Picture:
         BrokenPictureError: it is no picture, larger than `max_pixels`, or cannot be decoded to its end.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow's own limit for bombs warns before it refuses.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with _no_other_limit():
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if image.width * image.height > max_pixels:
                 raise BrokenPictureError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
@@ -67,10 +66,22 @@ def check_picture(data: bytes, max_pixels: int) -> Picture:
             file = io.BytesIO()
             _rgb(image).save(file, "PNG")
     except UnidentifiedImageError:
-        raise BrokenPictureError(f"it begins with {data[:8]!r}, which is none of {', '.join(_FORMATS)}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as cause:
+        told = f"it begins with {data[:8]!r} and opens as none of {', '.join(_FORMATS)}" if data else "it is empty"
+        raise BrokenPictureError(told) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as cause:
         raise BrokenPictureError(str(cause)) from cause
     return Picture(file.getvalue(), "png", converted=True, animated=animated)
+
+
+@contextmanager
+def _no_other_limit() -> Iterator[None]:
+    """Switch off Pillow's own limit of pixels, which would speak before that of the caller."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _rgb(image: Image.Image) -> Image.Image:

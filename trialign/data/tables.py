@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,7 @@ import ibis
 from ibis.backends.duckdb import Backend
 
 from trialign.errors import ConfigError, DataError
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+from trialign.manifest import disk_is_full
 
 
 @contextmanager
@@ -67,7 +65,7 @@ def _readable(folder: Path, memory: str) -> Iterator[None]:
             remedy="raise data.memory, or lower data.threads: each thread needs its share",
         ) from cause
     except (OSError, duckdb.IOException) as cause:
-        if getattr(cause, "errno", None) not in _DISK_FULL and "No space left" not in str(cause):
+        if not disk_is_full(cause):
             raise
         raise DataError(
             f"the disk is full while writing below {folder}: {str(cause).splitlines()[0]}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -110,6 +111,9 @@ class _Rows:
         if self._vectors_ND is None:
             shape = (self._num_items, vectors_BD.shape[1])
             self._vectors_ND = np.lib.format.open_memmap(self._vectors, mode="w+", dtype=np.float32, shape=shape)
+            with self._vectors.open("r+b") as file:
+                # A disk that is full ends a process that writes through a map, without a word; here it is an error.
+                os.posix_fallocate(file.fileno(), 0, self._vectors.stat().st_size)
         self._vectors_ND[items], self._present_N[items] = vectors_BD, True
         self.done += len(items)
 
@@ -117,7 +121,11 @@ class _Rows:
         assert self._vectors_ND is not None
         self._vectors_ND.flush()
         # Rows after the count are encoded again, so which of them are marked present already does not matter.
-        np.save(self._present, self._present_N, allow_pickle=False)
+        # The file before stays whole until the new one is: what counts the rows may be of either.
+        unfinished = self._present.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            np.save(file, self._present_N, allow_pickle=False)
+        unfinished.replace(self._present)
         write_atomically(self._progress, json.dumps({"rows": self.done}))
 
     def close(self) -> Modality:

@@ -139,3 +139,11 @@ def test_a_column_names_the_picture_of_an_item_and_may_share_it(tables: Make, tm
     named_by_key = tables(images="photos").load(tmp_path).images
     assert named_by_key is not None
     assert list(named_by_key()) == [("c", b"c.jpg"), ("red", b"red.jpg")]
+
+
+def test_pictures_of_which_none_has_an_owner_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no picture in data\.images"):
+        list(read_pictures([tmp_path], OWNERS))
+    (tmp_path / "x.jpg").write_bytes(b"picture")
+    with pytest.raises(DataError, match=r"none of 1 pictures belongs to an item, e\.g\. x\.jpg; looked for 1, 2, 3"):
+        list(read_pictures([tmp_path], OWNERS))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -197,6 +198,7 @@ def test_ranks_and_ties_are_whole_numbers(
             r"no column 'user'\n.*data\.columns\.user.*\n.*did you mean 'usr'\? known: item, time",
         ),
         ("user;item;time\nu;a;1\n", r"no column 'user'\n.*\n.*known: user;item;time"),
+        ("user,item,time,User\nu,a,1,x\n", "begins with user, item, time, User\n.*upper or lower case"),
         ("", "begins with nothing"),
         ("user,item,user\n", "begins with user, item, user\n.*each once"),
         ("user,item,time\nu,a,1\nu,b\n", r"events\.csv cannot be read: .*Line: 3"),
@@ -217,10 +219,11 @@ def test_files_of_another_shape_are_named(tables: Make, tmp_path: Path, content:
         (
             "events.jsonl",
             b'{"user": 1, "item": "a", "time": 1}\n{"user": 1, "it\n',
-            "cannot be read: .*Malformed JSON.*line",
+            r"line 2 of .*events\.jsonl is not JSON",
         ),
         ("events.parquet", b"PAR1 nothing of the kind", "cannot be read"),
-    ],
+    ],  # A compressed file holds the time of day, and workers must agree on the names of tests.
+    ids=["csv", "gz", "jsonl", "parquet"],
 )
 def test_damaged_files_are_named(tables: Make, tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
@@ -267,3 +270,77 @@ def test_settings_that_do_not_exist_are_refused_before_any_file(
 def test_files_that_are_not_there_are_named(tables: Make, events: str, message: str) -> None:
     with pytest.raises(DataError, match=message + r"\n.*data\.events.*\n.*TRIALIGN_DATA"):
         tables(events).sources()
+
+
+def test_a_compressed_file_that_is_cut_off_does_not_pass_for_a_shorter_one(tables: Make, tmp_path: Path) -> None:
+    rows = "".join(f"u{n * 7919 % 5003},a,{n * 104_729 % 100_003}\n" for n in range(20_000))
+    whole = gzip.compress(("user,item,time\n" + rows).encode())
+    (tmp_path / "events.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"events\.csv\.gz cannot be read: .*ended before"):
+        tables("events.csv.gz").load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ['{"id": 1}', "[1]", "1.5", "true"])
+@pytest.mark.parametrize("role", ["user", "item"])
+def test_keys_of_json_lines_are_text_or_integers(tables: Make, tmp_path: Path, role: str, wrong: str) -> None:
+    right = '{"user": "u", "item": "a", "time": 1}\n{"user": 7, "item": "a", "time": "2"}\n'
+    old = {"user": '"user": 7', "item": '"item": "b"'}[role]
+    text = right + '{"user": 7, "item": "b", "time": 3}\n'
+    (tmp_path / "events.jsonl").write_text(text.replace(old, f'"{role}": {wrong}'))
+    with pytest.raises(DataError, match=rf"rows hold no {role} that can be read.*\n.*text or an integer"):
+        tables("events.jsonl").load(tmp_path)
+
+
+def test_a_column_may_appear_far_down_a_file_of_json_lines(tables: Make, tmp_path: Path) -> None:
+    late = [json.dumps({"user": "u", "item": "a"} | ({"tie": n} if n > 30_000 else {})) for n in range(30_003)]
+    (tmp_path / "events.jsonl").write_text("\n".join(late) + "\n")
+    events = tables("events.jsonl", columns={"time": None, "rank": "tie"}).load(tmp_path).events
+    assert events is not None
+    assert events.order.max().to_pyarrow().as_py() == 30_002
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no line"),
+        ("\n\n", "holds no line"),
+        ('[{"user": 1}]\n', "line 1 holds"),
+        ('{"user": "u", "item": "a", "time": 1}\n[1]\n', "line 2 holds"),
+        ('{"user": "u", "item": "a", "time": 1}\n' * 30_000 + '{"user": "u"\n', "line 30001 of .* is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_json_object_is_named(tables: Make, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "events.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        tables("events.jsonl").load(tmp_path)
+
+
+def test_a_column_without_a_name_is_left_alone(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(",user,item,time\n0,u,a,1\n1,u,b,2\n")
+    assert _events(tables(), tmp_path) == [("u", "a", 1), ("u", "b", 2)]
+
+
+def test_a_message_does_not_quote_a_line_of_megabytes(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("user,item,time\n" + "u" * 3_000_000 + ",a,1\n")
+    with pytest.raises(DataError, match="cannot be read") as error:
+        tables().load(tmp_path)
+    assert len(str(error.value)) < 2000
+
+
+@pytest.mark.parametrize("delimiter", ["::", "", '"', "\n"])
+def test_a_delimiter_is_one_character(tables: Make, delimiter: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.delimiter="):
+        tables(delimiter=delimiter)
+
+
+def test_what_is_no_file_is_named_before_it_is_opened(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"log\.csv is a folder\n.*\n.*data\.events=log\.csv/\*"):
+        tables("log.csv").sources()
+    with pytest.raises(DataError, match=r"pipe\.csv is neither file nor folder"):
+        tables("pipe.csv").sources()
+    (tmp_path / "a.tar").mkdir()
+    (tmp_path / "events.csv").write_text("user,item,time\n")
+    with pytest.raises(DataError, match=r"a\.tar is a folder"):
+        tables(images="a.tar").sources()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from trialign.data.sources.evidence import TEXTS, items_table, refuse
-from trialign.data.sources.formats import format_of, read_rows, readable
+from trialign.data.sources.formats import check_delimiter, format_of, json_lines, read_rows, readable
 from trialign.data.sources.inter_json import object_records
 from trialign.data.sources.pictures import picture_files, read_pictures, stem_of
 from trialign.data.sources.places import below, find, listed, roles
@@ -75,6 +73,7 @@ class CatalogueFiles:
                 )
         self._category_separator = category_separator
         self._caption_after = caption_after
+        check_delimiter(delimiter)
         self._delimiter = delimiter
 
     def sources(self) -> dict[str, Path]:
@@ -158,7 +157,7 @@ def _open(path: Path, delimiter: str) -> tuple[list[str], _Rows]:
         return list(dict.fromkeys(name for record in records for name in record)), lambda: records
     if format_of(path) == "jsonl":
         # Read twice: a line may lack what another one has.
-        return list(dict.fromkeys(name for record in _lines(path) for name in record)), lambda: _lines(path)
+        return list(dict.fromkeys(name for record in json_lines(path) for name in record)), lambda: json_lines(path)
     [part] = read_rows([path], None, delimiter)
 
     def rows() -> Iterator[Mapping[str, Any]]:
@@ -167,24 +166,6 @@ def _open(path: Path, delimiter: str) -> tuple[list[str], _Rows]:
                 yield from batch.to_pylist()
 
     return list(part.table.columns), rows
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with readable([path]), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line.decode())
-            except ValueError as cause:
-                raise DataError(
-                    f"line {number} of {path} is not JSON: {cause}",
-                    rule="every line holds one JSON object, in UTF-8",
-                    remedy="repair the file",
-                ) from cause
-            if not isinstance(record, dict):
-                refuse(path, f"line {number}", record, "every line holds one JSON object")
-            yield record
 
 
 def _resolve(columns: _Columns, names: Sequence[str], path: Path, required: Sequence[str]) -> _Columns:

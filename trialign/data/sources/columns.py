@@ -36,6 +36,12 @@ def pick(part: Part, setting: str, name: str) -> ibis.Column:
     return part.table[name]
 
 
+def text_of(column: ibis.Column) -> ibis.ir.StringValue:
+    """Return a column as text; of JSON strings what they hold, of other JSON values how they are written."""
+    written = column.cast("string")
+    return ibis.coalesce(column.str, written) if column.type().is_json() else written
+
+
 def check_unit(unit: str) -> None:
     """Refuse a unit of time that does not exist.
 
@@ -47,12 +53,15 @@ def check_unit(unit: str) -> None:
 
 
 def as_key(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.StringValue:
-    """Return keys as text; integers are written out.
+    """Return keys as text; integers are written out; null where a JSON value is neither.
 
     Raises:
         DataError: the column holds neither.
     """
     kind = column.type()
+    if kind.is_json():
+        written = column.cast("string")
+        return ibis.coalesce(column.str, written.re_search("^-?[0-9]+$").ifelse(written, None))
     if not (kind.is_string() or kind.is_integer() or kind.is_uuid()):
         raise DataError(
             f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
@@ -102,6 +111,7 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
     Raises:
         DataError: the column can hold no time.
     """
+    column = _unwrapped(column)
     kind = column.type()
     if kind.is_timestamp() or kind.is_date() or (kind.is_string() and unit == "iso"):
         moment = column.try_cast("timestamp('UTC')").cast("timestamp")
@@ -162,7 +172,12 @@ def tell_mixed(parts: Sequence[Part], names: Sequence[str]) -> None:
             logger.warning("column '%s' is %s; read as text, so that 1 and '1' are the same", name, told)
 
 
+def _unwrapped(column: ibis.Column) -> ibis.Column:
+    return text_of(column).name(column.get_name()) if column.type().is_json() else column
+
+
 def _as_number(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.FloatingValue:
+    column = _unwrapped(column)
     kind = column.type()
     if not (kind.is_string() or kind.is_numeric()) or kind.is_boolean():
         raise DataError(

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trialign.data.sources.evidence import refuse
 from trialign.errors import ConfigError, DataError, suggest
+
+_SHOWN = 300
+"""Characters of a foreign message: some quote the whole line."""
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,20 @@ def check_format(chosen: str | None) -> None:
     """
     if chosen is not None and chosen not in _READERS:
         raise ConfigError(f"data.format={chosen}", rule="a known format", remedy=suggest(chosen, _READERS))
+
+
+def check_delimiter(delimiter: str) -> None:
+    """Refuse a delimiter that cannot stand between two values.
+
+    Raises:
+        ConfigError: it is not one character, or one that means something else in a CSV file.
+    """
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ConfigError(
+            f"data.delimiter={delimiter!r}",
+            rule="one character, neither a quote nor the end of a line",
+            remedy="set e.g. 'data.delimiter=\";\"', or name the file .tsv where it is a tab",
+        )
 
 
 def format_of(path: Path, chosen: str | None = None) -> str:
@@ -80,6 +100,9 @@ def read_rows(paths: Sequence[Path], chosen: str | None, delimiter: str) -> list
     for name in dict.fromkeys(formats.values()):
         members = [path for path in paths if formats[path] == name]
         with readable(members):
+            for path in members:
+                if path.suffix == ".gz":
+                    _read_to_end(path)
             parts.extend(_READERS[name](members, delimiter))
     return parts
 
@@ -95,15 +118,57 @@ def readable(paths: Sequence[Path]) -> Iterator[None]:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException):
         raise  # of the machine, not of the file
+    except duckdb.InvalidInputException as cause:
+        if "JSON" in str(cause):
+            # DuckDB counts a line too many where one breaks off.
+            for path in paths:
+                for _ in json_lines(path):
+                    pass
+        raise _unreadable(paths, cause) from cause
     except (duckdb.Error, pa.ArrowException, UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as cause:
-        # DuckDB goes on for thirty lines: the settings it tried, and the query.
-        lines = [line for line in str(cause).partition("\nPossible")[0].splitlines() if line.strip()]
-        named = f"{paths[0]}" if len(paths) == 1 else f"one of {len(paths)} files, {paths[0]} the first,"
-        raise DataError(
-            f"{named} cannot be read: {' '.join(lines[:3])}",
-            rule="a file is whole, UTF-8, and of the format that its suffix or data.format says",
-            remedy="repair it, or set data.format or data.delimiter",
-        ) from cause
+        raise _unreadable(paths, cause) from cause
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of JSON lines; empty lines are none.
+
+    Raises:
+        DataError: a line is no JSON object; it is named.
+    """
+    with readable([path]), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode())
+            except ValueError as cause:
+                raise DataError(
+                    f"line {number} of {path} is not JSON: {cause}",
+                    rule="every line holds one JSON object, in UTF-8",
+                    remedy="repair the file",
+                ) from cause
+            if not isinstance(record, dict):
+                refuse(path, f"line {number}", record, "every line holds one JSON object")
+            yield record
+
+
+def _unreadable(paths: Sequence[Path], cause: Exception) -> DataError:
+    # DuckDB goes on for thirty lines: the settings it tried, and the query.
+    text = str(cause).partition("\nPossible")[0].partition("\nLINE 1:")[0]
+    told = " ".join([line.strip()[:_SHOWN] for line in text.splitlines() if line.strip()][:3])
+    named = f"{paths[0]}" if len(paths) == 1 else f"one of {len(paths)} files, {paths[0]} the first,"
+    return DataError(
+        f"{named} cannot be read: {told}",
+        rule="a file is whole, UTF-8, and of the format that its suffix or data.format says",
+        remedy="repair it, or set data.format or data.delimiter",
+    )
+
+
+def _read_to_end(path: Path) -> None:
+    """Unpack a file once: DuckDB takes one that is cut off for one that ends there."""
+    with gzip.open(path) as file:
+        while file.read(_CHUNK):
+            pass
 
 
 def _parquet(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
@@ -141,9 +206,15 @@ def _recbole(paths: Sequence[Path], delimiter: str) -> list[Part]:
 
 
 def _json_lines(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
-    # A first glance for the names, and for which of them hold lists; the values stay text.
-    seen = ibis.read_json(paths, format="newline_delimited", union_by_name=True).schema()
-    kinds = {name: "VARCHAR[]" if kind.is_array() else "VARCHAR" for name, kind in seen.items()}
+    # A first pass for the names, and for which of them hold lists; the values stay as they are.
+    seen = ibis.read_json(paths, format="newline_delimited", union_by_name=True, sample_size=-1).schema()
+    if list(seen) == ["json"]:
+        for path in paths:
+            if not sum(1 for _ in json_lines(path)):
+                raise DataError(
+                    f"{path} holds no line", rule="every line holds one JSON object", remedy="name the right file"
+                )
+    kinds = {name: "VARCHAR[]" if kind.is_array() else "JSON" for name, kind in seen.items()}
     table = ibis.read_json(paths, format="newline_delimited", columns=kinds)
     return [Part(table, list(paths))]
 
@@ -177,13 +248,15 @@ def _alike(kinds: dict[Path, str]) -> list[list[Path]]:
 def _header(path: Path, delimiter: str) -> list[str]:
     with _open_text(path) as file:
         header = next(csv.reader(file, delimiter=delimiter), [])
-    if not any(header) or len(set(header)) < len(header):
+    named = [name.lower() for name in header if name]
+    if not named or len(set(named)) < len(named):
         raise DataError(
             f"{path} begins with {', '.join(header)[:80] or 'nothing'}",
-            rule="the first line names the columns, each once",
+            rule="the first line names the columns, each once, whether upper or lower case",
             remedy="add or mend that line",
         )
-    return header
+    # Pandas writes its index under no name, and a comma at every line's end makes such a column too.
+    return [name or f"(column {place})" for place, name in enumerate(header, start=1)]
 
 
 def _open_text(path: Path) -> TextIO:

@@ -62,7 +62,7 @@ def read_pictures(places: Sequence[Path], owners: Mapping[str, Sequence[str]]) -
         owners: item keys by name of picture.
 
     Raises:
-        DataError: a tar file is damaged, or a picture is larger than `MAX_BYTES`.
+        DataError: a tar file is damaged, a picture is larger than `MAX_BYTES`, or none has an owner.
     """
     passed: dict[str, list[str]] = {}
     missing = set(owners)
@@ -83,6 +83,16 @@ def read_pictures(places: Sequence[Path], owners: Mapping[str, Sequence[str]]) -
             picture = read()
             for key in owners[stem]:
                 yield key, picture
+    if len(missing) == len(owners):
+        foreign = passed.get("pictures belong to no item", [])
+        raise DataError(
+            f"none of {len(foreign)} pictures belongs to an item, e.g. {', '.join(foreign[:3])}; "
+            f"looked for {', '.join(sorted(missing)[:3])}"
+            if foreign
+            else "there is no picture in data.images",
+            rule="a picture is called as its item's key or image, and ends in " + ", ".join(sorted(SUFFIXES)),
+            remedy="rename them, name data.item_columns.image, or set data.images=null",
+        )
     passed["names of pictures were found nowhere"] = sorted(missing)
     for what, names in passed.items():
         if names:

@@ -43,8 +43,14 @@ def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
     """Return what `patterns` name below `root`, each sorted, in the order of the patterns, nothing twice.
 
     Raises:
-        DataError: a pattern names nothing.
+        DataError: a pattern names nothing, a folder where a file belongs, or a pipe, which may never end.
     """
+    if not root.is_dir():
+        raise DataError(
+            f"data.root={root} is no folder",
+            rule="data.root names the folder that holds the files",
+            remedy="set data.root=DIR, or the environment variable TRIALIGN_DATA",
+        )
     found: dict[Path, None] = {}
     for pattern in patterns:
         exact = (root / pattern).exists() or not glob.has_magic(pattern)
@@ -57,8 +63,21 @@ def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
                 rule=f"data.{setting} is a path or a pattern below data.root",
                 remedy=f"set data.root (or TRIALIGN_DATA) and data.{setting}",
             )
+        for path in paths:
+            _check_kind(path, setting)
         found |= dict.fromkeys(paths)
     return list(found)
+
+
+def _check_kind(path: Path, setting: str) -> None:
+    folders_too = setting == "images" and path.suffix != ".tar"
+    if not (path.is_file() or (folders_too and path.is_dir())):
+        is_folder = path.is_dir()
+        raise DataError(
+            f"{path} is {'a folder' if is_folder else 'neither file nor folder'}",
+            rule=f"data.{setting} names files" + (", or folders of pictures" if setting == "images" else ""),
+            remedy=f"name what is in it: 'data.{setting}={path.name}/*'" if is_folder else "write it to a file first",
+        )
 
 
 def roles(root: Path, setting: str, paths: Sequence[Path]) -> dict[str, Path]:

@@ -11,12 +11,14 @@ import ibis
 
 from trialign.data.source import RawData
 from trialign.data.sources.catalogue_files import CatalogueFiles
-from trialign.data.sources.columns import as_key, as_time, as_whole, check, check_unit, pick, tell_mixed
+from trialign.data.sources.columns import as_key, as_time, as_whole, check, check_unit, pick, tell_mixed, text_of
 from trialign.data.sources.formats import Part, check_format, read_rows
 from trialign.data.sources.places import below, find, listed, roles
 from trialign.errors import ConfigError
 
 _RULES = {
+    "user": "a user is named by text or an integer",
+    "item": "an item is named by text or an integer",
     "time": "a time is in data.time_unit: s, ms, us (numbers since 1970) or iso (2024-05-01T12:00:00)",
     "rank": "a rank is a whole number; smaller is earlier",
     "tie": "ties are decided by whole numbers; smaller is earlier",
@@ -103,13 +105,13 @@ class Tables:
         names = [name for name in _RULES if name in rows.columns]
         num_fine = check(rows, paths, {name: _RULES[name] for name in names}, (rows.fine != 0).sum())
         tie = {"tie": rows.tie} if "tie" in names else {"tie": rows.fine} if num_fine else {}
-        return rows.select(user=rows.raw_user, item=rows.raw_item, order=rows[self._clock], **tie)
+        return rows.select(user=rows.user, item=rows.item, order=rows[self._clock], **tie)
 
     def _typed(self, part: Part) -> ibis.Table:
         """Return the columns of some files by role, as found and as what they stand for."""
         found = {role: pick(part, role, name) for role, name in self._columns.items()}
-        typed: dict[str, ibis.Value] = {f"raw_{role}": column.cast("string") for role, column in found.items()}
-        typed |= {f"raw_{role}": as_key(found[role], part.paths) for role in ("user", "item")}
+        typed: dict[str, ibis.Value] = {f"raw_{role}": text_of(column) for role, column in found.items()}
+        typed |= {role: as_key(found[role], part.paths) for role in ("user", "item")}
         if self._clock == "time":
             typed["time"], typed["fine"] = as_time(found["time"], self._time_unit, part.paths)
         else:
