@@ -1,0 +1,68 @@
+"""Ranking quality of finished runs of one experiment, one per seed: everybody, under both rules, mean and each.
+
+Reads the runs' own metrics.json and manifests; measures nothing itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.record import arguments
+from trialign.manifest import Manifest
+
+METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "recall@50")
+
+
+def main() -> None:
+    """Print the table and write what it was made from."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories, one per seed, evaluated on test")
+    chosen = parser.parse_args()
+    seeds = [describe(run) for run in chosen.runs]
+    for rule in ("seen items stay", "seen items struck"):
+        print(f"\n{rule}\n\n| | seeds | {' | '.join(METRICS)} |\n|---|---|{'---|' * len(METRICS)}")
+        for name in seeds[0][rule]:
+            rows = [seed[rule][name] for seed in seeds]
+            figures = [f"{mean(row[metric] for row in rows):.4f}" for metric in METRICS]
+            each = ", ".join(f"{row['recall@10']:.4f}" for row in rows)
+            print(f"| {name} | R@10 {each} | {' | '.join(figures)} |")
+        for baseline in seeds[0]["paired"][rule]:
+            found = [seed["paired"][rule][baseline]["recall@10"] for seed in seeds]
+            said = "; ".join(f"{one['difference']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f})" for one in found)
+            print(f"\nmodel - {baseline}, Recall@10, by seed: {said}")
+    print("\nseconds of training by seed: " + ", ".join(f"{seed['seconds']['train']:.0f}" for seed in seeds))
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"seeds": seeds}, indent=1) + "\n")
+
+
+def describe(run: Path) -> dict[str, Any]:
+    """Return what is kept of one run."""
+    record = json.loads((run / "evaluate" / "test" / "metrics.json").read_text())
+    manifests = {verb: Manifest.read(run / verb) for verb in ("train", "evaluate/test") if (run / verb).exists()}
+    found: dict[str, Any] = {
+        "seed": manifests["train"].config["seed"],
+        "revision": manifests["train"].revision,
+        "num_users": record["num_users"],
+        "hashes": {verb: manifest.hash[:12] for verb, manifest in manifests.items()},
+        "seconds": {verb: manifest.seconds for verb, manifest in manifests.items()},
+        "paired": {},
+    }
+    for rule, table in zip(_rules(record), (record, record["other_protocol"]), strict=True):
+        rows = {"model": table["model"], **table["baselines"]}
+        found[rule] = {name: {metric: row[metric] for metric in METRICS} for name, row in rows.items()}
+        found["paired"][rule] = {
+            name: {metric: row[metric] for metric in ("recall@10", "ndcg@10")} for name, row in table["paired"].items()
+        }
+    return found
+
+
+def _rules(record: dict[str, Any]) -> tuple[str, str]:
+    both = ("seen items stay", "seen items struck")
+    return both[::-1] if record["exclude_seen"] else both  # type: ignore[return-value]  # a pair reversed is a pair
+
+
+if __name__ == "__main__":
+    main()
