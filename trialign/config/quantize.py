@@ -41,7 +41,10 @@ class RQKMeansConfig(QuantizeConfig):
 
     _target_: str = "trialign.quantize.rkmeans.RQKMeansQuantizer"
     num_iterations: int = option(20, "Lloyd iterations per level at most")
+    concentration: float = option(
+        0.0, "how much items of one prefix are drawn to the same codes between the first level and the last; 0: not"
+    )
     separation: int = option(
-        10, "rounds in which the last codebook learns to tell items of one prefix apart; 0: plain k-means there too"
+        20, "rounds in which the last codebook learns to tell items of one prefix apart; 0: plain k-means there too"
     )
     weights: dict[str, float] = option({}, "of modalities in squared distances, e.g. {collaborative: 0.5}; else 1")

@@ -19,7 +19,8 @@ class Encoded:
     """Codes, and what is needed to move an item to another code knowingly.
 
     Args:
-        codes_NL: int64, the nearest code of each level in turn; several items may share a tuple.
+        codes_NL: int64, the nearest code of each level in turn (RQ-KMeans with concentration: the nearest after a
+            penalty); several items may share a tuple.
         latents_ND: float32, the vectors that were quantized.
         codebooks_LKD: float32; an item's quantized vector is the sum of its L codebook vectors.
     """
