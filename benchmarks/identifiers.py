@@ -53,7 +53,7 @@ class Catalogue:
         categories = dataset.items["categories"].to_pylist()
         self.keys, self.num_items = dataset.keys, dataset.num_items
         self.labels = {"category": category_labels(categories), "path": path_labels(categories)}
-        self.evidence_N = evidence_numbers(dataset.items)
+        self.evidence_N = evidence_numbers(dataset.items, dataset.images())
         self.pairs = {
             "validation": held_out_pairs(dataset.evaluation("validation")),
             "test": held_out_pairs(dataset.evaluation("test")),
@@ -122,7 +122,7 @@ def ours(catalogue: Catalogue, names: list[str], weight: float) -> Iterator[dict
 def others(catalogue: Catalogue, folder: Path | None) -> Iterator[dict[str, Any]]:
     """Measure the released sets, and codes drawn at random."""
     for path in sorted(folder.glob("*.index.json")) if folder else ():
-        codes_NL, _ = read_index(path, catalogue.keys)
+        codes_NL = read_index(path, catalogue.keys).codes_NL
         yield {"set": f"released: {path.name.split('.')[0]}", **catalogue.measure(codes_NL, 256)}
     codes_NL = numpy_generator(0, "benchmarks", "random").integers(256, size=(catalogue.num_items, 3))
     yield {"set": "random codes", **catalogue.measure(codes_NL, 256)}

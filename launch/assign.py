@@ -23,22 +23,23 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
+    from trialign.semid.grow import grow
     from trialign.semid.page import page
-    from trialign.semid.policy import Coded, make_table
+    from trialign.semid.policy import make_table
     from trialign.semid.quality import evidence_numbers, held_out_pairs, quality
     from trialign.semid.released import read_index
     from trialign.semid.table import SIDTable
 
-    dataset = Dataset(stage.inputs["prepare"])
-    coded, health = (Coded(*read_index(Path(index), dataset.keys)), {}) if index else _encode(stage)
-    table, assigned = make_table(
-        coded, dataset.keys, config.assign.policy, config.assign.max_load, SIDTable.load(older) if older else None
-    )
+    dataset, held, policy = Dataset(stage.inputs["prepare"]), None, config.assign.policy
+    coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage)
+    if older:
+        growth = grow(coded, dataset.keys, policy, SIDTable.load(older))
+        coded, held, stage.counts["extended"] = growth.coded, growth.held, growth.counts
+    table, assigned = make_table(coded, dataset.keys, policy, config.assign.max_load, held)
     report = quality(
-        coded.codes_NL,
         assigned,
         coded.codebook_size,
-        evidence_N=evidence_numbers(dataset.items),
+        evidence_N=evidence_numbers(dataset.items, dataset.images()),
         categories=dataset.items["categories"].to_pylist(),
         pairs_P2=held_out_pairs(dataset.evaluation("validation")),
         health=health,

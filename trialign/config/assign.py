@@ -19,5 +19,5 @@ class AssignConfig:
         None, "a released index file of the LC-Rec/LETTER family, whose codes replace a quantizer's", hashed=False
     )
     extend: str | None = option(
-        None, "an older run (or its assign folder) by the same quantizer, whose items keep their tuples", hashed=False
+        None, "an older run of this catalogue (or its assign folder), whose items keep their tuples", hashed=False
     )

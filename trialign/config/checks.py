@@ -46,8 +46,8 @@ def _grown(config: Config) -> None:
     if config.assign.index is not None and config.assign.extend is not None:
         raise ConfigError(
             f"assign.extend={config.assign.extend} with assign.index={config.assign.index}",
-            rule="a table grows by the quantizer that made it, and an index file has none",
-            remedy="leave one of the two out",
+            rule="a table grows by the vectors of its items, and an index file replaces these",
+            remedy="import the file into one run, and name that run with assign.extend in another",
         )
 
 

@@ -28,7 +28,7 @@ def fit_levels(
     separation: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return codebooks_LKD, and penalties_MKK as `residual.encode` takes them, M = L - 2.
+    """Return codebooks_LKD, and penalties_MKK as `residual.encode` takes them: M = L - 2, or 0 without concentration.
 
     Args:
         latents_ND: float32.
@@ -50,7 +50,7 @@ def fit_levels(
         vectors_KD = found.centers_KD
         if last and separation:
             vectors_KD = separate(residual_ND, prefixes_N, vectors_KD, separation)
-        elif level and not last:
+        elif concentration and level and not last:
             before_N, codes_N = codes_N, found.codes_N
             vectors_KD, codes_N, penalty_KK = concentrate(
                 residual_ND, before_N, vectors_KD, codes_N, concentration, num_iterations
@@ -79,7 +79,7 @@ def concentrate(
         before_N: int64, the code each item has one level up.
         vectors_KD: the codebook by plain k-means.
         codes_N: int64, its nearest codes.
-        strength: 0 changes nothing.
+        strength: above 0.
         num_iterations: at most; it ends when no item moves.
 
     Returns:
@@ -88,21 +88,20 @@ def concentrate(
     num_codes = len(vectors_KD)
     scale = strength * residual_ND.square().sum(dim=1).mean()
     penalty_KK = residual_ND.new_zeros(num_codes, num_codes)
-    for _ in range(num_iterations if strength else 0):
+    for _ in range(num_iterations):
         counts_KK = residual_ND.new_zeros(num_codes, num_codes)
         counts_KK.index_put_((before_N, codes_N), residual_ND.new_ones(1), accumulate=True)
+        sizes_K = counts_KK.sum(dim=0)
+        sums_KD = torch.zeros_like(vectors_KD).index_add_(0, codes_N, residual_ND)
+        vectors_KD = torch.where(sizes_K[:, None] > 0, sums_KD / sizes_K.clamp_min(1)[:, None], vectors_KD)
         # A code that no item has keeps a little of every prefix: it can be chosen again.
-        overall_K = (counts_KK.sum(dim=0) + 1.0) / (len(codes_N) + num_codes)
+        overall_K = (sizes_K + 1.0) / (len(codes_N) + num_codes)
         totals_K1 = counts_KK.sum(dim=1, keepdim=True)
         penalty_KK = -scale * ((counts_KK + _FAMILIARITY * overall_K) / (totals_K1 + _FAMILIARITY)).log()
         squared_NK = vectors_KD.square().sum(dim=1) - 2.0 * residual_ND @ vectors_KD.T
-        chosen_N = (squared_NK + penalty_KK[before_N]).argmin(dim=1)
-        if torch.equal(chosen_N, codes_N):
+        before_choice_N, codes_N = codes_N, (squared_NK + penalty_KK[before_N]).argmin(dim=1)
+        if torch.equal(codes_N, before_choice_N):
             break
-        codes_N = chosen_N
-        sizes_K1 = codes_N.bincount(minlength=num_codes)[:, None]
-        sums_KD = torch.zeros_like(vectors_KD).index_add_(0, codes_N, residual_ND)
-        vectors_KD = torch.where(sizes_K1 > 0, sums_KD / sizes_K1.clamp_min(1), vectors_KD)
     return vectors_KD, codes_N, penalty_KK
 
 

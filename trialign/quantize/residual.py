@@ -21,17 +21,19 @@ def encode(latents_ND: Tensor, codebooks_LKD: Tensor, penalties_MKK: Tensor | No
         latents_ND: float32.
         codebooks_LKD: float32.
         penalties_MKK: added to the squared distances of the levels between the first and the last (M = L - 2), by the
-            code before and the code; see `prefix.concentrate`. None: the nearest code.
+            code before and the code; see `prefix.concentrate`. None or M = 0: the nearest code.
     """
     halves_LK = 0.5 * codebooks_LKD.square().sum(dim=2)
-    codes = []
+    # The first level and the last have none.
+    penalties = [None, *(penalties_MKK if penalties_MKK is not None else [])]
+    penalties += [None] * (len(codebooks_LKD) - len(penalties))
+    codes: list[Tensor] = []
     # A block stays in the cache while it passes through the levels: several times as fast as level after level.
     for block_BD in latents_ND.split(_BLOCK):
-        residual_BD, codes_BL = block_BD.clone(), []
-        for level, vectors_KD in enumerate(codebooks_LKD):
-            offset = halves_LK[level]
-            if penalties_MKK is not None and 0 < level < len(codebooks_LKD) - 1:
-                offset = offset + 0.5 * penalties_MKK[level - 1, codes_BL[-1]]
+        residual_BD = block_BD.clone()
+        codes_BL: list[Tensor] = []
+        for half_K, vectors_KD, penalty_KK in zip(halves_LK, codebooks_LKD, penalties, strict=True):
+            offset = half_K if penalty_KK is None else half_K + 0.5 * penalty_KK[codes_BL[-1]]
             codes_B = torch.addmm(offset, residual_BD, vectors_KD.T, beta=-1.0).max(dim=1).indices
             residual_BD -= vectors_KD[codes_B]
             codes_BL.append(codes_B)

@@ -23,16 +23,16 @@ class Assignment:
 
     Args:
         codes_NL: one tuple per item.
-        collisions_before: 1 - distinct tuples / items, of the codes that came in.
+        before_NL: the codes that came in, in which items may share a tuple.
         items_moved: items whose tuple changed.
         added_distortion: mean over all items of the growth of ||z - quantized z||^2, as a share of its mean before
             (of the latents' mean squared norm where nothing was lost before).
     """
 
     codes_NL: Codes
-    collisions_before: float
-    items_moved: int
-    added_distortion: float
+    before_NL: Codes
+    items_moved: int = 0
+    added_distortion: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,12 @@ def reassign(
         _spill(codes, latents, codebooks, level, fixed)
     _separate(codes, latents, codebooks, fixed)
     codes, before, latents = codes[:num_items], before[:num_items], latents[:num_items]
-    distinct = len(np.unique(flat_codes(before, codebooks.shape[1])))
     lost, lost_before = (_squared_error(latents, found, codebooks) for found in (codes, before))
     # A thousandth of a millionth of the latents' size is rounding, not distortion.
     scale = lost_before if lost_before > 1e-9 * np.square(latents).sum() else np.square(latents).sum()
     return Assignment(
         codes_NL=codes,
-        collisions_before=1.0 - distinct / num_items,
+        before_NL=before,
         items_moved=int((codes != before).any(axis=1).sum()),
         added_distortion=float((lost - lost_before) / scale) if scale > 0 else 0.0,
     )

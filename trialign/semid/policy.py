@@ -1,4 +1,4 @@
-"""How the items of a tuple are told apart, and how a table grows."""
+"""From codes to a table: how the items of a tuple are told apart, and which tuples an older table has given away."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from trialign.errors import DataError
 from trialign.semid.assign import Assignment, Held, reassign
 from trialign.semid.suffix import suffix
 from trialign.semid.table import SIDTable
-from trialign.types import NO_ITEM
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Coded:
 
 
 def make_table(
-    coded: Coded, item_keys: Sequence[str], policy: str, max_load: float, older: SIDTable | None = None
+    coded: Coded, item_keys: Sequence[str], policy: str, max_load: float, held: Held | None = None
 ) -> tuple[SIDTable, Assignment]:
     """Give every item a tuple of its own.
 
@@ -42,13 +41,12 @@ def make_table(
         item_keys: the catalogue.
         policy: `reassign` (move items to near free codes) or `suffix` (one more level for all).
         max_load: see `reassign`.
-        older: a table made by the same quantizer and policy, whose items keep their tuples.
+        held: tuples that stay where they are, see `grow`.
 
     Raises:
         ConfigError: the tuples do not suffice.
-        DataError: the older table is of other codes, or codes without codebooks collide under `reassign`.
+        DataError: codes without codebooks collide under `reassign`.
     """
-    held = None if older is None else _held(older, coded, item_keys, policy)
     books_LKD = coded.codebooks_LKD
     if policy == "suffix":
         assigned = suffix(coded.codes_NL, coded.codebook_size, held)
@@ -70,22 +68,4 @@ def _as_they_are(codes_NL: NDArray[np.int64]) -> Assignment:
             rule="items are moved to near free codes by codebooks, and an index file holds none",
             remedy="set assign.policy=suffix",
         )
-    return Assignment(codes_NL, 0.0, 0, 0.0)
-
-
-def _held(older: SIDTable, coded: Coded, item_keys: Sequence[str], policy: str) -> Held:
-    given, num_levels = coded.codebooks_LKD, coded.codes_NL.shape[1]
-    same = (
-        given is not None
-        and older.codebooks_LKD is not None
-        and np.array_equal(older.codebooks_LKD[:num_levels], given)
-    )
-    if older.policy != policy or not same:
-        raise DataError(
-            f"the older table was made by policy {older.policy} and "
-            f"{'the same codebooks' if same else 'other codebooks'}",
-            rule="a table grows by the policy and the quantizer that made it",
-            remedy=f"set assign.policy={older.policy} and from.quantize to the quantizer of that run",
-        )
-    row_of = {key: row for row, key in enumerate(item_keys)}
-    return Held(np.array([row_of.get(key, NO_ITEM) for key in older.item_keys], dtype=np.int64), older.codes_NL)
+    return Assignment(codes_NL, codes_NL)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
 
 from trialign.data.dataset import Evaluation
+from trialign.embed.evidence import item_texts
 from trialign.runtime.seeding import numpy_generator
 from trialign.semid.assign import Assignment
 
@@ -19,7 +22,6 @@ _SAMPLE = 20_000
 
 
 def quality(
-    codes_before_NL: NDArray[np.int64],
     assignment: Assignment,
     codebook_size: int,
     *,
@@ -31,8 +33,7 @@ def quality(
     """Describe the semantic IDs of a catalogue; lists run over the levels.
 
     Args:
-        codes_before_NL: the codes before they were made unique.
-        assignment: what became of them.
+        assignment: the codes, and what they were before they were made unique.
         codebook_size: K.
         evidence_N: a number per item, equal where two items' evidence is, see `evidence_numbers`.
         categories: each item's path from the root; empty where unknown.
@@ -40,25 +41,26 @@ def quality(
         health: the quantizer's own report, passed on.
 
     Returns:
-        Collisions and distinct tuples before and after, items moved, added distortion, usage and perplexity per level;
-        where items have categories, the adjusted mutual information of prefixes with them; where there are pairs, the
-        neighbour lift of prefixes. Beside these stands the same for the same tuples dealt to items at random (about 0
-        and about 1 by construction).
+        Collisions and distinct tuples before and after, items moved, added distortion; usage, dead codes and perplexity
+        per level; where items have categories, the adjusted mutual information of prefixes with them; where there are
+        pairs, the neighbour lift of prefixes. Beside these stands the same for the same tuples dealt to items at random
+        (about 0 and about 1 by construction).
     """
-    codes_NL = assignment.codes_NL
+    codes_NL, before_NL = assignment.codes_NL, assignment.before_NL
     num_items, num_levels = codes_NL.shape
-    distinct = {"before": _num_distinct(codes_before_NL), "after": _num_distinct(codes_NL)}
+    distinct = {"before": _num_distinct(before_NL), "after": _num_distinct(codes_NL)}
     counts_LK = np.stack([np.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T])
     found: dict[str, Any] = {
         "num_items": num_items,
         "load": num_items / codebook_size**num_levels,
         "distinct_tuples": distinct,
         "collisions": {when: 1.0 - number / num_items for when, number in distinct.items()}
-        | {"before_without_twins": collisions_without_twins(codes_before_NL, evidence_N)},
+        | {"before_without_twins": collisions_without_twins(before_NL, evidence_N)},
         "twins": num_items - len(np.unique(evidence_N)),
         "items_moved": assignment.items_moved,
         "added_distortion": assignment.added_distortion,
         "usage": (counts_LK > 0).mean(axis=1).tolist(),
+        "dead_codes": (counts_LK == 0).sum(axis=1).tolist(),
         "perplexity": [_perplexity(counts_K) for counts_K in counts_LK],
         "quantizer": dict(health),
     }
@@ -81,13 +83,23 @@ def quality(
     return found
 
 
-def evidence_numbers(items: pa.Table) -> NDArray[np.int64]:
-    """Return a number for each item of an item table, equal where all of its text is and there is no picture."""
-    text = [items[name].to_pylist() for name in ("title", "description", "brand", "categories")]
-    # Pictures are not compared: an item that has one is nobody's twin.
-    pictured = [item if has else -1 for item, has in enumerate(items["has_image"].to_pylist())]
-    known: dict[str, int] = {}
-    return np.array([known.setdefault(repr(row), len(known)) for row in zip(*text, pictured, strict=True)])
+def evidence_numbers(items: pa.Table, images: Iterable[tuple[int, bytes]]) -> NDArray[np.int64]:
+    """Return a number for each item, equal where all of its evidence is, byte for byte.
+
+    Args:
+        items: the item table.
+        images: (item, encoded picture); read only where two items with pictures share all of their text.
+    """
+    texts = item_texts(items)
+    counts = Counter(texts)
+    doubtful = {
+        item
+        for item, (text, pictured) in enumerate(zip(texts, items["has_image"].to_pylist(), strict=True))
+        if pictured and counts[text] > 1
+    }
+    seen = {item: sha256(data).hexdigest() for item, data in images if item in doubtful} if doubtful else {}
+    known: dict[tuple[str, str], int] = {}
+    return np.array([known.setdefault((text, seen.get(item, "")), len(known)) for item, text in enumerate(texts)])
 
 
 def held_out_pairs(evaluation: Evaluation) -> NDArray[np.int64]:

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trialign.errors import DataError
+from trialign.semid.policy import Coded
+
+log = logging.getLogger("trialign")
 
 _TOKEN = re.compile(r"<([a-z])_(\d{1,9})>")
 
 
-def read_index(path: Path, item_keys: Sequence[str]) -> tuple[NDArray[np.int64], int]:
+def read_index(path: Path, item_keys: Sequence[str]) -> Coded:
     """Read `{item: ["<a_12>", "<b_3>", ...]}`: the letter is the level, the number the code.
 
     Args:
         path: the file.
-        item_keys: the catalogue, in the order of the rows; items of the file that it lacks are left out.
+        item_keys: the catalogue, in the order of the rows; what else the file holds is left out, with a warning.
 
     Returns:
-        codes_NL, and K, one more than the largest code that occurs.
+        The codes, with one more than the largest of them as K.
 
     Raises:
         DataError: no such file, another layout, items without codes, or items of unequal depth.
@@ -43,7 +46,8 @@ def read_index(path: Path, item_keys: Sequence[str]) -> tuple[NDArray[np.int64],
         raise DataError(
             f"{path} has no codes for {len(missing)} of {len(item_keys)} items, the first is '{missing[0]}'",
             rule="every item of the catalogue has a semantic ID",
-            remedy="prepare the catalogue the file was made for, under its keys",
+            remedy="prepare the catalogue the file was made for, under its keys; items that came later are added with "
+            "assign.extend=RUN, RUN holding the imported ones",
         )
     depths = sorted({len(row) for row in rows})
     if len(depths) > 1:
@@ -53,8 +57,10 @@ def read_index(path: Path, item_keys: Sequence[str]) -> tuple[NDArray[np.int64],
             rule="all semantic IDs of a table have one depth",
             remedy="fill the shorter ones up with one more code, 0 say",
         )
+    if num_unknown := len(tokens) - len(rows):
+        log.warning("%s: %d of its %d items are not in the catalogue and left out", path, num_unknown, len(tokens))
     codes_NL = np.array(rows, dtype=np.int64)
-    return codes_NL, int(codes_NL.max()) + 1
+    return Coded(codes_NL, int(codes_NL.max()) + 1)
 
 
 def _codes(key: str, tokens: Any) -> list[int]:

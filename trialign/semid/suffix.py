@@ -42,9 +42,4 @@ def suffix(codes_NL: Codes, codebook_size: int, held: Held | None = None) -> Ass
             remedy="set assign.policy=reassign, or quantize with more levels or richer vectors",
         )
     codes = codes[:num_items]
-    return Assignment(
-        codes_NL=codes,
-        collisions_before=1.0 - len(np.unique(codes[:, :-1], axis=0)) / num_items,
-        items_moved=int((codes[:, -1] > 0).sum()),
-        added_distortion=0.0,
-    )
+    return Assignment(codes, codes[:, :-1], items_moved=int((codes[:, -1] > 0).sum()))
