@@ -9,6 +9,8 @@ from trialign.config.option import option
 
 @dataclass
 class AssignConfig:
+    """How codes become unique semantic IDs."""
+
     policy: str = option(
         "reassign",
         "how items that share a tuple are told apart: reassign (near free codes) or suffix (one more level for all)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -36,6 +36,15 @@ class RQVAEConfig(QuantizeConfig):
 
 
 @dataclass
+class ModalityWeights:
+    """How much a modality counts in squared distances, whatever its width."""
+
+    text: float = option(1.0, "weight of the text vectors in squared distances")
+    image: float = option(1.0, "weight of the image vectors")
+    collaborative: float = option(1.0, "weight of the collaborative vectors")
+
+
+@dataclass
 class RQKMeansConfig(QuantizeConfig):
     """Residual k-means on the concatenated, standardised vectors."""
 
@@ -47,4 +56,4 @@ class RQKMeansConfig(QuantizeConfig):
     separation: int = option(
         20, "rounds in which the last codebook learns to tell items of one prefix apart; 0: plain k-means there too"
     )
-    weights: dict[str, float] = option({}, "of modalities in squared distances, e.g. {collaborative: 0.5}; else 1")
+    weights: ModalityWeights = field(default_factory=ModalityWeights)

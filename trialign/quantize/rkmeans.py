@@ -78,12 +78,13 @@ class RQKMeansQuantizer:
             ConfigError: a weight for a modality that is not there.
         """
         check_input(modalities, self.codebook_size)
-        if unknown := self.weights.keys() - modalities.keys():
-            raise ConfigError(
-                f"quantize.weights names {', '.join(sorted(unknown))}",
-                rule=f"the embedded modalities are {', '.join(sorted(modalities))}",
-                remedy="name one of these, or embed the other",
-            )
+        for name, weight in self.weights.items():
+            if weight != 1.0 and name not in modalities:
+                raise ConfigError(
+                    f"quantize.weights.{name}={weight}",
+                    rule=f"the embedded modalities are {', '.join(sorted(modalities))}",
+                    remedy=f"leave quantize.weights.{name} at 1, or embed that modality too",
+                )
         self.standardizers = {name: Standardizer.fit(modalities[name]) for name in sorted(modalities)}
         latents_ND = self._latents(modalities)
         self.codebooks_LKD, self.penalties_MKK = fit_levels(

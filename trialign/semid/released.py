@@ -33,10 +33,10 @@ def read_index(path: Path, item_keys: Sequence[str]) -> Coded:
         DataError: no such file, another layout, items without codes, or items of unequal depth.
     """
     try:
-        tokens = json.loads(path.read_text())
+        tokens = dict(json.loads(path.read_text()).items())
         missing = [key for key in item_keys if key not in tokens]
         rows = [] if missing else [_codes(key, tokens[key]) for key in item_keys]
-    except (OSError, ValueError, TypeError) as cause:
+    except (OSError, ValueError, TypeError, AttributeError) as cause:
         raise DataError(
             f"{path} cannot be read as an index: {cause}",
             rule='an index is JSON, {item: ["<a_12>", "<b_3>", ...]}, letters in the order of the levels',
