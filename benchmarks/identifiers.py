@@ -1,11 +1,13 @@
 r"""Semantic IDs of real catalogues beside the released ones, measured by one piece of code.
 
-    trialign embed run=RUN ...            (after prepare; the modalities to be compared)
+    trialign prepare experiment=beauty run=RUN data.root=DATA
+    trialign embed experiment=beauty run=RUN data.root=DATA
     python -m benchmarks.identifiers beauty=RUN scientific=RUN --released beauty=FOLDER --released scientific=FOLDER \
         --json benchmarks/results/identifiers.json
 
-A released set is an index file of the LC-Rec/LETTER family. Ours are fitted on each modality alone, on all together
-and, where there are pictures, on all but these.
+A name is that of an experiment, whose settings of `quantize` are used; a released set is an index file of the
+LC-Rec/LETTER family. Ours are fitted on each modality alone, on all together and, where there are pictures, on all but
+these; RQ-VAE on all together. Settings were chosen by the columns of validation; those of test are for reading.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import numpy as np
 import torch
 
 from benchmarks.record import Row, arguments, compare, record
-from trialign.config.quantize import RQKMeansConfig, RQVAEConfig
+from trialign.config.compose import compose
+from trialign.config.quantize import RQVAEConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.store import Modality, load
 from trialign.quantize.quantizer import Quantizer
@@ -86,27 +89,30 @@ def subsets(modalities: Mapping[str, Modality]) -> Iterator[dict[str, Modality]]
         yield dict(modalities)
 
 
-def quantizers(names: list[str], used: list[str], weight: float) -> Iterator[tuple[str, Quantizer]]:
-    """Yield the quantizers asked for, with the settings the schemas give them."""
-    weights = {"collaborative": weight} if {"collaborative", "text"} <= set(used) else {}
-    made = {
-        "rkmeans": lambda: _rkmeans(weights),
-        "rkmeans, separation=0": lambda: _rkmeans(weights, separation=0),
-        "rkmeans, concentration=0.06": lambda: _rkmeans(weights, concentration=0.06),
-        "rqvae": lambda: RQVAEQuantizer(**_settings(RQVAEConfig())),
+def quantizers(experiment: str, used: list[str]) -> dict[str, Quantizer]:
+    """Return the experiment's quantizer, the same by plain k-means, and RQ-VAE."""
+    chosen = compose("quantize", [f"experiment={experiment}", "quantize=rkmeans", "run=unused"]).quantize
+    chosen["weights"] = {name: weight for name, weight in chosen["weights"].items() if name in used}
+    del chosen["_target_"]
+    trained = _settings(RQVAEConfig(codebook_size=chosen["codebook_size"], num_levels=chosen["num_levels"]))
+    return {
+        "rkmeans": RQKMeansQuantizer(**chosen),
+        "rkmeans, plain": RQKMeansQuantizer(**chosen | {"concentration": 0.0, "separation": 0}),
+        "rqvae": RQVAEQuantizer(**trained),
     }
-    for name in names:
-        yield name, made[name]()
 
 
-def ours(catalogue: Catalogue, names: list[str], weight: float) -> Iterator[dict[str, Any]]:
+def ours(catalogue: Catalogue, experiment: str, names: list[str]) -> Iterator[dict[str, Any]]:
     """Fit, encode, measure and make unique."""
     for modalities in subsets(catalogue.modalities):
-        for name, quantizer in quantizers(names, list(modalities), weight):
-            begin = time.perf_counter()
+        for name, quantizer in quantizers(experiment, list(modalities)).items():
+            # RQ-VAE takes minutes where k-means takes seconds: on everything there is, and on nothing less.
+            if name not in names or (name == "rqvae" and len(modalities) < len(catalogue.modalities)):
+                continue
+            begin = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
                 health = quantizer.fit(modalities, seed=0, folder=Path(folder), runtime={"accelerator": "cpu"})
-            seconds = time.perf_counter() - begin
+            seconds = time.process_time() - begin
             encoded = quantizer.encode(modalities)
             assigned = reassign(encoded.codes_NL, encoded.latents_ND, encoded.codebooks_LKD, max_load=0.8)
             yield {
@@ -115,6 +121,7 @@ def ours(catalogue: Catalogue, names: list[str], weight: float) -> Iterator[dict
                 "moved": assigned.items_moved / catalogue.num_items,
                 "added_distortion": assigned.added_distortion,
                 "residual_energy": health["residual_energy"][-1],
+                "reconstruction": health["reconstruction"],
                 "seconds": seconds,
             }
 
@@ -145,10 +152,6 @@ def _best(data: str, key: str, unit: str, mine: Mapping[str, Any], sets: list[di
     return Row(**asdict(row) | {"unit": unit.removesuffix("/s"), "peer": f"{best['set']}, best {which}"})
 
 
-def _rkmeans(weights: dict[str, float], **changes: Any) -> RQKMeansQuantizer:
-    return RQKMeansQuantizer(**_settings(RQKMeansConfig(weights=weights, **changes)))
-
-
 def _settings(schema: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(schema).items() if name != "_target_"}
 
@@ -173,15 +176,14 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--released", action="append", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--quantizers", nargs="+", default=["rkmeans", "rkmeans, separation=0", "rqvae"])
-    parser.add_argument("--weight", type=float, default=0.5, help="of the collaborative modality beside text")
+    parser.add_argument("--quantizers", nargs="+", default=["rkmeans", "rkmeans, plain", "rqvae"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     folders = dict(pair.split("=", 1) for pair in options.released)
     tables, rows = {}, []
     for data, run in (pair.split("=", 1) for pair in options.runs):
         catalogue = Catalogue(Path(run))
-        mine = list(ours(catalogue, options.quantizers, options.weight))
+        mine = list(ours(catalogue, data, options.quantizers))
         found = list(others(catalogue, Path(folders[data]) if data in folders else None))
         tables[data] = mine + found
         print(_table(data, tables[data]), flush=True)
