@@ -31,6 +31,7 @@ def run(config: Config) -> Stage:
     from trialign.semid.table import SIDTable
 
     dataset, held, policy = Dataset(stage.inputs["prepare"]), None, config.assign.policy
+    titles, categories = (dataset.items[name].to_pylist() for name in ("title", "categories"))
     coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage)
     if older:
         growth = grow(coded, dataset.keys, policy, SIDTable.load(older))
@@ -40,15 +41,14 @@ def run(config: Config) -> Stage:
         assigned,
         coded.codebook_size,
         evidence_N=evidence_numbers(dataset.items, dataset.images()),
-        categories=dataset.items["categories"].to_pylist(),
+        categories=categories,
         pairs_P2=held_out_pairs(dataset.evaluation("validation")),
         health=health,
     )
     with stage.building() as folder:
         table.save(folder)
         write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")
-        shown = page(table.codes_NL, report, dataset.items["title"].to_pylist(), dataset.images())
-        write_atomically(folder / "quality.html", shown)
+        write_atomically(folder / "quality.html", page(table.codes_NL, report, titles, categories, dataset.images()))
         stage.counts |= {name: report[name] for name in ("num_items", "collisions", "items_moved", "added_distortion")}
     return stage
 

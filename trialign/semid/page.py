@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -17,30 +19,55 @@ from trialign.runtime.seeding import numpy_generator
 _MAX_CODES = 128
 _PER_CODE = 6
 _NUM_EXAMPLES = 8
-_SIDE = 72
-"""Pixels of a picture's longer side."""
+_SIDE = 96
+"""Pixels of a picture's longer side; shown at two thirds, for screens that have more."""
 
 _STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2em auto; padding: 0 1em }
-h1 { font-size: 22px } h2 { font-size: 17px; margin-top: 2em }
-p { max-width: 70em } .dim { color: #777 } code { background: #f2f2f2; padding: 0 .25em }
-table { border-collapse: collapse } td, th { padding: .2em .9em .2em 0; text-align: left; vertical-align: top }
-td.n, th.n { text-align: right } .row { display: flex; flex-wrap: wrap; gap: 1.6em }
-.codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: .8em }
-.card { border: 1px solid #ddd; border-radius: 4px; padding: .5em .7em }
-.card b { display: block; margin-bottom: .3em } .card ul { margin: 0; padding-left: 1.1em }
-.card li, .cut { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-.pictures { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: .3em }
-.pictures img { height: 60px; max-width: 72px; object-fit: contain }
-.cut { max-width: 52em }
-svg text { font: 11px system-ui, sans-serif; fill: #777 }
+body { font: 14px/1.45 system-ui, sans-serif; color: #1f2328; max-width: 1240px; margin: 2em auto; padding: 0 1.2em }
+h1 { font-size: 24px; margin: 0 0 .2em } h2 { font-size: 17px; margin: 2.4em 0 .4em }
+p { max-width: 62em; margin: .3em 0 .9em } .dim { color: #6e7781; font-weight: normal }
+code { background: #f0f2f4; padding: .1em .4em; border-radius: 3px } code b { color: #0969da }
+table { border-collapse: collapse } td, th { padding: .25em 1.2em .25em 0; text-align: left; vertical-align: middle }
+th { font-weight: normal; color: #6e7781; border-bottom: 1px solid #d0d7de } td.n, th.n { text-align: right }
+.row { display: flex; flex-wrap: wrap; gap: 1em 2.4em } .tiles { gap: .8em; margin: 1.2em 0 }
+.tile { border: 1px solid #d0d7de; border-radius: 6px; padding: .6em 1em; min-width: 9em }
+.tile b { display: block; font-size: 22px }
+.codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(285px, 1fr)); gap: .8em }
+.near { grid-template-columns: repeat(auto-fill, minmax(540px, 1fr)); gap: 1.2em 2em }
+.card { border: 1px solid #d0d7de; border-radius: 6px; padding: .5em .8em; overflow: hidden }
+.card ul { margin: .3em 0 0; padding: 0; list-style: none; font-size: 12.5px }
+.card li, .cut, .kind { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.kind { color: #0969da; font-size: 12.5px } .cut { max-width: 30em }
+.pictures { display: flex; gap: 4px; height: 64px; margin-top: .4em; overflow: hidden }
+.pictures img, td img { height: 64px; object-fit: contain } td.p { padding: 2px .6em 2px 0 }
+svg text { font: 11px system-ui, sans-serif; fill: #6e7781 } .bar { fill: #4c8fd6 }
 """
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page says of items: words from outside (never markup), and small pictures in base64."""
+
+    titles: Sequence[str]
+    categories: Sequence[Sequence[str]]
+    pictures: Mapping[int, str]
+
+    def title(self, item: int) -> str:
+        """Return an item's title as HTML."""
+        return escape(self.titles[item]) or "<span class=dim>(no title)</span>"
+
+    def picture(self, item: int) -> str:
+        """Return an item's picture as HTML, nothing where it has none."""
+        if item not in self.pictures:
+            return ""
+        return f"<img alt='' title=\"{escape(self.titles[item])}\" src='data:image/jpeg;base64,{self.pictures[item]}'>"
 
 
 def page(
     codes_NL: NDArray[np.int64],
     report: Mapping[str, Any],
     titles: Sequence[str],
+    categories: Sequence[Sequence[str]],
     images: Iterable[tuple[int, bytes]],
 ) -> str:
     """Return the page as HTML.
@@ -49,30 +76,31 @@ def page(
         codes_NL: the semantic IDs.
         report: what `quality` returned for them.
         titles: of the items; text from outside, shown as it is and never as markup.
+        categories: each item's path from the root; likewise.
         images: (item, encoded picture) of the items that have one.
     """
-    cards = _members(codes_NL)
-    examples = numpy_generator(0, "semid", "page").permutation(len(codes_NL))[:_NUM_EXAMPLES]
-    near = {int(item): _nearest(codes_NL, int(item)) for item in examples}
-    shown = (
-        {item for _, _, items in cards for item in items} | set(near) | {i for found in near.values() for i in found}
-    )
-    pictures = {item: _thumbnail(data) for item, data in images if item in shown}
-    histograms = "".join(_histogram(codes_N, level) for level, codes_N in enumerate(codes_NL.T, start=1))
+    groups = _groups(codes_NL)
+    picked = [(code, members, _spread(members)) for code, members in groups[:_MAX_CODES]]
+    examples = numpy_generator(0, "semid", "page").permutation(len(codes_NL))[:_NUM_EXAMPLES].tolist()
+    near = {item: _nearest(codes_NL, item) for item in examples}
+    wanted = {item for _, _, items in picked for item in items} | set(near).union(*near.values())
+    shown = Shown(titles, categories, {item: _thumbnail(data) for item, data in images if item in wanted})
+    some = "" if len(picked) == len(groups) else f" The {len(picked)} most frequent of {len(groups)} are shown."
     parts = [
         f"<h1>Semantic IDs of {len(codes_NL):,} items</h1>",
-        _summary(report),
-        "<h2>Collisions</h2>",
-        _collisions(report),
+        f"<div class=dim>{codes_NL.shape[1]} levels of {report['codebook_size']} codes</div>",
+        _tiles(report),
+        _agreements(report),
         "<h2>Usage</h2>",
-        "<p>Items per code of each level, most frequent first; a code that no item has is not drawn.</p>",
-        f"<div class=row>{histograms}</div>",
+        "<p>Items per code of each level, most frequent first, on a logarithmic scale; the dotted line is an even "
+        "share.</p>",
+        f"<div class=row>{''.join(_histogram(codes_NL, level, report) for level in range(codes_NL.shape[1]))}</div>",
         "<h2>Neighbours</h2>",
-        f"<p>{len(near)} items drawn at random, and the items that share the longest prefix with each.</p>",
-        "".join(_neighbours(codes_NL, item, found, titles, pictures) for item, found in near.items()),
-        "<h2>First-level codes</h2>",
-        _first_level_note(codes_NL, len(cards)),
-        f"<div class=codes>{''.join(_card(*card, titles, pictures) for card in cards)}</div>",
+        f"<p>{len(near)} items drawn at random, and items that share the longest prefix with each.</p>",
+        f"<div class='codes near'>{''.join(_neighbours(codes_NL, item, near[item], shown) for item in near)}</div>",
+        "<h2>What the first codes look like</h2>",
+        f"<p>Each with items spread over its second level, and its commonest category.{some}</p>",
+        f"<div class=codes>{''.join(_card(*card, shown) for card in picked)}</div>",
     ]
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>Semantic IDs</title>"
@@ -80,110 +108,112 @@ def page(
     )
 
 
-def _members(codes_NL: NDArray[np.int64]) -> list[tuple[int, int, list[int]]]:
-    """Return (code, number of items, some of them) of the first level, the most frequent first."""
-    counts_K = np.bincount(codes_NL[:, 0])
+def _groups(codes_NL: NDArray[np.int64]) -> list[tuple[int, NDArray[np.intp]]]:
+    """Return each first code and its items in the order of their tuples, the most frequent code first."""
     order_N = np.lexsort(codes_NL.T[::-1])
-    ends_K = counts_K.cumsum()
-    found = []
-    for code in np.argsort(-counts_K, kind="stable")[:_MAX_CODES]:
-        if counts_K[code]:
-            inside = order_N[ends_K[code] - counts_K[code] : ends_K[code]]
-            # Spread over the second level: what its items have in common, not what two near ones have.
-            picked = inside[np.linspace(0, len(inside) - 1, min(_PER_CODE, len(inside))).round().astype(int)]
-            found.append((int(code), int(counts_K[code]), picked.tolist()))
-    return found
+    codes, starts = np.unique(codes_NL[order_N, 0], return_index=True)
+    members = np.split(order_N, starts[1:])
+    return sorted(zip(codes.tolist(), members, strict=True), key=lambda group: -len(group[1]))
+
+
+def _spread(members: NDArray[np.intp]) -> list[int]:
+    """Return a few items spread over the second level: what a code has in common, not what two near items have."""
+    places = np.linspace(0, len(members) - 1, min(_PER_CODE, len(members))).round().astype(int)
+    return [int(item) for item in members[places]]
 
 
 def _nearest(codes_NL: NDArray[np.int64], item: int) -> list[int]:
-    depth_N = np.cumprod(codes_NL == codes_NL[item], axis=1).sum(axis=1)
+    """Return items that share the longest prefix with one, at least its first code."""
+    depth_N = _shared(codes_NL, item)
     depth_N[item] = 0
     order = np.argsort(-depth_N, kind="stable")[:_PER_CODE]
     return [int(other) for other in order if depth_N[other] > 0]
 
 
-def _summary(report: Mapping[str, Any]) -> str:
-    rows = [("items", f"{report['num_items']:,}"), ("share of all tuples taken", f"{report['load']:.5f}")]
-    rows += [
-        ("items moved to be unique", f"{report['items_moved']:,} ({report['items_moved'] / report['num_items']:.1%})")
+def _shared(codes_NL: NDArray[np.int64], item: int) -> NDArray[np.int64]:
+    depths_N: NDArray[np.int64] = np.cumprod(codes_NL == codes_NL[item], axis=1).sum(axis=1)
+    return depths_N
+
+
+def _tiles(report: Mapping[str, Any]) -> str:
+    collisions, num_items = report["collisions"], report["num_items"]
+    tiles = [
+        (f"{collisions['before']:.2%}", "collisions, as the codes came"),
+        (f"{collisions['before_without_twins']:.2%}", f"without {report['twins']:,} twins (identical evidence)"),
+        (f"{report['items_moved'] / num_items:.2%}", f"of items moved ({report['items_moved']:,})"),
+        (f"{report['added_distortion']:.2%}", "distortion added by moving"),
+        (f"{min(report['usage']):.1%}", "of codes used, by the worst level"),
+        (f"{report['load']:.2g}", "of all tuples taken"),
     ]
-    rows += [("distortion that moving added", f"{report['added_distortion']:.2%}")]
-    rows += [("codes used, by level", ", ".join(f"{share:.1%}" for share in report["usage"]))]
-    rows += [("perplexity, by level", ", ".join(f"{value:.0f}" for value in report["perplexity"]))]
-    for key, name in (("category", "agreement with the category"), ("category_path", "agreement with its whole path")):
-        if key in report:
-            rows += [
-                (f"{name} (adjusted mutual information)", _prefixes(report[key]["adjusted_mutual_information"], 3))
-            ]
-    if "neighbours" in report:
-        rows += [("held-out neighbour lift", _prefixes(report["neighbours"]["lift"], 1))]
-    return "<table>" + "".join(f"<tr><td>{name}<td>{value}" for name, value in rows) + "</table>"
+    return f"<div class='row tiles'>{''.join(f'<div class=tile><b>{a}</b>{b}</div>' for a, b in tiles)}</div>"
 
 
-def _prefixes(values: Mapping[str, float], digits: int) -> str:
-    return ", ".join(f"{value:.{digits}f} at {name.replace('_', ' of ')}" for name, value in values.items())
-
-
-def _collisions(report: Mapping[str, Any]) -> str:
+def _agreements(report: Mapping[str, Any]) -> str:
+    """Return the table of what prefixes say of items, beside what random codes would."""
     names = {
-        "before": "as the codes came",
-        "before_without_twins": "the same, items of identical evidence counted once",
-        "after": "as assigned",
+        "category": ("category", "adjusted mutual information", "adjusted_mutual_information", 3),
+        "category_path": ("whole category path", "adjusted mutual information", "adjusted_mutual_information", 3),
+        "neighbours": ("held-out neighbours", "lift over chance", "lift", 1),
     }
-    return (
-        "<p>1 &minus; distinct tuples / items.</p><table>"
-        + "".join(
-            f"<tr><td>{name}<td class=n>{report['collisions'][key]:.2%}<td><svg width=320 height=12>"
-            f"<rect width={320 * report['collisions'][key]:.1f} height=12 fill='#c0504d'/></svg>"
-            for key, name in names.items()
-        )
-        + "</table>"
-    )
-
-
-def _histogram(codes_N: NDArray[np.int64], level: int) -> str:
-    counts = np.sort(np.bincount(codes_N))[::-1]
-    counts = counts[counts > 0]
-    width, height = 250, 110
-    step = width / len(counts)
-    bars = "".join(
-        f"<rect x={place * step:.2f} y={height - height * count / counts[0]:.1f} width={step:.2f} "
-        f"height={height * count / counts[0]:.1f} fill='#4f81bd'/>"
-        for place, count in enumerate(counts)
-    )
-    return (
-        f"<div>level {level}: {len(counts)} codes<br><svg width={width} height={height + 16}>{bars}"
-        f"<text x=0 y={height + 13}>{counts[0]:,} items</text>"
-        f"<text x={width} y={height + 13} text-anchor=end>{counts[-1]:,}</text></svg></div>"
-    )
-
-
-def _neighbours(
-    codes_NL: NDArray[np.int64], item: int, found: Sequence[int], titles: Sequence[str], pictures: Mapping[int, str]
-) -> str:
     rows = "".join(
-        f"<tr><td>{_picture(other, pictures)}<td><code>{' '.join(map(str, codes_NL[other]))}</code>"
-        f"<td><div class=cut>{'<b>' if other == item else ''}{escape(titles[other] or '(no title)')}</div>"
+        f"<tr><td>{name}<td class=dim>{measure}"
+        + "".join(f"<td class=n>{report[key][field].get(prefix, 0):.{digits}f}" for prefix in ("prefix_1", "prefix_2"))
+        + f"<td class='n dim'>{report[key]['random_codes']['prefix_1']:.{digits}f}"
+        for key, (name, measure, field, digits) in names.items()
+        if key in report
+    )
+    if not rows:
+        return ""
+    titles = "<tr><th>agreement with<th><th class=n>first code<th class=n>first two<th class=n>random codes"
+    return f"<table>{titles}{rows}</table>"
+
+
+def _histogram(codes_NL: NDArray[np.int64], level: int, report: Mapping[str, Any]) -> str:
+    counts = np.sort(np.bincount(codes_NL[:, level]))[::-1]
+    counts = counts[counts > 0]
+    width, height = 360, 110
+    step, top = width / report["codebook_size"], np.log1p(counts[0])
+    heights = height * np.log1p(counts) / top
+    bars = "".join(
+        f"<rect class=bar x={place * step:.2f} y={height - tall:.1f} width={step:.2f} height={tall:.1f} />"
+        for place, tall in enumerate(heights)
+    )
+    even = height - height * np.log1p(len(codes_NL) / report["codebook_size"]) / top
+    return (
+        f"<div><b>level {level + 1}</b> <span class=dim>{len(counts)} codes used, {report['dead_codes'][level]} not; "
+        f"perplexity {report['perplexity'][level]:.0f}</span><br><svg width={width} height={height + 18}>{bars}"
+        f"<line x1=0 x2={width} y1={even:.1f} y2={even:.1f} stroke='#57606a' stroke-dasharray='2 3' />"
+        f"<text x=0 y={height + 14}>{counts[0]:,} items</text>"
+        f"<text x={width} y={height + 14} text-anchor=end>{counts[-1]:,}</text></svg></div>"
+    )
+
+
+def _neighbours(codes_NL: NDArray[np.int64], item: int, found: Sequence[int], shown: Shown) -> str:
+    depth_N = _shared(codes_NL, item)
+    rows = "".join(
+        f"<tr><td class=p>{shown.picture(other)}<td>{_sid(codes_NL[other], int(depth_N[other]))}"
+        f"<td><div class=cut>{'<b>' if other == item else ''}{shown.title(other)}</div>"
         for other in (item, *found)
     )
-    return f"<table style='margin-bottom: 1em'>{rows}</table>"
+    return f"<table>{rows}</table>"
 
 
-def _first_level_note(codes_NL: NDArray[np.int64], num_shown: int) -> str:
-    num_used = len(np.unique(codes_NL[:, 0]))
-    which = "All" if num_shown == num_used else f"The {num_shown} most frequent of"
-    return f"<p>{which} {num_used} codes in use, each with items spread over its second level.</p>"
+def _sid(codes_L: NDArray[np.int64], shared: int) -> str:
+    same, rest = (" ".join(map(str, part)) for part in (codes_L[:shared], codes_L[shared:]))
+    return f"<code><b>{same}</b> {rest}</code>"
 
 
-def _card(code: int, count: int, items: Sequence[int], titles: Sequence[str], pictures: Mapping[int, str]) -> str:
-    seen = "".join(_picture(item, pictures) for item in items if item in pictures)
-    names = "".join(f"<li>{escape(titles[item] or '(no title)')}" for item in items[: 3 if seen else None])
+def _card(code: int, members: NDArray[np.intp], items: Sequence[int], shown: Shown) -> str:
+    kinds = Counter(" \u203a ".join(shown.categories[item][-2:]) for item in members if shown.categories[item])
+    kind = ""
+    if kinds:
+        (name, count), *_ = kinds.most_common(1)
+        kind = f"<div class=kind>{count / len(members):.0%} {escape(name)}</div>"
+    seen = "".join(map(shown.picture, items))
     strip = f"<div class=pictures>{seen}</div>" if seen else ""
-    return f"<div class=card><b>{code} <span class=dim>{count:,} items</span></b>{strip}<ul>{names}</ul></div>"
-
-
-def _picture(item: int, pictures: Mapping[int, str]) -> str:
-    return f"<img alt='' height=60 src='data:image/jpeg;base64,{pictures[item]}'>" if item in pictures else ""
+    names = "".join(f"<li>{shown.title(item)}" for item in items[: 3 if seen else None])
+    head = f"<b>{code}</b> <span class=dim>{len(members):,} item{'s' if len(members) > 1 else ''}</span>"
+    return f"<div class=card>{head}{kind}{strip}<ul>{names}</ul></div>"
 
 
 def _thumbnail(data: bytes) -> str:

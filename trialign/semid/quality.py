@@ -52,6 +52,7 @@ def quality(
     counts_LK = np.stack([np.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T])
     found: dict[str, Any] = {
         "num_items": num_items,
+        "codebook_size": codebook_size,
         "load": num_items / codebook_size**num_levels,
         "distinct_tuples": distinct,
         "collisions": {when: 1.0 - number / num_items for when, number in distinct.items()}
