@@ -29,17 +29,19 @@ p { max-width: 62em; margin: .3em 0 .9em } .dim { color: #6e7781; font-weight: n
 code { background: #f0f2f4; padding: .1em .4em; border-radius: 3px } code b { color: #0969da }
 table { border-collapse: collapse } td, th { padding: .25em 1.2em .25em 0; text-align: left; vertical-align: middle }
 th { font-weight: normal; color: #6e7781; border-bottom: 1px solid #d0d7de } td.n, th.n { text-align: right }
-.row { display: flex; flex-wrap: wrap; gap: 1em 2.4em } .tiles { gap: .8em; margin: 1.2em 0 }
-.tile { border: 1px solid #d0d7de; border-radius: 6px; padding: .6em 1em; min-width: 9em }
+.row { display: flex; flex-wrap: wrap; gap: 1em 2.4em }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8em; margin: 1.2em 0 }
+.tile { border: 1px solid #d0d7de; border-radius: 6px; padding: .6em 1em }
 .tile b { display: block; font-size: 22px }
 .codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(285px, 1fr)); gap: .8em }
-.near { grid-template-columns: repeat(auto-fill, minmax(540px, 1fr)); gap: 1.2em 2em }
+.near { align-items: start; grid-template-columns: repeat(auto-fill, minmax(540px, 1fr)); gap: 1.2em 2em }
 .card { border: 1px solid #d0d7de; border-radius: 6px; padding: .5em .8em; overflow: hidden }
 .card ul { margin: .3em 0 0; padding: 0; list-style: none; font-size: 12.5px }
 .card li, .cut, .kind { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
 .kind { color: #0969da; font-size: 12.5px } .cut { max-width: 30em }
 .pictures { display: flex; gap: 4px; height: 64px; margin-top: .4em; overflow: hidden }
-.pictures img, td img { height: 64px; object-fit: contain } td.p { padding: 2px .6em 2px 0 }
+.pictures img { height: 64px } td img { height: 44px; display: block } td.p { padding: 2px .6em 2px 0; width: 1px }
+td:has(code) { width: 8em; white-space: nowrap }
 svg text { font: 11px system-ui, sans-serif; fill: #6e7781 } .bar { fill: #4c8fd6 }
 """
 
@@ -145,7 +147,7 @@ def _tiles(report: Mapping[str, Any]) -> str:
         (f"{min(report['usage']):.1%}", "of codes used, by the worst level"),
         (f"{report['load']:.2g}", "of all tuples taken"),
     ]
-    return f"<div class='row tiles'>{''.join(f'<div class=tile><b>{a}</b>{b}</div>' for a, b in tiles)}</div>"
+    return f"<div class=tiles>{''.join(f'<div class=tile><b>{a}</b>{b}</div>' for a, b in tiles)}</div>"
 
 
 def _agreements(report: Mapping[str, Any]) -> str:

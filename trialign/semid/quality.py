@@ -104,11 +104,14 @@ def evidence_numbers(items: pa.Table, images: Iterable[tuple[int, bytes]]) -> ND
 
 
 def held_out_pairs(evaluation: Evaluation) -> NDArray[np.int64]:
-    """Return the last item of each history and the first target after it, int64 [P, 2]."""
+    """Return the last item of each history and the first target after it, int64 [P, 2].
+
+    An item chosen twice running is no pair: it shares every prefix with itself, whatever the codes.
+    """
     found = [
         (history[-1], targets[0])
         for history, targets in zip(evaluation.histories, evaluation.targets, strict=True)
-        if len(history) and len(targets)
+        if len(history) and len(targets) and history[-1] != targets[0]
     ]
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
