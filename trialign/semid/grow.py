@@ -30,7 +30,7 @@ class Growth:
     """What becomes of a catalogue's codes under an older table.
 
     Args:
-        coded: the codes of the older table for its items, the nearest of these for the others.
+        coded: the nearest codes of the older table, in the vectors of the new catalogue.
         held: the older table's tuples.
         counts: items `kept` from the older table, `new`, and `left` (of the older table, no longer in the catalogue).
     """
@@ -81,7 +81,6 @@ def grow(coded: Coded, item_keys: Sequence[str], policy: str, older: SIDTable) -
         )
     books_LKD = _read_codebooks(coded.latents_ND[kept], known_ML, coded.codebooks_LKD)
     codes_NL = encode(torch.from_numpy(coded.latents_ND), torch.from_numpy(books_LKD)).numpy()
-    codes_NL[kept] = known_ML
     counts = {"kept": len(kept), "new": len(item_keys) - len(kept), "left": int((~inside_M).sum())}
     return Growth(replace(coded, codes_NL=codes_NL, codebooks_LKD=books_LKD), Held(rows_M, older.codes_NL), counts)
 
