@@ -3,40 +3,69 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trialign.config.compose import Config
 from trialign.config.instantiate import locate
 from trialign.config.stages import open_stage
 from trialign.manifest import Manifest, Stage, write_atomically
 
+if TYPE_CHECKING:
+    from trialign.semid.policy import Coded
+
 
 def run(config: Config) -> Stage:
-    """Write the SID table and quality.json, or find them written."""
-    stage = open_stage("assign", config)
+    """Write the SID table, quality.json and quality.html, or find them written."""
+    index, older = config.assign.index, _folder(config.assign.extend)
+    sources = {"index": Path(index)} if index else {"extend": older / "sids.json"} if older else {}
+    stage = open_stage("assign", config, sources=sources)
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
-    from trialign.embed.store import load
-    from trialign.semid.assign import reassign
-    from trialign.semid.quality import quality
+    from trialign.semid.grow import grow
+    from trialign.semid.page import page
+    from trialign.semid.policy import make_table
+    from trialign.semid.quality import evidence_numbers, held_out_pairs, quality
+    from trialign.semid.released import read_index
     from trialign.semid.table import SIDTable
 
-    dataset = Dataset(stage.inputs["prepare"])
+    dataset, held, policy = Dataset(stage.inputs["prepare"]), None, config.assign.policy
+    titles, categories = (dataset.items[name].to_pylist() for name in ("title", "categories"))
+    coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage)
+    if older:
+        growth = grow(coded, dataset.keys, policy, SIDTable.load(older))
+        coded, held, stage.counts["extended"] = growth.coded, growth.held, growth.counts
+    table, assigned = make_table(coded, dataset.keys, policy, config.assign.max_load, held)
+    report = quality(
+        assigned,
+        coded.codebook_size,
+        evidence_N=evidence_numbers(dataset.items, dataset.images()),
+        categories=categories,
+        pairs_P2=held_out_pairs(dataset.evaluation("validation")),
+        health=health,
+    )
+    with stage.building() as folder:
+        table.save(folder)
+        write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")
+        write_atomically(folder / "quality.html", page(table.codes_NL, report, titles, categories, dataset.images()))
+        stage.counts |= {name: report[name] for name in ("num_items", "collisions", "items_moved", "added_distortion")}
+    return stage
+
+
+def _encode(stage: Stage) -> tuple[Coded, dict[str, Any]]:
+    from trialign.embed.store import load
+    from trialign.semid.policy import Coded
+
     made = Manifest.read(stage.inputs["quantize"])
     target = locate(made.config["quantize"]["_target_"], "quantize")
     encoded = target.load(stage.inputs["quantize"]).encode(load(stage.inputs["embed"]))
-    codebook_size = encoded.codebooks_LKD.shape[1]
-    assigned = reassign(encoded.codes_NL, encoded.latents_ND, encoded.codebooks_LKD, config.assign.max_load)
-    report = quality(
-        encoded.codes_NL,
-        assigned,
-        codebook_size,
-        categories=dataset.items["categories"].to_pylist(),
-        health=made.counts["health"],
-    )
-    with stage.building() as folder:
-        policy = config.assign.policy
-        SIDTable(assigned.codes_NL, codebook_size, dataset.keys, policy, encoded.codebooks_LKD).save(folder)
-        write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")
-        stage.counts |= {name: report[name] for name in ("num_items", "collisions", "items_moved", "added_distortion")}
-    return stage
+    size = encoded.codebooks_LKD.shape[1]
+    return Coded(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), made.counts["health"]
+
+
+def _folder(extend: str | None) -> Path | None:
+    """Return the assign folder that `assign.extend` names: of a run, or itself."""
+    if extend is None:
+        return None
+    return Path(extend) if (Path(extend) / "sids.json").exists() else Path(extend) / "assign"

@@ -56,6 +56,8 @@ def test_every_group_default_is_typed() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
+        ("assign.policy=sufix", "did you mean 'suffix'"),
+        ("assign.extend=a assign.index=b", "name that run with assign.extend"),
         ("sede=1", "did you mean 'seed'"),
         ("quantize.codebok_size=8", "did you mean 'quantize.codebook_size'"),
         ("train.backbone.hidden_sise=8", "did you mean 'train.backbone.hidden_size'"),
@@ -74,7 +76,7 @@ def test_every_group_default_is_typed() -> None:
 )
 def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        compose("train", [RUN, override])
+        compose("train", [RUN, *override.split()])
     assert told in str(caught.value), str(caught.value)
 
 

@@ -16,6 +16,7 @@ from trialign.config.compose import compose
 from trialign.config.stages import STAGES
 from trialign.errors import ConfigError, DataError, StageError, TrialignError
 from trialign.manifest import MANIFEST, Manifest
+from trialign.semid.table import SIDTable
 
 TINY = [
     "data.num_items=96",
@@ -235,3 +236,32 @@ def test_the_walkthrough_finds_every_step_on_disk(finished: Path, capsys: pytest
     assert [line.split()[1] for line in page.splitlines() if line.startswith("## ")] == [f"{n}." for n in range(1, 8)]
     target = page.split("the item `")[1].split("`")[0]
     assert page.count(target) >= 4, "the same item is met from the raw record to the decision"
+
+
+def test_semantic_ids_of_a_file_need_no_quantizer_and_keep_their_meaning(finished: Path, tmp_path: Path) -> None:
+    """Codes written as LC-Rec writes them come back as the same table, and a later run extends it without a change."""
+    table = SIDTable.load(finished / "assign")
+    tokens = {
+        key: [f"<{'abc'[level]}_{code}>" for level, code in enumerate(codes)]
+        for key, codes in zip(table.item_keys, table.codes_NL.tolist(), strict=True)
+    }
+    (tmp_path / "shop.index.json").write_text(json.dumps(tokens))
+    given = [f"run={tmp_path / 'imported'}", f"from.prepare={finished}", f"assign.index={tmp_path / 'shop.index.json'}"]
+    stage = script("assign")(compose("assign", [*TINY, *given]))
+    imported = SIDTable.load(stage.folder)
+    assert set(Manifest.read(stage.folder).inputs) == {"prepare"}
+    assert (imported.codes_NL == table.codes_NL).all()
+    assert "<title>Semantic IDs" in (stage.folder / "quality.html").read_text()
+
+    shared = [f"from.{verb}={finished}" for verb in ("prepare", "embed", "quantize")]
+    later = [f"run={tmp_path / 'later'}", *shared, f"assign.extend={tmp_path / 'imported'}"]
+    stage = script("assign")(compose("assign", [*TINY, *later]))
+    assert SIDTable.load(stage.folder).codes_NL.tobytes() == table.codes_NL.tobytes()
+    assert Manifest.read(stage.folder).counts["extended"] == {"kept": 96, "new": 0, "left": 0}
+
+
+def test_a_suffix_makes_every_semantic_id_one_code_longer(finished: Path, tmp_path: Path) -> None:
+    shared = [f"from.{verb}={finished}" for verb in ("prepare", "embed", "quantize")]
+    stage = script("assign")(compose("assign", [*TINY, f"run={tmp_path}", *shared, "assign.policy=suffix"]))
+    assert SIDTable.load(stage.folder).num_levels == 4
+    assert json.loads((stage.folder / "quality.json").read_text())["added_distortion"] == 0.0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from trialign.errors import ConfigError
-from trialign.semid.assign import reassign
+from trialign.semid.assign import Held, reassign
+from trialign.types import NO_ITEM
 
 
 def quantize(latents_ND, codebooks_LKD):
@@ -41,7 +42,8 @@ def test_every_item_gets_a_tuple_of_its_own(num_items, num_levels, codebook_size
     assert is_unique(found.codes_NL)
     assert found.codes_NL.min() >= 0
     assert found.codes_NL.max() < codebook_size
-    assert found.collisions_before == 1 - len(np.unique(codes_NL, axis=0)) / num_items > 0
+    assert (found.before_NL == codes_NL).all()
+    assert not is_unique(codes_NL)
     assert found.items_moved == (found.codes_NL != codes_NL).any(axis=1).sum()
     before, after = (squared_error(latents_ND, codes, codebooks_LKD) for codes in (codes_NL, found.codes_NL))
     assert found.added_distortion == pytest.approx(after / before - 1)
@@ -52,7 +54,7 @@ def test_without_collisions_nothing_moves():
     _, first = np.unique(codes_NL, axis=0, return_index=True)
     found = reassign(codes_NL[first], latents_ND[first], codebooks_LKD, max_load=0.8)
     assert (found.codes_NL == codes_NL[first]).all()
-    assert (found.items_moved, found.collisions_before, found.added_distortion) == (0, 0.0, 0.0)
+    assert (found.items_moved, found.added_distortion) == (0, 0.0)
 
 
 def test_only_colliding_prefixes_are_touched():
@@ -117,6 +119,27 @@ def test_a_permutation_of_the_items_permutes_the_result():
     found = reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8)
     shuffled = reassign(codes_NL[order], latents_ND[order], codebooks_LKD, max_load=0.8)
     assert (shuffled.codes_NL == found.codes_NL[order]).all()
+
+
+def test_held_tuples_stay_and_the_others_go_around_them():
+    """40 of 200 items have old tuples, drawn at random; five more tuples belong to items that have left."""
+    codes_NL, latents_ND, codebooks_LKD = make_world(200, 3, 8)
+    draws = np.random.default_rng(2)
+    numbers = draws.permutation(8**3)[:45]
+    old_ML = np.stack([numbers // 64, numbers // 8 % 8, numbers % 8], axis=1)
+    rows_M = np.concatenate([draws.permutation(200)[:40], np.full(5, NO_ITEM)])
+    found = reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8, held=Held(rows_M, old_ML))
+    assert (found.codes_NL[rows_M[:40]] == old_ML[:40]).all()
+    assert is_unique(np.concatenate([found.codes_NL, old_ML[40:]]))
+
+
+def test_held_tuples_that_fill_a_prefix_push_the_new_ones_out():
+    """K = 2: code 0 of the first level is full of old items, so the new one that would stand there goes to code 1."""
+    codebooks_LKD = np.array([[[0.0], [1.0]], [[-0.1], [0.1]]])
+    held = Held(np.array([0, NO_ITEM]), np.array([[0, 0], [0, 1]]))
+    codes_NL, latents_ND = np.array([[0, 0], [0, 1]]), np.array([[-0.1], [0.1]])
+    found = reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8, held=held)
+    assert found.codes_NL.tolist() == [[0, 0], [1, 0]]
 
 
 def test_too_many_items_are_refused_with_the_sizes_that_would_do():

@@ -9,5 +9,17 @@ from trialign.config.option import option
 
 @dataclass
 class AssignConfig:
-    policy: str = option("reassign", "how items that share a tuple are told apart: reassign")
+    """How codes become unique semantic IDs."""
+
+    policy: str = option(
+        "reassign",
+        "how items that share a tuple are told apart: reassign (near free codes) or suffix (one more level for all)",
+    )
     max_load: float = option(0.8, "refuse more than this share of the K^L tuples")
+    # Files are identified by their content, not by where they lie.
+    index: str | None = option(
+        None, "a released index file of the LC-Rec/LETTER family, whose codes replace a quantizer's", hashed=False
+    )
+    extend: str | None = option(
+        None, "an older run of this catalogue (or its assign folder), whose items keep their tuples", hashed=False
+    )

@@ -22,7 +22,8 @@ def check(config: Config) -> None:
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
-    _known("assign.policy", config.assign.policy, ["reassign"])
+    _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
+    _grown(config)
     _clip(config)
     _positive(config)
     rows = config.runtime.micro_rows * config.runtime.devices
@@ -39,6 +40,15 @@ def check(config: Config) -> None:
             f"evaluate.num_beams={config.evaluate.num_beams}",
             rule="recall@50 is read from at least 50 beams",
             remedy="set evaluate.num_beams=50 or more",
+        )
+
+
+def _grown(config: Config) -> None:
+    if config.assign.index is not None and config.assign.extend is not None:
+        raise ConfigError(
+            f"assign.extend={config.assign.extend} with assign.index={config.assign.index}",
+            rule="a table grows by the vectors of its items, and an index file replaces these",
+            remedy="import the file into one run, and name that run with assign.extend in another",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -36,12 +36,24 @@ class RQVAEConfig(QuantizeConfig):
 
 
 @dataclass
+class ModalityWeights:
+    """How much a modality counts in squared distances, whatever its width."""
+
+    text: float = option(1.0, "weight of the text vectors in squared distances")
+    image: float = option(1.0, "weight of the image vectors")
+    collaborative: float = option(1.0, "weight of the collaborative vectors")
+
+
+@dataclass
 class RQKMeansConfig(QuantizeConfig):
     """Residual k-means on the concatenated, standardised vectors."""
 
     _target_: str = "trialign.quantize.rkmeans.RQKMeansQuantizer"
     num_iterations: int = option(20, "Lloyd iterations per level at most")
-    separation: int = option(
-        10, "rounds in which the last codebook learns to tell items of one prefix apart; 0: plain k-means there too"
+    concentration: float = option(
+        0.0, "how much items of one prefix are drawn to the same codes between the first level and the last; 0: not"
     )
-    weights: dict[str, float] = option({}, "of modalities in squared distances, e.g. {collaborative: 0.5}; else 1")
+    separation: int = option(
+        20, "rounds in which the last codebook learns to tell items of one prefix apart; 0: plain k-means there too"
+    )
+    weights: ModalityWeights = field(default_factory=ModalityWeights)

@@ -37,13 +37,21 @@ def _embeds_by_enrich(config: Config) -> bool:
     return image is not None and image.get("model") == CLIP_OF_ENRICH
 
 
+def _codes_by_quantizer(config: Config) -> bool:
+    return config.assign.index is None
+
+
 STAGES: dict[str, StageSpec] = {
     "prepare": StageSpec(inputs=(), groups=("data",)),
     "baselines": StageSpec(inputs=("prepare",), groups=("baselines",), seeded=True),
     "enrich": StageSpec(inputs=("prepare",), groups=("enrich",)),
     "embed": StageSpec(inputs=("prepare",), groups=("embed",), inputs_if={"enrich": _embeds_by_enrich}),
     "quantize": StageSpec(inputs=("embed",), groups=("quantize",), seeded=True),
-    "assign": StageSpec(inputs=("prepare", "embed", "quantize"), groups=("assign",)),
+    "assign": StageSpec(
+        inputs=("prepare",),
+        groups=("assign",),
+        inputs_if={"embed": _codes_by_quantizer, "quantize": _codes_by_quantizer},
+    ),
     "train": StageSpec(
         inputs=("prepare", "assign"),
         groups=("train", "stream"),

@@ -19,7 +19,8 @@ class Encoded:
     """Codes, and what is needed to move an item to another code knowingly.
 
     Args:
-        codes_NL: int64, the nearest code of each level in turn; several items may share a tuple.
+        codes_NL: int64, the nearest code of each level in turn (RQ-KMeans with concentration: the nearest after a
+            penalty); several items may share a tuple.
         latents_ND: float32, the vectors that were quantized.
         codebooks_LKD: float32; an item's quantized vector is the sum of its L codebook vectors.
     """
@@ -65,10 +66,11 @@ def check_input(modalities: Mapping[str, Modality], codebook_size: int) -> None:
     check(modalities)
     num_items = len(next(iter(modalities.values())).present_N)
     if codebook_size > num_items:
+        fitting = f"set quantize.codebook_size={min(num_items, max(2, num_items // 8))}, or " if num_items > 1 else ""
         raise DataError(
             f"quantize.codebook_size={codebook_size} for {num_items} items",
             rule="a level has no more codes than the catalogue has items",
-            remedy=f"set quantize.codebook_size={max(2, num_items // 8)}, or use a larger catalogue",
+            remedy=f"{fitting}use a larger catalogue",
         )
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from trialign.embed.store import Modality
 from trialign.errors import ConfigError
 from trialign.quantize.metrics import health
+from trialign.quantize.prefix import fit_levels
 from trialign.quantize.quantizer import Encoded, check_fitted, check_input
-from trialign.quantize.residual import decode, encode, fit_codebooks
+from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 
 _HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
@@ -33,12 +34,19 @@ class RQKMeansQuantizer:
         num_levels: L.
         codebook_size: K.
         num_iterations: Lloyd iterations per level at most.
-        separation: rounds in which the last codebook learns to tell items of one prefix apart, see `fit_apart`.
+        concentration: how much items of one prefix are drawn to the same codes, see prefix.concentrate.
+        separation: rounds in which the last codebook learns to tell items of one prefix apart, see prefix.separate.
         weights: of modalities in squared distances; 1 where not named.
     """
 
     def __init__(
-        self, num_levels: int, codebook_size: int, num_iterations: int, separation: int, weights: Mapping[str, float]
+        self,
+        num_levels: int,
+        codebook_size: int,
+        num_iterations: int,
+        concentration: float,
+        separation: int,
+        weights: Mapping[str, float],
     ) -> None:
         if min(weights.values(), default=1.0) <= 0:
             raise ConfigError(
@@ -49,10 +57,11 @@ class RQKMeansQuantizer:
         self.num_levels = num_levels
         self.codebook_size = codebook_size
         self.num_iterations = num_iterations
+        self.concentration = concentration
         self.separation = separation
         self.weights = dict(weights)
         self.standardizers: dict[str, Standardizer] = {}
-        self.codebooks_LKD = torch.empty(0)
+        self.codebooks_LKD = self.penalties_MKK = torch.empty(0)
 
     def fit(
         self,
@@ -69,23 +78,25 @@ class RQKMeansQuantizer:
             ConfigError: a weight for a modality that is not there.
         """
         check_input(modalities, self.codebook_size)
-        if unknown := self.weights.keys() - modalities.keys():
-            raise ConfigError(
-                f"quantize.weights names {', '.join(sorted(unknown))}",
-                rule=f"the embedded modalities are {', '.join(sorted(modalities))}",
-                remedy="name one of these, or embed the other",
-            )
+        for name, weight in self.weights.items():
+            if weight != 1.0 and name not in modalities:
+                raise ConfigError(
+                    f"quantize.weights.{name}={weight}",
+                    rule=f"the embedded modalities are {', '.join(sorted(modalities))}",
+                    remedy=f"leave quantize.weights.{name} at 1, or embed that modality too",
+                )
         self.standardizers = {name: Standardizer.fit(modalities[name]) for name in sorted(modalities)}
         latents_ND = self._latents(modalities)
-        self.codebooks_LKD = fit_codebooks(
+        self.codebooks_LKD, self.penalties_MKK = fit_levels(
             latents_ND,
             num_levels=self.num_levels,
             codebook_size=self.codebook_size,
             num_iterations=self.num_iterations,
-            seed=seed,
+            concentration=self.concentration,
             separation=self.separation,
+            seed=seed,
         )
-        codes_NL = encode(latents_ND, self.codebooks_LKD)
+        codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)
         lost_ND = latents_ND - decode(codes_NL, self.codebooks_LKD)
         widths = [modalities[name].dim for name in self.standardizers]
         return health(codes_NL, latents_ND, self.codebooks_LKD) | {
@@ -105,23 +116,24 @@ class RQKMeansQuantizer:
         """
         check_fitted({name: len(found.mean_D) for name, found in self.standardizers.items()}, modalities)
         latents_ND = self._latents(modalities)
-        codes_NL = encode(latents_ND, self.codebooks_LKD)
+        codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)
         return Encoded(codes_NL.numpy(), latents_ND.numpy(), self.codebooks_LKD.numpy())
 
     def save(self, folder: Path) -> None:
         """Write `quantizer.json` and `quantizer.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
-        names = ("num_levels", "codebook_size", "num_iterations", "separation", "weights")
+        names = ("num_levels", "codebook_size", "num_iterations", "concentration", "separation", "weights")
         settings = {name: getattr(self, name) for name in names}
         (folder / _HEADER).write_text(json.dumps(settings))
-        save_file({"codebooks_LKD": self.codebooks_LKD} | pack(self.standardizers), folder / _TENSORS)
+        fitted = {"codebooks_LKD": self.codebooks_LKD, "penalties_MKK": self.penalties_MKK}
+        save_file(fitted | pack(self.standardizers), folder / _TENSORS)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         quantizer = cls(**json.loads((folder / _HEADER).read_text()))
         tensors = load_file(folder / _TENSORS)
-        quantizer.codebooks_LKD = tensors["codebooks_LKD"]
+        quantizer.codebooks_LKD, quantizer.penalties_MKK = tensors["codebooks_LKD"], tensors["penalties_MKK"]
         quantizer.standardizers = unpack(tensors)
         return quantizer
 

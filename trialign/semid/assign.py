@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from trialign.errors import ConfigError
 from trialign.semid.table import flat_codes
+from trialign.types import NO_ITEM
 
 Codes = NDArray[np.int64]
 Reals = NDArray[np.float64]
@@ -22,16 +23,44 @@ class Assignment:
 
     Args:
         codes_NL: one tuple per item.
-        collisions_before: 1 - distinct tuples / items, of the codes that came in.
+        before_NL: the codes that came in, in which items may share a tuple.
         items_moved: items whose tuple changed.
         added_distortion: mean over all items of the growth of ||z - quantized z||^2, as a share of its mean before
             (of the latents' mean squared norm where nothing was lost before).
     """
 
     codes_NL: Codes
-    collisions_before: float
-    items_moved: int
-    added_distortion: float
+    before_NL: Codes
+    items_moved: int = 0
+    added_distortion: float = 0.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tuples that an older table has given away.
+
+    Args:
+        rows_M: int64, the row of each such item in the new catalogue, NO_ITEM for one that has left it: its tuple stays
+            taken, or an old semantic ID would come to mean another item.
+        codes_ML: int64.
+    """
+
+    rows_M: NDArray[np.int64]
+    codes_ML: Codes
+
+    def over(self, codes_NL: Codes) -> tuple[Codes, NDArray[np.bool_]]:
+        """Return the codes with the held ones in their places, those of items that left at the end; and which are held.
+
+        Args:
+            codes_NL: the codes that the new catalogue would have.
+        """
+        inside = self.rows_M != NO_ITEM
+        codes_XL = np.concatenate([codes_NL, self.codes_ML[~inside]])
+        codes_XL[self.rows_M[inside]] = self.codes_ML[inside]
+        held_X = np.zeros(len(codes_XL), dtype=bool)
+        held_X[self.rows_M[inside]] = True
+        held_X[len(codes_NL) :] = True
+        return codes_XL, held_X
 
 
 def reassign(
@@ -39,6 +68,7 @@ def reassign(
     latents_ND: NDArray[np.floating],
     codebooks_LKD: NDArray[np.floating],
     max_load: float,
+    held: Held | None = None,
 ) -> Assignment:
     """Give every item a tuple of its own, near the one it came with.
 
@@ -51,26 +81,30 @@ def reassign(
         latents_ND: the vectors that were quantized.
         codebooks_LKD: what the codes stand for.
         max_load: largest share of the K^L tuples that may be taken.
+        held: tuples that stay where they are; the others go around them.
 
     Raises:
         ConfigError: too many items for K and L.
     """
     num_items, num_levels = codes_NL.shape
     codebooks = np.asarray(codebooks_LKD, dtype=np.float64)
-    check_load(num_items, num_levels, codebooks.shape[1], max_load)
     latents = np.asarray(latents_ND, dtype=np.float64)
-    before = np.asarray(codes_NL, dtype=np.int64)
+    before, fixed = np.asarray(codes_NL, dtype=np.int64), np.zeros(num_items, dtype=bool)
+    if held is not None:
+        before, fixed = held.over(before)
+        latents = np.concatenate([latents, np.zeros((len(before) - num_items, latents.shape[1]))])
+    check_load(len(before), num_levels, codebooks.shape[1], max_load)
     codes = before.copy()
     for level in range(num_levels - 1):
-        _spill(codes, latents, codebooks, level)
-    _separate(codes, latents, codebooks)
-    distinct = len(np.unique(flat_codes(before, codebooks.shape[1])))
+        _spill(codes, latents, codebooks, level, fixed)
+    _separate(codes, latents, codebooks, fixed)
+    codes, before, latents = codes[:num_items], before[:num_items], latents[:num_items]
     lost, lost_before = (_squared_error(latents, found, codebooks) for found in (codes, before))
     # A thousandth of a millionth of the latents' size is rounding, not distortion.
     scale = lost_before if lost_before > 1e-9 * np.square(latents).sum() else np.square(latents).sum()
     return Assignment(
         codes_NL=codes,
-        collisions_before=1.0 - distinct / num_items,
+        before_NL=before,
         items_moved=int((codes != before).any(axis=1).sum()),
         added_distortion=float((lost - lost_before) / scale) if scale > 0 else 0.0,
     )
@@ -90,12 +124,13 @@ def check_load(num_items: int, num_levels: int, codebook_size: int, max_load: fl
     raise ConfigError(
         f"{num_items} items for {codebook_size}^{num_levels} = {codebook_size**num_levels} tuples",
         rule=f"at most assign.max_load = {max_load} of the tuples are taken",
-        remedy=f"set quantize.num_levels={levels} or quantize.codebook_size={size}, and run quantize again",
+        remedy=f"set quantize.num_levels={levels} or quantize.codebook_size={size}, and run quantize again"
+        + (", or assign.max_load=1" if num_items <= codebook_size**num_levels else ""),
     )
 
 
-def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int) -> None:
-    """Bring every prefix of `level` + 1 codes down to the number of tuples under it, in place."""
+def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int, fixed: NDArray[np.bool_]) -> None:
+    """Bring every prefix of `level` + 1 codes down to the number of tuples under it, in place; fixed items stay."""
     num_levels, codebook_size = codebooks.shape[:2]
     capacity = codebook_size ** (num_levels - level - 1)
     for members in _groups(codes[:, :level], codebook_size):
@@ -104,7 +139,7 @@ def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int) -> None:
             continue
         distance_MK = _distances(_residual(latents[members], codes[members], codebooks, level), codebooks[level])
         for code in np.flatnonzero(count_K > capacity):
-            inside = np.flatnonzero(codes[members, level] == code)
+            inside = np.flatnonzero((codes[members, level] == code) & ~fixed[members])
             worst_first = inside[np.argsort(-distance_MK[inside, code], kind="stable")]
             for row in worst_first[: count_K[code] - capacity]:
                 # Never to an over-full sibling: those only lose items here.
@@ -123,18 +158,21 @@ def _complete(codes_L: Codes, latent_D: Reals, codebooks: Reals, level: int) -> 
         codes_L[below] = _distances(residual_1D, codebooks[below])[0].argmin()
 
 
-def _separate(codes: Codes, latents: Reals, codebooks: Reals) -> None:
-    """Deal the last codes out within every prefix in which items collide, in place."""
+def _separate(codes: Codes, latents: Reals, codebooks: Reals, fixed: NDArray[np.bool_]) -> None:
+    """Deal the last codes out within every prefix in which items collide, in place; fixed items stay."""
     last, codebook_size = len(codebooks) - 1, codebooks.shape[1]
     for members in _groups(codes[:, :last], codebook_size):
-        own = codes[members, last]
-        if len(np.unique(own)) == len(own):
+        if len(np.unique(codes[members, last])) == len(members):
             continue
+        taken, members = codes[members[fixed[members]], last], members[~fixed[members]]
+        own = codes[members, last]
         distance_MK = _distances(_residual(latents[members], codes[members], codebooks, last), codebooks[last])
         # Of equally good solutions, take one that moves fewer items.
         nudge = 1e-9 * max(float(distance_MK.max()), 1e-300)
         distance_MK[np.arange(len(members)), own] -= nudge
-        _, codes[members, last] = linear_sum_assignment(distance_MK)
+        free = np.setdiff1d(np.arange(codebook_size), taken)
+        _, dealt = linear_sum_assignment(distance_MK[:, free])
+        codes[members, last] = free[dealt]
 
 
 def _groups(prefixes: Codes, codebook_size: int) -> list[NDArray[np.intp]]:

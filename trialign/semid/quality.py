@@ -2,62 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
 
+from trialign.data.dataset import Evaluation
+from trialign.embed.evidence import item_texts
 from trialign.runtime.seeding import numpy_generator
 from trialign.semid.assign import Assignment
-from trialign.semid.table import flat_codes
 
 _SAMPLE = 20_000
 """Items the mutual information is measured on: the cost of its adjustment grows with prefixes x categories."""
 
 
 def quality(
-    codes_before_NL: NDArray[np.int64],
     assignment: Assignment,
     codebook_size: int,
     *,
+    evidence_N: NDArray[np.int64],
     categories: Sequence[Sequence[str]],
+    pairs_P2: NDArray[np.int64],
     health: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Describe the semantic IDs of a catalogue; lists run over the levels.
 
     Args:
-        codes_before_NL: the quantizer's codes.
-        assignment: what became of them.
+        assignment: the codes, and what they were before they were made unique.
         codebook_size: K.
+        evidence_N: a number per item, equal where two items' evidence is, see `evidence_numbers`.
         categories: each item's path from the root; empty where unknown.
+        pairs_P2: held-out neighbours, see `neighbour_lift`.
         health: the quantizer's own report, passed on.
 
     Returns:
-        Collisions and distinct tuples before and after, items moved, added distortion, usage and perplexity per level,
-        and, where items have categories, the adjusted mutual information of prefixes with them, beside the same for the
-        same tuples dealt to items at random (about 0 by construction: the figure is adjusted for chance).
+        Collisions and distinct tuples before and after, items moved, added distortion; usage, dead codes and perplexity
+        per level; where items have categories, the adjusted mutual information of prefixes with them; where there are
+        pairs, the neighbour lift of prefixes. Beside these stands the same for the same tuples dealt to items at random
+        (about 0 and about 1 by construction).
     """
-    codes_NL = assignment.codes_NL
+    codes_NL, before_NL = assignment.codes_NL, assignment.before_NL
     num_items, num_levels = codes_NL.shape
-    distinct = {"before": _num_distinct(codes_before_NL), "after": _num_distinct(codes_NL)}
+    distinct = {"before": _num_distinct(before_NL), "after": _num_distinct(codes_NL)}
     counts_LK = np.stack([np.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T])
     found: dict[str, Any] = {
         "num_items": num_items,
+        "codebook_size": codebook_size,
         "load": num_items / codebook_size**num_levels,
         "distinct_tuples": distinct,
-        "collisions": {when: 1.0 - number / num_items for when, number in distinct.items()},
+        "collisions": {when: 1.0 - number / num_items for when, number in distinct.items()}
+        | {"before_without_twins": collisions_without_twins(before_NL, evidence_N)},
+        "twins": num_items - len(np.unique(evidence_N)),
         "items_moved": assignment.items_moved,
         "added_distortion": assignment.added_distortion,
         "usage": (counts_LK > 0).mean(axis=1).tolist(),
+        "dead_codes": (counts_LK == 0).sum(axis=1).tolist(),
         "perplexity": [_perplexity(counts_K) for counts_K in counts_LK],
         "quantizer": dict(health),
     }
-    labels = category_labels(categories)
-    if labels is not None:
-        found["category"] = _agreement(codes_NL, codebook_size, labels)
+    # The measure of a given table is no part of an experiment's chance: its seed is fixed.
+    random_NL = numpy_generator(0, "semid", "quality").permutation(codes_NL)
+    for name, labels in (("category", category_labels(categories)), ("category_path", path_labels(categories))):
+        if labels is not None:
+            found[name] = {
+                "num_categories": len(np.unique(labels[labels >= 0])),
+                "num_items": int((labels >= 0).sum()),
+                "adjusted_mutual_information": agreement(codes_NL, labels),
+                "random_codes": agreement(random_NL, labels),
+            }
+    if len(pairs_P2):
+        found["neighbours"] = {
+            "num_pairs": len(pairs_P2),
+            "lift": neighbour_lift(codes_NL, pairs_P2),
+            "random_codes": neighbour_lift(random_NL, pairs_P2),
+        }
     return found
+
+
+def evidence_numbers(items: pa.Table, images: Iterable[tuple[int, bytes]]) -> NDArray[np.int64]:
+    """Return a number for each item, equal where all of its evidence is, byte for byte.
+
+    Args:
+        items: the item table.
+        images: (item, encoded picture); read only where two items with pictures share all of their text.
+    """
+    texts = item_texts(items)
+    counts = Counter(texts)
+    doubtful = {
+        item
+        for item, (text, pictured) in enumerate(zip(texts, items["has_image"].to_pylist(), strict=True))
+        if pictured and counts[text] > 1
+    }
+    seen = {item: sha256(data).hexdigest() for item, data in images if item in doubtful} if doubtful else {}
+    known: dict[tuple[str, str], int] = {}
+    return np.array([known.setdefault((text, seen.get(item, "")), len(known)) for item, text in enumerate(texts)])
+
+
+def held_out_pairs(evaluation: Evaluation) -> NDArray[np.int64]:
+    """Return the last item of each history and the first target after it, int64 [P, 2].
+
+    An item chosen twice running is no pair: it shares every prefix with itself, whatever the codes.
+    """
+    found = [
+        (history[-1], targets[0])
+        for history, targets in zip(evaluation.histories, evaluation.targets, strict=True)
+        if len(history) and len(targets) and history[-1] != targets[0]
+    ]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def collisions_without_twins(codes_NL: NDArray[np.int64], evidence_N: NDArray[np.int64]) -> float:
+    """Return 1 - distinct tuples / items, an item that shares both tuple and evidence with an earlier one not counted.
+
+    No quantizer can tell such items apart.
+    """
+    return 1.0 - _num_distinct(codes_NL) / _num_distinct(np.column_stack([codes_NL, evidence_N]))
 
 
 def category_labels(categories: Sequence[Sequence[str]]) -> NDArray[np.int64] | None:
@@ -66,33 +130,62 @@ def category_labels(categories: Sequence[Sequence[str]]) -> NDArray[np.int64] | 
     A root that all items share says nothing of any of them. None where no depth has two categories.
     """
     for depth in range(max(map(len, categories), default=0)):
-        names = [path[depth] if len(path) > depth else None for path in categories]
-        known = {name: number for number, name in enumerate(sorted({name for name in names if name is not None}))}
-        if len(known) > 1:
-            return np.array([-1 if name is None else known[name] for name in names])
+        labels = _number([path[depth] if len(path) > depth else None for path in categories])
+        if labels.max() > 0:
+            return labels
     return None
 
 
-def _agreement(codes_NL: NDArray[np.int64], codebook_size: int, labels: NDArray[np.int64]) -> dict[str, Any]:
-    # The measure of a given table is no part of an experiment's chance: its seed is fixed.
-    draws = numpy_generator(0, "semid", "quality")
-    known = draws.permutation(np.flatnonzero(labels >= 0))[:_SAMPLE]
-    shuffled = draws.permutation(known)
+def path_labels(categories: Sequence[Sequence[str]]) -> NDArray[np.int64] | None:
+    """Return a number for each item's whole path, -1 where it has none; None where all paths are one."""
+    labels = _number([tuple(path) or None for path in categories])
+    return labels if labels.max() > 0 else None
 
-    def measure(items: NDArray[np.intp]) -> dict[str, float]:
-        return {
-            f"prefix_{depth}": float(
-                adjusted_mutual_info_score(labels[known], flat_codes(codes_NL[items, :depth], codebook_size))
-            )
-            for depth in range(1, min(2, codes_NL.shape[1]) + 1)
-        }
 
+def agreement(codes_NL: NDArray[np.int64], labels_N: NDArray[np.int64]) -> dict[str, float]:
+    """Return the adjusted mutual information of the prefixes of one and two codes with labels; -1 is no label."""
+    known = np.flatnonzero(labels_N >= 0)
+    known = numpy_generator(0, "semid", "agreement").permutation(known)[:_SAMPLE]
     return {
-        "num_categories": len(np.unique(labels[known])),
-        "num_items": len(known),
-        "adjusted_mutual_information": measure(known),
-        "random_codes": measure(shuffled),
+        f"prefix_{depth}": float(adjusted_mutual_info_score(labels_N[known], prefixes(codes_NL, depth)[known]))
+        for depth in _depths(codes_NL)
     }
+
+
+def neighbour_lift(codes_NL: NDArray[np.int64], pairs_P2: NDArray[np.int64]) -> dict[str, float]:
+    """Return how many times more often held-out neighbours share a prefix than chance would have it.
+
+    The share of pairs whose items agree in their first l codes, over the share that would if each first item met the
+    second item of any pair: sum over prefixes p of a(p) b(p), with a and b the shares of p among first and second
+    items. Both are shares of events, so a prefix that holds the popular items earns nothing by it.
+
+    Args:
+        codes_NL: the codes.
+        pairs_P2: int64, the last item of a history and what came next, which nothing was fitted on.
+    """
+    found = {}
+    for depth in _depths(codes_NL):
+        first_P, second_P = prefixes(codes_NL, depth)[pairs_P2].T
+        size = int(max(first_P.max(), second_P.max())) + 1
+        chance = np.bincount(first_P, minlength=size) @ np.bincount(second_P, minlength=size) / len(pairs_P2) ** 2
+        together = float((first_P == second_P).mean())
+        found[f"prefix_{depth}"] = together / float(chance) if chance > 0 else 0.0
+    return found
+
+
+def prefixes(codes_NL: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
+    """Return a number for each item, equal where the first `depth` codes are."""
+    numbers: NDArray[np.int64] = np.unique(codes_NL[:, :depth], axis=0, return_inverse=True)[1].ravel()
+    return numbers
+
+
+def _depths(codes_NL: NDArray[np.int64]) -> range:
+    return range(1, min(2, codes_NL.shape[1]) + 1)
+
+
+def _number(names: Sequence[Any]) -> NDArray[np.int64]:
+    known = {name: number for number, name in enumerate(sorted({name for name in names if name is not None}))}
+    return np.array([-1 if name is None else known[name] for name in names], dtype=np.int64)
 
 
 def _perplexity(counts_K: NDArray[np.int64]) -> float:

@@ -1,0 +1,156 @@
+"""Codebooks that know which items stand under one prefix.
+
+Plain residual k-means serves the squared error alone. What a generator meets are prefixes: few and telling ones above,
+and below them items that must differ. Two dials, both off at 0, both in the fitting; `residual.encode` stays one pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from trialign.quantize.kmeans import kmeans
+from trialign.runtime.seeding import torch_generator
+
+_FAMILIARITY = 0.5
+"""How many items a prefix must hold for its own frequencies to count as much as those of the whole level."""
+
+
+def fit_levels(
+    latents_ND: Tensor,
+    *,
+    num_levels: int,
+    codebook_size: int,
+    num_iterations: int,
+    concentration: float,
+    separation: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Return codebooks_LKD, and penalties_MKK as `residual.encode` takes them: M = L - 2, or 0 without concentration.
+
+    Args:
+        latents_ND: float32.
+        num_levels: L.
+        codebook_size: K.
+        num_iterations: Lloyd iterations per level at most.
+        concentration: see `concentrate`.
+        separation: rounds of `separate`.
+        seed: of the starts.
+    """
+    codebooks, penalties, residual_ND = [], [], latents_ND
+    codes_N = prefixes_N = torch.zeros(len(latents_ND), dtype=torch.int64, device=latents_ND.device)
+    for level in range(num_levels):
+        generator = torch_generator(seed, "quantize", "kmeans", level)
+        last = level == num_levels - 1
+        # The start of `separate` compares directions; so does what it makes of it.
+        points_ND = normalize(residual_ND) if last and separation else residual_ND
+        found = kmeans(points_ND, codebook_size, num_iterations=num_iterations, generator=generator)
+        vectors_KD = found.centers_KD
+        if last and separation:
+            vectors_KD = separate(residual_ND, prefixes_N, vectors_KD, separation)
+        elif concentration and level and not last:
+            before_N, codes_N = codes_N, found.codes_N
+            vectors_KD, codes_N, penalty_KK = concentrate(
+                residual_ND, before_N, vectors_KD, codes_N, concentration, num_iterations
+            )
+            penalties.append(penalty_KK)
+        else:
+            codes_N = found.codes_N
+        codebooks.append(vectors_KD)
+        if not last:
+            residual_ND = residual_ND - vectors_KD[codes_N]
+            prefixes_N = (prefixes_N * codebook_size + codes_N).unique(return_inverse=True)[1]
+    empty = latents_ND.new_zeros(0, codebook_size, codebook_size)
+    return torch.stack(codebooks), torch.stack(penalties) if penalties else empty
+
+
+def concentrate(
+    residual_ND: Tensor, before_N: Tensor, vectors_KD: Tensor, codes_N: Tensor, strength: float, num_iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Let items of one prefix gather in few codes where that costs little.
+
+    Entropy-constrained quantization (Chou, Lookabaugh and Gray, 1989): a code is chosen by squared distance plus
+    strength x mean squared residual x -log p(code | code before), the frequencies and the vectors being fitted in turn.
+
+    Args:
+        residual_ND: what the levels before left over.
+        before_N: int64, the code each item has one level up.
+        vectors_KD: the codebook by plain k-means.
+        codes_N: int64, its nearest codes.
+        strength: above 0.
+        num_iterations: at most; it ends when no item moves.
+
+    Returns:
+        The codebook, the codes, and the penalties [K, K] by code before and code.
+    """
+    num_codes = len(vectors_KD)
+    scale = strength * residual_ND.square().sum(dim=1).mean()
+    penalty_KK = residual_ND.new_zeros(num_codes, num_codes)
+    for _ in range(num_iterations):
+        counts_KK = residual_ND.new_zeros(num_codes, num_codes)
+        counts_KK.index_put_((before_N, codes_N), residual_ND.new_ones(1), accumulate=True)
+        sizes_K = counts_KK.sum(dim=0)
+        sums_KD = torch.zeros_like(vectors_KD).index_add_(0, codes_N, residual_ND)
+        vectors_KD = torch.where(sizes_K[:, None] > 0, sums_KD / sizes_K.clamp_min(1)[:, None], vectors_KD)
+        # A code that no item has keeps a little of every prefix: it can be chosen again.
+        overall_K = (sizes_K + 1.0) / (len(codes_N) + num_codes)
+        totals_K1 = counts_KK.sum(dim=1, keepdim=True)
+        penalty_KK = -scale * ((counts_KK + _FAMILIARITY * overall_K) / (totals_K1 + _FAMILIARITY)).log()
+        squared_NK = vectors_KD.square().sum(dim=1) - 2.0 * residual_ND @ vectors_KD.T
+        before_choice_N, codes_N = codes_N, (squared_NK + penalty_KK[before_N]).argmin(dim=1)
+        if torch.equal(codes_N, before_choice_N):
+            break
+    return vectors_KD, codes_N, penalty_KK
+
+
+def separate(residual_ND: Tensor, prefixes_N: Tensor, vectors_KD: Tensor, num_rounds: int) -> Tensor:
+    """Return a last codebook whose nearest codes seldom coincide within a prefix.
+
+    In plain k-means a few short vectors in the middle swallow most residuals, siblings together. Here all vectors have
+    one length, so the nearest is the one of nearest direction. In each round the codes are dealt so that items of one
+    prefix differ (cannot-link constraints, Wagstaff et al., 2001, met at the least cost by an assignment problem per
+    prefix) and the vectors follow; an item dealt another code than its nearest weighs more from then on, until that
+    code is its nearest (as in boosting). Encoding is the nearest code as before. The codebook fits the items it has
+    seen: of items added later, as many collide as under plain k-means.
+
+    Args:
+        residual_ND: what the levels before left over.
+        prefixes_N: int64, which items stand under one prefix.
+        vectors_KD: where to start.
+        num_rounds: the round with the fewest collisions is kept.
+    """
+    directions_KD = best_KD = normalize(vectors_KD)
+    siblings, weights_N1 = _siblings(prefixes_N, len(vectors_KD)), residual_ND.new_ones(len(residual_ND), 1)
+    fewest = len(residual_ND)
+    for _ in range(num_rounds):
+        scores_NK = residual_ND @ directions_KD.T
+        nearest_N = scores_NK.argmax(dim=1)
+        codes_N, num_collisions = _deal(scores_NK, nearest_N, siblings)
+        if num_collisions < fewest:
+            fewest, best_KD = num_collisions, directions_KD
+        weights_N1 = weights_N1 + (codes_N != nearest_N)[:, None]
+        sums_KD = torch.zeros_like(directions_KD).index_add_(0, codes_N, residual_ND * weights_N1)
+        unused_K1 = sums_KD.norm(dim=1, keepdim=True) == 0
+        directions_KD = torch.where(unused_K1, directions_KD, normalize(sums_KD))
+    return best_KD * (residual_ND @ best_KD.T).amax(dim=1).mean()
+
+
+def _deal(scores_NK: Tensor, nearest_N: Tensor, siblings: list[Tensor]) -> tuple[Tensor, int]:
+    """Return codes that differ within every group of siblings, and how many items too many the nearest ones hold."""
+    codes_N, num_collisions = nearest_N.clone(), 0
+    for members in siblings:
+        spare = len(members) - len(nearest_N[members].unique())
+        if spare:
+            num_collisions += spare
+            _, dealt = linear_sum_assignment(scores_NK[members].cpu().numpy(), maximize=True)
+            codes_N[members] = torch.from_numpy(dealt).to(codes_N.device)
+    return codes_N, num_collisions
+
+
+def _siblings(prefixes_N: Tensor, num_codes: int) -> list[Tensor]:
+    """Return the items of each prefix that holds more than one, and no more than there are codes to tell them apart."""
+    order_N = prefixes_N.argsort(stable=True)
+    sizes = prefixes_N.bincount().tolist()
+    return [members for members in order_N.split(sizes) if 1 < len(members) <= num_codes]
