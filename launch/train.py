@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from trialign.config.compose import Config
-from trialign.config.stages import open_stage
+from trialign.config.stages import model_files, open_stage
 from trialign.manifest import Manifest, Stage
 
 
 def run(config: Config) -> Stage:
     """Train and save the generator, or find it trained."""
-    stage = open_stage("train", config)
+    stage = open_stage("train", config, sources=_model_files(config))
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
@@ -35,3 +36,13 @@ def run(config: Config) -> Stage:
             runtime=runtime,
         )
     return stage
+
+
+def _model_files(config: Config) -> dict[str, Path]:
+    """Return the files of a backbone named by path."""
+    backbone = asdict(config.train.backbone)
+    return {
+        role: file
+        for key in ("model", "file")
+        for role, file in model_files(f"backbone.{key}", backbone.get(key)).items()
+    }

@@ -1,14 +1,21 @@
-"""A generator small enough to build in every test: 12 items, L = 3, K = 5, two layers."""
+"""A generator small enough to build in every test, and a world where item n is followed by item n + 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from trialign.data.dataset import Dataset
+from trialign.data.prepare import prepare
+from trialign.data.source import RawData
 from trialign.decode.index import PrefixIndex
 from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.encoding import TokensEncoding
@@ -75,3 +82,83 @@ def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Ge
         return generator
 
     return make
+
+
+NUM_ITEMS, NUM_USERS, LENGTH = 12, 60, 6
+
+SETTINGS: dict[str, Any] = {
+    "seed": 0,
+    "max_history": 8,
+    "backbone": {
+        "architecture": "qwen3",
+        "hidden_size": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "intermediate_size": 64,
+        "dropout": 0.1,
+        "vocab_size": 300,
+    },
+    "items": {"encoding": "tokens", "id_embedding": False, "features": False, "joint_nodes": 0},
+    "tasks": {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 0.5},
+    "epochs": 1.0,
+    "steps": None,
+    "learning_rate": 1e-2,
+    "weight_decay": 0.05,
+    "betas": [0.9, 0.98],
+    "warmup": 0.05,
+    "clip": 1.0,
+    "precision": "32-true",
+    "max_title_tokens": 16,
+    "stream": {"lanes": 4, "row_tokens": 64, "window": 32, "workers": 0},
+    "runtime": {
+        "accelerator": "cpu",
+        "devices": 1,
+        "strategy": "single",
+        "micro_rows": 2,
+        "log_every": 10,
+        "progress": False,
+    },
+}
+
+
+class Ring:
+    """A source of data: each user walks on from item to item."""
+
+    def sources(self) -> dict[str, Path]:
+        return {}
+
+    def load(self, folder: Path) -> RawData:
+        events = [
+            {"user": f"u{user:02d}", "item": f"{(user + step) % NUM_ITEMS:02d}", "order": step}
+            for user in range(NUM_USERS)
+            for step in range(LENGTH)
+        ]
+        items = [
+            {"item": f"{item:02d}", "title": f"thing {item}", "description": "", "brand": "", "categories": []}
+            for item in range(NUM_ITEMS)
+        ]
+        schema = pa.schema(
+            {name: pa.string() for name in ("item", "title", "description", "brand")}
+            | {"categories": pa.list_(pa.string())}
+        )
+        table = pa.Table.from_pylist(items, schema=schema)
+        return RawData(events=ibis.memtable(pa.Table.from_pylist(events)), items=table, images=None, has_clock=False)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("dataset")
+    sizes = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
+    prepare(Ring(), folder, split="leave_one_out", min_events=3, max_history=8, missing_items="refuse", **sizes)
+    return Dataset(folder)
+
+
+@pytest.fixture(scope="session")
+def table(dataset: Dataset) -> SIDTable:
+    codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
+    return SIDTable(codes_NL, 3, dataset.keys, "reassign")
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return deepcopy(SETTINGS)

@@ -55,6 +55,16 @@ STAGES: dict[str, StageSpec] = {
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
 
 
+def model_files(role: str, name: str | None) -> dict[str, Path]:
+    """Return the files of a model named by path, by role: their content, not their name, decides what is made by them.
+
+    A name that is no path has none.
+    """
+    path = Path(str(name)).expanduser()
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+    return {f"{role}/{file.name}": file for file in files}
+
+
 def needed_by(verb: str, config: Config) -> list[str]:
     """Return the stages that `verb` reads under this config."""
     spec = STAGES[verb]
