@@ -4,7 +4,8 @@
 
 `--data` holds amazon2014_beauty/. Both ways train the same model with the same loss and optimizer on the same
 histories; a history of n items is n - 1 examples to the peer, which is how next-item prediction reaches most trainers
-of language models: one prompt, one answer, padded to the longest of its batch.
+of language models: one prompt, one answer, shuffled, padded to the longest of its batch. The second peer groups prompts
+by length, which leaves hardly any padding.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from trialign.runtime.optim import adamw
 from trialign.semid.table import SIDTable
 
 ROW_TOKENS, LANES = 256, 8
-NUM_HISTORIES = 256  # per measurement
+NUM_HISTORIES, REPEATS = 256, 5
 PEER_BATCH = 64  # prompts per step: padded, about as many tokens as one of our steps
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -79,15 +81,18 @@ def packed(template: Template, histories: Sequence[np.ndarray]) -> Iterator[Batc
         yield tokens_RT[step], positions_RT[step], targets_RT[step]
 
 
-def prompts(template: Template, histories: Sequence[np.ndarray]) -> Iterator[Batch]:
-    """Yield the peer's steps: each item after its prompt, prompts of about one length together, padded."""
+def prompts(template: Template, histories: Sequence[np.ndarray], *, by_length: bool) -> Iterator[Batch]:
+    """Yield the peer's steps: each item after its prompt, shuffled or prompts of about one length together, padded."""
     examples = [
         template.encode(0, {"items": items[: end + 1], "first_target": end})
         for items in histories
         for end in range(1, len(items))
     ]
-    examples.sort(key=lambda example: len(example.tokens))
-    for start in np.random.default_rng(0).permutation(range(0, len(examples), PEER_BATCH)).tolist():
+    draws = np.random.default_rng(0)
+    examples = [examples[place] for place in draws.permutation(len(examples)).tolist()]
+    if by_length:
+        examples.sort(key=lambda example: len(example.tokens))
+    for start in draws.permutation(range(0, len(examples), PEER_BATCH)).tolist():
         batch = examples[start : start + PEER_BATCH]
         tokens_BT, targets_BT = (
             torch.nn.utils.rnn.pad_sequence([torch.from_numpy(getattr(found, part)) for found in batch], True)
@@ -134,19 +139,27 @@ def measure(histories: Sequence[np.ndarray], num_items: int, encoding: str, prec
     """Return our rate against the peer's, and where our time goes."""
     generator, template = model_of(num_items, encoding)
     optimizer = adamw(generator.train(), learning_rate=1e-3, weight_decay=0.05)
-    found: dict[Callable[..., Iterator[Batch]], list[tuple[Clock, int, int]]] = {packed: [], prompts: []}
+    ways: dict[str, Callable[..., Iterator[Batch]]] = {
+        "ours": packed,
+        "a prompt per example": partial(prompts, by_length=False),
+        "a prompt per example, by length": partial(prompts, by_length=True),
+    }
+    found: dict[str, list[tuple[Clock, int, int]]] = {way: [] for way in ways}
 
-    def run(make: Callable[..., Iterator[Batch]]) -> None:
-        found[make].append(train_on(generator, optimizer, make(template, histories), precision))
+    def run(way: str) -> None:
+        found[way].append(train_on(generator, optimizer, ways[way](template, histories), precision))
 
-    ours, theirs = paired_seconds(lambda: run(packed), lambda: run(prompts), repeats=3)
-    assert len({learned for runs in found.values() for _, _, learned in runs}) == 1, "both learn the same targets"
-    name, peer = f"{encoding}, {precision}", "one padded prompt per example"
-    rows = [compare("train.histories", name, len(histories) / ours, peer, len(histories) / theirs, "histories/s")]
-    clock, tokens, _ = min(found[packed][1:], key=lambda run: sum(run[0].seconds.values()))
+    taken = dict(zip(ways, paired_seconds(*(partial(run, way) for way in ways), repeats=REPEATS), strict=True))
+    assert len({learned for runs in found.values() for _, _, learned in runs}) == 1, "all learn the same targets"
+    name = f"{encoding}, {precision}"
+    rates = {way: len(histories) / seconds for way, seconds in taken.items()}
+    rows = [
+        compare("train.histories", name, rates["ours"], peer, rates[peer], "histories/s") for peer in list(ways)[1:]
+    ]
+    clock, tokens, _ = min(found["ours"][1:], key=lambda run: sum(run[0].seconds.values()))
     total = sum(clock.seconds.values())
     rows.append(alone("train.tokens", f"{name}, padding included", tokens / total, "tokens/s"))
-    return rows + [alone(f"train.{part}", name, 100 * taken / total, "%") for part, taken in clock.seconds.items()]
+    return rows + [alone(f"train.{part}", name, 100 * spent / total, "%") for part, spent in clock.seconds.items()]
 
 
 def main() -> None:

@@ -122,7 +122,10 @@ SETTINGS: dict[str, Any] = {
 
 
 class Ring:
-    """A source of data: each user walks on from item to item."""
+    """A source of data: each user walks on from item to item; with a seed, each user's last item is drawn at random."""
+
+    def __init__(self, last_by: int | None = None) -> None:
+        self._draws = None if last_by is None else np.random.default_rng(last_by)
 
     def sources(self) -> dict[str, Path]:
         return {}
@@ -133,6 +136,9 @@ class Ring:
             for user in range(NUM_USERS)
             for step in range(LENGTH)
         ]
+        if self._draws is not None:
+            for event in events[LENGTH - 1 :: LENGTH]:
+                event["item"] = f"{self._draws.integers(NUM_ITEMS):02d}"
         items = [
             {"item": f"{item:02d}", "title": f"thing {item}", "description": "", "brand": "", "categories": []}
             for item in range(NUM_ITEMS)
@@ -145,12 +151,22 @@ class Ring:
         return RawData(events=ibis.memtable(pa.Table.from_pylist(events)), items=table, images=None, has_clock=False)
 
 
+def prepared(folder: Path, last_by: int | None = None) -> Dataset:
+    sizes = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
+    options = {"split": "leave_one_out", "min_events": 3, "max_history": 8, "missing_items": "refuse"}
+    prepare(Ring(last_by), folder, **options, **sizes)
+    return Dataset(folder)
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("dataset")
-    sizes = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
-    prepare(Ring(), folder, split="leave_one_out", min_events=3, max_history=8, missing_items="refuse", **sizes)
-    return Dataset(folder)
+    return prepared(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture
+def other_test_targets(tmp_path: Path) -> Dataset:
+    (tmp_path / "dataset").mkdir()
+    return prepared(tmp_path / "dataset", last_by=1)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -99,8 +100,8 @@ def test_every_backbone_and_encoding_learns_every_task_and_reads_back_bit_for_bi
     items = {"encoding": encoding, "id_embedding": False, "features": False, "joint_nodes": 6}
     changes = {"backbone": backbone, "lora": lora, "items": items, "steps": 60, "learning_rate": 1e-2}
     train(dataset, {}, table, tmp_path, **settings | changes)
-    lines = (tmp_path / "log" / "metrics.csv").read_text().splitlines()
-    log = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    with (tmp_path / "log" / "metrics.csv").open() as file:
+        log = list(csv.DictReader(file))
     for task in TASK_NAMES:
         assert float(log[-1][f"loss/{task}"]) < float(log[0][f"loss/{task}"]), task
     ranker = load_ranker(tmp_path, table, num_beams=10, batch_size=12, device="cpu")

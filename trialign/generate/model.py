@@ -115,7 +115,7 @@ class Generator(nn.Module):
             found: torch.Tensor = table(tokens_RT)
             return found
         is_own = tokens_RT >= self._rows
-        own_RTD = self.own.embedding((tokens_RT - self._rows).clamp(min=0))
+        own_RTD: torch.Tensor = self.own.embedding((tokens_RT - self._rows).clamp(min=0))
         return torch.where(is_own[..., None], own_RTD, table(tokens_RT.masked_fill(is_own, 0)))
 
 
