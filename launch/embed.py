@@ -8,7 +8,7 @@ from typing import Any
 
 from trialign.config.compose import Config
 from trialign.config.instantiate import instantiate
-from trialign.config.stages import CLIP_OF_ENRICH, open_stage
+from trialign.config.stages import CLIP_OF_ENRICH, model_files, open_stage
 from trialign.errors import ConfigError
 from trialign.manifest import Stage
 
@@ -46,9 +46,7 @@ def _weights(config: Config) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for modality, settings in config.embed.items():
         for key in ("model", "checkpoint"):
-            path = Path(str((settings or {}).get(key)).removeprefix("local-dir:"))
-            files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
-            found |= {f"{modality}.{key}/{file.name}": file for file in files}
+            found |= model_files(f"{modality}.{key}", str((settings or {}).get(key)).removeprefix("local-dir:"))
     return found
 
 

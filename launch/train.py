@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from trialign.config.compose import Config
-from trialign.config.stages import open_stage
+from trialign.config.stages import model_files, open_stage
 from trialign.manifest import Manifest, Stage
 
 
 def run(config: Config) -> Stage:
     """Train and save the generator, or find it trained."""
-    stage = open_stage("train", config)
+    stage = open_stage("train", config, sources=_model_files(config))
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
     from trialign.embed.store import load
-    from trialign.generate.train import train
+    from trialign.generate.train import BEST, train
     from trialign.runtime.checkpoint import CHECKPOINTS
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
@@ -24,7 +25,7 @@ def run(config: Config) -> Stage:
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     runtime = asdict(config.runtime)
     del runtime["threads"]  # took effect when torch was imported
-    kept = [CHECKPOINTS, "log", "ledger"]
+    kept = [CHECKPOINTS, BEST, "log", "ledger"]
     with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
         stage.counts |= train(
             dataset,
@@ -38,3 +39,13 @@ def run(config: Config) -> Stage:
             runtime=runtime,
         )
     return stage
+
+
+def _model_files(config: Config) -> dict[str, Path]:
+    """Return the files of a backbone named by path."""
+    backbone = asdict(config.train.backbone)
+    return {
+        role: file
+        for key in ("model", "file")
+        for role, file in model_files(f"backbone.{key}", backbone.get(key)).items()
+    }

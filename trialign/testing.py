@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import ibis
+import numpy as np
 import pyarrow as pa
 
+from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.source import RawData
 
@@ -32,7 +34,7 @@ RING_SETTINGS: dict[str, Any] = {
         "dropout": 0.1,
         "vocab_size": 300,
     },
-    "items": {"encoding": "tokens", "id_embedding": False, "features": False, "joint_nodes": 0},
+    "items": {"encoding": "tokens", "id_embedding": False, "features": [], "joint_nodes": 0},
     "tasks": {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 0.5},
     "epochs": 1.0,
     "steps": None,
@@ -57,7 +59,10 @@ RING_SETTINGS: dict[str, Any] = {
 
 
 class Ring:
-    """A source of data: each user walks on from item to item."""
+    """A source of data: each user walks on from item to item; with a seed, each user's last item is drawn at random."""
+
+    def __init__(self, last_by: int | None = None) -> None:
+        self._draws = None if last_by is None else np.random.default_rng(last_by)
 
     def sources(self) -> dict[str, Path]:
         """Read no file."""
@@ -70,6 +75,9 @@ class Ring:
             for user in range(NUM_USERS)
             for step in range(LENGTH)
         ]
+        if self._draws is not None:
+            for event in events[LENGTH - 1 :: LENGTH]:
+                event["item"] = f"{self._draws.integers(NUM_ITEMS):02d}"
         items = [
             {"item": f"{item:02d}", "title": f"thing {item}", "description": "", "brand": "", "categories": []}
             for item in range(NUM_ITEMS)
@@ -82,11 +90,11 @@ class Ring:
         return RawData(events=ibis.memtable(pa.Table.from_pylist(events)), items=table, images=None, has_clock=False)
 
 
-def ring_dataset(folder: Path) -> Path:
-    """Prepare the world's dataset in `folder`."""
+def ring_dataset(folder: Path, last_by: int | None = None) -> Dataset:
+    """Prepare the world in `folder`; `last_by` as `Ring`."""
     sizes: dict[str, Any] = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
-    prepare(Ring(), folder, split="leave_one_out", min_events=3, max_history=8, missing_items="refuse", **sizes)
-    return folder
+    prepare(Ring(last_by), folder, split="leave_one_out", min_events=3, max_history=8, missing_items="refuse", **sizes)
+    return Dataset(folder)
 
 
 def run_ranks(target: Callable[..., None], world_size: int, *args: Any, timeout: float = 240.0) -> list[int]:

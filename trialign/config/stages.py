@@ -56,11 +56,21 @@ STAGES: dict[str, StageSpec] = {
         inputs=("prepare", "assign"),
         groups=("train", "stream"),
         seeded=True,
-        inputs_if={"embed": lambda config: config.train.items.features},
+        inputs_if={"embed": lambda config: bool(config.train.items.features)},
     ),
     "evaluate": StageSpec(inputs=("prepare", "assign", "train", "baselines"), groups=("evaluate",)),
 }
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
+
+
+def model_files(role: str, name: str | None) -> dict[str, Path]:
+    """Return the files of a model named by path, by role: their content, not their name, decides what is made by them.
+
+    A name that is no path has none.
+    """
+    path = Path(str(name)).expanduser()
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+    return {f"{role}/{file.name}": file for file in files}
 
 
 def needed_by(verb: str, config: Config) -> list[str]:

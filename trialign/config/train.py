@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trialign.config.option import option
 
 
 @dataclass
-class BackboneConfig:
-    """A decoder language model with full attention."""
+class ScratchConfig:
+    """A decoder language model with full attention, random weights, sizes as given."""
 
     architecture: str = option("qwen3", "transformers model type: qwen3, qwen2, llama, gpt2")
     hidden_size: int = option(128, "width")
@@ -21,12 +22,50 @@ class BackboneConfig:
 
 
 @dataclass
+class DescribedConfig:
+    """Random weights too, but everything about the model is in a transformers config file."""
+
+    file: str = option("???", "a config.json of transformers, or the folder that holds one")
+    dropout: float = option(0.1, "on input vectors, on what every branch adds, and before the heads")
+    vocab_size: int = option(2000, "BPE tokens trained on the catalogue's text; replaces the file's vocabulary")
+
+
+@dataclass
+class PretrainedConfig:
+    """A language model with its weights and its tokenizer, by name or path."""
+
+    model: str = option("???", "a folder with config.json, weights and tokenizer, or a name on the hub")
+    dropout: float = option(0.0, "on input vectors, on what every branch adds, and before the heads")
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters in a frozen pretrained backbone; merged into its weights when training ends."""
+
+    rank: int = option(16, "of every update")
+    alpha: float = option(32.0, "updates are scaled by alpha / rank")
+    dropout: float = option(0.05, "on what the adapters read")
+    targets: list[str] = option([], "linear layers by the last part of their name; empty: all of them")
+
+
+@dataclass
+class ValidationConfig:
+    """How the held-out validation users are used while training; never the test users."""
+
+    every: int = option(0, "optimizer steps between two validations, and one at the end; 0: train to the end unwatched")
+    users: int = option(2000, "the first so many in hash order, a fair sample; 0: all of them")
+    num_beams: int = option(20, "beams of the constrained search, at least 10")
+    patience: int = option(0, "stop after so many validations in a row without a better NDCG@10; 0: never early")
+    batch_size: int = option(64, "users per search", hashed=False)
+
+
+@dataclass
 class ItemsConfig:
     """How the generator reads and writes items (method.md 6)."""
 
     encoding: str = option("tokens", "tokens: an item is L positions; position: one, scored by the trie's nodes")
     id_embedding: bool = option(False, "position only: also a learned vector per item")
-    features: bool = option(False, "position only: also the item's embeddings, through a learned projection")
+    features: list[str] = option([], "position only: also these embeddings of the item, through a learned projection")
     joint_nodes: int = option(
         65536, "position only: one softmax over the deepest level with no more nodes; below it one per prefix"
     )
@@ -34,7 +73,10 @@ class ItemsConfig:
 
 @dataclass
 class TrainConfig:
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The generator, its tasks, and how it learns."""
+
+    backbone: Any = option(None, "the language model: train/backbone=scratch, described or pretrained")
+    lora: LoraConfig | None = option(None, "adapters instead of full training: train/lora=none or lora")
     items: ItemsConfig = field(default_factory=ItemsConfig)
     tasks: dict[str, float] = option(
         {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
@@ -47,8 +89,9 @@ class TrainConfig:
     betas: list[float] = option([0.9, 0.98], "AdamW")
     warmup: float = option(0.05, "share of the steps; cosine decay to zero after it")
     clip: float = option(1.0, "gradient norm")
-    precision: str = option("32-true", "Lightning's name of it; bf16-mixed where the hardware has it")
+    precision: str = option("32-true", "32-true, or bf16-mixed: products in bfloat16, weights and losses in float32")
     max_title_tokens: int = option(32, "a longer title is cut")
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
 
 @dataclass

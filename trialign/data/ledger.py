@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 RecordOf = tuple[int, int, str | int]
 """(source, epoch, key of the record: a user, or an item's index)."""
@@ -36,13 +37,8 @@ class Ledger:
 
     def write(self, step: int, lane: int, records: Sequence[RecordOf]) -> None:
         """Append what one row of a step held."""
-        groups: dict[tuple[int, int], list[str | int]] = {}
-        for source, epoch, key in records:
-            groups.setdefault((source, epoch), []).append(key)
-        for (source, epoch), keys in groups.items():
-            kind = "users" if isinstance(keys[0], str) else "items"
-            line = {"step": step, "lane": lane, "task": self._names[source], "epoch": epoch, kind: keys}
-            self._file.write(json.dumps(line) + "\n")
+        for line in ledger_lines(self._names, lane, records):
+            self._file.write(json.dumps({"step": step} | line) + "\n")
 
     def sync(self) -> None:
         """Put everything on disk, so that no checkpoint is ahead of the ledger."""
@@ -53,6 +49,17 @@ class Ledger:
         """Put everything on disk and close the file."""
         self.sync()
         self._file.close()
+
+
+def ledger_lines(names: Sequence[str], lane: int, records: Sequence[RecordOf]) -> list[dict[str, Any]]:
+    """Return what one row held: one line per task and epoch, with `users` or `items`; `names` are the sources'."""
+    groups: dict[tuple[int, int], list[str | int]] = {}
+    for source, epoch, key in records:
+        groups.setdefault((source, epoch), []).append(key)
+    return [
+        {"lane": lane, "task": names[source], "epoch": epoch, "users" if isinstance(keys[0], str) else "items": keys}
+        for (source, epoch), keys in groups.items()
+    ]
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from trialign.data.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
-from trialign.data.ledger import Ledger
+from trialign.data.ledger import Ledger, ledger_lines
 from trialign.data.order import accumulation, fitting_workers
 from trialign.data.rows import RowBatch
 from trialign.data.shards import DamagedBlockError
@@ -159,6 +159,29 @@ class LaneDataModule(pl.LightningDataModule):
         stores = {source.store.folder: source.store for source in self._sources}
         records = sum(int(stores[folder].index[block]["records"]) for folder, block in skipped)
         return {"blocks_skipped": len(skipped), "records_skipped": records}
+
+    def records_of(self, batch: RowBatch) -> list[dict[str, Any]]:
+        """Return which records a batch holds that was not marked yet: per lane and task, `users` or `items`.
+
+        Its rows are made once more, this time with the keys of their records, so that the keys cost nothing otherwise.
+        """
+        wanted = set(batch.lanes_R.tolist())
+        stream = LaneStream(
+            self._sources,
+            self._encode,
+            num_lanes=self._num_lanes,
+            row_tokens=self._row_tokens,
+            window=self._window,
+            seed=self._seed,
+            rank=rank(),
+            world_size=world_size(),
+            state=self._state,
+            damaged=self._damaged,
+            ledger=True,
+        )
+        rows = (row for row, _ in zip(stream.rows(), stream.lanes, strict=False) if row.lane in wanted)
+        names = [source.name for source in self._sources]
+        return [line for row in rows for line in ledger_lines(names, row.lane, row.records)]
 
     def _write_ledger(self, folder: Path, batch: RowBatch) -> None:
         if self._ledger is None:

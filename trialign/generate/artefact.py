@@ -15,13 +15,13 @@ from trialign.errors import DataError, StageError
 from trialign.generate.backbone import backbone_from_config, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.items import build_items
-from trialign.generate.model import Generator
+from trialign.generate.model import Generator, OwnTokens, text_vectors
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 
-_FORMAT = 2
+_FORMAT = 3
 _HEADER, _WEIGHTS, _TOKENIZER = "generator.json", "generator.safetensors", "tokenizer.json"
 
 
@@ -47,6 +47,7 @@ def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> N
         "max_title_tokens": template.max_title_tokens,
         "max_history": max_history,
         "dropout": generator.dropout,
+        "own_tokens": template.tokenizer.own,
         "backbone": generator.backbone.config.to_diff_dict(),
     }
     (folder / _HEADER).write_text(json.dumps(header, indent=2) + "\n")
@@ -95,13 +96,18 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
             rule="codes mean what they meant when the generator learned them",
             remedy="use the assign stage it was trained with (from.assign=DIR), or train again",
         )
-    tokenizer = TextTokenizer.load(folder / _TOKENIZER)
     backbone = backbone_from_config(AutoConfig.for_model(**header["backbone"]), dropout=header["dropout"], seed=0)
+    own_tokens = header.get("own_tokens", [])
+    rows = len(text_table(backbone))
+    tokenizer = TextTokenizer.load(folder / _TOKENIZER, rows if own_tokens else None, own_tokens)
+    own = None
+    if own_tokens:
+        own = OwnTokens(len(own_tokens), text_table(backbone), backbone.get_output_embeddings().weight, seed=0)
     items = header["items"]
     width = items.pop("feature_dim")
     features_NF = torch.zeros(len(sids.codes_NL), width) if width else None  # the weights' file holds them
-    encoding, modules = build_items(sids, text_table(backbone).detach(), seed=0, features_NF=features_NF, **items)
-    generator = Generator(backbone, modules, dropout=header["dropout"])
+    encoding, modules = build_items(sids, text_vectors(backbone, own), seed=0, features_NF=features_NF, **items)
+    generator = Generator(backbone, modules, dropout=header["dropout"], own=own)
     load_model(generator, folder / _WEIGHTS)
     template = Template(tokenizer, encoding, header["tasks"], header["max_title_tokens"])
     return TrainedGenerator(generator, template, header["max_history"])
@@ -111,10 +117,11 @@ def _items_header(generator: Generator) -> dict[str, Any]:
     """Return the arguments of `build_items` that are no weights."""
     items = generator.items
     if not isinstance(items, ItemPositions):
-        return {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "feature_dim": 0}
+        return {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "feature_dim": 0, "read_scale": 1.0}
     return {
         "encoding": "position",
         "id_embedding": items.ids is not None,
         "joint_nodes": items.joint_nodes,
+        "read_scale": items.read_scale,
         "feature_dim": 0 if items.project is None else items.project.in_features,
     }

@@ -1,21 +1,29 @@
-"""The decoder language model inside the generator: built from scratch, refused if packed rows leak into each other."""
+"""The decoder language model inside the generator: built or loaded, refused if packed rows leak into each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from trialign.errors import ConfigError, suggest
 from trialign.runtime.seeding import derive
 
 _BRANCH_ENDS = ("o_proj", "down_proj", "c_proj")
 """The last linear layer of an attention or feed-forward branch, as the supported architectures call it."""
+
+_DROPOUTS = ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "dropout")
+"""What configs call a dropout of their own; ours is the only one that acts."""
+
+_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
+"""What transformers raises where a model cannot be opened."""
 
 
 def _llama_family(
@@ -111,10 +119,111 @@ def backbone_from_config(config: PreTrainedConfig, *, dropout: float, seed: int)
             config, attn_implementation="sdpa", dtype=torch.float32
         )
     require_isolation(backbone)
-    for name, module in backbone.named_modules():
-        if dropout and name.endswith(_BRANCH_ENDS):
-            module.register_forward_hook(partial(_drop, dropout))
+    add_dropout(backbone, dropout)
     return backbone
+
+
+def described_backbone(file: str, *, dropout: float, vocab_size: int, max_positions: int, seed: int) -> PreTrainedModel:
+    """Return a decoder with random weights in the shape of a transformers config.
+
+    Args:
+        file: a config.json, or the folder that holds one.
+        dropout: as `build_backbone`; the file's own are switched off.
+        vocab_size: text tokens, in place of the file's.
+        max_positions: the longest example or prompt.
+        seed: of the weights.
+
+    Raises:
+        ConfigError: no such file, not a decoder's, too few positions, or packed rows leak.
+    """
+    if not Path(file).exists():
+        raise _unreadable("file", file, "no such file or folder")
+    config = _open_config(file, "file")
+    config.update({"vocab_size": vocab_size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None})
+    require_positions(config, max_positions)
+    try:
+        return backbone_from_config(config, dropout=dropout, seed=seed)
+    except _FAULTS as cause:
+        raise _unreadable("file", file, cause) from cause
+
+
+def pretrained_backbone(model: str) -> tuple[PreTrainedModel, Tokenizer]:
+    """Return a decoder with its weights, in float32, and its tokenizer.
+
+    What the model's generation_config asks for plays no part: nothing here calls `generate`.
+
+    Args:
+        model: a folder, or a name on the hub; the environment's offline switches are respected.
+
+    Raises:
+        ConfigError: it cannot be loaded, is no decoder, lacks weights, its tokenizer does not fit, or packed rows leak.
+    """
+    config = _open_config(model, "model")
+    try:
+        reader = AutoTokenizer.from_pretrained(model)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model, config=config, attn_implementation="sdpa", dtype=torch.float32, output_loading_info=True
+        )
+    except _FAULTS as cause:
+        raise _unreadable("model", model, cause) from cause
+    backbone, loading = loaded
+    if missing := sorted(loading["missing_keys"]):
+        raise _unreadable("model", model, f"{len(missing)} weights are missing, the first is {missing[0]}")
+    tokenizer = getattr(reader, "backend_tokenizer", None)
+    rows = len(text_table(backbone))
+    # Where the files of a tokenizer are missing, transformers makes one that knows no word, and says nothing.
+    if tokenizer is None or len(reader) <= len(reader.all_special_ids) or len(reader) > rows:
+        size = "no fast form" if tokenizer is None else f"{len(reader)} tokens for {rows} rows"
+        raise _unreadable("model", model, f"its tokenizer has {size}; tokenizer.json is missing or another model's")
+    require_isolation(backbone)
+    return backbone, tokenizer
+
+
+def add_dropout(backbone: PreTrainedModel, probability: float) -> None:
+    """Drop from what every attention and feed-forward branch adds, while training."""
+    for name, module in backbone.named_modules():
+        if probability and name.endswith(_BRANCH_ENDS):
+            module.register_forward_hook(partial(_drop, probability))
+
+
+def require_positions(config: PreTrainedConfig, row_tokens: int) -> None:
+    """Refuse rows that are longer than the model knows positions.
+
+    Raises:
+        ConfigError: they are.
+    """
+    room = config.max_position_embeddings
+    if row_tokens > room:
+        raise ConfigError(
+            f"stream.row_tokens={row_tokens} with a {config.model_type} of {room} positions",
+            rule="an example may fill its row, and every place of it needs a position",
+            remedy=f"set stream.row_tokens={room} or less, and a data.max_history that fits",
+        )
+
+
+def _open_config(source: str, setting: str) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source)
+    except _FAULTS as cause:
+        raise _unreadable(setting, source, cause) from cause
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"train.backbone.{setting}={source} is a {config.model_type}, an encoder with a decoder",
+            rule="a generator is a decoder that reads and writes one sequence",
+            remedy="choose a decoder of a tested family: " + ", ".join(ARCHITECTURES),
+        )
+    config.update({name: 0.0 for name in _DROPOUTS if isinstance(getattr(config, name, None), float)})
+    return config
+
+
+def _unreadable(setting: str, source: str, cause: object) -> ConfigError:
+    holds = "config.json, weights and tokenizer" if setting == "model" else "a decoder's config.json"
+    return ConfigError(
+        f"transformers cannot open train.backbone.{setting}={source}: {str(cause).splitlines()[0]}",
+        rule=f"it is a folder with {holds}" + (", or a name on the hub" if setting == "model" else ""),
+        remedy="check the path"
+        + (f" or name; without network run `hf download {source}` where there is one" if setting == "model" else ""),
+    )
 
 
 def require_isolation(backbone: PreTrainedModel) -> None:

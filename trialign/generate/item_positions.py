@@ -39,6 +39,8 @@ class ItemPositions(nn.Module):
         features_NF: fixed vectors of the items, added through a learned projection; None leaves them out.
         id_embedding: add a learned vector per item. It memorises what codes cannot, and grows with the catalogue.
         joint_nodes: largest softmax; the deepest level with no more nodes is modelled jointly.
+        read_scale: what an item's vector is multiplied by where it is read. The same vectors are the answers, which want
+            to be short; read that short, an item drowns in what the first layers add (Vaswani et al. 2017, 3.4).
     """
 
     node_of_leaf_LN: torch.Tensor
@@ -55,6 +57,7 @@ class ItemPositions(nn.Module):
         features_NF: torch.Tensor | None,
         id_embedding: bool,
         joint_nodes: int,
+        read_scale: float = 1.0,
     ) -> None:
         super().__init__()
         num_levels, codebook_size, width = vectors_LKD.shape
@@ -62,6 +65,7 @@ class ItemPositions(nn.Module):
         self.text_vocab = text_vocab
         self.codebook_size = codebook_size
         self.joint_nodes = joint_nodes
+        self.read_scale = read_scale
         self.widths = [level.width for level in index.levels]
         self.joint = max([0, *(i for i, level in enumerate(index.levels) if level.num_children <= joint_nodes)])
         # Rows of the item tables stand in the order of the trie, so that the leaves of a node are neighbours.
@@ -85,7 +89,7 @@ class ItemPositions(nn.Module):
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., D] of item tokens [...]."""
-        return self._vectors(self.leaf_of_item_N[tokens - self.text_vocab])
+        return self._vectors(self.leaf_of_item_N[tokens - self.text_vocab]) * self.read_scale
 
     def predict(
         self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ def build_items(
     id_embedding: bool,
     joint_nodes: int,
     features_NF: torch.Tensor | None,
+    read_scale: float = 1.0,
 ) -> tuple[ItemEncoding, ItemTokens | ItemPositions]:
     """Return both halves of an item encoding.
 
@@ -41,6 +42,7 @@ def build_items(
         id_embedding: as `ItemPositions`; `tokens` knows items by their codes alone.
         joint_nodes: as `ItemPositions`.
         features_NF: as `ItemPositions`, see `item_features`.
+        read_scale: as `ItemPositions`.
 
     Raises:
         ConfigError: no such encoding, or `tokens` with what only `position` can use.
@@ -69,17 +71,29 @@ def build_items(
             features_NF=features_NF,
             id_embedding=id_embedding,
             joint_nodes=joint_nodes,
+            read_scale=read_scale,
         )
     return PositionEncoding(text_vocab), items
 
 
-def item_features(modalities: Mapping[str, Modality]) -> torch.Tensor:
-    """Return the vectors of all modalities side by side, each standardised to length 1 on average: float32 [N, F].
+def item_features(modalities: Mapping[str, Modality], names: Sequence[str]) -> torch.Tensor | None:
+    """Return the vectors of some modalities side by side, each standardised to length 1 on average: float32 [N, F].
 
-    What an item lacks is zero.
+    What an item lacks is zero; without names there are none.
+
+    Raises:
+        ConfigError: a name is no modality of the embed stage.
     """
-    scaled = [Standardizer.fit(found)(found) / found.dim**0.5 for found in modalities.values()]
-    return torch.cat(scaled, dim=1)
+    for name in names:
+        if name not in modalities:
+            raise ConfigError(
+                f"train.items.features names '{name}'",
+                rule="features are modalities that the embed stage made",
+                remedy=suggest(name, modalities),
+            )
+    chosen = [modalities[name] for name in names]
+    scaled = [Standardizer.fit(found)(found) / found.dim**0.5 for found in chosen]
+    return torch.cat(scaled, dim=1) if scaled else None
 
 
 def initial_codes(

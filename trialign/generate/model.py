@@ -13,23 +13,53 @@ from trialign.generate.backbone import run_backbone, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.item_tokens import ItemTokens
 from trialign.generate.loss import Predictions, TablePredictions
+from trialign.runtime.seeding import torch_generator
+
+
+class OwnTokens(nn.Module):
+    """Vectors of our special tokens beside a pretrained vocabulary, for reading and for writing.
+
+    Args:
+        num: how many.
+        table_VD: the backbone's input vectors; ours start at random, as long as these are on average.
+        head_VD: its output vectors, likewise.
+        seed: of the directions.
+    """
+
+    def __init__(self, num: int, table_VD: torch.Tensor, head_VD: torch.Tensor, seed: int) -> None:
+        super().__init__()
+        draws = torch_generator(seed, "own tokens")
+        self.embedding, self.head = (
+            nn.Embedding(num, like_VD.shape[1], _weight=_as_long(like_VD, num, draws))
+            for like_VD in (table_VD, head_VD)
+        )
 
 
 class Generator(nn.Module):
     """Reads rows of text and items, predicts the target positions.
 
     Args:
-        backbone: a causal language model whose vocabulary is the text tokens; read through its input embeddings.
+        backbone: a causal language model whose vocabulary is the text; read through its input embeddings.
         items: reads and writes items; their tokens are those from the text vocabulary on.
         dropout: probability on the input vectors and on the hidden states before the heads.
+        own: our special tokens, the last of the text tokens; None where the backbone's vocabulary holds them.
     """
 
-    def __init__(self, backbone: PreTrainedModel, items: ItemTokens | ItemPositions, *, dropout: float) -> None:
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        items: ItemTokens | ItemPositions,
+        *,
+        dropout: float,
+        own: OwnTokens | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.items = items
         self.dropout = dropout
-        self.text_vocab = len(text_table(backbone))
+        self.own = own
+        self._rows = len(text_table(backbone))
+        self.text_vocab = self._rows + (0 if own is None else own.embedding.num_embeddings)
 
     def hidden(
         self,
@@ -41,7 +71,7 @@ class Generator(nn.Module):
     ) -> torch.Tensor:
         """Return the hidden states [R, T, D] from which the next tokens are read; arguments as `run_backbone`."""
         is_item = tokens_RT >= self.text_vocab
-        text_RTD = self.backbone.get_input_embeddings()(tokens_RT.masked_fill(is_item, 0))
+        text_RTD = self._text_vectors(tokens_RT.masked_fill(is_item, 0))
         items_RTD = self.items.embed(tokens_RT.masked_fill(~is_item, self.text_vocab))
         read_RTD = torch.where(is_item[..., None], items_RTD, text_RTD)
         inputs_RTD = functional.dropout(read_RTD, self.dropout, self.training)
@@ -75,4 +105,26 @@ class Generator(nn.Module):
         head = self.backbone.get_output_embeddings()
         assert isinstance(head, nn.Module)
         logits: torch.Tensor = head(hidden_MD)
-        return logits
+        if self.own is None:
+            return logits
+        return torch.cat([logits, functional.linear(hidden_MD, self.own.head.weight)], dim=-1)
+
+    def _text_vectors(self, tokens_RT: torch.Tensor) -> torch.Tensor:
+        table = self.backbone.get_input_embeddings()
+        if self.own is None:
+            found: torch.Tensor = table(tokens_RT)
+            return found
+        is_own = tokens_RT >= self._rows
+        own_RTD: torch.Tensor = self.own.embedding((tokens_RT - self._rows).clamp(min=0))
+        return torch.where(is_own[..., None], own_RTD, table(tokens_RT.masked_fill(is_own, 0)))
+
+
+def text_vectors(backbone: PreTrainedModel, own: OwnTokens | None) -> torch.Tensor:
+    """Return the input vectors of all text tokens, ours last, [V, D], without gradient."""
+    table_VD = text_table(backbone).detach()
+    return table_VD if own is None else torch.cat([table_VD, own.embedding.weight.detach()])
+
+
+def _as_long(like_VD: torch.Tensor, num: int, draws: torch.Generator) -> torch.Tensor:
+    directions_ND = functional.normalize(torch.randn(num, like_VD.shape[1], generator=draws), dim=1)
+    return directions_ND * like_VD.detach().float().norm(dim=1).mean().cpu()

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 
 # isort: split
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 
 from trialign.data.rows import RowBatch
+from trialign.errors import TrainingError
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
-from trialign.runtime.collectives import world_size
+from trialign.generate.validation import Validation
+from trialign.runtime.collectives import rank, world_size
 from trialign.runtime.optim import adamw, cosine_with_warmup
+
+logger = logging.getLogger(__name__)
 
 
 class GeneratorModule(pl.LightningModule):
@@ -57,6 +66,11 @@ class GeneratorModule(pl.LightningModule):
         self.asked = False  # set by `Preemption`: this rank is to make room
         self.make_room = False  # some rank is, so all do after this step
 
+    @property
+    def evaluated(self) -> Generator:
+        """What validation ranks by, what is kept as the best, and what is saved: the one place that decides it."""
+        return self.generator
+
     def training_step(self, batch: RowBatch) -> torch.Tensor:
         """Return this micro-batch's share of the step's loss."""
         if batch.first_of_step:
@@ -91,3 +105,131 @@ class GeneratorModule(pl.LightningModule):
         )
         schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=self.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class StopAtNonFinite(Callback):
+    """Ends training at a loss that is no number, before the optimizer has taken it in.
+
+    It looks when the gradients are there, which is when a device is waited for anyway.
+    """
+
+    def __init__(self) -> None:
+        self._loss = torch.zeros(())
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:  # noqa: ARG002
+        """Keep the micro-batch's loss."""
+        self._loss = loss.detach()
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        batch: RowBatch,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Keep the micro-batch."""
+        self._batch = batch
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Raise where the loss is NaN or infinite, having written down what was read.
+
+        Raises:
+            TrainingError: it is; `nonfinite-RANK.json` beside the log names the step, the lanes and the records.
+        """
+        if torch.isfinite(self._loss):
+            return
+        step = trainer.global_step + 1
+        records = trainer.datamodule.records_of(self._batch)  # type: ignore[attr-defined]  # set by Trainer.fit
+        folder = Path(str(trainer.log_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"nonfinite-{rank():05d}.json"
+        path.write_text(json.dumps({"step": step, "loss": str(self._loss.item()), "records": records}, indent=1) + "\n")
+        keys = [str(key) for record in records for key in record.get("users", record.get("items", []))]
+        raise TrainingError(
+            f"the loss of step {step} is {self._loss.item()}; read were {', '.join(keys[:8])}"
+            f"{f' and {len(keys) - 8} more' if len(keys) > 8 else ''}: {path}",
+            rule="a loss is a finite number",
+            remedy="lower train.learning_rate, or look at what those records hold",
+        )
+
+
+class Validate(Callback):
+    """Measures every so many steps, keeps the best weights aside, and stops where nothing gets better.
+
+    Best is the highest NDCG@10, the earliest of equals. All ranks see the same figures and so do the same.
+
+    Args:
+        validation: how to measure.
+        every: optimizer steps between two measurements; the last step is measured too.
+        patience: stop after so many in a row without a better one; 0 never stops.
+        best: file of the best weights so far, of the parameters that are trained.
+    """
+
+    def __init__(self, validation: Validation, *, every: int, patience: int, best: Path) -> None:
+        self._validation = validation
+        self._every = every
+        self._patience = patience
+        self._best = best
+        self._measured: list[dict[str, float]] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: RowBatch,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Measure where a measurement is due."""
+        assert isinstance(pl_module, GeneratorModule)
+        step = trainer.global_step
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and (step % self._every == 0 or step == trainer.max_steps):
+            self._measure(trainer, pl_module, step)
+
+    def counts(self) -> dict[str, Any]:
+        """Return what the manifest says of it: the step that was kept and what it reached."""
+        return {**self._measured[self._place()], "users": self._validation.num_users, "times": len(self._measured)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured, for a checkpoint; the weights behind it stay in their file."""
+        return {"measured": self._measured}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind what was measured."""
+        self._measured = list(state_dict["measured"])
+
+    def restore(self, module: GeneratorModule) -> None:
+        """Put the best weights back and remove their file."""
+        best = load_file(self._best)
+        with torch.no_grad():
+            for name, parameter in _trained(module.evaluated).items():
+                parameter.copy_(best[name])
+        if rank() == 0:
+            self._best.unlink()
+
+    def _measure(self, trainer: pl.Trainer, module: GeneratorModule, step: int) -> None:
+        found = self._validation.measure(module.evaluated, module.device)
+        module.train()
+        self._measured.append({"step": step} | found)
+        assert trainer.logger is not None
+        # Lightning counts from the step that is under way, and its own lines do so too.
+        trainer.logger.log_metrics({f"validation/{name}": value for name, value in found.items()}, step - 1)
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+        logger.info("  step %d of %d, validation: %s", step, trainer.max_steps, figures)
+        waited = len(self._measured) - 1 - self._place()
+        if waited == 0 and rank() == 0:
+            aside = self._best.with_suffix(".partial")
+            save_file({name: value.detach().contiguous() for name, value in _trained(module.evaluated).items()}, aside)
+            aside.replace(self._best)
+        if self._patience and waited >= self._patience:
+            logger.info("  stopped: no better NDCG@10 in %d validations", waited)
+            trainer.should_stop = True
+
+    def _place(self) -> int:
+        values = [found["ndcg@10"] for found in self._measured]
+        return values.index(max(values))
+
+
+def _trained(generator: Generator) -> dict[str, torch.nn.Parameter]:
+    return {name: found for name, found in generator.named_parameters() if found.requires_grad}

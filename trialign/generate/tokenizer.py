@@ -1,8 +1,8 @@
-"""Byte-level BPE trained on the catalogue's own text."""
+"""Text to tokens: by byte-level BPE trained on the catalogue's own text, or by a pretrained model's tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -19,17 +19,23 @@ def marker(task: str) -> str:
 
 
 class TextTokenizer:
-    """Text to tokens and back; the special tokens come first: pad, end, one marker per task.
+    """Text to tokens and back, and the special tokens: end, one marker per task.
+
+    A vocabulary trained here begins with them (and with pad). A pretrained model's vocabulary stays as it is, whatever
+    special tokens it has or lacks; ours are counted on from its last row.
 
     Args:
-        tokenizer: a trained tokenizer whose vocabulary holds the special tokens.
+        tokenizer: a trained tokenizer.
+        rows: rows of the pretrained model's embedding; None: the vocabulary itself holds the special tokens.
+        own: the special tokens after those rows, in order.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, rows: int | None = None, own: Sequence[str] = ()) -> None:
         # A title that happens to spell "<|end|>" is text; the special tokens enter by number only.
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
-        self.pad = self._special(PAD)
+        self.own = list(own)
+        self._rows = int(tokenizer.get_vocab_size()) if rows is None else rows
         self.end = self._special(END)
 
     @classmethod
@@ -65,20 +71,25 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: Path) -> TextTokenizer:
-        """Read what `save` wrote."""
+    def beside(cls, tokenizer: Tokenizer, rows: int) -> TextTokenizer:
+        """Return a pretrained model's tokenizer with our special tokens beside it; `rows` as in the class."""
+        return cls(tokenizer, rows, [END, *(marker(task) for task in TASKS)])
+
+    @classmethod
+    def load(cls, path: Path, rows: int | None = None, own: Sequence[str] = ()) -> TextTokenizer:
+        """Read what `save` wrote; `rows` and `own` as in the class."""
         if not path.exists():
             raise DataError(
                 f"{path} does not exist",
                 rule="a generator is saved with its tokenizer",
                 remedy="name a finished train folder, or run `trialign train` again",
             )
-        return cls(Tokenizer.from_file(str(path)))
+        return cls(Tokenizer.from_file(str(path)), rows, own)
 
     @property
     def size(self) -> int:
         """Number of tokens."""
-        return int(self._tokenizer.get_vocab_size())
+        return self._rows + len(self.own)
 
     def marker(self, task: str) -> int:
         """Return the token that opens the examples of `task`.
@@ -95,18 +106,21 @@ class TextTokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens; special tokens are left out."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(self._tokenizer.decode([token for token in tokens if token < self._rows], skip_special_tokens=True))
 
     def save(self, path: Path) -> None:
         """Write one JSON file that transformers' tokenizers read too."""
         self._tokenizer.save(str(path))
 
     def _special(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
+        if token in self.own:
+            return self._rows + self.own.index(token)
+        # Where ours stand beside it, a foreign vocabulary's token of the same spelling is not meant.
+        found = None if self.own else self._tokenizer.token_to_id(token)
         if found is None:
             raise DataError(
                 f"the tokenizer has no token {token}",
-                rule="pad, end and one marker per task are in every vocabulary",
+                rule="end and one marker per task are in every vocabulary",
                 remedy="train a generator with that task, or leave the task out",
             )
         return int(found)

@@ -12,17 +12,27 @@ from trialign.data.dataset import Dataset
 from trialign.data.lanes import LaneSource
 from trialign.data.module import LaneDataModule, TrainedRows
 from trialign.data.order import accumulation
+from trialign.decode.index import PrefixIndex
 from trialign.embed.evidence import item_texts
 from trialign.embed.store import Modality
+from trialign.generate.adapters import add_adapters, merge_adapters
 from trialign.generate.artefact import TrainedGenerator, save_generator
-from trialign.generate.backbone import build_backbone, text_table
+from trialign.generate.backbone import (
+    add_dropout,
+    build_backbone,
+    described_backbone,
+    pretrained_backbone,
+    require_positions,
+    text_table,
+)
 from trialign.generate.items import build_items, item_features
 from trialign.generate.mixture import open_sources
-from trialign.generate.model import Generator
-from trialign.generate.module import GeneratorModule
+from trialign.generate.model import Generator, OwnTokens, text_vectors
+from trialign.generate.module import GeneratorModule, StopAtNonFinite, Validate
 from trialign.generate.ranker import require_room
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
+from trialign.generate.validation import Validation
 from trialign.runtime.checkpoint import (
     CHECKPOINTS,
     STATE,
@@ -31,12 +41,16 @@ from trialign.runtime.checkpoint import (
     require_same_ranks,
     step_of,
 )
+from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.preemption import Preemption
 from trialign.runtime.seeds import StepSeeds
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
 
 logger = logging.getLogger(__name__)
+
+BEST = "best.safetensors"
+"""The best weights so far, while training goes on; a killed attempt hands them on."""
 
 
 def train(
@@ -55,11 +69,13 @@ def train(
     clip: float,
     precision: str,
     max_title_tokens: int,
+    lora: Mapping[str, Any] | None = None,
+    validation: Mapping[str, Any] | None = None,
     stream: Mapping[str, Any],
     runtime: Mapping[str, Any],
     **optimizer: Any,
 ) -> dict[str, Any]:
-    """Train a generator from scratch and save it into `folder`.
+    """Train a generator and save it into `folder`.
 
     Args:
         dataset: the prepared dataset.
@@ -68,7 +84,7 @@ def train(
         folder: an existing directory.
         seed: of weights, dropout and the order of the rows.
         max_history: items of the dataset's windows, so of the longest history that will be read.
-        backbone: fields of `BackboneConfig`.
+        backbone: fields of `ScratchConfig`, `DescribedConfig` or `PretrainedConfig`.
         items: fields of `ItemsConfig`.
         tasks: task -> multiple of the proportional mixture.
         epochs: passes over the mixture, converted to steps.
@@ -76,6 +92,8 @@ def train(
         clip: largest gradient norm.
         precision: Lightning's name of it.
         max_title_tokens: a longer title is cut.
+        lora: fields of `LoraConfig`; None trains everything.
+        validation: fields of `ValidationConfig`; None or `every` = 0 trains to the end.
         stream: fields of `StreamConfig`.
         runtime: fields of `RuntimeConfig`.
         optimizer: learning_rate, weight_decay, betas and warmup of `GeneratorModule`.
@@ -86,17 +104,22 @@ def train(
     Raises:
         ConfigError: settings that do not fit each other or the data.
     """
+    require_precision(precision, device_of(runtime["accelerator"]))
     sources = open_sources(dataset, tasks)
     names = [source.name for source in sources]
     options = dict(items)
-    options["features_NF"] = item_features(modalities) if options.pop("features") else None
-    generator, template = build(dataset, sids, names, seed, max_title_tokens, stream["row_tokens"], options, **backbone)
+    options["features_NF"] = item_features(modalities, options.pop("features"))
+    generator, template = build(
+        dataset, sids, names, seed, max_title_tokens, stream["row_tokens"], options, lora=lora, **backbone
+    )
     require_room(max_history, template.encoding.positions_per_item, stream["row_tokens"])
+    watch = _validate(validation, dataset, template, sids, max_history, folder)
     data = stream_rows(sources, template, folder, seed, runtime["micro_rows"], **stream)
     num_steps = steps or data.steps(epochs)
-    counts = {
+    counts: dict[str, Any] = {
         "steps": num_steps,
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+        "trained": sum(parameter.numel() for parameter in generator.parameters() if parameter.requires_grad),
         "text_tokens": template.tokenizer.size,
     }
     size = (
@@ -104,10 +127,17 @@ def train(
     )
     logger.info("  %s tokens", size)
     module = GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer)
-    trainer = fit(module, data, folder, seed, num_steps, clip, stream["lanes"], precision=precision, **runtime)
+    watching = [] if watch is None else [watch]
+    trainer = fit(
+        module, data, folder, seed, num_steps, clip, stream["lanes"], watching, precision=precision, **runtime
+    )
     counts |= data.damage()
+    if watch is not None:
+        counts |= {"steps": trainer.global_step, "validation": watch.counts()}
+        watch.restore(module)
     if trainer.is_global_zero:
-        save_generator(folder, TrainedGenerator(generator, template, max_history), sids)
+        merge_adapters(module.evaluated.backbone)
+        save_generator(folder, TrainedGenerator(module.evaluated, template, max_history), sids)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return counts
 
@@ -143,6 +173,7 @@ def fit(
     num_steps: int,
     clip: float,
     num_lanes: int,
+    watching: Sequence[Validate],
     *,
     micro_rows: int,
     devices: int,
@@ -163,7 +194,14 @@ def fit(
         accumulate=accumulation(num_lanes, devices, micro_rows),
         clip=clip,
         devices=devices,
-        callbacks=[StepSeeds(seed), TrainedRows(), checkpoints, Preemption(checkpoints)],
+        callbacks=[
+            StepSeeds(seed),
+            StopAtNonFinite(),
+            TrainedRows(),
+            *watching,
+            checkpoints,
+            Preemption(checkpoints),
+        ],
         strategy=strategy,
         done_steps=done,
         **runtime,
@@ -179,21 +217,66 @@ def build(
     tasks: Sequence[str],
     seed: int,
     max_title_tokens: int,
-    max_positions: int,
+    row_tokens: int,
     items: Mapping[str, Any],
     *,
-    vocab_size: int,
     dropout: float,
-    **sizes: Any,
+    lora: Mapping[str, Any] | None = None,
+    **backbone: Any,
 ) -> tuple[Generator, Template]:
     """Return an untrained generator and how it reads records.
 
-    `items` as `build_items` takes them, `sizes` as `build_backbone`.
+    `items` as `build_items` takes them; `dropout` and `backbone` are the fields of `ScratchConfig`, `DescribedConfig`
+    or `PretrainedConfig`, told apart by the field that only they have.
     """
-    tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=vocab_size)
-    decoder = build_backbone(
-        vocab_size=tokenizer.size, max_positions=max_positions, dropout=dropout, seed=seed, **sizes
-    )
-    encoding, modules = build_items(sids, text_table(decoder).detach(), seed=seed, **items)
+    own = None
+    if "model" in backbone:
+        decoder, reader = pretrained_backbone(backbone["model"])
+        require_positions(decoder.config, row_tokens)
+        table_VD = text_table(decoder)
+        tokenizer = TextTokenizer.beside(reader, len(table_VD))
+        own = OwnTokens(len(tokenizer.own), table_VD, decoder.get_output_embeddings().weight, seed)
+        if lora is not None:
+            add_adapters(decoder, seed=seed, **lora)
+        add_dropout(decoder, dropout)
+    else:
+        tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=backbone.pop("vocab_size"))
+        sizes: dict[str, Any] = {
+            "vocab_size": tokenizer.size,
+            "max_positions": row_tokens,
+            "dropout": dropout,
+            "seed": seed,
+        }
+        decoder = (described_backbone if "file" in backbone else build_backbone)(**backbone, **sizes)
+    vectors_VD = text_vectors(decoder, own)
+    # A pretrained backbone is used to vectors as long as its own, which the codes start with.
+    read_scale = 1.0 if own is not None else vectors_VD.shape[1] ** 0.5
+    encoding, modules = build_items(sids, vectors_VD, seed=seed, read_scale=read_scale, **items)
     template = Template(tokenizer, encoding, tasks, max_title_tokens)
-    return Generator(decoder, modules, dropout=dropout), template
+    return Generator(decoder, modules, dropout=dropout, own=own), template
+
+
+def _validate(
+    settings: Mapping[str, Any] | None,
+    dataset: Dataset,
+    template: Template,
+    sids: SIDTable,
+    max_history: int,
+    folder: Path,
+) -> Validate | None:
+    """Return what watches the training, None where nothing is asked for; `settings` as `ValidationConfig`."""
+    if settings is None or settings["every"] == 0:
+        logger.info("  trains to the end: no validation is asked for (train.validation.every)")
+        return None
+    validation = Validation(
+        dataset.evaluation("validation"),
+        template,
+        PrefixIndex.from_codes(sids.codes_NL, sids.codebook_size),
+        num_users=settings["users"],
+        num_beams=settings["num_beams"],
+        max_history=max_history,
+        batch_size=settings["batch_size"],
+    )
+    return Validate(
+        validation, every=settings["every"], patience=settings["patience"], best=folder / BEST
+    )

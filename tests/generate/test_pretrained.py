@@ -1,0 +1,269 @@
+"""A language model by path: its weights, its tokenizer, adapters, and everything that is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+
+from trialign.data.dataset import Dataset
+from trialign.errors import ConfigError
+from trialign.generate import train as stage
+from trialign.generate.adapters import add_adapters, merge_adapters
+from trialign.generate.artefact import load_generator, load_ranker
+from trialign.generate.backbone import ARCHITECTURES, described_backbone, pretrained_backbone
+from trialign.generate.model import Generator
+from trialign.generate.tasks import TASKS
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.generate.train import train
+from trialign.semid.table import SIDTable
+
+TEXTS = ["thing 1 of many", "a thing that is 2", "<|end|> is text here", "1 2 3 4 5 6 7 8 9 0"]
+TASK_NAMES = ["history_to_item", "title_to_item", "item_to_title"]
+
+
+def tiny_config(architecture: str, vocab_size: int, positions: int = 64) -> Any:
+    sizes = ARCHITECTURES[architecture](32, 1, 2, 64, positions)
+    return AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes, bos_token_id=0, eos_token_id=0)
+
+
+def save_model(folder: Path, architecture: str, *, spare_rows: int = 5, positions: int = 64) -> Path:
+    """Write what a hub holds: a model, a tokenizer without a pad token, and a generation config that asks for much."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    # A foreign vocabulary may hold a token spelled like one of ours.
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    learning = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "<|end|>"], initial_alphabet=sorted(alphabet))
+    tokenizer.train_from_iterator(TEXTS, learning)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
+    assert wrapped.pad_token is None
+    wrapped.save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_config(tiny_config(architecture, len(wrapped) + spare_rows, positions))
+    model.save_pretrained(folder)
+    GenerationConfig(do_sample=True, top_k=3, temperature=0.1, repetition_penalty=9.0).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("models")
+
+    def named(architecture: str) -> Path:
+        path = folder / architecture
+        return path if path.exists() else save_model(path, architecture)
+
+    return named
+
+
+def rank_all(ranker: Any) -> tuple[np.ndarray, np.ndarray]:
+    walks = [np.arange(start, start + 3, dtype=np.int32) % 12 for start in range(12)]
+    found: tuple[np.ndarray, np.ndarray] = ranker.rank(walks, 10, exclude_seen=False)
+    return found
+
+
+@pytest.mark.parametrize("encoding", ["tokens", "position"])
+@pytest.mark.parametrize("kind", ["scratch", "described", "pretrained", "lora"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_backbone_and_encoding_learns_every_task_and_reads_back_bit_for_bit(
+    architecture: str,
+    kind: str,
+    encoding: str,
+    dataset: Dataset,
+    table: SIDTable,
+    settings: dict[str, Any],
+    saved: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lora = None
+    if kind == "scratch":
+        backbone = settings["backbone"] | {"architecture": architecture}
+    elif kind == "described":
+        backbone = {"file": str(saved(architecture) / "config.json"), "dropout": 0.1, "vocab_size": 300}
+    else:
+        backbone = {"model": str(saved(architecture)), "dropout": 0.1}
+        lora = {"rank": 8, "alpha": 64.0, "dropout": 0.0, "targets": []} if kind == "lora" else None
+    kept: list[Generator] = []
+    saving = stage.save_generator
+    monkeypatch.setattr(stage, "save_generator", lambda *what: (kept.append(what[1].generator), saving(*what)))
+    items = {"encoding": encoding, "id_embedding": False, "features": [], "joint_nodes": 6}
+    changes = {"backbone": backbone, "lora": lora, "items": items, "steps": 60, "learning_rate": 1e-2}
+    train(dataset, {}, table, tmp_path, **settings | changes)
+    with (tmp_path / "log" / "metrics.csv").open() as file:
+        log = list(csv.DictReader(file))
+    for task in TASK_NAMES:
+        assert float(log[-1][f"loss/{task}"]) < float(log[0][f"loss/{task}"]), task
+    ranker = load_ranker(tmp_path, table, num_beams=10, batch_size=12, device="cpu")
+    items_UK, scores_UK = rank_all(ranker)
+    ranker.generator = kept[0].eval()
+    again_UK, same_UK = rank_all(ranker)
+    assert np.array_equal(items_UK, again_UK)
+    assert np.array_equal(scores_UK, same_UK)
+    assert "temperature" not in (tmp_path / "generator.json").read_text()
+
+
+def built(
+    dataset: Dataset, table: SIDTable, model: Path, *, lora: dict[str, Any] | None = None
+) -> tuple[Generator, Any]:
+    options = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
+    return stage.build(dataset, table, TASK_NAMES, 0, 16, 64, options, model=str(model), dropout=0.0, lora=lora)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
+def test_adapters_codes_and_markers_learn_while_base_and_text_rows_keep_every_byte(
+    architecture: str,
+    dataset: Dataset,
+    table: SIDTable,
+    settings: dict[str, Any],
+    saved: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": []}
+    untrained, _ = built(dataset, table, saved(architecture), lora=lora)
+    before = {name: parameter.detach().clone() for name, parameter in untrained.named_parameters()}
+    after: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(
+        stage, "merge_adapters", lambda backbone: after.update({n: p.clone() for n, p in backbone.named_parameters()})
+    )
+    monkeypatch.setattr(
+        stage,
+        "save_generator",
+        lambda _folder, trained, _sids: after.update({n: p.clone() for n, p in trained.generator.named_parameters()}),
+    )
+    backbone = {"model": str(saved(architecture)), "dropout": 0.0}
+    counts = train(dataset, {}, table, tmp_path, **settings | {"backbone": backbone, "lora": lora, "steps": 4})
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    base = {name for name in before if name.startswith("backbone.") and "lora_" not in name}
+    assert base
+    assert not moved & base
+    assert moved == set(before) - base
+    assert {name.partition(".")[0] for name in moved} == {"backbone", "own", "items"}
+    assert counts["trained"] == sum(before[name].numel() for name in moved) < counts["parameters"] / 2
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_merged_adapters_say_what_they_said_beside_the_weights(architecture: str, saved: Callable[[str], Path]) -> None:
+    backbone, _ = pretrained_backbone(str(saved(architecture)))
+    inputs = {"inputs_embeds": torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)), "use_cache": False}
+    bare = backbone(**inputs).logits
+    names = {name for name, _ in backbone.named_parameters()}
+    add_adapters(backbone, rank=2, alpha=4.0, dropout=0.0, targets=[], seed=0)
+    assert torch.equal(backbone(**inputs).logits, bare), "adapters start at no change"
+    for name, parameter in backbone.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    beside = backbone(**inputs).logits
+    assert (beside - bare).abs().max() > 0.01
+    merge_adapters(backbone)
+    assert {name for name, _ in backbone.named_parameters()} == names
+    torch.testing.assert_close(backbone(**inputs).logits, beside, atol=1e-5, rtol=1e-4)
+
+
+def test_the_weights_are_the_folders_and_no_generation_config_acts(saved: Callable[[str], Path]) -> None:
+    backbone, _ = pretrained_backbone(str(saved("gpt2")))
+    wanted = AutoModelForCausalLM.from_pretrained(saved("gpt2"))
+    assert all(torch.equal(p, wanted.get_parameter(name)) for name, p in backbone.named_parameters())
+    backbone.train()
+    tokens = torch.arange(6)[None]
+    assert torch.equal(backbone(tokens).logits, backbone(tokens).logits), "a dropout of the model's own acts"
+
+
+def test_our_tokens_stand_beside_the_models_own(
+    saved: Callable[[str], Path], dataset: Dataset, table: SIDTable
+) -> None:
+    generator, template = built(dataset, table, saved("qwen3"))
+    tokenizer: TextTokenizer = template.tokenizer
+    rows = len(generator.backbone.get_input_embeddings().weight)
+    assert [tokenizer.end, *map(tokenizer.marker, TASKS)] == list(range(rows, rows + 1 + len(TASKS)))
+    assert generator.text_vocab == tokenizer.size == rows + 1 + len(TASKS)
+    title = "<|end|> is text here"
+    assert max(tokenizer.encode(title)) < rows
+    assert tokenizer.decode([tokenizer.marker("item_to_title"), *tokenizer.encode(title), tokenizer.end]) == title
+    example = template.encode(2, {"item": 3, "title": title})
+    assert example.tokens[0] == tokenizer.marker("item_to_title")
+    assert example.tokens[-1] == tokenizer.end
+    # Codes and our tokens start as long as the model's own vectors are on average.
+    norm = generator.backbone.get_input_embeddings().weight.norm(dim=1).mean()
+    torch.testing.assert_close(generator.own.embedding.weight.norm(dim=1), norm.expand(1 + len(TASKS)))
+    codes_LK = generator.items.code_embedding.weight.view(3, 3, -1).norm(dim=-1)
+    torch.testing.assert_close(codes_LK.mean(dim=1), norm.expand(3), atol=1e-3, rtol=1e-3)
+
+
+def test_a_path_that_is_no_model_is_told_what_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for model in (str(tmp_path), str(tmp_path / "nowhere")):
+        with pytest.raises(ConfigError, match=r"cannot open train\.backbone\.model=") as raised:
+            pretrained_backbone(model)
+        assert f"hf download {model}" in raised.value.remedy
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        described_backbone(str(tmp_path / "nowhere"), dropout=0.0, vocab_size=300, max_positions=64, seed=0)
+
+
+def test_missing_weights_are_never_made_up(tmp_path: Path) -> None:
+    save_model(tmp_path, "qwen2")
+    broken = AutoModelForCausalLM.from_pretrained(tmp_path)
+    state = {name: value for name, value in broken.state_dict().items() if "k_proj" not in name}
+    broken.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ConfigError, match=r"weights are missing, the first is .*k_proj"):
+        pretrained_backbone(str(tmp_path))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama", spare_rows=-20)
+    with pytest.raises(ConfigError, match=r"its tokenizer has \d+ tokens for \d+ rows"):
+        pretrained_backbone(str(tmp_path))
+
+
+def test_a_pretrained_architecture_that_leaks_is_refused_by_name(tmp_path: Path) -> None:
+    save_model(tmp_path, "gpt2")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 64}
+    config = AutoConfig.for_model("opt", vocab_size=310, word_embed_proj_dim=32, max_position_embeddings=64, **sizes)
+    leaking = AutoModelForCausalLM.from_config(config)
+    for parameter in leaking.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    leaking.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="opt: a packed example changes with its neighbour"):
+        pretrained_backbone(str(tmp_path))
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 40}
+    AutoModel.from_config(AutoConfig.for_model("t5", **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="is a t5, an encoder with a decoder"):
+        pretrained_backbone(str(tmp_path))
+
+
+def test_adapters_for_what_is_not_there_list_what_is(saved: Callable[[str], Path]) -> None:
+    backbone, _ = pretrained_backbone(str(saved("gpt2")))
+    with pytest.raises(ConfigError, match=r"names q_proj") as raised:
+        add_adapters(backbone, rank=2, alpha=4.0, dropout=0.0, targets=["q_proj", "c_fc"], seed=0)
+    assert "gpt2 has: c_attn, c_fc, c_proj" in raised.value.remedy
+
+
+def test_rows_longer_than_the_models_positions_are_refused(tmp_path: Path, dataset: Dataset, table: SIDTable) -> None:
+    with pytest.raises(ConfigError, match=r"stream\.row_tokens=64 with a gpt2 of 32 positions"):
+        built(dataset, table, save_model(tmp_path, "gpt2", positions=32))
+
+
+def test_a_saved_generator_needs_no_base_model(
+    tmp_path: Path, dataset: Dataset, table: SIDTable, settings: dict[str, Any]
+) -> None:
+    model = save_model(tmp_path / "model", "llama")
+    backbone = {"model": str(model), "dropout": 0.0}
+    train(dataset, {}, table, tmp_path / "train", **settings | {"backbone": backbone, "steps": 1})
+    model.rename(tmp_path / "gone")
+    header = json.loads((tmp_path / "train" / "generator.json").read_text())
+    assert header["backbone"]["model_type"] == "llama"
+    assert load_generator(tmp_path / "train", table).generator.own is not None

@@ -1,0 +1,107 @@
+"""What a generator in training is worth on held-out users, by the ranking that the product does.
+
+Users of the validation split only. Rank r takes users r, r + W, ...; sums and counts are reduced, so that the figures
+do not depend on how many ranks there are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from trialign.data.dataset import Evaluation
+from trialign.decode.index import PrefixIndex
+from trialign.errors import ConfigError
+from trialign.generate.loss import autoregressive_loss
+from trialign.generate.model import Generator
+from trialign.generate.ranker import GeneratorRanker
+from trialign.generate.template import Template
+from trialign.ranking import find_hits, ndcg_at_k, recall_at_k
+from trialign.runtime.collectives import all_reduce_sum, rank, world_size
+
+TASK = "history_to_item"
+DEPTH = 10
+
+
+class Validation:
+    """Measures a generator on validation users.
+
+    Args:
+        users: the split; the first `num_users` are taken, a fair sample because they stand in hash order.
+        template: how the generator reads histories.
+        index: prefixes of the semantic IDs.
+        num_users: 0 takes all.
+        num_beams: of the constrained search, at least DEPTH.
+        max_history: items of a history that are read.
+        batch_size: users per search.
+
+    Raises:
+        ConfigError: there is no user to validate on, or the next item is no task.
+    """
+
+    def __init__(
+        self,
+        users: Evaluation,
+        template: Template,
+        index: PrefixIndex,
+        *,
+        num_users: int,
+        num_beams: int,
+        max_history: int,
+        batch_size: int,
+    ) -> None:
+        if not users.users:
+            raise ConfigError(
+                "train.validation.every is set, but the validation split is empty",
+                rule="a checkpoint is chosen on users who are held out for it",
+                remedy="set train.validation.every=0, or a data.split that holds validation events out",
+            )
+        if TASK not in template.tasks:
+            raise ConfigError(
+                f"train.validation.every is set, but {TASK} is not among train.tasks",
+                rule="validation ranks the next item",
+                remedy=f"set train.validation.every=0, or give train.tasks.{TASK} a weight",
+            )
+        self.num_users = min(num_users or len(users.users), len(users.users))
+        mine = slice(rank(), self.num_users, world_size())
+        self._histories, self._targets = users.histories[mine], users.targets[mine]
+        self._template, self._index, self._max_history = template, index, max_history
+        self._search = {"num_beams": num_beams, "max_history": max_history, "batch_size": batch_size}
+
+    @torch.inference_mode()
+    def measure(self, generator: Generator, device: torch.device) -> dict[str, float]:
+        """Return `loss` (nats per token of each user's next item), `recall@10` and `ndcg@10`. A collective.
+
+        The generator is left in eval mode.
+        """
+        ranker = GeneratorRanker(generator, self._template, self._index, device=device, **self._search)
+        sums = torch.zeros(5, dtype=torch.float64)
+        if self._histories:
+            items_UK, _ = ranker.rank(self._histories, DEPTH, exclude_seen=False)
+            hits_UK, num_targets_U = find_hits(items_UK, self._targets)
+            recall, ndcg = (metric(hits_UK, num_targets_U, DEPTH).sum() for metric in (recall_at_k, ndcg_at_k))
+            sums[:3] = torch.tensor([recall, ndcg, len(self._histories)])
+            for users in ranker.batches(self._histories):
+                sums[3:] += self._losses(generator, users, device).cpu()
+        recall, ndcg, count, loss, tokens = all_reduce_sum(sums.to(device)).tolist()
+        return {"loss": loss / max(tokens, 1.0), "recall@10": recall / count, "ndcg@10": ndcg / count}
+
+    def _losses(self, generator: Generator, users: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Return (summed loss, tokens) of the next items of some users, float64 [2]."""
+        task = self._template.tasks.index(TASK)
+        examples = [self._template.encode(task, self._record(user)) for user in users]
+        # Padding stands on the right and its places go on counting: as one example, causal attention hides it.
+        tokens_BT, targets_BT = (
+            pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True).to(device)
+            for parts in zip(*((example.tokens, example.targets) for example in examples), strict=True)
+        )
+        places_BT = torch.arange(tokens_BT.shape[1], device=device).expand(len(tokens_BT), -1)
+        sums = autoregressive_loss(generator(tokens_BT, places_BT, targets_BT, torch.zeros_like(tokens_BT)), 1)
+        return torch.stack([sums.losses[0], sums.counts[0]]).double()
+
+    def _record(self, user: int) -> dict[str, Any]:
+        items = np.append(self._histories[user], self._targets[user][0])[-self._max_history :]
+        return {"items": items, "first_target": len(items) - 1}
