@@ -31,7 +31,9 @@ TASK_NAMES = ["history_to_item", "title_to_item", "item_to_title"]
 
 
 def tiny_config(architecture: str, vocab_size: int, positions: int = 64) -> Any:
-    sizes = ARCHITECTURES[architecture](32, 1, 2, 64, positions)
+    # What a real config asks for, and must not act here.
+    dropouts = {"resid_pdrop": 0.5, "embd_pdrop": 0.5} if architecture == "gpt2" else {"attention_dropout": 0.5}
+    sizes = ARCHITECTURES[architecture](32, 1, 2, 64, positions) | dropouts
     return AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes, bos_token_id=0, eos_token_id=0)
 
 
@@ -171,9 +173,12 @@ def test_merged_adapters_say_what_they_said_beside_the_weights(architecture: str
     torch.testing.assert_close(backbone(**inputs).logits, beside, atol=1e-5, rtol=1e-4)
 
 
-def test_the_weights_are_the_folders_and_no_generation_config_acts(saved: Callable[[str], Path]) -> None:
-    backbone, _ = pretrained_backbone(str(saved("gpt2")))
-    wanted = AutoModelForCausalLM.from_pretrained(saved("gpt2"))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_weights_are_the_folders_and_its_dropout_does_not_act(
+    architecture: str, saved: Callable[[str], Path]
+) -> None:
+    backbone, _ = pretrained_backbone(str(saved(architecture)))
+    wanted = AutoModelForCausalLM.from_pretrained(saved(architecture))
     assert all(torch.equal(p, wanted.get_parameter(name)) for name, p in backbone.named_parameters())
     backbone.train()
     tokens = torch.arange(6)[None]

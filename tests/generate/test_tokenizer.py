@@ -61,3 +61,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_task_the_vocabulary_does_not_know_is_named() -> None:
     with pytest.raises(DataError, match=r"no token <\|caption_to_item\|>"):
         TextTokenizer.train(TEXTS, vocab_size=320).marker("caption_to_item")
+
+
+def test_beside_a_foreign_vocabulary_its_own_spelling_of_a_marker_is_not_meant(tmp_path: Path) -> None:
+    TextTokenizer.train(TEXTS, vocab_size=320).save(tmp_path / "tokenizer.json")
+    foreign = TextTokenizer.load(tmp_path / "tokenizer.json", rows=400, own=["<|end|>", "<|history_to_item|>"])
+    assert (foreign.end, foreign.marker("history_to_item"), foreign.size) == (400, 401, 402)
+    with pytest.raises(DataError, match="no token"):
+        foreign.marker("title_to_item")

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from trialign.launch.cli import script
 
+import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.config.compose import compose
 from trialign.errors import StageError
 from trialign.manifest import Manifest

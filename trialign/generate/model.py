@@ -127,4 +127,5 @@ def text_vectors(backbone: PreTrainedModel, own: OwnTokens | None) -> torch.Tens
 
 def _as_long(like_VD: torch.Tensor, num: int, draws: torch.Generator) -> torch.Tensor:
     directions_ND = functional.normalize(torch.randn(num, like_VD.shape[1], generator=draws), dim=1)
-    return directions_ND * like_VD.detach().float().norm(dim=1).mean().cpu()
+    long_ND: torch.Tensor = directions_ND * like_VD.detach().float().norm(dim=1).mean().cpu()
+    return long_ND
