@@ -94,13 +94,13 @@ def test_every_backbone_and_encoding_learns_every_task_and_reads_back_bit_for_bi
     elif kind == "described":
         backbone = {"file": str(saved(architecture) / "config.json"), "dropout": 0.1, "vocab_size": 300}
     else:
-        backbone = {"model": str(saved(architecture)), "dropout": 0.1}
-        lora = {"rank": 8, "alpha": 64.0, "dropout": 0.0, "targets": []} if kind == "lora" else None
+        backbone = {"model": str(saved(architecture)), "dropout": 0.0}
+        lora = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": []} if kind == "lora" else None
     kept: list[Generator] = []
     saving = stage.save_generator
     monkeypatch.setattr(stage, "save_generator", lambda *what: (kept.append(what[1].generator), saving(*what)))
     items = {"encoding": encoding, "id_embedding": False, "features": [], "joint_nodes": 6}
-    changes = {"backbone": backbone, "lora": lora, "items": items, "steps": 60, "learning_rate": 1e-2}
+    changes = {"backbone": backbone, "lora": lora, "items": items, "steps": 40, "learning_rate": 1e-2}
     train(dataset, {}, table, tmp_path, **settings | changes)
     with (tmp_path / "log" / "metrics.csv").open() as file:
         log = list(csv.DictReader(file))

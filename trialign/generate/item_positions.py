@@ -39,8 +39,8 @@ class ItemPositions(nn.Module):
         features_NF: fixed vectors of the items, added through a learned projection; None leaves them out.
         id_embedding: add a learned vector per item. It memorises what codes cannot, and grows with the catalogue.
         joint_nodes: largest softmax; the deepest level with no more nodes is modelled jointly.
-        read_scale: what an item's vector is multiplied by where it is read. The same vectors are the answers, which want
-            to be short; read that short, an item drowns in what the first layers add (Vaswani et al. 2017, 3.4).
+        read_scale: what an item's vector is multiplied by where it is read. The same vectors are the answers, which
+            want to be short; read that short, an item drowns in what the first layers add (Vaswani et al. 2017, 3.4).
     """
 
     node_of_leaf_LN: torch.Tensor

@@ -253,7 +253,8 @@ def build(
     read_scale = 1.0 if own is not None else vectors_VD.shape[1] ** 0.5
     encoding, modules = build_items(sids, vectors_VD, seed=seed, read_scale=read_scale, **items)
     template = Template(tokenizer, encoding, tasks, max_title_tokens)
-    return Generator(decoder, modules, dropout=dropout, own=own), template
+    # A pretrained model comes in eval mode, and Lightning leaves every module in the mode that it finds.
+    return Generator(decoder, modules, dropout=dropout, own=own).train(), template
 
 
 def _validate(
@@ -277,6 +278,4 @@ def _validate(
         max_history=max_history,
         batch_size=settings["batch_size"],
     )
-    return Validate(
-        validation, every=settings["every"], patience=settings["patience"], best=folder / BEST
-    )
+    return Validate(validation, every=settings["every"], patience=settings["patience"], best=folder / BEST)
