@@ -59,6 +59,6 @@ def test_a_later_format_is_refused(
 ) -> None:
     save_generator(tmp_path, TrainedGenerator(make_generator(), template, max_history=9), sids)
     header = tmp_path / "generator.json"
-    header.write_text(header.read_text().replace('"format": 2', '"format": 3'))
-    with pytest.raises(DataError, match="format 3, this version reads 2"):
+    header.write_text(header.read_text().replace('"format": 3', '"format": 4'))
+    with pytest.raises(DataError, match="format 4, this version reads 3"):
         load_generator(tmp_path, sids)

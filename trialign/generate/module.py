@@ -23,7 +23,7 @@ from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
 from trialign.generate.validation import Validation
-from trialign.runtime.collectives import rank, world_size
+from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.optim import adamw, cosine_with_warmup
 
 logger = logging.getLogger(__name__)
@@ -205,6 +205,7 @@ class Validate(Callback):
         with torch.no_grad():
             for name, parameter in _trained(module.evaluated).items():
                 parameter.copy_(best[name])
+        all_gather_objects(None)  # everybody has read it
         if rank() == 0:
             self._best.unlink()
 
