@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trialign.data.rows import TokenizedExample, fill_row, pack, stack_rows
+from trialign.data.rows import TokenizedExample, fill_row, pack, pack_window, stack_rows
 from trialign.errors import DataError
 
 
@@ -33,6 +33,26 @@ def test_padding_of_a_window_stays_below_five_percent() -> None:
     assert 1 - sum(lengths) / (len(rows) * 512) < 0.05
 
 
+def test_a_window_gives_back_what_would_leave_a_row_too_empty() -> None:
+    # 11 x 3 are 33 of 40 positions; the first 10 fill three rows of 10 but for one position each, and so do the first 9.
+    assert pack_window(np.full(11, 3), 10) == (9, [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    # 39 of 40: nothing to gain.
+    assert pack_window(np.array([9, 10, 10, 10]), 10) == (4, [[1], [2], [3], [0]])
+    # One row is not given back, however empty.
+    assert pack_window(np.array([2, 0]), 10) == (2, [[0]])
+    assert pack_window(np.array([0, 0]), 10) == (2, [])
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=80), st.integers(40, 90))
+def test_a_window_keeps_its_first_examples_and_packs_no_worse(lengths: list[int], row_tokens: int) -> None:
+    num_taken, rows = pack_window(np.array(lengths), row_tokens)
+    assert 1 <= num_taken <= len(lengths)
+    assert rows == pack(lengths[:num_taken], row_tokens)
+    if rows:
+        all_rows = pack(lengths, row_tokens)
+        assert sum(lengths[:num_taken]) / len(rows) >= min(sum(lengths) / len(all_rows), 0.95 * row_tokens)
+
+
 def test_an_example_longer_than_a_row_is_refused_with_the_setting_that_holds_it() -> None:
     with pytest.raises(DataError, match=r"113 tokens.*\n.*\n.*stream\.row_tokens=113"):
         pack([4, 113], 64)
@@ -46,7 +66,7 @@ def _examples() -> list[TokenizedExample]:
 
 
 def test_a_row_by_hand() -> None:
-    row = fill_row(_examples(), 9, lane=3, window=1, row=4)
+    row = fill_row(_examples(), 9, lane=3, start=1, row=4)
     assert row.tokens.tolist() == [7, 8, 9, 5, 6, 0, 0, 0, 0]
     assert row.targets.tolist() == [False, True, True, False, True, *[False] * 4]
     assert row.segments.tolist() == [1, 1, 1, 2, 2, 0, 0, 0, 0]
@@ -55,10 +75,10 @@ def test_a_row_by_hand() -> None:
 
 
 def test_a_batch_keeps_rows_and_their_state() -> None:
-    rows = [fill_row(_examples(), 8, lane=lane, window=lane + 1, row=lane + 2) for lane in (4, 0)]
+    rows = [fill_row(_examples(), 8, lane=lane, start=lane + 1, row=lane + 2) for lane in (4, 0)]
     batch = stack_rows(rows, step_targets=6, first_of_step=True).to("cpu")
     assert batch.tokens_RT.shape == (2, 8)
     dtypes = [batch.tokens_RT.dtype, batch.targets_RT.dtype, batch.segments_RT.dtype, batch.positions_RT.dtype]
     assert dtypes == [torch.int64, torch.bool, torch.int32, torch.int64]
-    assert (batch.lanes_R.tolist(), batch.windows_R.tolist(), batch.rows_R.tolist()) == ([4, 0], [5, 1], [6, 2])
+    assert (batch.lanes_R.tolist(), batch.starts_R.tolist(), batch.rows_R.tolist()) == ([4, 0], [5, 1], [6, 2])
     assert (batch.step_targets, batch.first_of_step) == (6, True)

@@ -35,7 +35,7 @@ def make_rows(template: Template) -> list[Row]:
         template.encode(2, {"item": 4, "title": "blue rug"}),
         template.encode(1, {"item": 1, "title": "cup"}),
     ]
-    return [fill_row(row, ROW_TOKENS, lane=lane, window=0, row=0) for lane, row in enumerate(examples)]
+    return [fill_row(row, ROW_TOKENS, lane=lane, start=0, row=0) for lane, row in enumerate(examples)]
 
 
 def micro_batches(rows: list[Row], micro_rows: int) -> list[RowBatch]:

@@ -35,7 +35,7 @@ def make_rows(template: Template) -> list[Row]:
     examples = [template.encode(0, {"items": items, "first_target": 0}) for items in histories]
     examples += [template.encode(task, {"item": item, "title": TITLES[item]}) for task in (1, 2) for item in range(12)]
     rows = pack([len(example.tokens) for example in examples], 32)
-    return [fill_row([examples[n] for n in row], 32, lane=0, window=0, row=0) for row in rows]
+    return [fill_row([examples[n] for n in row], 32, lane=0, start=0, row=0) for row in rows]
 
 
 def make_loader(rows: list[Row], micro_rows: int, per_step: int, num_steps: int) -> DataLoader[RowBatch]:

@@ -1,9 +1,10 @@
 """Lanes: an endless stream of packed rows that is exact under interruption and under another number of ranks.
 
 A global batch is one row of each of V lanes, for the whole of a run. Lane v owns a fixed part of every epoch of every
-source, and its rows are a function of (v, window, row) alone. Rank r of W serves the lanes v with v mod W = r, worker i
-of w the i-th, (i+w)-th, ... of those. So neither ranks nor workers can change what a global batch holds, and a lane's
-state is two numbers.
+source, and its rows are a function of (v, start, row) alone: `start` is the example of the lane's own sequence that a
+window begins with, `row` a row of that window. Rank r of W serves the lanes v with v mod W = r, worker i of w the i-th,
+(i+w)-th, ... of those. So neither ranks nor workers can change what a global batch holds, and a lane's state is two
+numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trialign.data.blocks import Record, Records
 from trialign.data.order import Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
-from trialign.data.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack, stack_rows
+from trialign.data.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack_window, stack_rows
 from trialign.data.shards import BlockStore, DamagedBlockError
 from trialign.errors import ConfigError, DataError, TrialignError, suggest
 from trialign.runtime.seeding import derive
@@ -29,7 +30,7 @@ Encode = Callable[[int, Records, Indices], Examples]
 """(source index, a block, records of it) to as many examples. Were it to depend on more, no resume would be exact."""
 
 State = Mapping[int, tuple[int, int]]
-"""(window, row) that each lane goes on with; a lane that is absent starts at (0, 0)."""
+"""(start of a window, row) that each lane goes on with; a lane that is absent starts at (0, 0)."""
 
 DAMAGED = ("stop", "skip")
 _PR_SET_PDEATHSIG = 1
@@ -70,12 +71,14 @@ class _Window:
     """One window of a lane: its examples, packed.
 
     Attributes:
+        num_taken: how many of the examples it keeps; the next window begins with those that it gives back.
         examples: in the order of the lane.
         rows: of each row the indices of its examples, in the order the rows are served.
         records: where a ledger is kept, for each example (source, epoch, key).
         skipped: (source, block) of the damaged blocks it met.
     """
 
+    num_taken: int
     examples: Examples
     rows: list[list[int]]
     records: list[tuple[int, int, str | int]]
@@ -104,7 +107,8 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         encode: turns records into examples.
         num_lanes: V.
         row_tokens: T, positions per row.
-        window: examples that a lane encodes and packs at a time.
+        window: examples that a lane encodes and packs at a time; it gives back the last of them where keeping all would
+            leave a row too empty, see `pack_window`.
         seed: decides the order of everything.
         rank: r.
         world_size: W; divides V.
@@ -177,34 +181,36 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         An estimate: packing depends on which lengths meet in a window. Blocks are fair samples, so a few windows do.
         """
         lanes = sorted({lane * self.num_lanes // num_windows for lane in range(num_windows)})
-        num_rows = sum(len(self._packed(lane, 0).rows) for lane in lanes) / len(lanes)
-        return num_rows * sum(source.examples_per_epoch for source in self.sources) / self._window
+        windows = [self._packed(lane, 0) for lane in lanes]
+        rows_per_example = sum(len(window.rows) for window in windows) / sum(window.num_taken for window in windows)
+        return rows_per_example * sum(source.examples_per_epoch for source in self.sources)
 
     def _rows(self, lane: int) -> Iterator[Row]:
-        window, row = self._state.get(lane, (0, 0))
+        start, row = self._state.get(lane, (0, 0))
         num_idle = 0
         skipped: list[tuple[int, int]] = []
         while True:
-            packed = self._packed(lane, window)
+            packed = self._packed(lane, start)
             skipped += packed.skipped
+            start_of_next = start + packed.num_taken
             if not packed.rows:
-                num_idle += self._window
+                num_idle += packed.num_taken
                 self._refuse_idleness(lane, num_idle)
-                window, row = window + 1, 0
+                start, row = start_of_next, 0
                 continue
             num_idle = 0
             filled = fill_rows(packed.examples, packed.rows[row:], self._row_tokens)
             for number, laid_out in enumerate(zip(*filled, strict=True), start=row):
-                after = (window, number + 1) if number + 1 < len(packed.rows) else (window + 1, 0)
+                after = (start, number + 1) if number + 1 < len(packed.rows) else (start_of_next, 0)
                 records = tuple(packed.records[example] for example in packed.rows[number]) if self._ledger else ()
                 tokens, targets, segments, positions, tasks = laid_out
                 yield Row(tokens, targets, segments, positions, tasks, lane, *after, records, tuple(skipped))
                 skipped = []
-            window, row = window + 1, 0
+            start, row = start_of_next, 0
 
-    def _packed(self, lane: int, window: int) -> _Window:
-        """Return one window of a lane."""
-        sources, indices = self._interleaving.locate(np.arange(window * self._window, (window + 1) * self._window))
+    def _packed(self, lane: int, start: int) -> _Window:
+        """Return the window of a lane that begins with its example `start`."""
+        sources, indices = self._interleaving.locate(np.arange(start, start + self._window))
         reading = _Reading()
         places: list[Indices] = []
         for source in range(len(self.sources)):
@@ -215,13 +221,13 @@ class LaneStream(IterableDataset[Row | TrialignError]):
                 places.append(mine)
         order = np.concatenate(places)
         examples = Examples.merge(reading.parts, order)
-        rows = pack(examples.lengths, self._row_tokens)
+        num_taken, rows = pack_window(examples.lengths, self._row_tokens)
         if rows:
             # Packing puts the longest examples into the first rows; nothing may learn from that order.
-            shuffle = Permutation(len(rows), derive(self._seed, "rows", lane, window))
+            shuffle = Permutation(len(rows), derive(self._seed, "rows", lane, start // self._window))
             rows = [rows[row] for row in shuffle(np.arange(len(rows))).tolist()]
         records = [reading.records[place] for place in np.argsort(order)] if self._ledger else []
-        return _Window(examples, rows, records, reading.skipped)
+        return _Window(num_taken, examples, rows, records, reading.skipped)
 
     def _read(self, reading: _Reading, lane: int, source: int, index: int, num_examples: int) -> None:
         """Add the next examples of a lane's own sequence over a source, from `index` on."""
@@ -271,7 +277,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
             )
 
 
-def load_rows(stream: LaneStream, *, workers: int, prefetch: int) -> DataLoader[Row | TrialignError]:
+def load_rows(stream: LaneStream, *, workers: int, prefetch: int) -> Iterable[Row | TrialignError]:
     """Return a loader of a stream's rows, in the order of its lanes.
 
     Args:
@@ -279,11 +285,13 @@ def load_rows(stream: LaneStream, *, workers: int, prefetch: int) -> DataLoader[
         workers: loader processes; they divide the lanes. 0: rows are made where they are asked for.
         prefetch: optimizer steps that the workers read ahead.
     """
+    if workers == 0:
+        return stream  # a DataLoader without workers only adds its own cost to every row
     return DataLoader(
         stream,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=prefetch * len(stream.lanes) // workers if workers else None,
+        prefetch_factor=prefetch * len(stream.lanes) // workers,
         worker_init_fn=_start_worker,
     )
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class LaneDataModule(pl.LightningDataModule):
     """Serves micro-batches of packed rows, for ever; training ends by steps.
 
-    Its state is the (window, row) of every lane after the last batch *trained on*, not the last one loaded: add
+    Its state is the (start of a window, row) of every lane after the last batch *trained on*, not the last one loaded: add
     `TrainedRows` to the Trainer's callbacks.
 
     Args:
@@ -105,7 +105,7 @@ class LaneDataModule(pl.LightningDataModule):
     def mark(self, batch: RowBatch) -> None:
         """Record that the rows of `batch` were trained on."""
         self._step += batch.first_of_step
-        after = zip(batch.windows_R.tolist(), batch.rows_R.tolist(), strict=True)
+        after = zip(batch.starts_R.tolist(), batch.rows_R.tolist(), strict=True)
         self._state.update(zip(batch.lanes_R.tolist(), after, strict=True))
         self._report(batch.skipped)
         if self._ledger_folder is not None:
@@ -139,7 +139,7 @@ class LaneDataModule(pl.LightningDataModule):
                 remedy="undo the change, or start a new run",
             )
         self._step = state_dict["step"]
-        self._state = {lane: (window, row) for lane, (window, row) in enumerate(state_dict["lanes"])}
+        self._state = {lane: (start, row) for lane, (start, row) in enumerate(state_dict["lanes"])}
         self._skipped = {(folder, block) for folder, block in state_dict["skipped"]}
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002  # Lightning's signature

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from trialign.data.blocks import spans
 from trialign.errors import DataError
 
+_MOST_PADDING = 0.05
+
 
 @dataclass(frozen=True)
 class TokenizedExample:
@@ -92,7 +94,7 @@ class Row:
     Attributes:
         tokens, targets, segments, positions, tasks: [T], as in `RowBatch`.
         lane: the lane it comes from.
-        window: number of the window that the lane's next row comes from.
+        start: the example of its lane that the window of the lane's next row begins with.
         row: number of that next row inside its window.
         records: where a ledger is kept, for each example (source, epoch, key of the record).
         skipped: (source, block) of damaged blocks that its lane met since its row before.
@@ -104,7 +106,7 @@ class Row:
     positions: NDArray[np.int64]
     tasks: NDArray[np.int64]
     lane: int
-    window: int
+    start: int
     row: int
     records: tuple[tuple[int, int, str | int], ...] = ()
     skipped: tuple[tuple[int, int], ...] = ()
@@ -122,7 +124,7 @@ class RowBatch:
         tasks_RT: int64; the task of a position's example, 0 where padded.
         step_targets: target tokens of this rank in the whole optimizer step, the same in each of its micro-batches.
         first_of_step: whether the optimizer step begins here.
-        lanes_R, windows_R, rows_R: int64; each row's lane and the state (window, row) of that lane after it.
+        lanes_R, starts_R, rows_R: int64; each row's lane and the state (start, row) of that lane after it.
         records: of each row, as in `Row`.
         skipped: of all rows, as in `Row`.
     """
@@ -135,7 +137,7 @@ class RowBatch:
     step_targets: int
     first_of_step: bool
     lanes_R: torch.Tensor
-    windows_R: torch.Tensor
+    starts_R: torch.Tensor
     rows_R: torch.Tensor
     records: tuple[tuple[tuple[int, int, str | int], ...], ...] = ()
     skipped: tuple[tuple[int, int], ...] = ()
@@ -193,6 +195,37 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], row_tokens: int) -> list[li
     return rows
 
 
+def pack_window(lengths: NDArray[np.int64], row_tokens: int) -> tuple[int, list[list[int]]]:
+    """Distribute the examples of a window over rows, giving back the last of them where that fills the rows better.
+
+    All are kept as long as at most `_MOST_PADDING` of the rows stays empty, because what is given back is encoded
+    again. Otherwise one row less is filled with as many examples, in their order, as fit, unless that is no better.
+
+    Args:
+        lengths: tokens of each example, in the order of its lane.
+        row_tokens: positions of a row.
+
+    Returns:
+        How many of the examples are kept, and `pack` of those; at least one is kept.
+
+    Raises:
+        DataError: an example is longer than a row.
+    """
+    rows = pack(lengths, row_tokens)
+    used = np.cumsum(lengths)
+    if len(rows) < 2 or used[-1] >= (1 - _MOST_PADDING) * len(rows) * row_tokens:
+        return len(lengths), rows
+    room = (len(rows) - 1) * row_tokens
+    # Rows cannot always be filled to the last position: what does not pack into one row less is lowered a little.
+    for share in (1.0, 0.99, 0.98, 0.97, 0.96):
+        num_taken = int(np.searchsorted(used, share * room, side="right"))
+        fewer = pack(lengths[:num_taken], row_tokens)
+        # One that does not fit may be nearly a row itself: then giving it back leaves the rows emptier.
+        if fewer and used[num_taken - 1] * len(rows) > used[-1] * len(fewer):
+            return num_taken, fewer
+    return len(lengths), rows
+
+
 def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], row_tokens: int) -> list[NDArray[Any]]:
     """Lay examples side by side in rows, padded to `row_tokens`.
 
@@ -232,12 +265,12 @@ def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], row_tokens: int
     ]
 
 
-def fill_row(examples: Sequence[TokenizedExample], row_tokens: int, *, lane: int, window: int, row: int) -> Row:
+def fill_row(examples: Sequence[TokenizedExample], row_tokens: int, *, lane: int, start: int, row: int) -> Row:
     """Lay examples side by side in one row, padded to `row_tokens`."""
     tokens, targets, segments, positions, tasks = (
         values_RT[0] for values_RT in fill_rows(Examples.of(examples), [range(len(examples))], row_tokens)
     )
-    return Row(tokens, targets, segments, positions, tasks, lane, window, row)
+    return Row(tokens, targets, segments, positions, tasks, lane, start, row)
 
 
 def stack_rows(rows: Sequence[Row], *, step_targets: int, first_of_step: bool) -> RowBatch:
@@ -246,7 +279,7 @@ def stack_rows(rows: Sequence[Row], *, step_targets: int, first_of_step: bool) -
     def stacked(parts: Sequence[NDArray[Any]]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(parts).reshape(len(rows), -1))
 
-    lanes_R, windows_R, rows_R = torch.from_numpy(np.array([(row.lane, row.window, row.row) for row in rows]).T.copy())
+    lanes_R, starts_R, rows_R = torch.from_numpy(np.array([(row.lane, row.start, row.row) for row in rows]).T.copy())
     return RowBatch(
         tokens_RT=stacked([row.tokens for row in rows]),
         targets_RT=stacked([row.targets for row in rows]),
@@ -256,7 +289,7 @@ def stack_rows(rows: Sequence[Row], *, step_targets: int, first_of_step: bool) -
         step_targets=step_targets,
         first_of_step=first_of_step,
         lanes_R=lanes_R,
-        windows_R=windows_R,
+        starts_R=starts_R,
         rows_R=rows_R,
         records=tuple(row.records for row in rows),
         skipped=tuple(chain.from_iterable(row.skipped for row in rows)),
