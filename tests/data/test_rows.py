@@ -34,7 +34,7 @@ def test_padding_of_a_window_stays_below_five_percent() -> None:
 
 
 def test_a_window_gives_back_what_would_leave_a_row_too_empty() -> None:
-    # 11 x 3 are 33 of 40 positions; the first 10 fill three rows of 10 but for one position each, and so do the first 9.
+    # 11 x 3 are 33 of 40 positions; the first 9 are 27 of 30.
     assert pack_window(np.full(11, 3), 10) == (9, [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
     # 39 of 40: nothing to gain.
     assert pack_window(np.array([9, 10, 10, 10]), 10) == (4, [[1], [2], [3], [0]])

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class LaneDataModule(pl.LightningDataModule):
     """Serves micro-batches of packed rows, for ever; training ends by steps.
 
-    Its state is the (start of a window, row) of every lane after the last batch *trained on*, not the last one loaded: add
-    `TrainedRows` to the Trainer's callbacks.
+    Its state is the (start of a window, row) of every lane after the last batch *trained on*, not the last one loaded:
+    add `TrainedRows` to the Trainer's callbacks.
 
     Args:
         sources: what is interleaved.
