@@ -114,6 +114,8 @@ def _log(folder: Path, flush_every: int, done_steps: int) -> CSVLogger:
 def _quieten() -> None:
     """Keep Lightning's greetings and its advice for other designs out of the log; warnings of substance stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    # Says at every checkpoint how it will be read by default.
+    logging.getLogger("pytorch_lightning.trainer.connectors.checkpoint_connector").setLevel(logging.WARNING)
     # The loaders are small tensors in memory or a stream with workers of its own.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
