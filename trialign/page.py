@@ -58,12 +58,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: int
     return f"<table><tr>{head}{body}</table>"
 
 
-def thumbnail(data: bytes) -> str:
-    """Return an encoded picture, one that decodes, as a small JPEG in base64."""
+def thumbnail(data: bytes, side: int = _SIDE) -> str:
+    """Return an encoded picture, one that decodes, as a JPEG in base64 whose longer side has `side` pixels at most."""
     with Image.open(io.BytesIO(data)) as found:
-        found.draft("RGB", (_SIDE, _SIDE))
+        found.draft("RGB", (side, side))
         small = found.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE))
+        small.thumbnail((side, side))
         out = io.BytesIO()
         small.save(out, "JPEG", quality=75)
     return base64.b64encode(out.getvalue()).decode()

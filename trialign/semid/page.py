@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from trialign.page import thumbnail
 from trialign.runtime.seeding import numpy_generator
 
 _MAX_CODES = 128
@@ -86,7 +84,7 @@ def page(
     examples = numpy_generator(0, "semid", "page").permutation(len(codes_NL))[:_NUM_EXAMPLES].tolist()
     near = {item: _nearest(codes_NL, item) for item in examples}
     wanted = {item for _, _, items in picked for item in items} | set(near).union(*near.values())
-    shown = Shown(titles, categories, {item: _thumbnail(data) for item, data in images if item in wanted})
+    shown = Shown(titles, categories, {item: thumbnail(data, _SIDE) for item, data in images if item in wanted})
     some = "" if len(picked) == len(groups) else f" The {len(picked)} most frequent of {len(groups)} are shown."
     parts = [
         f"<h1>Semantic IDs of {len(codes_NL):,} items</h1>",
@@ -216,14 +214,3 @@ def _card(code: int, members: NDArray[np.intp], items: Sequence[int], shown: Sho
     names = "".join(f"<li>{shown.title(item)}" for item in items[: 3 if seen else None])
     head = f"<b>{code}</b> <span class=dim>{len(members):,} item{'s' if len(members) > 1 else ''}</span>"
     return f"<div class=card>{head}{kind}{strip}<ul>{names}</ul></div>"
-
-
-def _thumbnail(data: bytes) -> str:
-    """Return a small JPEG in base64; the dataset holds only pictures that decode."""
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.draft("RGB", (_SIDE, _SIDE))
-        small = picture.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE))
-        out = io.BytesIO()
-        small.save(out, "JPEG", quality=75)
-    return base64.b64encode(out.getvalue()).decode()
