@@ -21,6 +21,7 @@ def check(config: Config) -> None:
     _known("data.split", config.data["split"], ["leave_one_out", "last_n", "temporal", "given"])
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
+    _known("runtime.strategy", config.runtime.strategy, ["single", "ddp", "zero1", "zero2"])
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
     _grown(config)
