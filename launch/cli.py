@@ -99,7 +99,7 @@ def _start(verb: str, overrides: list[str]) -> None:
             if config.runtime.threads:
                 # Read by torch and BLAS when they are imported, which has not happened yet.
                 os.environ.setdefault("OMP_NUM_THREADS", str(config.runtime.threads))
-            script(verb)(config)
+            _tell(script(verb)(config))
         except TrialignError as error:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 
@@ -114,6 +114,18 @@ def _start(verb: str, overrides: list[str]) -> None:
 def _give_up(error: TrialignError) -> NoReturn:
     print(f"trialign: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+def _tell(made: Any) -> None:
+    """Say what became of a stage, and where it is; the verbs that are no stage speak for themselves."""
+    from trialign.manifest import Stage
+
+    if not isinstance(made, Stage) or made.name == "evaluate":
+        return
+    manifest = made.read()
+    counts = [f"{name} {value:,}" for name, value in manifest.counts.items() if type(value) is int and value]
+    outcome = f"built in {manifest.seconds:.1f} s" if made.built else "was finished, nothing to do"
+    print(f"{made.name}: {outcome}; {', '.join([*counts, str(made.folder)])}", flush=True)
 
 
 def _log_plainly() -> None:

@@ -56,6 +56,15 @@ def test_refused_settings_exit_with_2_and_failed_stages_with_1(tmp_path: Path) -
     assert trialign("quantize", "run=x", cwd=tmp_path).returncode == 1
 
 
+def test_a_stage_says_that_it_is_built_or_was_finished_and_where(tmp_path: Path) -> None:
+    prepare = ("prepare", "run=x", "data.num_items=60", "data.num_users=80")
+    first, second = trialign(*prepare, cwd=tmp_path), trialign(*prepare, cwd=tmp_path)
+    assert first.stdout.startswith("prepare: built in"), first.stderr
+    assert "items 60" in first.stdout
+    assert str(tmp_path / "x" / "prepare") in first.stdout
+    assert second.stdout.startswith("prepare: was finished"), second.stderr
+
+
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m trialign.launch.cli prepare --help | true",
