@@ -1,15 +1,15 @@
-"""The stages in order: finished ones are skipped, those taken from another run are not touched."""
+"""The stages in order: finished ones are skipped, those of another run taken, or made there for all who share them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.config.stages import STAGES, locate_stage
-from trialign.manifest import Manifest, Stage
+from trialign.manifest import MANIFEST, Manifest, Stage
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,21 @@ def run_pipeline(
     """
     done = []
     for number, verb in enumerate(STAGES, start=1):
-        if verb in config.from_stage:
-            folder = locate_stage(config, verb)
+        folder = locate_stage(config, verb)
+        shared = verb in config.from_stage
+        if shared and (folder / MANIFEST).exists():
             done.append(StageRun(verb, "taken", 0.0, folder, Manifest.read(folder)))
             continue
-        announce(f"[{number}/{len(STAGES)}] {verb}")
+        announce(f"[{number}/{len(STAGES)}] {verb}" + (f", into {folder}" if shared else ""))
         started = time.monotonic()
-        stage = scripts[verb](config)
+        stage = scripts[verb](_there(config, verb, folder) if shared else config)
         seconds = time.monotonic() - started
         outcome = "built" if stage.built else "skipped"
         done.append(StageRun(verb, outcome, seconds, stage.folder, stage.read()))
     return done
+
+
+def _there(config: Config, verb: str, folder: Path) -> Config:
+    """Return the config by which a stage reads what it does here, and writes into another run."""
+    others = {other: locate_stage(config, other) for other in STAGES if other != verb}
+    return replace(config, run=folder.parent, from_stage=others)

@@ -121,6 +121,16 @@ def test_arms_share_stages_by_from(run: Path, tmp_path: Path) -> None:
     assert inputs["prepare"]["hash"] == Manifest.read(run / "prepare").hash
 
 
+def test_what_arms_share_is_made_once_by_the_first_of_them(run: Path, tmp_path: Path) -> None:
+    common, sharing = tmp_path / "common", ("prepare", "enrich", "baselines")
+    shared = [f"from.{verb}={common}" for verb in sharing]
+    assert set(run_all(tmp_path / "first", *shared).values()) == {"built"}
+    assert sorted(path.name for path in common.iterdir()) == sorted(sharing)
+    assert Manifest.read(tmp_path / "first" / "train").hash == hashes(run)["train"]
+    outcomes = run_all(tmp_path / "second", "train.steps=5", *shared)
+    assert {verb for verb, outcome in outcomes.items() if outcome == "taken"} == set(sharing)
+
+
 def test_stages_of_another_catalogue_are_refused(run: Path, tmp_path: Path) -> None:
     other = compose("prepare", [f"run={tmp_path / 'other'}", *TINY, "data.seed=1"])
     script("prepare")(other)

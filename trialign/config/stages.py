@@ -83,8 +83,8 @@ def locate_stage(config: Config, verb: str) -> Path:
     """Return the folder of a stage: of this run, or of the run that `from.<verb>` names."""
     if verb in config.from_stage:
         folder = config.from_stage[verb]
-        # from.embed=RUN and from.embed=RUN/embed both say what is meant.
-        return folder if (folder / "manifest.json").exists() and folder.name == verb else folder / verb
+        # from.embed=RUN and from.embed=RUN/embed both say what is meant; a run may itself be called embed.
+        return folder if folder.name == verb and not (folder / verb / "manifest.json").exists() else folder / verb
     return config.run / verb
 
 
