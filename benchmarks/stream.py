@@ -7,9 +7,12 @@ All ways turn the same generated histories (2 to 50 items, most of them short) i
 how a history gets there:
 
     ours          `LaneDataModule`, checksums verified, every batch marked as trained on, so that it can be resumed
-    webdataset    its tar reader and two lines of Arrow; then a sample per history, its shuffle buffer, its batches,
-                  or else whole blocks in the order of the files
+    webdataset    its tar reader and two lines of Arrow; then a sample per history, its shuffle buffer, `map(encode)`
+                  and its batches, as its pipelines are written; or the same, encoded a batch at a time by our
+                  `encode_many`; or whole blocks by `encode_many` in the order of the files
     bare          pread of one block after the other and Arrow; no checksum, no order, no state
+
+Figures are medians of processor time: all files are in the page cache, and one thread does everything.
 
 Resuming is measured on an index of 10^6 shards whose names and places all lead to one real shard: what it takes to
 compare the index's checksum, and from the state of a checkpoint to the first micro-batch, at random positions.
@@ -36,7 +39,7 @@ from numpy.typing import NDArray
 
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
 from trialign.data import rows as packed
-from trialign.data.blocks import TRAIN, Records, arrays_of, decode_block, lists_of
+from trialign.data.blocks import TRAIN, Record, Records, arrays_of, decode_block, lists_of
 from trialign.data.lanes import LaneSource, MicroBatches
 from trialign.data.module import LaneDataModule
 from trialign.data.shards import INDEX, INDEX_DTYPE, NAMES, BlockStore, ShardWriter, fingerprint_of
@@ -45,12 +48,15 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.tokens import TokenSpace
 
-NUM_HISTORIES, RECORDS_PER_BLOCK, BLOCKS_PER_SHARD = 262_144, 1024, 64
+NUM_HISTORIES, RECORDS_PER_BLOCK, BLOCKS_PER_SHARD = 524_288, 1024, 64
 NUM_ITEMS, LEVELS, CODES = 50_000, 3, 256
 ROW_TOKENS, WINDOW, MICRO_ROWS = 256, 256, 8
 SHUFFLE_BUFFER = 1000
 NUM_SHARDS, NUM_POSITIONS = 10**6, 200
 TASK = "history_to_item"
+
+Sample = tuple[NDArray[np.int32], int]
+"""Items of a history, and the first of them that is a target."""
 
 
 def write_shards(folder: Path) -> BlockStore:
@@ -112,7 +118,7 @@ def batches_of(windows: Iterable[packed.Examples]) -> Iterator[packed.RowBatch]:
 class Collected:
     """Histories that were picked one by one, as far as the task asks a block of them."""
 
-    def __init__(self, samples: list[tuple[NDArray[np.int32], int]]) -> None:
+    def __init__(self, samples: list[Sample]) -> None:
         self._items = [items for items, _ in samples]
         self._first_targets = np.array([first_target for _, first_target in samples])
 
@@ -127,17 +133,31 @@ class Collected:
         return self._first_targets
 
 
-def samples_of(blocks: Iterable[dict[str, bytes]]) -> Iterator[tuple[NDArray[np.int32], int]]:
-    """Yield the histories of blocks: their items, views of the block, and the first that is a target."""
+def records_of(blocks: Iterable[dict[str, bytes]]) -> Iterator[Record]:
+    """Yield the histories of blocks."""
+    for block in blocks:
+        records = Records(pa.ipc.open_stream(block["arrow"]).read_next_batch())
+        yield from map(records.__getitem__, range(len(records)))
+
+
+def samples_of(blocks: Iterable[dict[str, bytes]]) -> Iterator[Sample]:
+    """Yield of the histories of blocks what the task reads: the items, views of the block, and the first target."""
     for block in blocks:
         batch = pa.ipc.open_stream(block["arrow"]).read_next_batch()
         yield from zip(arrays_of(batch["items"]), batch["first_target"].to_pylist(), strict=True)
 
 
-def read_webdataset_samples(shards: list[str], encoder: Template) -> Iterator[packed.RowBatch]:
-    """Yield micro-batches of one pass by webdataset, histories shuffled in its buffer."""
+def read_webdataset(shards: list[str], encoder: Template) -> Iterator[packed.RowBatch]:
+    """Yield micro-batches of one pass by webdataset, histories shuffled in its buffer and encoded one by one."""
+    pipeline = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).compose(records_of)
+    encoded = pipeline.shuffle(SHUFFLE_BUFFER).map(partial(encoder.encode, 0))
+    yield from batches_of(encoded.batched(WINDOW, collation_fn=packed.Examples.of))
 
-    def collated(samples: list[tuple[NDArray[np.int32], int]]) -> packed.Examples:
+
+def read_webdataset_vectors(shards: list[str], encoder: Template) -> Iterator[packed.RowBatch]:
+    """Yield micro-batches of one pass by webdataset, histories shuffled in its buffer and encoded many at a time."""
+
+    def collated(samples: list[Sample]) -> packed.Examples:
         return encoder.encode_many(0, Collected(samples), np.arange(len(samples)))  # type: ignore[arg-type]
 
     pipeline = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).compose(samples_of)
@@ -166,7 +186,9 @@ def bare_blocks(folder: Path, names: list[str], index: NDArray[np.void]) -> Iter
     """Yield the decoded blocks in the order of the files."""
     files = [os.open(folder / name, os.O_RDONLY) for name in names]
     try:
-        for shard, offset, length in zip(*(index[name].tolist() for name in ("shard", "offset", "length")), strict=True):
+        for shard, offset, length in zip(
+            *(index[name].tolist() for name in ("shard", "offset", "length")), strict=True
+        ):
             yield Records(decode_block(os.pread(files[shard], length, offset)))
     finally:
         for file in files:
@@ -187,13 +209,16 @@ def histories(store: BlockStore, encoder: Template, lanes: int, repeats: int) ->
     # Examples of a row are numbered from 1, so its largest number is how many it holds.
     ours = sum(int(b.segments_RT.amax(1).sum()) for b in read_ours(store, encoder, lanes, batches))
     peers = {
-        "webdataset, histories shuffled": lambda: read_webdataset_samples(shards, encoder),
-        "webdataset, blocks in file order": lambda: read_webdataset_blocks(shards, encoder),
+        "webdataset": lambda: read_webdataset(shards, encoder),
+        "webdataset, encode_many": lambda: read_webdataset_vectors(shards, encoder),
+        "webdataset, encode_many, file order": lambda: read_webdataset_blocks(shards, encoder),
         "bare pread + Arrow, collated": lambda: read_bare(folder, names, index, encoder),
         "bare pread + Arrow, not collated": lambda: bare_blocks(folder, names, index),
     }
     calls = [lambda: read_ours(store, encoder, lanes, batches), *peers.values()]
-    seconds, *theirs = paired_seconds(*(lambda call=call: exhaust(call()) for call in calls), repeats=repeats)
+    seconds, *theirs = paired_seconds(
+        *(lambda call=call: exhaust(call()) for call in calls), repeats=repeats, clock=time.process_time
+    )
     setting = f"{NUM_HISTORIES:,} histories, {lanes} lanes"
     return [
         compare("stream.histories", setting, ours / seconds, peer, NUM_HISTORIES / taken, "histories/s")

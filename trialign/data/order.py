@@ -80,10 +80,7 @@ class Permutation:
         if not forward:
             left, right = right, left
         for number in rounds:
-            if self._rounds is None:
-                scrambled = self._scrambled(right, number)
-            else:
-                scrambled = self._rounds[number].take(right)
+            scrambled = self._scrambled(right, number) if self._rounds is None else self._rounds[number].take(right)
             scrambled ^= left
             left, right = right, scrambled
         if not forward:
