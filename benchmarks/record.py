@@ -46,17 +46,22 @@ def alone(name: str, setting: str, ours: float, unit: str) -> Row:
     return Row(name, setting, ours, None, None, unit, None)
 
 
-def paired_seconds(*calls: Callable[[], object], repeats: int) -> list[float]:
-    """Return the median seconds of each call; they take turns, so that a busy moment of the machine meets them all."""
+def paired_seconds(
+    *calls: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Return the median seconds of each call; they take turns, so that a busy moment of the machine meets them all.
+
+    By `time.process_time` they are seconds of this process alone: for work of one thread that never waits.
+    """
     taken: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()  # caches, lazy imports and compiled kernels are not what is compared
     for _ in range(repeats):
         for call, seconds in zip(calls, taken, strict=True):
             gc.collect()
-            begin = time.perf_counter()
+            begin = clock()
             call()
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(clock() - begin)
     return [statistics.median(seconds) for seconds in taken]
 
 

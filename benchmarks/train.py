@@ -78,7 +78,7 @@ def packed(template: Template, histories: Sequence[np.ndarray]) -> Iterator[Batc
     tokens_RT, targets_RT, _, positions_RT, _ = map(torch.from_numpy, fill_rows(examples, rows, ROW_TOKENS))
     for start in range(0, len(rows), LANES):
         step = slice(start, start + LANES)
-        yield tokens_RT[step], positions_RT[step], targets_RT[step]
+        yield tokens_RT[step].long(), positions_RT[step].long(), targets_RT[step]
 
 
 def prompts(template: Template, histories: Sequence[np.ndarray], *, by_length: bool) -> Iterator[Batch]:

@@ -23,6 +23,7 @@ _NUM_ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15
 _SHARE_BITS = 24
 _TABLE_SHARE = 8
+_TABLED_BITS = 8
 # Of the finaliser of splitmix64.
 _SHIFTS = np.array([30, 27, 31], dtype=np.uint64)
 _FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
@@ -43,49 +44,53 @@ class Permutation:
     def __init__(self, size: int, key: int) -> None:
         assert size >= 1, size
         self._size = size
-        self._half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-        self._mask = (np.uint64(1) << self._half) - np.uint64(1)
+        self._half = max(1, ((size - 1).bit_length() + 1) // 2)
         counters = np.arange(1, _NUM_ROUNDS + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
         self._round_keys = _mix(counters + np.uint64(key))
+        # A round sees half of the bits only: of a small network all it can ever be asked is mixed once.
+        self._rounds = self._scrambled(np.arange(1 << self._half)) if self._half <= _TABLED_BITS else None
 
     def __call__(self, indices: Indices) -> Indices:
         """Return where each index goes."""
-        return self._walk(indices, self._round_keys, forward=True)
+        return self._walk(indices, range(_NUM_ROUNDS), forward=True)
 
     def inverse(self, indices: Indices) -> Indices:
         """Return where each index comes from."""
-        return self._walk(indices, self._round_keys[::-1], forward=False)
+        return self._walk(indices, range(_NUM_ROUNDS)[::-1], forward=False)
 
-    def _walk(self, indices: Indices, keys: NDArray[np.uint64], *, forward: bool) -> Indices:
+    def _walk(self, indices: Indices, rounds: range, *, forward: bool) -> Indices:
         # From outside the walk might never come in.
         assert ((indices >= 0) & (indices < self._size)).all(), self._size
-        domain = 1 << 2 * int(self._half)
+        domain = 1 << 2 * self._half
         values = indices
         if domain <= _TABLE_SHARE * len(indices):
             # Sending the whole domain through once is cheaper than sending most of it through many times.
-            table = self._network(np.arange(domain), keys, forward)
+            table = self._network(np.arange(domain), rounds, forward)
             values = table[values]
             while (outside := values >= self._size).any():
                 values[outside] = table[values[outside]]
             return values
-        values = self._network(values, keys, forward)
+        values = self._network(values, rounds, forward)
         while (outside := values >= self._size).any():
-            values[outside] = self._network(values[outside], keys, forward)
+            values[outside] = self._network(values[outside], rounds, forward)
         return values
 
-    def _network(self, indices: Indices, keys: NDArray[np.uint64], forward: bool) -> Indices:
-        values = indices.astype(np.uint64)
-        left, right = values >> self._half, values & self._mask
+    def _network(self, indices: Indices, rounds: range, forward: bool) -> Indices:
+        left, right = indices >> self._half, indices & (1 << self._half) - 1
         if not forward:
             left, right = right, left
-        for key in keys:
-            scrambled = _mix(right ^ key)
-            scrambled &= self._mask
+        for number in rounds:
+            scrambled = self._scrambled(right, number) if self._rounds is None else self._rounds[number].take(right)
             scrambled ^= left
             left, right = right, scrambled
         if not forward:
             left, right = right, left
-        return ((left << self._half) | right).astype(np.int64)
+        return (left << self._half) | right
+
+    def _scrambled(self, halves: Indices, rounds: int | slice = slice(None)) -> Indices:
+        """Return what one round, or each of several, makes of half the bits."""
+        keys = self._round_keys[rounds, None]
+        return (_mix(halves.astype(np.uint64) ^ keys) & np.uint64((1 << self._half) - 1)).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ class TokensEncoding:
 
     def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
         """Return the tokens of a run of items, int64 [n * L]."""
-        tokens: NDArray[np.int64] = self._tokens_NL[items].reshape(-1)
+        tokens: NDArray[np.int64] = self._tokens_NL.take(items, axis=0).reshape(
+            -1
+        )  # copies whole rows, which indexing does not
         return tokens
 
     def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
