@@ -1,0 +1,76 @@
+"""Interests read from a reply: strict, or refused by cause; nothing is mended and nothing invented."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from trialign.enrich.protocol import Failure
+
+
+@dataclass(frozen=True)
+class Interests:
+    """Interests, strongest first, a confidence in 0..1 each, and the reasoning (cot) that is never evidence."""
+
+    interests: tuple[str, ...]
+    confidences: tuple[float, ...]
+    reasoning: str = ""
+
+
+def parse_interests(text: str, variant: str, max_interests: int) -> Interests | Failure:
+    """Read a reply.
+
+    Args:
+        text: the reply.
+        variant: `direct`, a list of `{"interest", "confidence"}`; `cot`, that list beside a `reasoning`.
+        max_interests: more are a failure.
+
+    Returns:
+        The interests; or a failure: `empty`, `not_json`, `wrong_shape`, `too_many`, `confidence_range`, `duplicate`.
+    """
+    if not text.strip():
+        return Failure("empty")
+    try:
+        found = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return Failure("not_json", text[:200])
+    reasoning = ""
+    if variant == "cot":
+        if not isinstance(found, dict) or set(found) != {"reasoning", "interests"} or not _is_text(found["reasoning"]):
+            return Failure("wrong_shape", text[:200])
+        reasoning, found = found["reasoning"], found["interests"]
+    return _judge(found, reasoning, max_interests)
+
+
+def _judge(found: Any, reasoning: str, max_interests: int) -> Interests | Failure:
+    if not isinstance(found, list) or not all(_is_interest(one) for one in found):
+        return Failure("wrong_shape", str(type(found).__name__))
+    if not found:
+        return Failure("empty")
+    if len(found) > max_interests:
+        return Failure("too_many", str(len(found)))
+    if not all(0 <= one["confidence"] <= 1 for one in found):
+        return Failure("confidence_range")
+    if len({one["interest"].strip().casefold() for one in found}) < len(found):
+        return Failure("duplicate")
+    found = sorted(found, key=lambda one: -one["confidence"])
+    names = tuple(" ".join(one["interest"].split()) for one in found)
+    return Interests(names, tuple(float(one["confidence"]) for one in found), reasoning)
+
+
+def _is_interest(one: Any) -> bool:
+    if not isinstance(one, dict) or set(one) != {"interest", "confidence"}:
+        return False
+    # True is an int to Python, not a confidence.
+    number = isinstance(one["confidence"], int | float) and not isinstance(one["confidence"], bool)
+    return number and _is_text(one["interest"]) and bool(one["interest"].strip())
+
+
+def _is_text(value: Any) -> bool:
+    # Half a surrogate pair is legal JSON, but no text that a file can hold.
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
