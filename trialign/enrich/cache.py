@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trialign.enrich.protocol import Reply, Request
+from trialign.errors import StageError
 
 
 def request_key(request: Request, identity: str, prompt_hash: str) -> str:
@@ -18,7 +20,11 @@ def request_key(request: Request, identity: str, prompt_hash: str) -> str:
 
 
 class ReplyCache:
-    """Replies by key: reads every shard's file in `folder`, appends to `<shard>.jsonl`."""
+    """Replies by key: reads every shard's file in `folder`, appends to `<shard>.jsonl`.
+
+    Raises:
+        StageError: another process appends to that file.
+    """
 
     def __init__(self, folder: Path, shard: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -26,7 +32,18 @@ class ReplyCache:
         for path in sorted(folder.glob("*.jsonl")):
             for line in path.read_bytes().splitlines():
                 self._load(line)
-        self._file = os.open(folder / f"{shard}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        path = folder / f"{shard}.jsonl"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            # Two that write the same share would ask the same questions. The kernel frees what a killed one held.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise StageError(
+                f"{path} is being written by another process",
+                rule="each share of a catalogue is asked about once at a time",
+                remedy="wait for it, or give this process another enrich.shard or enrich.cache",
+            ) from None
 
     def get(self, key: str) -> Reply | None:
         """Return the reply kept under `key`, if any."""

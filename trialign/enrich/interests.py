@@ -1,12 +1,35 @@
-"""Interests read from a reply: strict, or refused by cause; nothing is mended and nothing invented."""
+"""Interests asked for, and read from a reply: strict, or refused by cause; nothing mended and nothing invented."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trialign.enrich.protocol import Failure
+from trialign.data.dataset import Dataset
+from trialign.enrich.protocol import Failure, Request
+from trialign.enrich.templates import interests_prompt
+from trialign.enrich.words import is_foreign, is_marked_up
+
+NO_EVIDENCE = "no_evidence"
+_LONGEST = 120  # characters of one interest
+
+
+def evidence_of(dataset: Dataset, captions: Sequence[str]) -> list[dict[str, str]]:
+    """Return what is told about each item: title, description and caption, as far as there are any."""
+    columns = {name: dataset.items[name].to_pylist() for name in ("title", "description")}
+    columns["caption"] = list(captions) or [""] * dataset.num_items
+    rows = zip(*columns.values(), strict=True)
+    return [{name: text for name, text in zip(columns, row, strict=True) if text.strip()} for row in rows]
+
+
+def interest_questions(
+    evidence: Sequence[Mapping[str, str]], items: Collection[int], variant: str, max_interests: int
+) -> Iterator[tuple[int, Request]]:
+    """Yield the question about each of `items`, all of which have evidence."""
+    for item in sorted(items):
+        yield item, Request(interests_prompt(variant, evidence[item], max_interests))
 
 
 @dataclass(frozen=True)
@@ -27,7 +50,8 @@ def parse_interests(text: str, variant: str, max_interests: int) -> Interests | 
         max_interests: more are a failure.
 
     Returns:
-        The interests; or a failure: `empty`, `not_json`, `wrong_shape`, `too_many`, `confidence_range`, `duplicate`.
+        The interests; or a failure: `empty`, `not_json`, `wrong_shape`, `too_many`, `confidence_range`, `duplicate`,
+        `too_long`, `markup`, `other_language`.
     """
     if not text.strip():
         return Failure("empty")
@@ -54,6 +78,13 @@ def _judge(found: Any, reasoning: str, max_interests: int) -> Interests | Failur
         return Failure("confidence_range")
     if len({one["interest"].strip().casefold() for one in found}) < len(found):
         return Failure("duplicate")
+    texts = [one["interest"] for one in found]
+    if any(len(text) > _LONGEST for text in texts):
+        return Failure("too_long", f"{max(map(len, texts))} characters")
+    if any(map(is_marked_up, texts)):
+        return Failure("markup", next(filter(is_marked_up, texts))[:200])
+    if is_foreign(" ".join(texts)):
+        return Failure("other_language", texts[0][:200])
     found = sorted(found, key=lambda one: -one["confidence"])
     names = tuple(" ".join(one["interest"].split()) for one in found)
     return Interests(names, tuple(float(one["confidence"]) for one in found), reasoning)

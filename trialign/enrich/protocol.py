@@ -1,10 +1,10 @@
-"""What every backend of captions and interests answers to: a request in, a reply or a failure with its cause out."""
+"""What every model that is asked answers to: requests in, a reply or a failure with its cause out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,21 @@ class Failure:
     detail: str = ""
 
 
+Requests = Iterator[tuple[str, Request]]
+"""Requests with what each is called; taken one at a time, as a backend has room for them."""
+
+
+@runtime_checkable
 class Backend(Protocol):
-    """A source of replies."""
+    """A model that is asked."""
+
+    @property
+    def source(self) -> str:
+        """Return what the column `source` says."""
 
     @property
     def identity(self) -> str:
-        """Model and decoding settings: whatever, changed, may change a reply."""
+        """Return model and decoding settings: whatever, changed, may change a reply."""
 
-    def answer(self, requests: Sequence[Request], keep: Callable[[int, Reply | Failure], None]) -> None:
-        """Call `keep` once per request with its index, as soon as its answer is there, in any order."""
+    def answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
+        """Call `keep` once per request with its name, as soon as its answer is there, in any order."""
