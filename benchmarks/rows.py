@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from trialign.data.lanes import LaneStream
 from trialign.embed.evidence import item_texts
 from trialign.generate.encoding import PositionEncoding, TokensEncoding
 from trialign.generate.mixture import open_sources
+from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.tokens import TokenSpace
@@ -32,14 +34,15 @@ def main() -> None:
 def padding(run: Path) -> list[Row]:
     """Return the rows of one dataset; which codes an item has makes no difference to lengths."""
     dataset = Dataset(run / "prepare")
+    texts = ItemTexts(dataset.items["title"].to_pylist())
     tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=2000)
     space = TokenSpace(tokenizer.size, LEVELS, CODES)
     tokens = TokensEncoding(np.zeros((dataset.num_items, LEVELS), np.int64), space)
     found = []
     for encoding, name in ((tokens, "tokens"), (PositionEncoding(tokenizer.size), "position")):
         for tasks in MIXTURES:
-            sources = open_sources(dataset, dict.fromkeys(tasks, 1.0))
-            encode = Template(tokenizer, encoding, tasks, max_title_tokens=32).encode_many
+            sources = open_sources(dataset, texts, dict.fromkeys(tasks, 1.0))
+            encode = partial(Template(tokenizer, encoding, tasks, max_title_tokens=32).encode_many, texts)
             for lanes in (16, 64):
                 stream = LaneStream(sources, encode, num_lanes=lanes, row_tokens=ROW_TOKENS, window=WINDOW, seed=0)
                 steps = int(stream.rows_per_epoch()) // lanes

@@ -25,6 +25,8 @@ from trialign.decode.step import legal_children
 from trialign.embed import store
 from trialign.embed.evidence import item_texts
 from trialign.generate.artefact import load_generator
+from trialign.generate.task import Given, ItemTexts
+from trialign.generate.tasks import load_task
 from trialign.manifest import Manifest
 from trialign.semid.table import SIDTable
 
@@ -157,8 +159,10 @@ def trained(run: Path, dataset: Dataset, sids: SIDTable, user: str, target: int)
     )
     _, _, history = next(find_record(dataset, "train", user))
     _, _, item = next(find_record(dataset, "items", target))
+    texts = ItemTexts(dataset.items["title"].to_pylist())
     for number, task in enumerate(template.tasks):
-        example = template.encode(number, history if task == "history_to_item" else item)
+        record = history if load_task(task).source == "train" else item
+        example = template.encode(number, Given(record, texts))
         shown = [
             f"{token}{'*' * bool(learned)}" for token, learned in zip(example.tokens, example.targets, strict=True)
         ]

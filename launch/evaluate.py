@@ -44,11 +44,13 @@ def _build(config: Config, stage: Stage) -> None:
     import pyarrow.parquet as pq
 
     from trialign.data.dataset import Dataset
+    from trialign.enrich.evidence import Evidence, load_evidence
     from trialign.evaluate.details import describe, topk_table
     from trialign.evaluate.page import evaluation_page
     from trialign.evaluate.protocol import require_examples
     from trialign.evaluate.report import metrics_record, oracle_means, report_text
     from trialign.generate.artefact import load_ranker
+    from trialign.generate.task import ItemTexts
     from trialign.runtime.device import device_of
     from trialign.semid.table import SIDTable
 
@@ -57,6 +59,7 @@ def _build(config: Config, stage: Stage) -> None:
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     users = dataset.evaluation(split)
     require_examples(users, split)
+    made = load_evidence(stage.inputs["enrich"]) if "enrich" in stage.inputs else Evidence([], [], [])
     baselines = _load_baselines(config, stage)
     model = load_ranker(
         stage.inputs["train"],
@@ -76,7 +79,17 @@ def _build(config: Config, stage: Stage) -> None:
             users.users,
             split=split,
             oracle=None if oracle is None else oracle_means(oracle, users.users),
-            details=describe(model, stated, users, dataset.train_histories(), sids, free_users=settings.free_users),
+            details=describe(
+                model,
+                stated,
+                users,
+                dataset.train_histories(),
+                sids,
+                free_users=settings.free_users,
+                texts=ItemTexts(dataset.items["title"].to_pylist(), made.captions),
+                interests=made.interests,
+                understood=settings.understanding.items,
+            ),
             num_samples=settings.bootstrap_samples,
             seed=settings.bootstrap_seed,
         )

@@ -17,6 +17,7 @@ def run(config: Config) -> Stage:
         return stage
     from trialign.data.dataset import Dataset
     from trialign.embed.store import load
+    from trialign.enrich.evidence import load_evidence
     from trialign.generate.train import BEST, train
     from trialign.runtime.checkpoint import CHECKPOINTS
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
@@ -32,6 +33,7 @@ def run(config: Config) -> Stage:
             load(stage.inputs["embed"]) if "embed" in stage.inputs else {},
             sids,
             folder,
+            captions=load_evidence(stage.inputs["enrich"]).captions if "enrich" in stage.inputs else (),
             seed=config.seed,
             max_history=Manifest.read(stage.inputs["prepare"]).config["data"]["max_history"],
             **asdict(config.train),

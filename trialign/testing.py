@@ -35,7 +35,7 @@ RING_SETTINGS: dict[str, Any] = {
         "vocab_size": 300,
     },
     "items": {"encoding": "tokens", "id_embedding": False, "features": [], "joint_nodes": 0},
-    "tasks": {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 0.5},
+    "tasks": {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 0.5, "titles_to_title": 0.25},
     "epochs": 1.0,
     "steps": None,
     "learning_rate": 1e-2,

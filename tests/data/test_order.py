@@ -165,3 +165,20 @@ def test_every_number_a_refusal_names_is_legal() -> None:
 @pytest.mark.parametrize(("workers", "lanes", "fitting"), [(0, 8, 0), (3, 8, 2), (4, 8, 4), (9, 8, 8), (4, 7, 1)])
 def test_workers_are_lowered_to_what_shares_the_lanes(workers: int, lanes: int, fitting: int) -> None:
     assert fitting_workers(workers, lanes) == fitting
+
+
+def test_chance_is_of_the_record_and_the_epoch_alone_and_fair() -> None:
+    order = SourceOrder("titles", num_records=50_000, records_per_block=50_000, seed=3)
+    records = np.arange(50_000)
+    draws = order.draws(0, 0, records)
+    assert ((draws >= 0) & (draws < 1)).all()
+    assert np.array_equal(order.draws(0, 0, records[::-7]), draws[::-7])
+    others = [order.draws(1, 0, records), order.draws(0, 1, records)]
+    others.append(SourceOrder("captions", 50_000, 50_000, seed=3).draws(0, 0, records))
+    for found in (draws, *others):
+        expected = 50_000 / 20
+        counts = np.bincount((found * 20).astype(int), minlength=20)
+        # Chi-square of 19 degrees: mean 19, standard deviation 6.2.
+        assert ((counts - expected) ** 2 / expected).sum() < 19 + 5 * 6.2
+    for other in others:
+        assert abs(np.corrcoef(draws, other)[0, 1]) < 5 / 50_000**0.5

@@ -10,7 +10,8 @@ Seen to fail under each of these changes:
 2. a lane's bound off by one: `(lane + 1) * num_records // num_lanes - (lane > 0)` as the end in `lane_range`;
 3. a worker takes neighbouring lanes: `self.lanes[worker * n : worker * n + n]`, n for each, in `LaneStream.rows`;
 4. what follows the short block is not shifted: `start` instead of `start + missing * after` in `SourceOrder.run`;
-5. a window that gives examples back goes on behind them: `start + self._window` in `LaneStream._rows`.
+5. a window that gives examples back goes on behind them: `start + self._window` in `LaneStream._rows`;
+6. chance depends on where reading began: `chosen - chosen[0]` instead of `chosen` for `draws` in `LaneStream._read`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import pytest
 
 from trialign.data.blocks import Records
 from trialign.data.lanes import LaneSource, LaneStream, MicroBatches, load_rows
-from trialign.data.order import Indices, fitting_workers
+from trialign.data.order import Draws, Indices, fitting_workers
 from trialign.data.rows import Examples, Row, RowBatch
 from trialign.data.shards import BlockStore
 from trialign.errors import TrialignError
@@ -55,11 +56,12 @@ Key = tuple[int, int, str | int]
 """(source, epoch, key of the record)."""
 
 
-def encode(source: int, records: Records, chosen: Indices) -> Examples:
-    """Write the items of a history, in a range of tokens of each source's own."""
+def encode(source: int, records: Records, chosen: Indices, draws: Draws) -> Examples:
+    """Write the items of a history and what chance gave it, in a range of tokens of each source's own."""
     items, lengths = records.lists("items", chosen)
+    chance = np.repeat((draws * 2**32).astype(np.int64), lengths)
     return Examples(
-        tokens=items + np.int64(1 + source * 1_000),
+        tokens=items + np.int64(1 + source * 1_000) + chance * 10_000,
         targets=np.ones(len(items), np.bool_),
         starts=np.cumsum(lengths) - lengths,
         lengths=lengths,

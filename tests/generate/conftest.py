@@ -17,6 +17,7 @@ from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.encoding import TokensEncoding
 from trialign.generate.items import build_items
 from trialign.generate.model import Generator
+from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
 TOKENS = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
+TEXTS = ItemTexts(TITLES)
 TASKS = ["history_to_item", "title_to_item", "item_to_title"]
 
 

@@ -13,8 +13,11 @@ from trialign.errors import DataError, StageError
 from trialign.generate.artefact import TrainedGenerator, load_generator, save_generator
 from trialign.generate.backbone import ARCHITECTURES
 from trialign.generate.model import Generator
+from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
 from trialign.semid.table import SIDTable
+
+TITLES = [f"a green chair {number}" for number in range(12)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -34,8 +37,8 @@ def test_read_back_it_says_the_same(
         torch.equal(value, generator.state_dict()[name]) for name, value in loaded.generator.state_dict().items()
     )
     assert (loaded.max_history, loaded.template.tasks, loaded.generator.dropout) == (9, template.tasks, 0.3)
-    record = {"item": 3, "title": "a green chair"}
-    assert loaded.template.encode(1, record).tokens.tolist() == template.encode(1, record).tokens.tolist()
+    given = Given({"item": 3}, ItemTexts(TITLES))
+    assert loaded.template.encode(1, given).tokens.tolist() == template.encode(1, given).tokens.tolist()
 
 
 def test_other_semantic_ids_are_refused(

@@ -19,6 +19,7 @@ from trialign.data.rows import Row, RowBatch, TokenizedExample, fill_row, stack_
 from trialign.errors import TrainingError
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.model import Generator, Predictions
+from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
 
 ROW_TOKENS = 24
@@ -30,10 +31,11 @@ def make_rows(template: Template) -> list[Row]:
     examples: list[list[TokenizedExample]] = []
     for length in (7, 2, 5, 1, 6, 2):
         items = draws.integers(0, 12, size=length)
-        examples.append([template.encode(0, {"items": items, "first_target": 0})])
+        examples.append([template.encode(0, Given({"items": items, "first_target": 0}))])
+    texts = ItemTexts(["", "cup", "", "", "blue rug"])
     examples[3] = [
-        template.encode(2, {"item": 4, "title": "blue rug"}),
-        template.encode(1, {"item": 1, "title": "cup"}),
+        template.encode(2, Given({"item": 4}, texts)),
+        template.encode(1, Given({"item": 1}, texts)),
     ]
     return [fill_row(row, ROW_TOKENS, lane=lane, start=0, row=0) for lane, row in enumerate(examples)]
 

@@ -21,6 +21,7 @@ from trialign.generate.adapters import add_adapters, merge_adapters
 from trialign.generate.artefact import load_generator, load_ranker
 from trialign.generate.backbone import ARCHITECTURES, described_backbone, pretrained_backbone
 from trialign.generate.model import Generator
+from trialign.generate.task import Given, ItemTexts
 from trialign.generate.tasks import TASKS
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.train import train
@@ -119,7 +120,9 @@ def built(
     dataset: Dataset, table: SIDTable, model: Path, *, lora: dict[str, Any] | None = None
 ) -> tuple[Generator, Any]:
     options = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
-    return stage.build(dataset, table, TASK_NAMES, 0, 16, 64, options, model=str(model), dropout=0.0, lora=lora)
+    return stage.build(
+        dataset, table, TASK_NAMES, 0, {"max_title_tokens": 16}, 64, options, model=str(model), dropout=0.0, lora=lora
+    )
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
@@ -196,7 +199,7 @@ def test_our_tokens_stand_beside_the_models_own(
     title = "<|end|> is text here"
     assert max(tokenizer.encode(title)) < rows
     assert tokenizer.decode([tokenizer.marker("item_to_title"), *tokenizer.encode(title), tokenizer.end]) == title
-    example = template.encode(2, {"item": 3, "title": title})
+    example = template.encode(2, Given({"item": 3}, ItemTexts(["", "", "", title])))
     assert example.tokens[0] == tokenizer.marker("item_to_title")
     assert example.tokens[-1] == tokenizer.end
     # Codes and our tokens start as long as the model's own vectors are on average.

@@ -1,7 +1,9 @@
-"""What each task reads and writes, token by token."""
+"""What each task reads and writes, token by token, and the table of the page that says so."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,23 +11,45 @@ import pytest
 
 from trialign.data.rows import TokenizedExample
 from trialign.errors import ConfigError
+from trialign.generate.encoding import TokensEncoding
+from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts
 from trialign.generate.tasks import TASKS, load_task
 from trialign.generate.template import Template
+from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
+from trialign.semid.tokens import TokenSpace
 
 HISTORY, TO_ITEM, TO_TITLE = range(3)
+GENERATOR_PAGE = Path(__file__).parents[2] / "docs" / "generator.md"
+TITLES = ["red cup", "red lamp", "", "green cup", "blue rug", "green lamp", *(f"thing {n}" for n in range(6, 12))]
+CAPTIONS = ["a round cup", "", "", "a cup on a table", "", "a tall lamp", *([""] * 6)]
+TEXTS = ItemTexts(TITLES, CAPTIONS)
+
+
+@pytest.fixture
+def all_tasks(tokenizer: TextTokenizer, sids: SIDTable) -> Template:
+    space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
+    encoding = TokensEncoding(sids.codes_NL, space)
+    return Template(tokenizer, encoding, TASKS, max_title_tokens=16, max_caption_tokens=32)
 
 
 def read(template: Template, sids: SIDTable, example: TokenizedExample) -> list[str]:
-    """Spell an example: special tokens by name, items by number, other text as is; a target is marked with `!`."""
+    """Spell an example: special tokens by name, items by number, text between them as is; `!` marks what is learned."""
     tokenizer = template.tokenizer
     names = {tokenizer.end: "end"} | {tokenizer.marker(task): task for task in TASKS}
     spelled: list[str] = []
+    text: list[int] = []
     level_codes: list[int] = []
     for token, target in zip(example.tokens.tolist(), example.targets.tolist(), strict=True):
         mark = "!" if target else ""
+        if token < tokenizer.size and token not in names:
+            text.append(token)
+            continue
+        if text:
+            spelled.append(tokenizer.decode(text) + mark)  # its end is learned if it is
+            text = []
         if token < tokenizer.size:
-            spelled.append(names.get(token, tokenizer.decode([token])) + mark)
+            spelled.append(names[token] + mark)
             continue
         level, code = divmod(token - tokenizer.size, sids.codebook_size)
         assert level == len(level_codes), "levels of an item come in order"
@@ -34,62 +58,147 @@ def read(template: Template, sids: SIDTable, example: TokenizedExample) -> list[
             spelled.append(f"item {sids.item_of(np.array(level_codes))}{mark}")
             level_codes = []
     assert not level_codes
+    assert not text
     return spelled
 
 
 @pytest.fixture
-def spell(template: Template, sids: SIDTable) -> Any:
-    def spelled(task: int, **record: Any) -> list[str]:
-        example = template.encode(task, record)
-        assert (example.tokens.dtype, example.targets.dtype, example.task) == (np.int64, np.bool_, task)
-        return read(template, sids, example)
+def spell(all_tasks: Template, sids: SIDTable) -> Any:
+    def spelled(task: str, draw: float = 0.0, **record: Any) -> list[str]:
+        example = all_tasks.encode(TASKS.index(task), Given(record, TEXTS, draw))
+        assert (example.tokens.dtype, example.targets.dtype) == (np.int64, np.bool_)
+        return read(all_tasks, sids, example)
 
     return spelled
 
 
 def test_history_to_item_learns_every_item_but_the_first(spell: Any) -> None:
-    found = spell(HISTORY, items=np.array([4, 7, 4]), first_target=0)
+    found = spell("history_to_item", items=np.array([4, 7, 4]), first_target=0)
     assert found == ["history_to_item", "item 4", "item 7!", "item 4!"]
 
 
 def test_a_later_window_learns_only_the_items_it_owns(spell: Any) -> None:
-    found = spell(HISTORY, items=np.array([4, 7, 1, 2]), first_target=3)
+    found = spell("history_to_item", items=np.array([4, 7, 1, 2]), first_target=3)
     assert found == ["history_to_item", "item 4", "item 7", "item 1", "item 2!"]
 
 
-def test_a_history_of_one_item_holds_no_example(spell: Any) -> None:
-    assert spell(HISTORY, items=np.array([4]), first_target=0) == []
+def test_the_tasks_of_an_item(spell: Any) -> None:
+    assert spell("title_to_item", item=5) == ["title_to_item", "green lamp", "end", "item 5!"]
+    assert spell("item_to_title", item=5) == ["item_to_title", "item 5", "green lamp!", "end!"]
+    assert spell("caption_to_item", item=5) == ["caption_to_item", "a tall lamp", "end", "item 5!"]
+    assert spell("item_to_caption", item=5) == ["item_to_caption", "item 5", "a tall lamp!", "end!"]
+    assert spell("caption_to_title", item=5) == [
+        *("caption_to_title", "a tall lamp", "end", "green lamp!", "end!"),
+    ]
 
 
-def test_title_to_item_reads_the_title_and_learns_the_item(spell: Any, template: Template) -> None:
-    found = spell(TO_ITEM, item=5, title="green lamp")
-    assert (found[0], found[-2:], "".join(found[1:-2])) == ("title_to_item", ["end", "item 5!"], "green lamp")
+@pytest.mark.parametrize(
+    ("draw", "place"),
+    # Items 1, 2 and 3 of the window follow something; item 2 has no title.
+    [(0.0, 1), (0.49, 1), (0.51, 3), (0.999, 3)],
+)
+def test_the_tasks_of_a_drawn_position(spell: Any, draw: float, place: int) -> None:
+    items = np.array([4, 1, 2, 5])
+    before = [f"item {item}" for item in items[:place]]
+    told = [part for item in items[:place] if TITLES[item] for part in (TITLES[item], "end")]
+    record = {"items": items, "first_target": 0, "draw": draw}
+    assert spell("history_to_title", **record) == ["history_to_title", *before, f"{TITLES[items[place]]}!", "end!"]
+    assert spell("titles_to_title", **record) == ["titles_to_title", *told, f"{TITLES[items[place]]}!", "end!"]
 
 
-def test_item_to_title_reads_the_item_and_learns_the_title_and_its_end(spell: Any) -> None:
-    found = spell(TO_TITLE, item=5, title="green lamp")
-    assert found[:2] == ["item_to_title", "item 5"]
-    assert found[-1] == "end!"
-    assert all(word.endswith("!") for word in found[2:])
-    assert "".join(word[:-1] for word in found[2:-1]) == "green lamp"
+def test_titles_to_item_may_write_an_item_without_a_title(spell: Any) -> None:
+    found = spell("titles_to_item", draw=0.5, items=np.array([4, 1, 2, 5]), first_target=0)
+    assert found == ["titles_to_item", "blue rug", "end", "red lamp", "end", "item 2!"]
 
 
-def test_an_item_without_a_title_is_learned_to_have_none(spell: Any) -> None:
-    assert spell(TO_TITLE, item=5, title="") == ["item_to_title", "item 5", "end!"]
-    assert spell(TO_ITEM, item=5, title="") == ["title_to_item", "end", "item 5!"]
+def test_a_position_is_drawn_among_those_that_the_window_owns(spell: Any) -> None:
+    items = np.array([4, 1, 3, 5])
+    drawn = {spell("history_to_title", draw=draw, items=items, first_target=2)[-2] for draw in np.linspace(0, 0.99, 9)}
+    assert drawn == {"green cup!", "green lamp!"}
 
 
-def test_a_long_title_is_cut(template: Template) -> None:
-    example = template.encode(TO_TITLE, {"item": 0, "title": "lamp " * 100})
-    assert example.targets.sum() == template.max_title_tokens + 1
+def test_the_last_ten_items_are_read(spell: Any) -> None:
+    items = np.array([*range(3, 12), 0, 1, 3])
+    for task in ("history_to_title", "titles_to_item", "titles_to_title"):
+        found = spell(task, draw=0.999, items=items, first_target=11)
+        told = [part for part in found[1:-1] if part != "end" and not part.endswith("!")]
+        assert len(told) == PROMPT_ITEMS
+        assert told[0] in ("item 4", "blue rug")
 
 
-def test_the_prompt_of_a_history_is_its_example_without_the_answer(template: Template) -> None:
-    example = template.encode(HISTORY, {"items": np.array([4, 7, 1]), "first_target": 0})
+@pytest.mark.parametrize(
+    ("task", "record"),
+    [
+        *((task, {"item": 2}) for task in ("title_to_item", "item_to_title")),
+        *((task, {"item": 4}) for task in ("caption_to_item", "item_to_caption", "caption_to_title")),
+        ("caption_to_title", {"item": 2}),
+        *((task, {"items": np.array([4]), "first_target": 0}) for task in TASKS if load_task(task).source == "train"),
+        ("history_to_title", {"items": np.array([4, 2]), "first_target": 0}),
+        ("titles_to_item", {"items": np.array([2, 4]), "first_target": 0}),
+        ("titles_to_title", {"items": np.array([2, 4, 2]), "first_target": 2}),
+    ],
+)
+def test_what_cannot_be_told_is_no_example(spell: Any, task: str, record: dict[str, Any]) -> None:
+    assert spell(task, **record) == []
+
+
+def test_blanks_are_no_title() -> None:
+    assert ItemTexts([" \n", "a"]).known("title").tolist() == [False, True]
+
+
+def test_long_texts_are_cut_each_by_its_own_limit(all_tasks: Template) -> None:
+    texts = ItemTexts(["lamp " * 100], ["cup " * 100])
+    for task, limit in (("item_to_title", 16), ("item_to_caption", 32)):
+        example = all_tasks.encode(TASKS.index(task), Given({"item": 0}, texts))
+        assert example.targets.sum() == limit + 1
+        assert example.tokens[-1] == all_tasks.tokenizer.end
+
+
+def test_the_oldest_titles_are_left_out_where_a_row_is_short(all_tasks: Template, sids: SIDTable) -> None:
+    record = {"items": np.array([3, 4, 1, 5, 0]), "first_target": 4}
+    whole = all_tasks.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))
+    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=len(whole.tokens) - 1)
+    cut = short.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))
+    assert read(short, sids, cut)[1:] == read(all_tasks, sids, whole)[3:]
+    assert cut.targets.sum() == whole.targets.sum()
+
+
+def test_a_row_that_holds_no_pair_of_texts_is_refused(all_tasks: Template) -> None:
+    # Marker, a caption of 32, a title of 16, and an end token each.
+    fits = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=51)
+    fits.require_room()
+    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=50)
+    with pytest.raises(ConfigError, match="caption_to_title may take 51 tokens, a row holds 50"):
+        short.require_room()
+
+
+def test_markup_and_other_languages_are_text_like_any_other(all_tasks: Template, sids: SIDTable) -> None:
+    for caption in ("<b>red</b> &amp; <|end|> <|item_to_title|>", "一个红色的杯子", "чашка"):
+        longer = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, max_caption_tokens=200)
+        example = longer.encode(TASKS.index("item_to_caption"), Given({"item": 0}, ItemTexts([""], [caption])))
+        assert read(longer, sids, example) == ["item_to_caption", "item 0", f"{caption}!", "end!"]
+
+
+def test_prompts_are_examples_without_the_answer(template: Template) -> None:
+    example = template.encode(HISTORY, Given({"items": np.array([4, 7, 1]), "first_target": 0}))
     assert template.history_prompt(np.array([4, 7])).tolist() == example.tokens[:-3].tolist()
     assert template.history_prompt(np.array([], dtype=np.int32)).tolist() == example.tokens[:1].tolist()
+    example = template.encode(TO_ITEM, Given({"item": 5}, TEXTS))
+    title = load_task("title_to_item").parts(Given({"item": 5}, TEXTS))[:1]
+    assert template.prompt("title_to_item", title).tolist() == example.tokens[:-3].tolist()
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="did you mean 'title_to_item'"):
         load_task("titel_to_item")
+
+
+def test_the_page_shows_an_example_of_every_task(all_tasks: Template, sids: SIDTable) -> None:
+    """Every task rendered on one small catalogue, as docs/generator.md prints it."""
+    page = GENERATOR_PAGE.read_text()
+    shown = dict(re.findall(r"^\| \d \| (\w+) \| (.*) \|$", page, flags=re.MULTILINE))
+    assert set(shown) == set(TASKS)
+    for number, task in enumerate(TASKS):
+        record = {"item": 5} if load_task(task).source == "items" else {"items": np.array([3, 0, 5]), "first_target": 0}
+        spelled = read(all_tasks, sids, all_tasks.encode(number, Given(record, TEXTS, draw=0.9)))
+        assert shown[task] == " ".join(f"**{part[:-1]}**" if part.endswith("!") else part for part in spelled[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from trialign.errors import ConfigError, suggest
@@ -63,6 +64,20 @@ def _known(name: str, value: str, allowed: list[str]) -> None:
 def _train(config: Config) -> None:
     train = config.train
     _known("train.precision", train.precision, ["32-true", "bf16-mixed"])
+    _known("train.mixture", train.mixture, ["proportional", "temperature", "weights"])
+    for name, weight in vars(train.tasks).items():
+        if not 0 <= weight < math.inf:
+            raise ConfigError(
+                f"train.tasks.{name}={weight}",
+                rule="a weight is a positive number, or 0 to leave the task out",
+                remedy=f"set train.tasks.{name}=0",
+            )
+    if train.temperature <= 0 or (train.temperature != 1 and train.mixture != "temperature"):
+        raise ConfigError(
+            f"train.temperature={train.temperature} with train.mixture={train.mixture}",
+            rule="a temperature is positive, and 1 but for the mixture of that name",
+            remedy="set train.mixture=temperature train.temperature=2, or leave it at 1",
+        )
     if train.lora is not None and not hasattr(train.backbone, "model"):
         raise ConfigError(
             "train/lora=lora without train/backbone=pretrained",
@@ -130,6 +145,8 @@ def _positive(config: Config) -> None:
         "stream.window": (config.stream.window, 1),
         "stream.workers": (config.stream.workers, 0),
         "stream.prefetch": (config.stream.prefetch, 1),
+        "train.max_title_tokens": (config.train.max_title_tokens, 1),
+        "train.max_caption_tokens": (config.train.max_caption_tokens, 1),
         "train.validation.every": (config.train.validation.every, 0),
         "train.validation.users": (config.train.validation.users, 0),
         "train.validation.num_beams": (config.train.validation.num_beams, 10),
@@ -139,6 +156,7 @@ def _positive(config: Config) -> None:
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
         "recommend.k": (config.recommend.k, 1),
+        "evaluate.understanding.items": (config.evaluate.understanding.items, 0),
         "evaluate.batch_size": (config.evaluate.batch_size, 1),
         "evaluate.bootstrap_samples": (config.evaluate.bootstrap_samples, 100),
     }

@@ -42,6 +42,13 @@ class BaselinesConfig:
 
 
 @dataclass
+class UnderstandingConfig:
+    """How well semantic IDs are understood: items from texts and texts from items (docs/evaluation.md)."""
+
+    items: int = option(500, "items that are asked about, the same draw in every run; 0 leaves it out")
+
+
+@dataclass
 class EvaluateConfig:
     split: str = option("test", "validation or test")
     baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows beside the model")
@@ -50,6 +57,7 @@ class EvaluateConfig:
     )
     num_beams: int = option(50, "beams of the constrained search, at least 50 for recall@50")
     free_users: int = option(2000, "users on whom decoding without the trie is measured; 0 leaves it out")
+    understanding: UnderstandingConfig = field(default_factory=UnderstandingConfig)
     batch_size: int = option(64, "users per search", hashed=False)
     bootstrap_samples: int = option(2000, "resamples of users behind every interval")
     bootstrap_seed: int = option(0, "seed of the resampling")

@@ -37,6 +37,7 @@ from trialign.config.train import (
     PretrainedConfig,
     ScratchConfig,
     StreamConfig,
+    TasksConfig,
     TrainConfig,
 )
 
@@ -69,6 +70,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "train": {"train": TrainConfig},
     "train/backbone": {"scratch": ScratchConfig, "described": DescribedConfig, "pretrained": PretrainedConfig},
     "train/lora": {"lora": LoraConfig},
+    "train/tasks": {"tasks": TasksConfig},
     "stream": {"stream": StreamConfig},
     "baselines": {"baselines": BaselinesConfig},
     "evaluate": {"evaluate": EvaluateConfig},

@@ -37,6 +37,15 @@ def _embeds_by_enrich(config: Config) -> bool:
     return image is not None and image.get("model") == CLIP_OF_ENRICH
 
 
+def _reads_captions(config: Config) -> bool:
+    """Return whether a task that reads or writes captions is trained: its name says so."""
+    return any(weight and "caption" in name for name, weight in vars(config.train.tasks).items())
+
+
+def _asks_what_is_understood(config: Config) -> bool:
+    return config.evaluate.understanding.items > 0 and _reads_captions(config)
+
+
 def _codes_by_quantizer(config: Config) -> bool:
     return config.assign.index is None
 
@@ -56,9 +65,13 @@ STAGES: dict[str, StageSpec] = {
         inputs=("prepare", "assign"),
         groups=("train", "stream"),
         seeded=True,
-        inputs_if={"embed": lambda config: bool(config.train.items.features)},
+        inputs_if={"embed": lambda config: bool(config.train.items.features), "enrich": _reads_captions},
     ),
-    "evaluate": StageSpec(inputs=("prepare", "assign", "train", "baselines"), groups=("evaluate",)),
+    "evaluate": StageSpec(
+        inputs=("prepare", "assign", "train", "baselines"),
+        groups=("evaluate",),
+        inputs_if={"enrich": _asks_what_is_understood},
+    ),
 }
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
 

@@ -72,16 +72,34 @@ class ItemsConfig:
 
 
 @dataclass
+class TasksConfig:
+    """Weights of the tasks, 0 leaves one out. Sets: train/tasks=text3, text6, trialigngr8, history."""
+
+    history_to_item: float = option(0.0, "1: semantic IDs of the history to the next one, at every position")
+    title_to_item: float = option(0.0, "2: an item's title to its semantic ID")
+    item_to_title: float = option(0.0, "3: an item's semantic ID to its title")
+    history_to_title: float = option(0.0, "4: semantic IDs before a drawn position of a history to the title there")
+    titles_to_item: float = option(0.0, "5: titles before a drawn position to the semantic ID there")
+    titles_to_title: float = option(0.0, "6: titles before a drawn position to the title there")
+    caption_to_item: float = option(0.0, "7: the caption of an item's picture to its semantic ID")
+    caption_to_title: float = option(0.0, "8: the caption of an item's picture to its title")
+    item_to_caption: float = option(0.0, "9: an item's semantic ID to its caption, for evaluation")
+
+
+@dataclass
 class TrainConfig:
     """The generator, its tasks, and how it learns."""
 
     backbone: Any = option(None, "the language model: train/backbone=scratch, described or pretrained")
     lora: LoraConfig | None = option(None, "adapters instead of full training: train/lora=none or lora")
     items: ItemsConfig = field(default_factory=ItemsConfig)
-    tasks: dict[str, float] = option(
-        {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
-        "tasks and their multiples of the proportional mixture (examples per epoch times this)",
+    tasks: Any = option(None, "weights of the tasks: a set by train/tasks=NAME, single ones by train.tasks.TASK=WEIGHT")
+    mixture: str = option(
+        "proportional",
+        "share of a task: proportional (its examples times its weight), temperature (that to the power of "
+        "1 / temperature), weights (its weight alone)",
     )
+    temperature: float = option(1.0, "of train.mixture=temperature; the larger, the more equal the tasks")
     epochs: float = option(8.0, "passes over the mixture of tasks; converted to steps and printed")
     steps: int | None = option(None, "optimizer steps; set, it overrides epochs")
     learning_rate: float = option(5e-3, "peak, AdamW")
@@ -91,6 +109,7 @@ class TrainConfig:
     clip: float = option(1.0, "gradient norm")
     precision: str = option("32-true", "32-true, or bf16-mixed: products in bfloat16, weights and losses in float32")
     max_title_tokens: int = option(32, "a longer title is cut")
+    max_caption_tokens: int = option(64, "a longer caption is cut")
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
 

@@ -20,14 +20,18 @@ import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trialign.data.blocks import Record, Records
-from trialign.data.order import Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
+from trialign.data.order import Draws, Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
 from trialign.data.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack_window, stack_rows
 from trialign.data.shards import BlockStore, DamagedBlockError
 from trialign.errors import ConfigError, DataError, TrialignError, suggest
 from trialign.runtime.seeding import derive
 
-Encode = Callable[[int, Records, Indices], Examples]
-"""(source index, a block, records of it) to as many examples. Were it to depend on more, no resume would be exact."""
+Encode = Callable[[int, Records, Indices, Draws], Examples]
+"""(source index, a block, records of it, a number in 0..1 for each) to as many examples.
+
+The numbers are all the chance there is, another for each record and epoch (`SourceOrder.draws`). Were an example to
+depend on more, no resume would be exact.
+"""
 
 State = Mapping[int, tuple[int, int]]
 """(start of a window, row) that each lane goes on with; a lane that is absent starts at (0, 0)."""
@@ -37,9 +41,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def one_by_one(encode: Callable[[int, Record], TokenizedExample]) -> Encode:
-    """Return an `Encode` that asks a function of a single record; simple, and slower than one that takes many."""
+    """Return an `Encode` that asks a function of a single record and leaves nothing to chance; slower than many."""
 
-    def encoded(source: int, records: Records, chosen: Indices) -> Examples:
+    def encoded(source: int, records: Records, chosen: Indices, draws: Draws) -> Examples:  # noqa: ARG001
         return Examples.of([encode(source, records[index]) for index in chosen.tolist()])
 
     return encoded
@@ -242,7 +246,8 @@ class LaneStream(IterableDataset[Row | TrialignError]):
                 reading.skipped.append((source, run.block))
                 keys: list[str | int] = [""] * len(chosen)
             else:
-                reading.parts.append(self._encode(source, records, chosen))
+                draws = self._orders[source].draws(epoch, run.block, chosen)
+                reading.parts.append(self._encode(source, records, chosen, draws))
                 keys = records.keys(chosen) if self._ledger else []
             reading.records.extend((source, epoch, key) for key in keys)
             index += len(chosen)

@@ -19,6 +19,9 @@ from trialign.runtime.seeding import derive
 
 Indices = NDArray[np.int64]
 
+Draws = NDArray[np.float64]
+"""Numbers in 0..1, 1 excluded."""
+
 _NUM_ROUNDS = 8
 _GOLDEN = 0x9E3779B97F4A7C15
 _SHARE_BITS = 24
@@ -154,6 +157,15 @@ class SourceOrder:
         offsets = np.arange(offset, min(num_inside, offset + stop - start))
         key = derive(self.seed, "records", self.name, epoch, block)
         return Run(epoch, start, block, Permutation(num_inside, key)(offsets))
+
+    def draws(self, epoch: int, block: int, records: Indices) -> Draws:
+        """Return one number for each of some records of a block: what chance an example of this epoch needs.
+
+        It depends on the record and the epoch alone, not on who reads it or when.
+        """
+        key = np.uint64(derive(self.seed, "draws", self.name, epoch, block))
+        mixed = _mix(key + (records.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
+        return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,9 @@ from trialign.evaluate.free_decoding import free_decoding
 from trialign.evaluate.protocol import Rankings
 from trialign.evaluate.report import Compared
 from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
+from trialign.evaluate.understanding import understanding
 from trialign.generate.ranker import GeneratorRanker
+from trialign.generate.task import ItemTexts
 from trialign.semid.table import SIDTable
 from trialign.types import NO_ITEM, Items
 
@@ -27,6 +29,9 @@ def describe(
     sids: SIDTable,
     *,
     free_users: int,
+    texts: ItemTexts,
+    interests: Sequence[Sequence[str]],
+    understood: int,
 ) -> dict[str, Any]:
     """Return further keys of metrics.json; docs/evaluation.md describes every one.
 
@@ -37,6 +42,9 @@ def describe(
         train_histories: what the popularity of items is counted in.
         sids: the semantic IDs.
         free_users: users on whom decoding without the trie is measured, the first in hash order; 0 leaves it out.
+        texts: of the items.
+        interests: of the items, as `understanding`.
+        understood: items on which understanding is measured; 0 leaves it out.
     """
     popularity_N = count_items(train_histories, len(sids.codes_NL))
     measured = {"model": compared.model, **compared.baselines}
@@ -49,6 +57,8 @@ def describe(
     if free_users:
         histories, targets = users.histories[:free_users], users.targets[:free_users]
         details["free_decoding"] = free_decoding(model, sids.codes_NL, sids.codebook_size, histories, targets)
+    if understood:
+        details["understanding"] = understanding(model, texts, interests, understood)
     return details
 
 

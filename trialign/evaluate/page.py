@@ -48,6 +48,7 @@ def evaluation_page(
         *_spread(record),
         *_levels(record),
         *_free(record),
+        *_understanding(record, dataset),
         *_examples(dataset, sids, users, rankings),
     ]
     return document("Evaluation", parts)
@@ -139,6 +140,32 @@ def _free(record: Mapping[str, Any]) -> Iterator[str]:
         + ", ".join(f"{mass:.2%} on level {level}" for level, mass in enumerate(found["illegal_mass"], start=1))
         + ". A lower bound of what an unconstrained model would invent: a code of the wrong level cannot occur.</p>"
     )
+
+
+def _understanding(record: Mapping[str, Any], dataset: Dataset) -> Iterator[str]:
+    found = record.get("understanding")
+    if found is None:
+        return
+    yield "<h2>What the semantic IDs are understood to mean</h2>"
+    yield (
+        "<p>Every item was trained on, so this is what was memorised, both ways. Found: by the constrained search over "
+        f"all {found['catalogue']:,} items, after a text alone; the ceiling is what nobody can pass, because items "
+        "share a text. Written: token by token, the likeliest first; exact, and F1 of its words.</p>"
+    )
+    rows = []
+    for name, row in found["finds"].items():
+        how = f"{escape(name)}, by the prompt of {escape(row['through'])}" if "through" in row else escape(name)
+        cells = (f"{row[f'{what}@{k}']:.1%}" for what in ("recall", "ceiling") for k in (1, 10))
+        rows.append((how, f"{row['items']:,}", *cells))
+    yield table(("found", "items", "R@1", "R@10", "ceiling@1", "ceiling@10"), rows)
+    told = [
+        (escape(name), f"{row['items']:,}", f"{row['exact']:.1%}", f"{row['token_f1']:.3f}")
+        for name, row in found["writes"].items()
+    ]
+    yield table(("written", "items", "exact", "token F1"), told)
+    for name, row in found["writes"].items():
+        lines = [(escape(dataset.keys[item]), escape(truth), escape(text)) for item, truth, text in row["examples"]]
+        yield table((escape(name), "the item's own", "written"), lines, num_text=3)
 
 
 def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Rankings) -> Iterator[str]:

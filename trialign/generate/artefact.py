@@ -44,7 +44,8 @@ def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> N
         "sids": sids.digest,
         "items": _items_header(generator),
         "tasks": template.tasks,
-        "max_title_tokens": template.max_title_tokens,
+        "max_title_tokens": template.max_tokens["title"],
+        "max_caption_tokens": template.max_tokens["caption"],
         "max_history": max_history,
         "dropout": generator.dropout,
         "own_tokens": template.tokenizer.own,
@@ -109,7 +110,8 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
     encoding, modules = build_items(sids, text_vectors(backbone, own), seed=0, features_NF=features_NF, **items)
     generator = Generator(backbone, modules, dropout=header["dropout"], own=own)
     load_model(generator, folder / _WEIGHTS)
-    template = Template(tokenizer, encoding, header["tasks"], header["max_title_tokens"])
+    limits = {name: header[name] for name in ("max_title_tokens", "max_caption_tokens") if name in header}
+    template = Template(tokenizer, encoding, header["tasks"], **limits)
     return TrainedGenerator(generator, template, header["max_history"])
 
 

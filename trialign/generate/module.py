@@ -62,6 +62,7 @@ class GeneratorModule(pl.LightningModule):
         self.betas = betas
         self.warmup = warmup
         self._meter = TaskMeter(tasks)
+        self._logged: dict[str, float] | None = None  # the last log line
         self._num_targets = torch.zeros((), dtype=torch.int64)
         self.asked = False  # set by `Preemption`: this rank is to make room
         self.make_room = False  # some rank is, so all do after this step
@@ -86,17 +87,24 @@ class GeneratorModule(pl.LightningModule):
         stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
         log_every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
         if stepped and self.global_step % log_every == 0:
-            values = self._meter.flush()
+            self._logged = self._meter.flush()
+            values = dict(self._logged)
             self.log("loss", values.pop("loss"), prog_bar=True)
             self.log_dict(values | {"learning_rate": self.optimizers().param_groups[0]["lr"]})  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the next log line has to say of the steps so far."""
         checkpoint["meter"] = self._meter.total()
+        checkpoint["logged"] = self._logged
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read it back."""
         self._meter.restore(checkpoint["meter"])
+        self._logged = checkpoint.get("logged")
+
+    def figures(self) -> dict[str, float]:
+        """Return the last log line, or what a training too short for one would log; called by every rank together."""
+        return self._meter.flush() if self._logged is None else self._logged
 
     def configure_optimizers(self) -> Any:
         """AdamW, linear warm-up, cosine to zero, stepped with the optimizer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class GeneratorRanker:
         self._most_items = num_beams
         with torch.inference_mode():
             self._vectors = self.generator.items.search_vectors()
-        self._template = template
+        self.template = template
         self._index = index.to(device)
         self._max_history = max_history
         cells = self.num_beams * max(
@@ -95,16 +96,26 @@ class GeneratorRanker:
             scores[users] = found.scores[:, :k].cpu().numpy()
         return items, scores
 
-    def batches(self, histories: Sequence[Items]) -> Iterator[NDArray[np.intp]]:
-        """Yield the users of one search after the other, histories of about one length together: prompts are padded."""
-        order = np.argsort([len(history) for history in histories], kind="stable")
-        for start in range(0, len(histories), self._batch_size):
+    def batches(self, prompts: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.intp]]:
+        """Yield the places of one search after the other, prompts (or histories) of about one length together."""
+        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+        for start in range(0, len(prompts), self._batch_size):
             yield order[start : start + self._batch_size]
 
-    @torch.inference_mode()
+    def rank_prompts(self, prompts: Sequence[NDArray[np.int64]], k: int) -> NDArray[np.int32]:
+        """Return the `k` best items after each prompt (of any task that writes an item), at most as many as beams."""
+        items = np.empty((len(prompts), k), dtype=np.int32)
+        for places in self.batches(prompts):
+            found = beam_search(self._scorer([prompts[place] for place in places]), self._index, self.num_beams)
+            items[places] = found.items[:, :k].cpu().numpy()
+        return items
+
     def scorer(self, histories: Sequence[Items]) -> LevelScorer:
         """Return what scores the levels of the item after each history."""
-        prompts = [self._template.history_prompt(history[-self._max_history :]) for history in histories]
+        return self._scorer([self.template.history_prompt(history[-self._max_history :]) for history in histories])
+
+    @torch.inference_mode()
+    def _scorer(self, prompts: Sequence[NDArray[np.int64]]) -> LevelScorer:
         return self.generator.items.scorer(self.generator, prompts, self._vectors)
 
 

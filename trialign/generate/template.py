@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Record, Records
+from trialign.data.blocks import Records
+from trialign.data.order import Draws
 from trialign.data.rows import Examples, TokenizedExample
+from trialign.errors import ConfigError
 from trialign.generate.encoding import ItemEncoding
-from trialign.generate.task import Text
+from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts, Kind, Part, Text
 from trialign.generate.tasks import load_task
 from trialign.generate.tokenizer import TextTokenizer
+
+_REMEMBERED = 1 << 16
+"""Texts whose tokens are kept: a title is read many times an epoch, and BPE is the cost of reading it."""
+
+Piece = tuple[NDArray[np.int64], NDArray[np.bool_]]
+"""Tokens, and which of them are targets."""
 
 
 class Template:
@@ -23,37 +32,46 @@ class Template:
         tokenizer: text to tokens.
         encoding: items to tokens.
         tasks: names; a task's place in the list is its number in examples and losses.
-        max_title_tokens: a longer text is cut.
+        max_title_tokens: a longer title is cut.
+        max_caption_tokens: a longer caption is cut.
+        row_tokens: of several titles to be read, the oldest are left out until the example fits; None: any fits.
     """
 
     def __init__(
-        self, tokenizer: TextTokenizer, encoding: ItemEncoding, tasks: Sequence[str], max_title_tokens: int
+        self,
+        tokenizer: TextTokenizer,
+        encoding: ItemEncoding,
+        tasks: Sequence[str],
+        max_title_tokens: int,
+        max_caption_tokens: int = 64,
+        row_tokens: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.encoding = encoding
         self.tasks = list(tasks)
-        self.max_title_tokens = max_title_tokens
+        self.max_tokens: dict[Kind, int] = {"title": max_title_tokens, "caption": max_caption_tokens}
+        self.row_tokens = row_tokens
         self._tasks = [load_task(name) for name in tasks]
+        self._remembered = lru_cache(_REMEMBERED)(self._text)
 
-    def encode(self, task: int, record: Record) -> TokenizedExample:
+    def encode(self, task: int, given: Given) -> TokenizedExample:
         """Return the example that task number `task` makes of a record; empty where there is nothing to learn."""
-        tokens = [np.array([self.tokenizer.marker(self.tasks[task])])]
-        targets = [np.array([False])]
-        for part in self._tasks[task].parts(record):
-            if isinstance(part, Text):
-                text = self.tokenizer.encode(part.text)[: self.max_title_tokens]
-                tokens.append(np.array([*text, self.tokenizer.end]))
-                targets.append(np.full(len(text) + 1, part.target))
-            else:
-                tokens.append(self.encoding.positions(part.items))
-                targets.append(self.encoding.spread(part.targets))
-        example = TokenizedExample(tokens=np.concatenate(tokens), targets=np.concatenate(targets), task=task)
-        return example if example.targets.any() else TokenizedExample(example.tokens[:0], example.targets[:0], task)
+        found = self._tasks[task]
+        served = found.source == "train" or given.texts.known(*found.needs)[given.item]
+        parts = found.parts(given) if served else []
+        pieces = self._fitting([self._marker(self.tasks[task]), *map(self._piece, parts)], parts)
+        tokens, targets = (np.concatenate(values) for values in zip(*pieces, strict=True))
+        if not targets.any():
+            tokens, targets = tokens[:0], targets[:0]
+        return TokenizedExample(tokens, targets, task)
 
-    def encode_many(self, task: int, records: Records, chosen: NDArray[np.int64]) -> Examples:
+    def encode_many(
+        self, texts: ItemTexts, task: int, records: Records, chosen: NDArray[np.int64], draws: Draws
+    ) -> Examples:
         """Return what `encode` makes of each of the chosen records of a block."""
         if (lists_of := self._tasks[task].lists) is None:
-            return Examples.of([self.encode(task, records[index]) for index in chosen.tolist()])
+            pairs = zip(chosen.tolist(), draws.tolist(), strict=True)
+            return Examples.of([self.encode(task, Given(records[index], texts, draw)) for index, draw in pairs])
         lists = lists_of(records, chosen)
         lengths = lists.lengths * self.encoding.positions_per_item + 1
         starts = np.cumsum(lengths) - lengths
@@ -66,7 +84,56 @@ class Template:
         lengths[~np.logical_or.reduceat(targets, starts)] = 0  # nothing to learn
         return Examples(tokens, targets, starts, lengths, np.full(len(lengths), task))
 
+    def prompt(self, task: str, parts: Sequence[Part]) -> NDArray[np.int64]:
+        """Return what the generator reads before it writes the answer of a task: its marker, then `parts`."""
+        return np.concatenate([tokens for tokens, _ in (self._marker(task), *map(self._piece, parts))])
+
     def history_prompt(self, items: NDArray[Any]) -> NDArray[np.int64]:
         """Return what the generator reads before it writes the item after a history; the history may be empty."""
-        marker = np.array([self.tokenizer.marker("history_to_item")])
-        return np.concatenate([marker, self.encoding.positions(items)])
+        return np.concatenate([self._marker("history_to_item")[0], self.encoding.positions(items)])
+
+    def require_room(self) -> None:
+        """Refuse rows that the longest example of a task does not fit into.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        if self.row_tokens is None:
+            return
+        # Numbers share no token with their neighbours, so that this is longer than any text may be.
+        longest = " ".join(map(str, range(max(self.max_tokens.values()) + 1)))
+        record = {"item": 0, "items": np.zeros(PROMPT_ITEMS + 1, np.int32), "first_target": PROMPT_ITEMS}
+        given = Given(record, ItemTexts([longest], [longest]))
+        for number, name in enumerate(self.tasks):
+            needed = len(self.encode(number, given).tokens)
+            if needed > self.row_tokens and self._tasks[number].needs:
+                raise ConfigError(
+                    f"an example of {name} may take {needed} tokens, a row holds {self.row_tokens}",
+                    rule="a row holds its examples whole, texts cut to train.max_title_tokens="
+                    f"{self.max_tokens['title']} and train.max_caption_tokens={self.max_tokens['caption']}",
+                    remedy=f"set stream.row_tokens={needed} or more, or lower those two",
+                )
+
+    def _marker(self, task: str) -> Piece:
+        return np.array([self.tokenizer.marker(task)]), np.array([False])
+
+    def _piece(self, part: Part) -> Piece:
+        if isinstance(part, Text):
+            tokens = self._remembered(part.text, part.kind)
+            return tokens, np.full(len(tokens), part.target)
+        return self.encoding.positions(part.items), self.encoding.spread(part.targets)
+
+    def _text(self, text: str, kind: Kind) -> NDArray[np.int64]:
+        return np.array([*self.tokenizer.encode(text)[: self.max_tokens[kind]], self.tokenizer.end])
+
+    def _fitting(self, pieces: list[Piece], parts: Sequence[Part]) -> list[Piece]:
+        """Return the pieces (marker first) without the oldest of the texts to be read, where they are too many."""
+        to_read = [number for number, part in enumerate(parts, start=1) if isinstance(part, Text) and not part.target]
+        too_many = sum(len(tokens) for tokens, _ in pieces) - (self.row_tokens or np.inf)
+        left_out = set()
+        for number in to_read[:-1]:
+            if too_many <= 0:
+                break
+            left_out.add(number)
+            too_many -= len(pieces[number][0])
+        return [piece for number, piece in enumerate(pieces) if number not in left_out]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ from trialign.generate.backbone import (
     text_table,
 )
 from trialign.generate.items import build_items, item_features
-from trialign.generate.mixture import open_sources
+from trialign.generate.mixture import left_out, open_sources
 from trialign.generate.model import Generator, OwnTokens, text_vectors
 from trialign.generate.module import GeneratorModule, StopAtNonFinite, Validate
 from trialign.generate.ranker import require_room
+from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
@@ -59,20 +62,24 @@ def train(
     sids: SIDTable,
     folder: Path,
     *,
+    captions: Sequence[str] = (),
     seed: int,
     max_history: int,
     backbone: Mapping[str, Any],
     items: Mapping[str, Any],
     tasks: Mapping[str, float],
+    mixture: str = "proportional",
+    temperature: float = 1.0,
     epochs: float,
     steps: int | None,
     clip: float,
     precision: str,
-    max_title_tokens: int,
     lora: Mapping[str, Any] | None = None,
     validation: Mapping[str, Any] | None = None,
     stream: Mapping[str, Any],
     runtime: Mapping[str, Any],
+    max_title_tokens: int,
+    max_caption_tokens: int = 64,
     **optimizer: Any,
 ) -> dict[str, Any]:
     """Train a generator and save it into `folder`.
@@ -82,20 +89,24 @@ def train(
         modalities: its items' vectors; read where `items` asks for features.
         sids: the semantic IDs of its items.
         folder: an existing directory.
+        captions: of the items; none where no task reads them.
         seed: of weights, dropout and the order of the rows.
         max_history: items of the dataset's windows, so of the longest history that will be read.
         backbone: fields of `ScratchConfig`, `DescribedConfig` or `PretrainedConfig`.
         items: fields of `ItemsConfig`.
-        tasks: task -> multiple of the proportional mixture.
+        tasks: weight of every task; `open_sources` says what it means under the mixture.
+        mixture: as `open_sources`.
+        temperature: as `open_sources`.
         epochs: passes over the mixture, converted to steps.
         steps: optimizer steps; given, it overrides `epochs`.
         clip: largest gradient norm.
         precision: Lightning's name of it.
-        max_title_tokens: a longer title is cut.
         lora: fields of `LoraConfig`; None trains everything.
         validation: fields of `ValidationConfig`; None or `every` = 0 trains to the end.
         stream: fields of `StreamConfig`.
         runtime: fields of `RuntimeConfig`.
+        max_title_tokens: a longer title is cut.
+        max_caption_tokens: a longer caption is cut.
         optimizer: learning_rate, weight_decay, betas and warmup of `GeneratorModule`.
 
     Returns:
@@ -105,46 +116,61 @@ def train(
         ConfigError: settings that do not fit each other or the data.
     """
     require_precision(precision, device_of(runtime["accelerator"]))
-    sources = open_sources(dataset, tasks)
+    texts = ItemTexts(dataset.items["title"].to_pylist(), captions)
+    sources = open_sources(dataset, texts, tasks, mixture=mixture, temperature=temperature)
     names = [source.name for source in sources]
+    limits = {"max_title_tokens": max_title_tokens, "max_caption_tokens": max_caption_tokens}
     options = dict(items)
     options["features_NF"] = item_features(modalities, options.pop("features"))
+    row_tokens = stream["row_tokens"]
     generator, template = build(
-        dataset, sids, names, seed, max_title_tokens, stream["row_tokens"], options, lora=lora, **backbone
+        dataset, sids, names, seed, limits, row_tokens, options, captions=captions, lora=lora, **backbone
     )
-    require_room(max_history, template.encoding.positions_per_item, stream["row_tokens"])
+    template.require_room()
+    require_room(max_history, template.encoding.positions_per_item, row_tokens)
     watch = _validate(validation, dataset, template, sids, max_history, folder)
-    data = stream_rows(sources, template, folder, seed, runtime["micro_rows"], **stream)
+    data = stream_rows(sources, template, texts, folder, seed, runtime["micro_rows"], **stream)
     num_steps = steps or data.steps(epochs)
-    counts: dict[str, Any] = {
-        "steps": num_steps,
-        "parameters": sum(parameter.numel() for parameter in generator.parameters()),
-        "trained": sum(parameter.numel() for parameter in generator.parameters() if parameter.requires_grad),
-        "text_tokens": template.tokenizer.size,
-    }
-    size = (
-        f"{counts['parameters']:,} parameters, {num_steps:,} steps of {stream['lanes']} rows of {stream['row_tokens']}"
-    )
-    logger.info("  %s tokens", size)
+    counts = _sizes(generator, template, num_steps, stream) | {"left_out": left_out(texts, names)}
     module = GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer)
     watching = [] if watch is None else [watch]
     trainer = fit(
         module, data, folder, seed, num_steps, clip, stream["lanes"], watching, precision=precision, **runtime
     )
-    counts |= data.damage()
+    counts |= {"tasks": module.figures()} | data.damage()
     if watch is not None:
         counts |= {"steps": trainer.global_step, "validation": watch.counts()}
         watch.restore(module)
     if trainer.is_global_zero:
-        merge_adapters(module.evaluated.backbone)
-        save_generator(folder, TrainedGenerator(module.evaluated, template, max_history), sids)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        _save(folder, module.evaluated, template, max_history, sids)
+    return counts
+
+
+def _save(folder: Path, generator: Generator, template: Template, max_history: int, sids: SIDTable) -> None:
+    """Write the generator and remove what only an unfinished attempt needs."""
+    merge_adapters(generator.backbone)
+    save_generator(folder, TrainedGenerator(generator, template, max_history), sids)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _sizes(generator: Generator, template: Template, num_steps: int, stream: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how large the training will be, and say it."""
+    parameters = list(generator.parameters())
+    counts: dict[str, Any] = {
+        "steps": num_steps,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "text_tokens": template.tokenizer.size,
+    }
+    rows = f"{stream['lanes']} rows of {stream['row_tokens']} tokens"
+    logger.info("  %s parameters, %s steps of %s", f"{counts['parameters']:,}", f"{num_steps:,}", rows)
     return counts
 
 
 def stream_rows(
     sources: Sequence[LaneSource],
     template: Template,
+    texts: ItemTexts,
     folder: Path,
     seed: int,
     micro_rows: int,
@@ -156,7 +182,7 @@ def stream_rows(
     """Return the rows of all tasks; `lanes`, `ledger` and `shape` are the fields of `StreamConfig`."""
     return LaneDataModule(
         sources,
-        template.encode_many,
+        partial(template.encode_many, texts),
         num_lanes=lanes,
         seed=seed,
         micro_rows=micro_rows,
@@ -216,18 +242,20 @@ def build(
     sids: SIDTable,
     tasks: Sequence[str],
     seed: int,
-    max_title_tokens: int,
+    limits: Mapping[str, int],
     row_tokens: int,
     items: Mapping[str, Any],
     *,
     dropout: float,
+    captions: Sequence[str] = (),
     lora: Mapping[str, Any] | None = None,
     **backbone: Any,
 ) -> tuple[Generator, Template]:
     """Return an untrained generator and how it reads records.
 
-    `items` as `build_items` takes them; `dropout` and `backbone` are the fields of `ScratchConfig`, `DescribedConfig`
-    or `PretrainedConfig`, told apart by the field that only they have.
+    `limits` are `max_title_tokens` and `max_caption_tokens`; `items` as `build_items` takes them; `dropout` and
+    `backbone` are the fields of `ScratchConfig`, `DescribedConfig` or `PretrainedConfig`, told apart by the field that
+    only they have.
     """
     own = None
     if "model" in backbone:
@@ -240,7 +268,8 @@ def build(
             add_adapters(decoder, seed=seed, **lora)
         add_dropout(decoder, dropout)
     else:
-        tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=backbone.pop("vocab_size"))
+        texts = chain(item_texts(dataset.items), captions)
+        tokenizer = TextTokenizer.train(texts, vocab_size=backbone.pop("vocab_size"))
         sizes: dict[str, Any] = {
             "vocab_size": tokenizer.size,
             "max_positions": row_tokens,
@@ -252,7 +281,7 @@ def build(
     # A pretrained backbone is used to vectors as long as its own, which the codes start with.
     read_scale = 1.0 if own is not None else vectors_VD.shape[1] ** 0.5
     encoding, modules = build_items(sids, vectors_VD, seed=seed, read_scale=read_scale, **items)
-    template = Template(tokenizer, encoding, tasks, max_title_tokens)
+    template = Template(tokenizer, encoding, tasks, **limits, row_tokens=row_tokens)
     # A pretrained model comes in eval mode, and Lightning leaves every module in the mode that it finds.
     return Generator(decoder, modules, dropout=dropout, own=own).train(), template
 

@@ -18,6 +18,7 @@ from trialign.errors import ConfigError
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
+from trialign.generate.task import Given
 from trialign.generate.template import Template
 from trialign.ranking import find_hits, ndcg_at_k, recall_at_k
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
@@ -92,7 +93,7 @@ class Validation:
     def _losses(self, generator: Generator, users: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return (summed loss, tokens) of the next items of some users, float64 [2]."""
         task = self._template.tasks.index(TASK)
-        examples = [self._template.encode(task, self._record(user)) for user in users]
+        examples = [self._template.encode(task, Given(self._record(user))) for user in users]
         # Padding stands on the right and its places go on counting: as one example, causal attention hides it.
         tokens_BT, targets_BT = (
             pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True).to(device)

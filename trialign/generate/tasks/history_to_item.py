@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Record, Records
-from trialign.generate.task import ItemList, ItemLists, Task, Text
+from trialign.data.blocks import Records
+from trialign.generate.task import Given, ItemList, ItemLists, Part, Task
 
 
-def parts(record: Record) -> list[Text | ItemList]:
+def parts(given: Given) -> list[Part]:
     """Return a window of a history; an item is a target in the one window that owns it."""
-    items = np.asarray(record["items"])
+    items = np.asarray(given.record["items"])
     # The first item of all follows nothing that was read, so it is no example of this task: n items are n - 1.
-    return [ItemList(items, targets=np.arange(len(items)) >= max(record["first_target"], 1))]
+    return [ItemList(items, targets=np.arange(len(items)) >= max(given.record["first_target"], 1))]
 
 
 def lists(records: Records, chosen: NDArray[np.int64]) -> ItemLists:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from trialign.data.blocks import Record
-from trialign.generate.task import ItemList, Task, Text
+from trialign.generate.task import Given, ItemList, Part, Task, Text
 
 
-def parts(record: Record) -> list[Text | ItemList]:
-    """Return item, then title. Without a title the generator learns to say that there is none: the end token alone."""
-    return [ItemList(np.array([record["item"]]), targets=np.array([False])), Text(record["title"], target=True)]
+def parts(given: Given) -> list[Part]:
+    """Return item, then title."""
+    return [ItemList.read(np.array([given.item])), Text(given.texts.titles[given.item], target=True)]
 
 
-TASK = Task(source="items", parts=parts)
+TASK = Task(source="items", parts=parts, needs=("title",))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from trialign.data.blocks import Record
-from trialign.generate.task import ItemList, Task, Text
+from trialign.generate.task import Given, ItemList, Part, Task, Text
 
 
-def parts(record: Record) -> list[Text | ItemList]:
-    """Return title, then item. Items without a title share the empty one: what can be said of them is a prior."""
-    return [Text(record["title"]), ItemList(np.array([record["item"]]), targets=np.array([True]))]
+def parts(given: Given) -> list[Part]:
+    """Return title, then item."""
+    return [Text(given.texts.titles[given.item]), ItemList.written(given.item)]
 
 
-TASK = Task(source="items", parts=parts)
+TASK = Task(source="items", parts=parts, needs=("title",))
