@@ -27,6 +27,7 @@ def check(config: Config) -> None:
     _grown(config)
     _train(config)
     _clip(config)
+    _embed(config)
     _positive(config)
     rows = config.runtime.micro_rows * config.runtime.devices
     if config.stream.lanes % rows:
@@ -80,6 +81,24 @@ def _clip(config: Config) -> None:
             f"enrich.clip.held_out={clip.held_out}",
             rule="some pairs are trained on, others judge",
             remedy="set enrich.clip.held_out=0.1",
+        )
+
+
+def _embed(config: Config) -> None:
+    evidence = config.embed["evidence"]
+    for name in evidence:
+        _known("embed.evidence", name, ["title", "description", "brand", "categories", "caption", "interests"])
+    if not evidence or len(set(evidence)) < len(evidence):
+        raise ConfigError(
+            f"embed.evidence={evidence}",
+            rule="an item's text is made of something, and of nothing twice",
+            remedy="set 'embed.evidence=[title,description,brand,categories]'",
+        )
+    if config.embed["interests"] and config.embed["text"] is None:
+        raise ConfigError(
+            "embed.interests=true with embed/text=none",
+            rule="interests are embedded by the encoder of the texts",
+            remedy="choose embed/text=tfidf or another, or set embed.interests=false",
         )
 
 
