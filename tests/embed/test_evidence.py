@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from trialign.launch.cli import script
 
@@ -14,7 +13,7 @@ from trialign.embed.encode import embed_interests
 from trialign.embed.evidence import item_texts
 from trialign.embed.store import load, load_interests
 from trialign.embed.text import TfidfSvd
-from trialign.enrich.evidence import Evidence, load_evidence
+from trialign.enrich.evidence import Caption, Evidence, ItemInterests, write_captions, write_interests
 from trialign.errors import ConfigError, DataError
 from trialign.manifest import Stage
 
@@ -34,13 +33,9 @@ def write_enriched(folder, said):
     """Make a finished enrich stage that says so of the items."""
     stage = Stage("enrich", folder / "enrich", {})
     stage.prepare(rebuild=False)
-    numbers = pa.array(range(len(said.captions)), pa.int32())
     with stage.building() as made:
-        # Rows in another order than the items': `item` says whose they are.
-        backwards = pa.array(range(len(said.captions))[::-1])
-        pq.write_table(pa.table({"item": numbers, "caption": said.captions}).take(backwards), made / "captions.parquet")
-        columns = {"item": numbers, "interests": said.interests, "confidences": said.confidences}
-        pq.write_table(pa.table(columns).take(backwards), made / "interests.parquet")
+        write_captions(made, [Caption(caption) for caption in said.captions])
+        write_interests(made, list(map(ItemInterests, said.interests, said.confidences)))
     return folder
 
 
@@ -58,11 +53,6 @@ def test_what_was_not_made_is_refused(name):
     with pytest.raises(ConfigError, match="made none") as raised:
         item_texts(ITEMS, [name], Evidence([], [], []))
     assert "set enrich/" in raised.value.remedy
-
-
-def test_evidence_is_read_by_item(tmp_path):
-    assert load_evidence(write_enriched(tmp_path, SAID) / "enrich") == SAID
-    assert load_evidence(tmp_path / "nothing") == Evidence([], [], [])
 
 
 def test_each_distinct_interest_is_embedded_once_where_the_texts_are(tmp_path):
