@@ -1,4 +1,4 @@
-"""Embed every item: its text, its picture, and what it is chosen with, one vector each."""
+"""Embed every item: its text, its picture, both together, and what it is chosen with, one vector each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from trialign.config.compose import Config
+from trialign.config.embed import MODALITIES
 from trialign.config.instantiate import instantiate
-from trialign.config.stages import CLIP_OF_ENRICH, model_files, open_stage
+from trialign.config.stages import CLIP_OF_ENRICH, model_files, open_stage, reads_enriched_evidence
 from trialign.errors import ConfigError
 from trialign.manifest import Stage
 
@@ -23,20 +24,26 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed import store
     from trialign.embed.batches import PROGRESS
-    from trialign.embed.encode import KEPT, embed
+    from trialign.embed.encode import KEPT, embed, embed_interests
+    from trialign.embed.evidence import interests_of, item_texts
+    from trialign.enrich.evidence import load_evidence
 
     dataset = Dataset(stage.inputs["prepare"])
+    enriched = load_evidence(stage.inputs["enrich"]) if reads_enriched_evidence(config) else None
+    texts = item_texts(dataset.items, config.embed["evidence"], enriched)
     with stage.building(keep=KEPT) as folder:
         modalities = {}
-        for name, settings in config.embed.items():
-            if settings is not None:
-                encoder = instantiate(_located(settings, stage), f"embed.{name}")
-                modalities[name] = embed(name, encoder, dataset, folder)
-                stage.counts[name] = {"items": int(modalities[name].present_N.sum()), "notes": encoder.notes}
-                for note in encoder.notes:
-                    log.info("  %s", note)
+        for name in (name for name in MODALITIES if config.embed[name] is not None):
+            encoder = instantiate(_located(config.embed[name], stage), f"embed.{name}")
+            modalities[name] = embed(name, encoder, dataset, texts, folder)
+            stage.counts[name] = {"items": int(modalities[name].present_N.sum()), "notes": list(encoder.notes)}
+            for note in encoder.notes:
+                log.info("  %s", note)
+            if name == "text" and config.embed["interests"]:
+                interests = interests_of(enriched, "embed.interests")
+                stage.counts["interests"] = {"items": embed_interests(encoder, interests, folder)}
         store.check(modalities, dataset.keys)
-        for path in folder.glob(f"*{PROGRESS}"):
+        for path in folder.rglob(f"*{PROGRESS}"):
             path.unlink()
     return stage
 
@@ -44,9 +51,10 @@ def run(config: Config) -> Stage:
 def _weights(config: Config) -> dict[str, Path]:
     """Return the files of models named by path: their content, not their name, is part of what was made by them."""
     found: dict[str, Path] = {}
-    for modality, settings in config.embed.items():
+    for modality in MODALITIES:
         for key in ("model", "checkpoint"):
-            found |= model_files(f"{modality}.{key}", str((settings or {}).get(key)).removeprefix("local-dir:"))
+            name = str((config.embed[modality] or {}).get(key))
+            found |= model_files(f"{modality}.{key}", name.removeprefix("local-dir:"))
     return found
 
 

@@ -13,12 +13,12 @@ def run(config: Config) -> Stage:
     stage = open_stage("quantize", config)
     if stage.finished:
         return stage
-    from trialign.embed.store import load
+    from trialign.embed.store import load, load_interests
 
-    modalities = load(stage.inputs["embed"])
+    vectors = {"modalities": load(stage.inputs["embed"]), "interests": load_interests(stage.inputs["embed"])}
     runtime = {"accelerator": config.runtime.accelerator}  # one process: a catalogue's vectors fit it
     quantizer = instantiate(config.quantize, "quantize")
     with stage.building() as folder:
-        stage.counts["health"] = quantizer.fit(modalities, seed=config.seed, folder=folder, runtime=runtime)
+        stage.counts["health"] = quantizer.fit(**vectors, seed=config.seed, folder=folder, runtime=runtime)
         quantizer.save(folder)
     return stage

@@ -123,6 +123,33 @@ def test_a_vector_that_is_not_finite_is_refused_by_item_and_modality(kind, modal
         make(kind).fit(given, seed=0, folder=tmp_path, runtime={})
 
 
+@pytest.mark.parametrize("kind", ["rkmeans", "rqvae"])
+class TestWeights:
+    def test_a_weight_of_nothing_leaves_a_modality_out(self, kind, modalities, tmp_path):
+        codes = []
+        for number, (given, weights) in enumerate(
+            ((modalities, {"text": 1.0, "image": 0.0}), ({"text": modalities["text"]}, {}))
+        ):
+            quantizer = make(kind) if not weights else make(kind, weights=weights)
+            quantizer.fit(given, seed=0, folder=tmp_path / str(number), runtime={})
+            quantizer.save(tmp_path / str(number) / "saved")
+            codes.append(type(quantizer).load(tmp_path / str(number) / "saved").encode(given).codes_NL)
+        assert (codes[0] == codes[1]).all()
+
+    def test_weights_decide(self, kind, modalities, tmp_path):
+        lost = []
+        for number, weight in enumerate((0.2, 5.0)):
+            quantizer = make(kind, weights={"image": weight})
+            lost.append(quantizer.fit(modalities, seed=0, folder=tmp_path / str(number), runtime={})["reconstruction"])
+        assert lost[1]["image"] < 0.8 * lost[0]["image"]
+        assert lost[1]["text"] > lost[0]["text"]
+
+    @pytest.mark.parametrize("weights", [{"text": -1.0}, {"text": 0.0, "image": 0.0}, {"joint": 2.0}])
+    def test_weights_that_cannot_be_are_refused(self, kind, modalities, tmp_path, weights):
+        with pytest.raises(ConfigError, match=r"quantize\.weights"):
+            make(kind, weights=weights).fit(modalities, seed=0, folder=tmp_path, runtime={})
+
+
 @pytest.mark.parametrize("setting", [{"warmup": 1.0}, {"ema_decay": 1.5}])
 def test_a_share_out_of_range_is_refused(setting):
     with pytest.raises(ConfigError, match="quantize"):
@@ -172,7 +199,7 @@ class TestRQVAE:
 def test_batches_hold_every_item_once_in_a_new_order_each_pass():
     inputs = {"text": torch.arange(10).float()[:, None]}
     batches = ItemBatches(inputs, {"text": torch.ones(10, dtype=torch.bool)}, batch_size=4, seed=0)
-    passes = [[given["text"].flatten().tolist() for given, _ in batches] for _ in range(2)]
+    passes = [[batch.inputs["text"].flatten().tolist() for batch in batches] for _ in range(2)]
     assert [len(batch) for batch in passes[0]] == [4, 4, 2]
     assert len(batches) == 3
     assert all(sorted(chain.from_iterable(one)) == list(range(10)) for one in passes)

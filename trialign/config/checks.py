@@ -29,6 +29,7 @@ def check(config: Config) -> None:
     _train(config)
     _clip(config)
     _enrich(config)
+    _embed(config)
     _positive(config)
     rows = config.runtime.micro_rows * config.runtime.devices
     if config.stream.lanes % rows:
@@ -122,6 +123,24 @@ def _enrich(config: Config) -> None:
             f"enrich.shard={enrich.shard} with a builtin or catalogue choice",
             rule="only questions to a model are spread over processes",
             remedy="leave enrich.shard out, or choose transformers or endpoint",
+        )
+
+
+def _embed(config: Config) -> None:
+    evidence = config.embed["evidence"]
+    for name in evidence:
+        _known("embed.evidence", name, ["title", "description", "brand", "categories", "caption", "interests"])
+    if not evidence or len(set(evidence)) < len(evidence):
+        raise ConfigError(
+            f"embed.evidence={evidence}",
+            rule="an item's text is made of something, and of nothing twice",
+            remedy="set 'embed.evidence=[title,description,brand,categories]'",
+        )
+    if config.embed["interests"] and config.embed["text"] is None:
+        raise ConfigError(
+            "embed.interests=true with embed/text=none",
+            rule="interests are embedded by the encoder of the texts",
+            remedy="choose embed/text=tfidf or another, or set embed.interests=false",
         )
 
 

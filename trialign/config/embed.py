@@ -67,9 +67,40 @@ class PpmiConfig:
 
 
 @dataclass
+class JointConfig:
+    """A pretrained vision-language model that reads picture and text together, by name or path."""
+
+    _target_: str = "trialign.embed.joint.TransformersJoint"
+    model: str = option("Qwen/Qwen3-VL-Embedding-2B", "a name on the hub, or a folder with model and processor")
+    pooling: str = option("last", "last: the last token's vector; mean: over all tokens, those of the picture too")
+    template: str = option(
+        "<|im_start|>system\nRepresent the product.<|im_end|>\n<|im_start|>user\n{image}{text}<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        "what the model reads: {image} is the picture, nothing where an item has none; an instruction goes around both",
+    )
+    max_tokens: int = option(512, "longer texts are cut, and counted; the picture does not count")
+    max_pixels: int = option(262144, "larger pictures are scaled down to so many pixels")
+    dtype: str = option("float32", "float32, bfloat16 or float16")
+    normalize: bool = option(True, "bring vectors to length 1")
+    batch_size: int = option(16, "items per forward pass", hashed=False)
+
+
+MODALITIES = ("text", "image", "joint", "collaborative")
+"""Fields of EmbedConfig that hold an encoder, in the order they are embedded."""
+
+
+@dataclass
 class EmbedConfig:
     """Which modalities are embedded, each by an exchangeable encoder; null leaves a modality out."""
 
     text: Any = None
     image: Any = None
+    joint: Any = option(None, "picture and text read together: embed/joint=none or transformers")
     collaborative: Any = option(None, "what is chosen together: embed/collaborative=none or ppmi")
+    evidence: list[str] = option(
+        ["title", "description", "brand", "categories"],
+        "what an item's text is made of, a line each: title, description, brand, categories, caption, interests",
+    )
+    interests: bool = option(
+        False, "embed each interest too, by the text encoder: quantize.interest_weight is measured against these"
+    )

@@ -19,6 +19,16 @@ class QuantizeConfig:
 
 
 @dataclass
+class ModalityWeights:
+    """How much each modality counts, whatever its width: in squared distances (rkmeans), in the loss (rqvae)."""
+
+    text: float = option(1.0, "weight of the text vectors; 0 leaves them out")
+    image: float = option(1.0, "weight of the image vectors; 0 leaves them out")
+    joint: float = option(1.0, "weight of the joint vectors; 0 leaves them out")
+    collaborative: float = option(1.0, "weight of the collaborative vectors; 0 leaves them out")
+
+
+@dataclass
 class RQVAEConfig(QuantizeConfig):
     """Residual-quantized autoencoder with EMA codebooks."""
 
@@ -32,16 +42,16 @@ class RQVAEConfig(QuantizeConfig):
     learning_rate: float = option(5e-3, "AdamW, peak of a cosine")
     weight_decay: float = option(0.0, "AdamW")
     commitment_weight: float = option(0.25, "beta, weight of the commitment term")
+    alignment_weight: float = option(
+        0.1, "weight of the alignment of quantized text and image views, where both are embedded; 0: off"
+    )
+    interest_weight: float = option(
+        0.0, "weight of reading the items' interests from the quantized vectors; needs embed.interests=true; 0: off"
+    )
+    balance_weight: float = option(0.0, "weight of using all codes evenly; 0: off")
+    temperature: float = option(0.07, "of the two contrastive terms, alignment and interests")
     ema_decay: float = option(0.95, "decay of the codebooks' running counts and sums")
-
-
-@dataclass
-class ModalityWeights:
-    """How much a modality counts in squared distances, whatever its width."""
-
-    text: float = option(1.0, "weight of the text vectors in squared distances")
-    image: float = option(1.0, "weight of the image vectors")
-    collaborative: float = option(1.0, "weight of the collaborative vectors")
+    weights: ModalityWeights = field(default_factory=ModalityWeights)
 
 
 @dataclass

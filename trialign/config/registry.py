@@ -11,6 +11,7 @@ from trialign.config.assign import AssignConfig
 from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
 from trialign.config.embed import (
     EmbedConfig,
+    JointConfig,
     OpenClipConfig,
     PpmiConfig,
     SentenceConfig,
@@ -64,6 +65,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "embed": {"embed": EmbedConfig},
     "embed/text": {"tfidf": TfidfConfig, "transformers": TransformersConfig, "sentence": SentenceConfig},
     "embed/image": {"open_clip": OpenClipConfig},
+    "embed/joint": {"joint": JointConfig},
     "embed/collaborative": {"ppmi": PpmiConfig},
     "quantize": {"rqvae": RQVAEConfig, "rkmeans": RQKMeansConfig},
     "assign": {"assign": AssignConfig},

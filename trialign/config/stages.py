@@ -32,9 +32,14 @@ CLIP_OF_ENRICH = "enrich.clip"
 """As `embed.image.model`: the small CLIP that the enrich stage trained."""
 
 
+def reads_enriched_evidence(config: Config) -> bool:
+    """Return whether captions or interests are part of what is embedded."""
+    return config.embed["interests"] or not {"caption", "interests"}.isdisjoint(config.embed["evidence"])
+
+
 def _embeds_by_enrich(config: Config) -> bool:
     image = config.embed["image"]
-    return image is not None and image.get("model") == CLIP_OF_ENRICH
+    return reads_enriched_evidence(config) or (image is not None and image.get("model") == CLIP_OF_ENRICH)
 
 
 def _reads_captions(config: Config) -> bool:

@@ -142,6 +142,14 @@ class Dataset:
         path = self.folder / "oracle" / f"{split}.parquet"
         return pq.read_table(path) if path.exists() else None
 
+    def truth(self) -> dict[str, list[str | None]]:
+        """Return what every item is, by attribute, in a world where it is known, None where nothing shows it; else {}.
+
+        For judging, never for training.
+        """
+        path = self.folder / "oracle" / "items.parquet"
+        return pq.read_table(path).drop_columns(["item"]).to_pydict() if path.exists() else {}
+
     def item_of(self, key: str) -> int:
         """Return the index of an item.
 

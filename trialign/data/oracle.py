@@ -1,4 +1,7 @@
-"""The ceiling: what a ranker that knew the true choice probabilities would reach on each user (method.md 11)."""
+"""What is known of a generated world (method.md 11): the truth about its items, and the ceiling.
+
+The ceiling is what a ranker that knew the true choice probabilities would reach on each user.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -48,3 +52,15 @@ class OracleWriter:
         figures = {name: pa.float64() for name in ceiling(np.ones(1))}
         schema = pa.schema({"user": pa.string(), **figures})
         pq.write_table(pa.Table.from_pylist(self._rows, schema=schema), path)
+
+
+def write_truth(truth: pa.Table, keys: pa.ChunkedArray, path: Path) -> None:
+    """Write what items are, in the order of the catalogue.
+
+    Args:
+        truth: see RawData.
+        keys: of the catalogue's items; each has a row in `truth`.
+        path: the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(truth.take(pc.index_in(keys, truth["item"].combine_chunks())), path)

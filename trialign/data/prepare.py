@@ -5,6 +5,7 @@ items/                        the same without pictures, in blocks
 images/images-000000.tar      pictures
 train/ validation/ test/      histories in blocks
 oracle/<split>.parquet        each user's ceiling, where the world is known
+oracle/items.parquet          what every item is, likewise
 raw/                          what a generated world wrote
 
 While it works, spread/ holds the log in user buckets: an attempt that is killed hands it on to the next.
@@ -30,7 +31,7 @@ from trialign.data.events import Histories, kept_items, read_buckets, spread_eve
 from trialign.data.examples import ExampleWriter, read_examples, spread_examples
 from trialign.data.histories import EventWriter, SplitWriters, cutter
 from trialign.data.images import write_images
-from trialign.data.oracle import OracleWriter
+from trialign.data.oracle import OracleWriter, write_truth
 from trialign.data.source import Oracle, RawData, Source
 from trialign.data.splits import SPLITS, Cuts
 from trialign.data.tables import bounded_tables
@@ -194,6 +195,8 @@ def _write_items(
     wanted = ((key, data) for key, data in pictures if key not in left)
     has_image_N, num_images = write_images(wanted, item_of, folder / "images", **rules)
     write_catalogue(stayed, has_image_N, folder, block_records=block_records, shard_blocks=shard_blocks)
+    if raw.truth is not None:
+        write_truth(raw.truth, stayed["key"], folder / "oracle" / "items.parquet")
     return {
         "items": len(item_of),
         "items_without_title": _num_empty(stayed["title"]),

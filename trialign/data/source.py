@@ -52,6 +52,8 @@ class RawData:
         images: yields (item, encoded picture) in any order, items without a picture absent; None where the source has
             no pictures at all.
         oracle: the exact choice probabilities, where the world is known.
+        truth: one row per item of what it is, where the world is known: `item` and any number of string columns, null
+            where nothing shows it. For judging, never for training.
     """
 
     items: pa.Table
@@ -60,6 +62,7 @@ class RawData:
     examples: ibis.Table | None = None
     images: Callable[[], Iterator[tuple[str, bytes]]] | None = None
     oracle: Oracle | None = None
+    truth: pa.Table | None = None
 
 
 class Source(Protocol):

@@ -50,6 +50,7 @@ def write_rows(
     *,
     total: int,
     seconds_between_saves: float = 5.0,
+    without: str | None = None,
 ) -> Modality:
     """Write vectors as an encoder yields them, and return them memory-mapped.
 
@@ -60,10 +61,12 @@ def write_rows(
         item_keys: the catalogue's key of each item.
         total: rows that will come in all.
         seconds_between_saves: the most work that a kill undoes.
+        without: the setting that leaves the modality out; None: embed/<modality>=none.
 
     Raises:
         DataError: there is nothing to encode, or a vector is not finite.
     """
+    without = without or f"embed/{modality}=none"
     store = _Rows(folder, modality, len(item_keys))
     pace = _Pace(modality, store.done, total)
     saved = time.monotonic()
@@ -73,7 +76,7 @@ def write_rows(
             raise DataError(
                 f"the {modality} vector of item {item_keys[first]!r} holds NaN or infinity",
                 rule="vectors are finite",
-                remedy=f"mend that item's evidence or the model of embed.{modality}, or set embed/{modality}=none",
+                remedy=f"mend that item's evidence or the model that encodes it, or set {without}",
             )
         store.add(items, vectors_BD)
         pace.tell(store.done)
@@ -84,7 +87,7 @@ def write_rows(
         raise DataError(
             f"no item has what the {modality} modality is made from",
             rule="a modality describes at least one item",
-            remedy=f"leave it out with embed/{modality}=none",
+            remedy=f"leave it out with {without}",
         )
     store.save()
     return store.close()

@@ -1,8 +1,8 @@
-"""One modality of a catalogue by one encoder."""
+"""One modality of a catalogue by one encoder, and its interests by the encoder of its texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import numpy as np
 from trialign.data.dataset import Dataset
 from trialign.embed import store
 from trialign.embed.batches import PROGRESS, BatchEncoder, Rows, write_rows
-from trialign.embed.evidence import item_texts
-from trialign.embed.store import Modality
+from trialign.embed.store import INTERESTS, Modality
 
-KEPT = tuple(f"{name}{end}" for name in ("text", "image") for end in (".npy", store.PRESENT, PROGRESS))
+_BATCHED = ("text", "image", "joint")
+KEPT = (*(f"{name}{end}" for name in _BATCHED for end in (".npy", store.PRESENT, PROGRESS)), INTERESTS)
 """Files that a killed stage hands on; see `batches`."""
 
 
@@ -32,29 +32,32 @@ class Evidence:
     total: int
 
 
-def evidence_of(modality: str, dataset: Dataset) -> Evidence:
-    """Return what the catalogue holds for `text`, `image` or `collaborative`."""
+def evidence_of(modality: str, dataset: Dataset, texts: Sequence[str]) -> Evidence:
+    """Return what there is to encode for `text`, `image`, `joint` or `collaborative`."""
     if modality == "text":
-        texts = item_texts(dataset.items)
         return Evidence((texts,), sum(map(bool, texts)))
+    if modality == "collaborative":
+        return Evidence((dataset.train_histories(), dataset.num_items), dataset.num_items)
+    pictured_N = dataset.items["has_image"].to_numpy()
     if modality == "image":
-        return Evidence((dataset.images(), dataset.keys), int(np.sum(dataset.items["has_image"].to_numpy())))
-    return Evidence((dataset.train_histories(), dataset.num_items), dataset.num_items)
+        return Evidence((dataset.images(), dataset.keys), int(np.sum(pictured_N)))
+    return Evidence((dataset.images(), texts, dataset.keys), int(np.sum(pictured_N | np.array(list(map(bool, texts))))))
 
 
-def embed(modality: str, encoder: Any, dataset: Dataset, folder: Path) -> Modality:
+def embed(modality: str, encoder: Any, dataset: Dataset, texts: Sequence[str], folder: Path) -> Modality:
     """Write one modality's vectors into `folder` and return them.
 
     Args:
-        modality: `text`, `image` or `collaborative`.
+        modality: `text`, `image`, `joint` or `collaborative`.
         encoder: a `BatchEncoder`, or one whose `encode` takes the whole of the evidence and returns a `Modality`.
         dataset: the catalogue.
+        texts: what is known of each item in words.
         folder: the stage's directory.
 
     Raises:
         DataError: the evidence cannot be encoded, or no item has any.
     """
-    evidence = evidence_of(modality, dataset)
+    evidence = evidence_of(modality, dataset, texts)
     if not isinstance(encoder, BatchEncoder):
         found: Modality = encoder.encode(*evidence.arguments)
         store.save(folder, {modality: found}, dataset.keys)
@@ -64,3 +67,36 @@ def embed(modality: str, encoder: Any, dataset: Dataset, folder: Path) -> Modali
         return encoder.rows(*evidence.arguments, skip=skip)
 
     return write_rows(rows_after, folder, modality, dataset.keys, total=evidence.total)
+
+
+def embed_interests(encoder: Any, interests: Sequence[Sequence[str]], folder: Path) -> int:
+    """Write the vectors of all distinct interests by the encoder of the texts, and which each item has.
+
+    Args:
+        encoder: of the text modality, after its work on the texts.
+        interests: of each item, strongest first.
+        folder: the stage's directory.
+
+    Returns:
+        How many items have an interest with a vector.
+
+    Raises:
+        DataError: nobody has an interest, or none that can be encoded.
+    """
+    distinct = sorted({interest for found in interests for interest in found})
+    row_of = {interest: row for row, interest in enumerate(distinct)}
+    (folder / INTERESTS).mkdir(exist_ok=True)
+    if isinstance(encoder, BatchEncoder):
+
+        def rows_after(skip: int) -> Iterator[Rows]:
+            return encoder.rows(distinct, skip=skip)
+
+        without = "embed.interests=false"
+        found = write_rows(
+            rows_after, folder / INTERESTS, INTERESTS, distinct, total=sum(map(bool, distinct)), without=without
+        )
+    else:
+        found = encoder.transform(distinct)
+        store.save(folder / INTERESTS, {INTERESTS: found}, distinct)
+    store.save_interests(folder, found, [[row_of[interest] for interest in own] for own in interests])
+    return sum(any(found.present_N[row_of[interest]] for interest in own) for own in interests)

@@ -1,4 +1,4 @@
-"""The vectors of a catalogue on disk: one memory-mapped array per modality."""
+"""The vectors of a catalogue on disk: one memory-mapped array per modality, and those of the items' interests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from trialign.errors import DataError
 
 PRESENT = ".present.npy"
 """Ends the name of the file that says which items have a vector."""
+INTERESTS = "interests"
+"""Folder of the interests' vectors, and the name of their files."""
 _BLOCK = 65536  # rows looked at together: the file may be larger than memory
 
 
@@ -32,6 +34,21 @@ class Modality:
     def dim(self) -> int:
         """D."""
         return int(self.vectors_ND.shape[1])
+
+
+@dataclass(frozen=True)
+class Interests:
+    """The vectors of all distinct interests, and which of them each item has.
+
+    Args:
+        vectors_UD: float32, one row per distinct interest.
+        ids_M: int64, rows of `vectors_UD`; an item's stand together, strongest first.
+        offsets: int64 [N + 1]; item i has ids_M[offsets[i] : offsets[i + 1]], perhaps none.
+    """
+
+    vectors_UD: NDArray[np.float32]
+    ids_M: NDArray[np.int64]
+    offsets: NDArray[np.int64]
 
 
 def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = None) -> None:
@@ -109,3 +126,25 @@ def load(folder: Path) -> dict[str, Modality]:
         )
         for name in names
     }
+
+
+def save_interests(folder: Path, found: Modality, interests: Sequence[Sequence[int]]) -> None:
+    """Write beside `interests.npy` which rows of it each item has: `ids.npy` and `offsets.npy`.
+
+    Args:
+        folder: the embed stage's.
+        found: the vectors of the distinct interests; one without a vector is left out of every item's.
+        interests: of each item, rows of `found`.
+    """
+    kept = [[row for row in rows if found.present_N[row]] for rows in interests]
+    offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+    np.save(folder / INTERESTS / "ids.npy", np.array([row for rows in kept for row in rows], np.int64))
+    np.save(folder / INTERESTS / "offsets.npy", offsets)
+
+
+def load_interests(folder: Path) -> Interests | None:
+    """Return the vectors of the items' interests, memory-mapped; None where they were not embedded."""
+    if not (folder / INTERESTS).is_dir():
+        return None
+    names = (f"{INTERESTS}.npy", "ids.npy", "offsets.npy")
+    return Interests(*(np.load(folder / INTERESTS / name, mmap_mode="r", allow_pickle=False) for name in names))

@@ -28,6 +28,7 @@ class TfidfSvd:
         self.dim = dim
         self.min_df = min_df
         self.notes: list[str] = []
+        self._fitted: tuple[TfidfVectorizer, TruncatedSVD] | None = None
 
     def encode(self, texts: Sequence[str]) -> Modality:
         """Fit on `texts` and return their vectors; an item none of whose terms is in the vocabulary has none.
@@ -53,6 +54,16 @@ class TfidfSvd:
                 f"text vectors are {dim} wide, not {self.dim}: {weights_NV.shape[0]} items, {weights_NV.shape[1]} terms"
             )
         # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
-        vectors_ND = TruncatedSVD(dim, algorithm="randomized", n_iter=4, random_state=0).fit_transform(weights_NV)
+        reduction = TruncatedSVD(dim, algorithm="randomized", n_iter=4, random_state=0)
+        vectors_ND = reduction.fit_transform(weights_NV)
+        self._fitted = vectorizer, reduction
         present_N = np.diff(weights_NV.indptr) > 0
         return Modality(normalize(vectors_ND).astype(np.float32), present_N)
+
+    def transform(self, texts: Sequence[str]) -> Modality:
+        """Return the vectors of other texts in the space that `encode` fitted; one without a known term has none."""
+        assert self._fitted is not None, "encode first"
+        vectorizer, reduction = self._fitted
+        weights_NV = vectorizer.transform(texts)
+        present_N = np.diff(weights_NV.indptr) > 0
+        return Modality(normalize(reduction.transform(weights_NV)).astype(np.float32), present_N)

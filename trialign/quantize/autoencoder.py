@@ -16,10 +16,14 @@ _TEXT = "text"
 
 @dataclass(frozen=True)
 class Output:
-    """A forward pass: the latents, what they were quantized to (or None), and each modality read back from that."""
+    """A forward pass: the latents, what they were quantized to (or None), and each modality read back from `read_BD`.
+
+    That is the quantized vector, or the latents themselves where nothing is quantized.
+    """
 
     latents_BD: Tensor
     quantized: Quantized | None
+    read_BD: Tensor
     reconstructions: dict[str, Tensor]
 
 
@@ -59,10 +63,10 @@ class RQVAE(nn.Module):
         )
         width = self.dims.get(_TEXT, 0) + fusion_dim * len(projected)
         self.fusion = nn.Linear(width, fusion_dim, bias=False)
-        self.encoder = _mlp([fusion_dim, *hidden_dims, code_dim])
+        self.encoder = mlp([fusion_dim, *hidden_dims, code_dim])
         self.codebooks = EMACodebooks(num_levels, codebook_size, code_dim, ema_decay)
         self.heads = nn.ModuleDict(
-            {name: _mlp([code_dim, *reversed(hidden_dims), dim]) for name, dim in self.dims.items()}
+            {name: mlp([code_dim, *reversed(hidden_dims), dim]) for name, dim in self.dims.items()}
         )
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -71,15 +75,22 @@ class RQVAE(nn.Module):
         latents_BD: Tensor = self.encoder(self.fusion(torch.cat(parts, dim=1)))
         return latents_BD
 
+    def view(self, inputs: Mapping[str, Tensor], name: str, *, quantize: bool) -> Tensor:
+        """Return what one modality alone becomes, quantized straight-through (or not)."""
+        alone = {other: given if other == name else torch.zeros_like(given) for other, given in inputs.items()}
+        latents_BD = self.encode(alone)
+        return self.codebooks(latents_BD).quantized_BD if quantize else latents_BD
+
     def forward(self, inputs: Mapping[str, Tensor], *, quantize: bool = True) -> Output:
         """Encode, quantize (or not) and read every modality back."""
         latents_BD = self.encode(inputs)
         quantized: Quantized | None = self.codebooks(latents_BD) if quantize else None
         read_BD = quantized.quantized_BD if quantized else latents_BD
-        return Output(latents_BD, quantized, {name: head(read_BD) for name, head in self.heads.items()})
+        return Output(latents_BD, quantized, read_BD, {name: head(read_BD) for name, head in self.heads.items()})
 
 
-def _mlp(widths: Sequence[int]) -> nn.Sequential:
+def mlp(widths: Sequence[int]) -> nn.Sequential:
+    """Return linear layers of these widths with ReLU between them."""
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
         layers += [nn.Linear(wide, narrow), nn.ReLU()]

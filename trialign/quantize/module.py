@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 
 # isort: split
 import pytorch_lightning as pl
 
+from trialign.embed.store import Interests
 from trialign.quantize.autoencoder import RQVAE, Output
-from trialign.quantize.loss import Term, commitment, reconstruction, weighted_sum
+from trialign.quantize.loss import (
+    Term,
+    alignment,
+    balance,
+    commitment,
+    interest_reconstruction,
+    reconstruction,
+    weighted_sum,
+)
 from trialign.quantize.metrics import health
 from trialign.quantize.residual import encode, fit_codebooks
-from trialign.runtime.collectives import rank, world_size
+from trialign.runtime.collectives import all_reduce_sum, rank, world_size
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import torch_generator
 
 _SAMPLE = 32768
 _KMEANS_ITERATIONS = 10
+_GRADIENTS_EVERY = 50
+"""Steps of an epoch between two measurements of the terms' gradients, the first of which is always measured."""
 
-Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
-"""Standardised vectors and presence, by modality."""
+
+class Batch(NamedTuple):
+    """Items of this rank.
+
+    Attributes:
+        inputs: standardised vectors by modality.
+        present: bool by modality.
+        interests_CD: the distinct interests of the batch of all ranks, length 1; None where none are asked for.
+        own_BC: which of them an item has.
+    """
+
+    inputs: dict[str, Tensor]
+    present: dict[str, Tensor]
+    interests_CD: Tensor | None
+    own_BC: Tensor | None
 
 
 class ItemBatches:
@@ -36,10 +61,21 @@ class ItemBatches:
         present: bool [N] by modality.
         batch_size: items per step, over all ranks.
         seed: of the order.
+        interests: of the items; None where none are asked for.
     """
 
-    def __init__(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        inputs: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        batch_size: int,
+        seed: int,
+        interests: Interests | None = None,
+    ) -> None:
         self.inputs, self.present, self.batch_size = dict(inputs), dict(present), batch_size
+        self.interests = interests
+        # Vectors of one encoder share a direction that says nothing of any of them.
+        self._interests_mean_D = None if interests is None else interests.vectors_UD[np.unique(interests.ids_M)].mean(0)
         self.num_items = len(next(iter(self.present.values())))
         self._generator = torch_generator(seed, "quantize", "order")
 
@@ -51,7 +87,20 @@ class ItemBatches:
         order_N = torch.randperm(self.num_items, generator=self._generator)
         for items in order_N.split(self.batch_size):
             mine = items[rank() :: world_size()]
-            yield {k: v[mine] for k, v in self.inputs.items()}, {k: v[mine] for k, v in self.present.items()}
+            inputs, present = ({k: v[mine] for k, v in given.items()} for given in (self.inputs, self.present))
+            yield Batch(inputs, present, *self._interests_of(items, mine))
+
+    def _interests_of(self, items: Tensor, mine: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return the distinct interests of all the items of a batch, and which of them those of this rank have."""
+        if self.interests is None:
+            return None, None
+        ids_M, offsets = self.interests.ids_M, self.interests.offsets
+        ids_C = np.unique(np.concatenate([ids_M[offsets[item] : offsets[item + 1]] for item in items.tolist()]))
+        own_BC = torch.zeros(len(mine), len(ids_C), dtype=torch.bool)
+        for row, item in enumerate(mine.tolist()):
+            own_BC[row, np.searchsorted(ids_C, ids_M[offsets[item] : offsets[item + 1]])] = True
+        vectors_CD = torch.from_numpy(self.interests.vectors_UD[ids_C] - self._interests_mean_D)
+        return nn.functional.normalize(vectors_CD, dim=1), own_BC
 
 
 class RQVAEModule(pl.LightningModule):
@@ -67,7 +116,10 @@ class RQVAEModule(pl.LightningModule):
         warmup: share of them without codebooks.
         learning_rate: peak; linear rise over 5 % of the steps, cosine to zero.
         weight_decay: AdamW.
-        commitment_weight: beta.
+        weights: of the terms, by name: `commitment`, `alignment`, `interest`, `balance`, and `reconstruction` by
+            modality; a term without weight is not computed.
+        temperature: of the contrastive terms.
+        interest_head: reads interests from quantized vectors while training; None without that term.
         seed: of k-means and of revived codes.
     """
 
@@ -80,14 +132,16 @@ class RQVAEModule(pl.LightningModule):
         warmup: float,
         learning_rate: float,
         weight_decay: float,
-        commitment_weight: float,
+        weights: Mapping[str, Any],
+        temperature: float,
+        interest_head: nn.Module | None,
         seed: int,
     ) -> None:
         super().__init__()
-        self.model, self.batches = model, batches
+        self.model, self.batches, self.interest_head = model, batches, interest_head
         self.num_epochs, self.learning_rate, self.weight_decay = num_epochs, learning_rate, weight_decay
         self.first_epoch = min(round(warmup * num_epochs), num_epochs - 1)
-        self.commitment_weight, self.seed = commitment_weight, seed
+        self.weights, self.temperature, self.seed = dict(weights), temperature, seed
         self.num_revived = 0
         self._generator = torch_generator(seed, "quantize", "revive")
 
@@ -115,15 +169,17 @@ class RQVAEModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and let the codebooks follow it."""
-        inputs, present = batch
-        output: Output = self.model(inputs, quantize=self.quantizing)
-        terms = self._terms(output, inputs, present)
-        if batch_idx == 0:
-            self._log_gradients(terms, output.latents_BD)
+        output: Output = self.model(batch.inputs, quantize=self.quantizing)
+        terms = self.terms(output, batch)
+        if batch_idx % _GRADIENTS_EVERY == 0:
+            self._log_gradients(terms)
         if output.quantized is not None:
+            # The fused view alone moves the codebooks; what text or picture say alone has to come to it.
             self.model.codebooks.update(output.latents_BD, output.quantized)
+        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(output.latents_BD)}
         for name, term in terms.items():
-            self.log(f"loss/{name}", term.mean().detach(), on_step=False, on_epoch=True)
+            # The mean over ranks of their shares is the mean over items.
+            self.log(f"loss/{name}", term.mean().detach(), sync_dist=True, **how)
         return weighted_sum(terms)
 
     def on_train_epoch_end(self) -> None:
@@ -147,21 +203,49 @@ class RQVAEModule(pl.LightningModule):
         schedule = cosine_with_warmup(optimizer, num_steps=self.num_epochs * len(self.batches), warmup=0.05)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _terms(self, output: Output, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Term]:
+    def terms(self, output: Output, batch: Batch) -> dict[str, Term]:
+        """Return the parts of the loss that have a weight, by name."""
+        shares = self.weights["reconstruction"]
         terms = {
-            f"reconstruction_{name}": reconstruction(predicted_BD, inputs[name], present[name])
+            f"reconstruction_{name}": reconstruction(
+                predicted_BD, batch.inputs[name], batch.present[name], shares.get(name, 1.0)
+            )
             for name, predicted_BD in output.reconstructions.items()
         }
+        if self.weights["alignment"] and {"text", "image"} <= set(self.model.dims):
+            terms["alignment"] = self._alignment(batch, quantize=output.quantized is not None)
+        if self.interest_head is not None:
+            assert batch.interests_CD is not None
+            assert batch.own_BC is not None
+            terms["interest"] = interest_reconstruction(
+                self.interest_head(output.read_BD),
+                batch.interests_CD,
+                batch.own_BC,
+                temperature=self.temperature,
+                weight=self.weights["interest"],
+            )
         if output.quantized is not None:
-            residuals_LBD = output.quantized.residuals_LBD
-            terms["commitment"] = commitment(output.latents_BD, residuals_LBD, self.commitment_weight)
+            latents_BD, residuals_LBD = output.latents_BD, output.quantized.residuals_LBD
+            if weight := self.weights["commitment"]:
+                terms["commitment"] = commitment(latents_BD, residuals_LBD, weight)
+            if weight := self.weights["balance"]:
+                vectors_LKD = self.model.codebooks.vectors_LKD.clone()  # they move before the backward pass
+                terms["balance"] = balance(latents_BD, residuals_LBD, vectors_LKD, weight=weight)
         return terms
 
-    def _log_gradients(self, terms: Mapping[str, Term], latents_BD: Tensor) -> None:
-        """Log how hard each term pulls at the latents, the one place where all of them meet."""
+    def _alignment(self, batch: Batch, *, quantize: bool) -> Term:
+        both_B = batch.present["text"] & batch.present["image"]
+        inputs = {name: given[both_B] for name, given in batch.inputs.items()}
+        text_BD, image_BD = (self.model.view(inputs, name, quantize=quantize) for name in ("text", "image"))
+        return alignment(text_BD, image_BD, temperature=self.temperature, weight=self.weights["alignment"])
+
+    def _log_gradients(self, terms: Mapping[str, Term]) -> None:
+        """Log how hard each term pulls at the encoder's last layer, through which all views pass."""
+        layer, _ = list(self.model.encoder.parameters())[-2:]
         for name, term in terms.items():
-            (gradient,) = torch.autograd.grad(term.weight * term.mean(), latents_BD, retain_graph=True)
-            self.log(f"gradient/{name}", gradient.norm(), on_step=False, on_epoch=True)
+            (share,) = torch.autograd.grad(term.weight * term.mean(), layer, retain_graph=True)
+            gradient = all_reduce_sum(share) / world_size()
+            self.log(f"gradient/{name}", gradient.norm(), on_step=False, on_epoch=True, batch_size=1)
 
     @torch.no_grad()
     def _sample_latents(self) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.embed.store import Modality, check
-from trialign.errors import DataError
+from trialign.embed.store import Interests, Modality, check
+from trialign.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,19 @@ class Quantizer(Protocol):
     """Item vectors to residual codes."""
 
     def fit(
-        self, modalities: Mapping[str, Modality], *, seed: int, folder: Path, runtime: Mapping[str, Any]
+        self,
+        modalities: Mapping[str, Modality],
+        *,
+        seed: int,
+        folder: Path,
+        runtime: Mapping[str, Any],
+        interests: Interests | None = None,
     ) -> dict[str, Any]:
         """Learn the codebooks, log into `folder`, and return the health of the codes.
 
         That is metrics.health, and `reconstruction`: by modality, the squared error of reading it back as a share of
-        what predicting its mean would cost. `runtime` holds accelerator, devices and strategy, for who trains.
+        what predicting its mean would cost. `runtime` holds accelerator, devices and strategy, for who trains;
+        `interests` are the vectors of the items' interests, for who measures its codes against them.
         """
         ...
 
@@ -55,6 +62,35 @@ class Quantizer(Protocol):
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         ...
+
+
+def weighted(modalities: Mapping[str, Modality], weights: Mapping[str, float]) -> dict[str, Modality]:
+    """Return the modalities that play a part, in alphabetical order: those without a weight of 0.
+
+    Raises:
+        ConfigError: a weight is below 0, all are 0, or one is set for a modality that is not there.
+    """
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ConfigError(
+                f"quantize.weights.{name}={weight}",
+                rule="a weight is 0, which leaves the modality out, or more",
+                remedy=f"set quantize.weights.{name}=1 or another positive number",
+            )
+        if weight not in (0.0, 1.0) and name not in modalities:
+            raise ConfigError(
+                f"quantize.weights.{name}={weight}",
+                rule=f"the embedded modalities are {', '.join(sorted(modalities))}",
+                remedy=f"leave quantize.weights.{name} at 1, or embed that modality too",
+            )
+    found = {name: modalities[name] for name in sorted(modalities) if weights.get(name, 1.0) > 0}
+    if modalities and not found:
+        raise ConfigError(
+            f"quantize.weights={dict(weights)} for {', '.join(sorted(modalities))}",
+            rule="one modality at least plays a part",
+            remedy="give one of them a weight above 0",
+        )
+    return found
 
 
 def check_input(modalities: Mapping[str, Modality], codebook_size: int) -> None:

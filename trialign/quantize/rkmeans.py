@@ -13,11 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trialign.embed.store import Modality
-from trialign.errors import ConfigError
+from trialign.embed.store import Interests, Modality
 from trialign.quantize.metrics import health
 from trialign.quantize.prefix import fit_levels
-from trialign.quantize.quantizer import Encoded, check_fitted, check_input
+from trialign.quantize.quantizer import Encoded, check_fitted, check_input, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 
@@ -36,7 +35,7 @@ class RQKMeansQuantizer:
         num_iterations: Lloyd iterations per level at most.
         concentration: how much items of one prefix are drawn to the same codes, see prefix.concentrate.
         separation: rounds in which the last codebook learns to tell items of one prefix apart, see prefix.separate.
-        weights: of modalities in squared distances; 1 where not named.
+        weights: of modalities in squared distances; 1 where not named, 0 leaves one out.
     """
 
     def __init__(
@@ -48,12 +47,6 @@ class RQKMeansQuantizer:
         separation: int,
         weights: Mapping[str, float],
     ) -> None:
-        if min(weights.values(), default=1.0) <= 0:
-            raise ConfigError(
-                f"quantize.weights={dict(weights)}",
-                rule="a modality weighs more than nothing",
-                remedy="leave a modality out with embed/<modality>=none",
-            )
         self.num_levels = num_levels
         self.codebook_size = codebook_size
         self.num_iterations = num_iterations
@@ -70,22 +63,17 @@ class RQKMeansQuantizer:
         seed: int,
         folder: Path,  # noqa: ARG002  # of the protocol: nothing is logged
         runtime: Mapping[str, Any],  # noqa: ARG002
+        interests: Interests | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Fit the codebooks and return the health of the codes; nothing is logged.
 
         Raises:
             DataError: see quantizer.check_input.
-            ConfigError: a weight for a modality that is not there.
+            ConfigError: see quantizer.weighted.
         """
+        modalities = weighted(modalities, self.weights)
         check_input(modalities, self.codebook_size)
-        for name, weight in self.weights.items():
-            if weight != 1.0 and name not in modalities:
-                raise ConfigError(
-                    f"quantize.weights.{name}={weight}",
-                    rule=f"the embedded modalities are {', '.join(sorted(modalities))}",
-                    remedy=f"leave quantize.weights.{name} at 1, or embed that modality too",
-                )
-        self.standardizers = {name: Standardizer.fit(modalities[name]) for name in sorted(modalities)}
+        self.standardizers = {name: Standardizer.fit(found) for name, found in modalities.items()}
         latents_ND = self._latents(modalities)
         self.codebooks_LKD, self.penalties_MKK = fit_levels(
             latents_ND,
@@ -114,6 +102,7 @@ class RQKMeansQuantizer:
         Raises:
             DataError: other modalities than it was fitted on.
         """
+        modalities = weighted(modalities, self.weights)
         check_fitted({name: len(found.mean_D) for name, found in self.standardizers.items()}, modalities)
         latents_ND = self._latents(modalities)
         codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)

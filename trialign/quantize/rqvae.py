@@ -12,18 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trialign.embed.store import Modality
+from trialign.embed.store import Interests, Modality
 from trialign.errors import ConfigError
-from trialign.quantize.autoencoder import RQVAE
+from trialign.quantize.autoencoder import RQVAE, mlp
 from trialign.quantize.loss import reconstruction
 from trialign.quantize.metrics import health
-from trialign.quantize.quantizer import Encoded, check_fitted, check_input
+from trialign.quantize.quantizer import Encoded, check_fitted, check_input, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 from trialign.runtime.seeding import seed_global
 
 _HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 _BLOCK = 8192
+_TERMS = ("commitment", "alignment", "interest", "balance")
 
 
 class RQVAEQuantizer:
@@ -41,7 +42,13 @@ class RQVAEQuantizer:
         learning_rate: peak.
         weight_decay: AdamW.
         commitment_weight: beta.
+        alignment_weight: of the alignment of quantized text and image views, see loss.alignment; without effect where
+            one of the two is not embedded.
+        interest_weight: of the reconstruction of interests, see loss.interest_reconstruction.
+        balance_weight: of even use of the codes, see loss.balance.
+        temperature: of the two contrastive terms.
         ema_decay: share of the running counts and sums that an update keeps, in 0..1.
+        weights: of the modalities' reconstruction; 1 where not named, 0 leaves a modality out.
     """
 
     def __init__(
@@ -57,15 +64,21 @@ class RQVAEQuantizer:
         learning_rate: float,
         weight_decay: float,
         commitment_weight: float,
+        alignment_weight: float,
+        interest_weight: float,
+        balance_weight: float,
+        temperature: float,
         ema_decay: float,
+        weights: Mapping[str, float],
     ) -> None:
-        for name, share in (("warmup", warmup), ("ema_decay", ema_decay)):
-            if not 0.0 <= share < 1.0:
-                raise ConfigError(
-                    f"quantize.{name}={share}",
-                    rule=f"{name} is a share, 0 <= {name} < 1",
-                    remedy=f"set quantize.{name}=0.3",
-                )
+        _check_shares(warmup=warmup, ema_decay=ema_decay)
+        _check_weights(
+            temperature,
+            commitment_weight=commitment_weight,
+            alignment_weight=alignment_weight,
+            interest_weight=interest_weight,
+            balance_weight=balance_weight,
+        )
         self.settings: dict[str, Any] = {
             "num_levels": num_levels,
             "codebook_size": codebook_size,
@@ -78,34 +91,52 @@ class RQVAEQuantizer:
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "commitment_weight": commitment_weight,
+            "alignment_weight": alignment_weight,
+            "interest_weight": interest_weight,
+            "balance_weight": balance_weight,
+            "temperature": temperature,
             "ema_decay": ema_decay,
+            "weights": dict(weights),
         }
         self.standardizers: dict[str, Standardizer] = {}
         self.model: RQVAE | None = None
 
     def fit(
-        self, modalities: Mapping[str, Modality], *, seed: int, folder: Path, runtime: Mapping[str, Any]
+        self,
+        modalities: Mapping[str, Modality],
+        *,
+        seed: int,
+        folder: Path,
+        runtime: Mapping[str, Any],
+        interests: Interests | None = None,
     ) -> dict[str, Any]:
         """Train, log losses and health per epoch to `folder/log`, and return the health of the final codes.
 
         Raises:
             DataError: see quantizer.check_input.
+            ConfigError: see quantizer.weighted; or interests are asked for and there are none.
         """
         from trialign.quantize.module import ItemBatches, RQVAEModule  # lightning takes seconds to import
         from trialign.runtime.trainer import build_trainer
 
+        modalities = weighted(modalities, self.settings["weights"])
         check_input(modalities, self.settings["codebook_size"])
-        self.standardizers = {name: Standardizer.fit(modalities[name]) for name in sorted(modalities)}
+        asked = self._interests(interests)
+        self.standardizers = {name: Standardizer.fit(found) for name, found in modalities.items()}
         inputs = {name: found(modalities[name]) for name, found in self.standardizers.items()}
         present = {name: torch.from_numpy(np.array(modalities[name].present_N)) for name in inputs}
         with torch.random.fork_rng(devices=[]):
             seed_global(seed, "quantize", "weights")
             self.model = self._build()
+            head = None if asked is None else mlp(self._widths(asked.vectors_UD.shape[1]))
         module = RQVAEModule(
             self.model,
-            ItemBatches(inputs, present, self.settings["batch_size"], seed),
+            ItemBatches(inputs, present, self.settings["batch_size"], seed, asked),
+            weights={name: self.settings[f"{name}_weight"] for name in _TERMS}
+            | {"reconstruction": self.settings["weights"]},
+            interest_head=head,
             seed=seed,
-            **_chosen(self.settings, "num_epochs warmup learning_rate weight_decay commitment_weight"),
+            **_chosen(self.settings, "num_epochs warmup learning_rate weight_decay temperature"),
         )
         # Epochs last a second: a line each is the log, and a bar each would only flicker.
         epochs = self.settings["num_epochs"]
@@ -127,6 +158,7 @@ class RQVAEQuantizer:
             DataError: other modalities than it was fitted on.
         """
         assert self.model is not None, "fit or load first"
+        modalities = weighted(modalities, self.settings["weights"])
         check_fitted(self.model.dims, modalities)
         inputs = {name: found(modalities[name]) for name, found in self.standardizers.items()}
         blocks = zip(*(inputs[name].split(_BLOCK) for name in self.model.dims), strict=True)
@@ -166,6 +198,22 @@ class RQVAEQuantizer:
             for name, head in self.model.heads.items()
         }
 
+    def _interests(self, interests: Interests | None) -> Interests | None:
+        """Return the interests where the codes are measured against them."""
+        if not self.settings["interest_weight"]:
+            return None
+        if interests is None:
+            raise ConfigError(
+                f"quantize.interest_weight={self.settings['interest_weight']}, but no interests are embedded",
+                rule="codes are measured against the vectors of the items' interests",
+                remedy="set embed.interests=true (and enrich/interests), or quantize.interest_weight=0",
+            )
+        return interests
+
+    def _widths(self, dim: int) -> list[int]:
+        """Return the widths of a head's layers."""
+        return [self.settings["code_dim"], *reversed(self.settings["hidden_dims"]), dim]
+
     def _build(self) -> RQVAE:
         dims = {name: len(found.mean_D) for name, found in self.standardizers.items()}
         chosen = _chosen(self.settings, "num_levels codebook_size code_dim hidden_dims fusion_dim ema_decay")
@@ -174,3 +222,29 @@ class RQVAEQuantizer:
 
 def _chosen(settings: Mapping[str, Any], names: str) -> dict[str, Any]:
     return {name: settings[name] for name in names.split()}
+
+
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0.0 <= share < 1.0:
+            raise ConfigError(
+                f"quantize.{name}={share}",
+                rule=f"{name} is a share, 0 <= {name} < 1",
+                remedy=f"set quantize.{name}=0.3",
+            )
+
+
+def _check_weights(temperature: float, **weights: float) -> None:
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ConfigError(
+                f"quantize.{name}={weight}",
+                rule="a term is switched off by a weight of 0, and weighs more than nothing else",
+                remedy=f"set quantize.{name}=0",
+            )
+    if temperature <= 0:
+        raise ConfigError(
+            f"quantize.temperature={temperature}",
+            rule="cosines are divided by the temperature",
+            remedy="set quantize.temperature=0.07",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,37 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     total = tensor.clone()
     dist.all_reduce(total)
     return total
+
+
+def all_gather_rows(rows_BD: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Return the rows of all ranks, in the order of ranks, with gradients, and the place of this rank's first one.
+
+    Ranks may hold different numbers of rows, none included.
+    """
+    if not _distributed():
+        return rows_BD, 0
+    sizes = all_gather_objects(len(rows_BD))
+    gathered: torch.Tensor = _GatherRows.apply(rows_BD, sizes)
+    return gathered, sum(sizes[: rank()])
+
+
+class _GatherRows(torch.autograd.Function):
+    """Backward: what every rank's loss asks of a row adds up on the rank whose row it is."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_BD: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+        ctx.sizes = sizes
+        # Collectives want equal shapes.
+        padded = rows_BD.new_zeros(max(sizes), *rows_BD.shape[1:])
+        padded[: len(rows_BD)] = rows_BD
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total_GD = all_reduce_sum(gradients[0].contiguous())
+        return total_GD.split(ctx.sizes)[rank()], None
 
 
 def all_gather_objects(thing: T) -> list[T]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from trialign.data.source import RawData
 from trialign.data.storefront.pictures import paint
 from trialign.data.storefront.taste import ExactOracle, Taste, draw_histories, draw_lengths, taste_of
 from trialign.data.storefront.wording import Wording, write_items
-from trialign.data.storefront.world import Attributes, Integers, draw_attributes, frozen_world
+from trialign.data.storefront.world import Attributes, Flags, Integers, World, draw_attributes, frozen_world
 from trialign.errors import ConfigError
 from trialign.runtime.seeding import numpy_generator
 
@@ -96,6 +96,7 @@ class Storefront:
             images=pictures,
             has_clock=False,
             oracle=ExactOracle(taste, keys),
+            truth=_truth_table(self.world, keys, attributes),
         )
 
     def attributes(self) -> Attributes:
@@ -138,6 +139,23 @@ def _check_weight(name: str, value: float) -> None:
 def _item_table(keys: list[str], wordings: list[Wording]) -> pa.Table:
     rows = [{"item": key} | asdict(wording) for key, wording in zip(keys, wordings, strict=True)]
     return pa.Table.from_pylist(rows, schema=ITEMS_SCHEMA)
+
+
+def _truth_table(world: World, keys: list[str], attributes: Attributes) -> pa.Table:
+    """Return category, style and purpose of every item, null where no evidence shows them."""
+
+    def column(names: Sequence[str], values_N: Integers, evident_N: Flags) -> list[str | None]:
+        return [names[value] if evident else None for value, evident in zip(values_N, evident_N, strict=True)]
+
+    nouns, styles = [noun for _, noun in world.categories], [style.name for style in world.styles]
+    purposes = [name for name, _ in world.purposes]
+    columns = {
+        "item": keys,
+        "category": column(nouns, attributes.category_N, attributes.readable_N),
+        "style": column(styles, attributes.style_N, attributes.pictured_N),
+        "purpose": column(purposes, attributes.purpose_N, np.ones(len(keys), np.bool_)),
+    }
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
 def _event_table(keys: list[str], histories: list[Integers]) -> pa.Table:
