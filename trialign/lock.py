@@ -139,7 +139,7 @@ def _beat(path: Path, done: threading.Event) -> None:
             os.utime(path)
         except FileNotFoundError:
             # This process was stopped for so long that another took over; two must not write.
-            log.error("lost the lock %s to another process; stopping at once", path)  # noqa: TRY400  # no traceback
+            log.error("lost the lock %s to another process; stopping at once", path)
             os._exit(1)
         except OSError as cause:
             log.warning("the lock %s cannot be touched: %s", path, cause)

@@ -1,7 +1,7 @@
-"""The supervisor: what a batch job runs, one process on its first node. python -m trialign.cluster.job SPEC
+"""The supervisor: what a batch job runs, one process on its first node.
 
-It looks at the nodes, starts the ranks by srun, hands on Slurm's word that the time is up, ends ranks that stand still, and
-queues the job again where that may help. Decisions by how the ranks ended:
+`python -m trialign.cluster.job SPEC` looks at the nodes, starts the ranks by srun, tells them when Slurm wants the room,
+ends them when they stand still, and queues the job again where that may help. By how the ranks ended:
 
 | ranks | job |
 |---|---|
@@ -10,8 +10,8 @@ queues the job again where that may help. Decisions by how the ranks ended:
 | 75, or Slurm asked for the room | queued again |
 | anything else (killed, a lost peer, out of memory), or no progress for too long | queued again |
 
-and no more once `max_restarts` in a row got no further. It needs nothing but Python's standard library, as it may run outside the
-container of the ranks.
+and no more once `max_restarts` in a row got no further. It needs nothing but Python's standard library, as it may run
+outside the container of the ranks.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class Supervisor:
             if time.monotonic() - looked > look_every:
                 looked, last = time.monotonic(), max(last, self._newest_write())
                 if time.time() - last > self.spec.watchdog_seconds:
-                    self.say(f"nothing written for {self.spec.watchdog_seconds:.0f} s; the ranks' stacks are in their logs")
+                    self.say(
+                        f"nothing written for {self.spec.watchdog_seconds:.0f} s; the ranks' stacks are in their logs"
+                    )
                     ranks.send_signal(signal.SIGUSR2)  # each rank dumps its threads
                     time.sleep(5.0)
                     return "stood still", REQUEUE

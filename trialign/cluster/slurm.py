@@ -11,7 +11,17 @@ from pathlib import Path
 
 from trialign.errors import TrialignError
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "UNKNOWN")
+ENDED = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+    "UNKNOWN",
+)
 """States that a job does not leave any more; UNKNOWN is a job that Slurm has forgotten."""
 
 
