@@ -5,10 +5,13 @@ Nothing heavy is imported before it is known what to do: `trialign --help` answe
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import logging
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -27,6 +30,8 @@ VERBS: dict[str, str] = {
     "report": "finished runs -> one table and page that compare them",
     "recommend": "a user, or typed items -> recommended items with titles",
     "pipeline": "all of the above in order; finished stages are skipped",
+    "submit": "a verb, or the pipeline as a chain of jobs, on a Slurm cluster",
+    "status": "a run's stages, their jobs, restarts and the last step",
 }
 
 _OVERVIEW = """trialign {version}: generative recommenders over semantic IDs
@@ -39,6 +44,7 @@ verbs
   run=DIR            where the stages of this run live; each writes DIR/VERB/, manifest.json last
   from.STAGE=DIR     take a finished stage of another run
   experiment=NAME    a file of conf/experiment/: {experiments}
+  cluster=NAME       a Slurm cluster of conf/cluster/: trialign submit VERB cluster=NAME run=DIR [--dry-run]
   rebuild=true       make a finished stage again after a setting changed
 
 first steps
@@ -48,8 +54,13 @@ first steps
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0, 1 (a stage failed) or 2 (refused before any work)."""
+    """Run the command line.
+
+    Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (made room).
+    """
     arguments = sys.argv[1:]
+    if "SLURM_STEP_ID" in os.environ:
+        faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor asks for it when nothing moves
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(_overview())
@@ -62,7 +73,7 @@ def main() -> None:
 
             print(describe(arguments[0]), flush=True)
         else:
-            _start(arguments[0], arguments[1:])
+            _start(*_submitted(arguments))
     except TrialignError as error:
         _give_up(error)
     except BrokenPipeError:
@@ -71,12 +82,26 @@ def main() -> None:
     except KeyboardInterrupt:
         print("trialign: interrupted; what was finished stays finished", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        # Python's own 1 would look like an error that is told and comes again.
+        traceback.print_exc()
+        sys.exit(70)
 
 
 def script(verb: str) -> Callable[..., Any]:
     """Return the `run(config)` of a verb's script."""
     run: Callable[..., Any] = importlib.import_module(f"trialign.launch.{verb}").run
     return run
+
+
+def _submitted(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return (verb, overrides); the verb after `submit` and its `--dry-run` become overrides."""
+    verb, *overrides = arguments
+    if verb == "submit":
+        overrides = ["cluster.dry_run=true" if word == "--dry-run" else word for word in overrides]
+        if overrides and overrides[0] in VERBS:
+            overrides[0] = f"cluster.verb={overrides[0]}"
+    return verb, overrides
 
 
 def _start(verb: str, overrides: list[str]) -> None:

@@ -17,6 +17,8 @@ _ALSO = {
     "evaluate": ("evaluate", "runtime"),
     "report": ("report",),
     "train": ("train", "stream", "runtime"),
+    "submit": ("cluster", "runtime"),
+    "status": ("cluster",),
 }
 
 

@@ -13,7 +13,6 @@ downstream they meet.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -32,10 +31,11 @@ from pathlib import Path
 from typing import Any
 
 from trialign.errors import DataError, StageError, TrialignError
+from trialign.lock import is_lock, locked
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_LOCK = ".lock"
+_LAUNCH = ".launch"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _VERSIONED = (
     "torch",
@@ -154,25 +154,34 @@ class Stage:
                 their process ends well with the block, and what comes after it is the first one's.
         """
         if not first:
+            self._follow()
             yield self.folder
             sys.exit(0)
         _make(self.folder)
-        with _locked(self.folder):
+        with locked(self.folder):
             (self.folder / MANIFEST).unlink(missing_ok=True)
             attempt = self.folder / ".attempt.json"
             identity = json.dumps(self._identity(), sort_keys=True)
             same = attempt.exists() and attempt.read_text() == identity
             for child in self.folder.iterdir():
-                if child.name == _LOCK or (same and child.name in keep):
+                if is_lock(child) or (same and child.name in keep):
                     continue
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
             write_atomically(attempt, identity)
+            write_atomically(self.folder / _LAUNCH, _launch())
             started = time.monotonic()
             with _full_disk_told(self.folder):
                 yield self.folder
             attempt.unlink()
+            (self.folder / _LAUNCH).unlink()
             self._write(time.monotonic() - started)
             self.finished = self.built = True
+
+    def _follow(self) -> None:
+        """Wait until the first rank of this srun has cleared the folder; other launchers start the others later."""
+        launch = self.folder / _LAUNCH
+        while _launch() and not (launch.exists() and launch.read_text() == _launch()):
+            time.sleep(0.2)
 
     def read(self) -> Manifest:
         """Return the manifest of this (finished) stage."""
@@ -203,7 +212,7 @@ class Stage:
         files = {
             str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path.name != _LOCK
+            if path.is_file() and not is_lock(path)
         }
         manifest = Manifest(
             stage=self.name,
@@ -263,6 +272,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _launch() -> str:
+    """Return what only the ranks of one srun share, "" outside Slurm."""
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    return ".".join(os.environ.get(name, "0") for name in names) if "SLURM_STEP_ID" in os.environ else ""
 
 
 @cache
@@ -364,25 +379,3 @@ def _full_disk_told(folder: Path) -> Iterator[None]:
             rule="a stage has room for what it writes",
             remedy="free some space and run the same command again; finished stages are skipped",
         ) from cause
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Refuse a second writer. The kernel drops the lock of a process that dies, however it dies."""
-    with (folder / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise StageError(
-                f"{folder} is being written by another process ({file.read().strip() or 'unknown'})",
-                rule="one writer per stage folder",
-                remedy="wait for it or stop it, or choose another run=DIR",
-            ) from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {platform.node()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)

@@ -49,6 +49,7 @@ RING_SETTINGS: dict[str, Any] = {
     "runtime": {
         "accelerator": "cpu",
         "devices": 1,
+        "nodes": 1,
         "strategy": "single",
         "micro_rows": 2,
         "checkpoint_every": 0,

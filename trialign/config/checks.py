@@ -31,13 +31,14 @@ def check(config: Config) -> None:
     _enrich(config)
     _embed(config)
     _positive(config)
-    rows = config.runtime.micro_rows * config.runtime.devices
+    world_size = config.runtime.nodes * config.runtime.devices
+    rows = config.runtime.micro_rows * world_size
     if config.stream.lanes % rows:
         nearest = max(rows, round(config.stream.lanes / rows) * rows)
         raise ConfigError(
-            f"stream.lanes={config.stream.lanes} with runtime.devices={config.runtime.devices} x "
+            f"stream.lanes={config.stream.lanes} with {world_size} ranks (runtime.nodes x runtime.devices) x "
             f"runtime.micro_rows={config.runtime.micro_rows}",
-            rule=f"lanes is a multiple of devices x micro_rows = {rows}",
+            rule=f"lanes is a multiple of ranks x micro_rows = {rows}",
             remedy=f"set stream.lanes={nearest}, or a micro_rows that divides {config.stream.lanes}",
         )
     if config.evaluate.num_beams < 50:
@@ -172,6 +173,7 @@ def _positive(config: Config) -> None:
         "train.validation.patience": (config.train.validation.patience, 0),
         "train.validation.batch_size": (config.train.validation.batch_size, 1),
         "runtime.devices": (config.runtime.devices, 1),
+        "runtime.nodes": (config.runtime.nodes, 1),
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
         "recommend.k": (config.recommend.k, 1),

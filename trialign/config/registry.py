@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import BooleanNode, IntegerNode, StringNode
 
 from trialign.config.assign import AssignConfig
+from trialign.config.cluster import ClusterConfig
 from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
 from trialign.config.embed import (
     EmbedConfig,
@@ -79,6 +80,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "report": {"report": ReportConfig},
     "recommend": {"recommend": RecommendConfig},
     "runtime": {"runtime": RuntimeConfig},
+    "cluster": {"cluster": ClusterConfig},
 }
 """Config group -> schema name -> schema. A YAML of the group builds on one by `defaults: [<name>_schema, _self_]`."""
 

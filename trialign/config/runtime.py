@@ -10,7 +10,8 @@ from trialign.config.option import option
 @dataclass
 class RuntimeConfig:
     accelerator: str = option("auto", "cpu, cuda or auto", hashed=False)
-    devices: int = option(1, "processes on this node", hashed=False)
+    devices: int = option(1, "processes per node", hashed=False)
+    nodes: int = option(1, "nodes; more than one are started by `trialign submit` or another launcher", hashed=False)
     threads: int | None = option(
         None,
         "CPU threads per process; null: one per core. Two threads on a busy core wait for each other",
@@ -18,7 +19,7 @@ class RuntimeConfig:
     )
     strategy: str = option("single", "how ranks share the work: single, ddp, zero1, zero2", hashed=False)
     micro_rows: int = option(
-        8, "rows per forward pass and rank; accumulation = lanes / (ranks x micro_rows)", hashed=False
+        8, "rows per forward pass and rank; accumulation = lanes / (nodes x devices x micro_rows)", hashed=False
     )
     checkpoint_every: int = option(
         200, "steps between two checkpoints of train, which a killed command goes on from; 0: none", hashed=False

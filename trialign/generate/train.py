@@ -46,6 +46,7 @@ from trialign.runtime.checkpoint import (
 )
 from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.preemption import Preemption
+from trialign.runtime.progress import Progress
 from trialign.runtime.seeds import StepSeeds
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
@@ -203,6 +204,7 @@ def fit(
     *,
     micro_rows: int,
     devices: int,
+    nodes: int,
     strategy: str,
     checkpoint_every: int,
     **runtime: Any,
@@ -211,15 +213,16 @@ def fit(
     checkpoint = newest_checkpoint(folder / CHECKPOINTS)
     done = 0 if checkpoint is None else step_of(checkpoint)
     if checkpoint is not None:
-        require_same_ranks(checkpoint, strategy=strategy, world_size=devices)
+        require_same_ranks(checkpoint, strategy=strategy, world_size=nodes * devices)
         logger.info("  going on from step %d of an attempt that did not finish", done)
     checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, every=checkpoint_every)
     trainer = build_trainer(
         folder,
         max_steps=num_steps,
-        accumulate=accumulation(num_lanes, devices, micro_rows),
+        accumulate=accumulation(num_lanes, nodes * devices, micro_rows),
         clip=clip,
         devices=devices,
+        nodes=nodes,
         callbacks=[
             StepSeeds(seed),
             StopAtNonFinite(),
@@ -227,6 +230,7 @@ def fit(
             *watching,
             checkpoints,
             Preemption(checkpoints),
+            Progress(folder),
         ],
         strategy=strategy,
         done_steps=done,

@@ -27,7 +27,7 @@ def build_strategy(name: str, *, devices: int, on_cpu: bool) -> Strategy | str:
 
     Args:
         name: one of STRATEGIES.
-        devices: processes on this node.
+        devices: processes on all nodes.
         on_cpu: train on CPU ranks.
 
     Raises:

@@ -42,6 +42,7 @@ def build_trainer(
     max_epochs: int = -1,
     accelerator: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
     strategy: str = "single",
     precision: str = "32-true",
     accumulate: int = 1,
@@ -58,7 +59,8 @@ def build_trainer(
         max_steps: optimizer steps, or -1 for no limit.
         max_epochs: passes over a loader that ends, or -1 for no limit.
         accelerator: `cpu`, `cuda` or `auto`.
-        devices: processes on this node.
+        devices: processes per node.
+        nodes: how many of them.
         strategy: how ranks share the work.
         precision: Lightning's name of it.
         accumulate: micro-batches per optimizer step.
@@ -72,7 +74,7 @@ def build_trainer(
         ConfigError: the strategy or the accelerator cannot be had.
     """
     on_cpu = device_of(accelerator).type == "cpu"
-    how = build_strategy(strategy, devices=devices, on_cpu=on_cpu)
+    how = build_strategy(strategy, devices=nodes * devices, on_cpu=on_cpu)
     _quieten()
     more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
@@ -83,6 +85,7 @@ def build_trainer(
         max_epochs=max_epochs,
         accelerator=accelerator,
         devices=devices,
+        num_nodes=nodes,
         strategy=how,
         precision=precision,  # type: ignore[arg-type]  # validated by Lightning
         accumulate_grad_batches=accumulate,

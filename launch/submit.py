@@ -1,0 +1,33 @@
+"""Queue a stage, or the pipeline as a chain of jobs, on a Slurm cluster.
+
+trialign submit VERB cluster=NAME run=DIR [--dry-run] [overrides]
+"""
+
+from __future__ import annotations
+
+import logging
+
+from hydra.core.hydra_config import HydraConfig
+
+from trialign.cluster.estimate import estimate
+from trialign.cluster.plan import jobs_for
+from trialign.cluster.submit import submit
+from trialign.config.compose import Config
+
+log = logging.getLogger("trialign")
+
+_OWN = ("cluster.verb=", "cluster.dry_run=")
+
+
+def run(config: Config) -> dict[str, str]:
+    """Check, estimate, queue; return the jobs by name."""
+    given = [override for override in HydraConfig.get().overrides.task if not override.startswith(_OWN)]
+    jobs = jobs_for(config.cluster.verb, config, given)
+    if any(job.verb == "train" for job in jobs):
+        for line in estimate(config):
+            log.info("  %s", line)
+    queued = submit(jobs, config, print if config.cluster.dry_run else log.info)
+    if queued:
+        log.info("  scripts, configuration, logs: %s/slurm", config.run)
+        log.info("  how it stands: trialign status run=%s", config.run)
+    return queued

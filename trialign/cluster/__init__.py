@@ -1,0 +1,1 @@
+"""Slurm: jobs rendered, queued, watched over and taken up again."""

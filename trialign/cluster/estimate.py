@@ -1,0 +1,152 @@
+"""What a training will ask for, before it is queued: parameters, memory per rank, steps, hours, disk."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
+
+# isort: split
+import torch
+
+from trialign.config.compose import Config
+from trialign.config.stages import locate_stage
+from trialign.errors import ConfigError
+from trialign.manifest import MANIFEST
+
+GIB = 2**30
+_KEPT = 3
+"""Checkpoints on disk at once: two kept, one being written."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is known of a training.
+
+    Attributes:
+        parameters: of the generator; of its backbone and codes while the dataset is not made.
+        steps: None while it follows from a dataset that is not made.
+    """
+
+    parameters: int
+    steps: int | None
+
+
+def state_bytes(strategy: str, world_size: int) -> float:
+    """Return the bytes per parameter and rank of weights, gradients and AdamW's two moments, all in float32.
+
+    ddp holds gradients twice (its buckets); ZeRO 1 and 2 hold this rank's part of the weights once more.
+    """
+    whole, part = {
+        "single": (16, 0),
+        "ddp": (20, 0),
+        "zero1": (8, 12),
+        "zero2": (4, 16),
+        "zero3": (0, 16),
+        "zero3_offload": (0, 4),
+        "fsdp2": (0, 16),
+    }[strategy]
+    return whole + part / world_size
+
+
+def estimate(config: Config) -> list[str]:
+    """Return lines for the terminal.
+
+    Raises:
+        ConfigError: the state of the training alone exceeds a GPU's memory.
+    """
+    runtime, stream, cluster = config.runtime, config.stream, config.cluster
+    world_size = runtime.nodes * runtime.devices
+    size = _size(config)
+    state = size.parameters * state_bytes(runtime.strategy, world_size) / GIB
+    positions = stream.lanes * stream.row_tokens
+    lines = [
+        f"{size.parameters:,} parameters; {runtime.strategy} on {runtime.nodes} x {runtime.devices} ranks: "
+        f"{state:.2f} GiB per rank for weights, gradients and optimizer; activations of {runtime.micro_rows} rows of "
+        f"{stream.row_tokens} come on top",
+        _time(size.steps, positions, cluster.tokens_per_second, world_size),
+        _disk(size.parameters, config.run),
+    ]
+    room = cluster.gpu_memory_gib
+    if room is not None and state > room and runtime.accelerator != "cpu":
+        raise ConfigError(
+            f"runtime.strategy={runtime.strategy} needs {state:.1f} GiB per rank for its state alone, "
+            f"a GPU has {room:g} (cluster.gpu_memory_gib)",
+            rule="weights, gradients and optimizer fit the memory of a GPU",
+            remedy="set runtime.strategy=zero3 or more ranks, or train adapters (train/lora=lora)",
+        )
+    return lines
+
+
+def _size(config: Config) -> Size:
+    backbone = config.train.backbone
+    made = all((locate_stage(config, verb) / MANIFEST).exists() for verb in ("prepare", "assign"))
+    if made and not config.train.items.features and not hasattr(backbone, "model"):
+        return _from_dataset(config)
+    with torch.device("meta"):
+        parameters = _backbone_parameters(config)
+    return Size(parameters, config.train.steps)
+
+
+def _from_dataset(config: Config) -> Size:
+    from trialign.data.dataset import Dataset
+    from trialign.generate.mixture import open_sources
+    from trialign.generate.train import build, stream_rows
+    from trialign.semid.table import SIDTable
+
+    dataset = Dataset(locate_stage(config, "prepare"))
+    sids = SIDTable.load(locate_stage(config, "assign"))
+    train, stream = config.train, asdict(config.stream)
+    sources = open_sources(dataset, train.tasks)
+    items = asdict(train.items)
+    items["features_NF"] = None
+    del items["features"]
+    names = [source.name for source in sources]
+    sizes = asdict(train.backbone)
+    generator, template = build(
+        dataset, sids, names, config.seed, train.max_title_tokens, stream["row_tokens"], items, **sizes
+    )
+    data = stream_rows(sources, template, config.run, config.seed, config.runtime.micro_rows, **stream)
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    return Size(parameters, train.steps or data.steps(train.epochs))
+
+
+def _backbone_parameters(config: Config) -> int:
+    """Count a backbone's parameters without memory for them, and add the vectors of the codes."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from trialign.generate.backbone import ARCHITECTURES
+
+    backbone = asdict(config.train.backbone)
+    if "architecture" in backbone:
+        hidden, layers, heads, intermediate = (
+            backbone[name] for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+        )
+        sizes = ARCHITECTURES[backbone["architecture"]](hidden, layers, heads, intermediate, config.stream.row_tokens)
+        vocab = {"vocab_size": backbone["vocab_size"], "tie_word_embeddings": True}
+        described = AutoConfig.for_model(backbone["architecture"], **vocab, **sizes)
+    else:
+        described = AutoConfig.from_pretrained(backbone.get("model") or backbone["file"])
+    model = AutoModelForCausalLM.from_config(described)
+    codes: int = config.quantize["num_levels"] * config.quantize["codebook_size"]
+    width: int = model.get_input_embeddings().weight.shape[1]
+    return int(sum(parameter.numel() for parameter in model.parameters())) + codes * width
+
+
+def _time(steps: int | None, positions: int, rate: float | None, world_size: int) -> str:
+    if steps is None:
+        return "steps: train.epochs is converted once the dataset is made"
+    told = f"{steps:,} steps of {positions:,} positions"
+    if rate is None:
+        return f"{told}; hours are not known without a measured cluster.tokens_per_second"
+    return f"{told}: {steps * positions / (rate * world_size) / 3600:.1f} hours at {rate:,.0f} a second and rank"
+
+
+def _disk(parameters: int, run: Path) -> str:
+    """Weights and moments per checkpoint, then the weights, twice where validation keeps the best."""
+    need = parameters * (12 * _KEPT + 8) / GIB
+    there = next(folder for folder in (run, *run.parents) if folder.exists())
+    free = shutil.disk_usage(there).free / GIB
+    return f"{need:.2f} GiB of disk at most, {free:.0f} free at {there}" + ("; NOT ENOUGH" if need > free else "")

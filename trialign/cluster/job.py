@@ -1,0 +1,204 @@
+"""The supervisor: what a batch job runs, one process on its first node.
+
+`python -m trialign.cluster.job SPEC` looks at the nodes, starts the ranks by srun, tells them when Slurm wants the room,
+ends them when they stand still, and queues the job again where that may help. By how the ranks ended:
+
+| ranks | job |
+|---|---|
+| 0 | done |
+| 1, 2: an error that is told and would come again, a refused configuration | fails |
+| 75, or Slurm asked for the room | queued again |
+| anything else (killed, a lost peer, out of memory), or no progress for too long | queued again |
+
+and no more once `max_restarts` in a row got no further. It needs nothing but Python's standard library, as it may run
+outside the container of the ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from trialign.cluster import slurm
+from trialign.cluster.record import JobSpec, attempts_of, note_attempt, reached
+from trialign.lock import is_lock
+from trialign.manifest import code_revision
+
+REQUEUE = 75
+_TOLD = (1, 2)
+_POLL = 0.5
+_TAIL = 30
+
+
+class Supervisor:
+    """One attempt of one job."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.job = os.environ["SLURM_JOB_ID"]
+        if "SLURM_ARRAY_TASK_ID" in os.environ:  # an element of an array is known by both
+            self.job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        self.nodes = slurm.nodes_of(os.environ["SLURM_JOB_NODELIST"])
+        self.asked = False
+        self.ending = False
+        signal.signal(signal.SIGUSR1, self._ask)
+        signal.signal(signal.SIGTERM, self._end)
+
+    def run(self) -> int:
+        """Run the attempt and return the job's exit code; a job that is queued again does not return."""
+        step, earlier = reached(self.stage), attempts_of(self.spec.folder, self.spec.name, self.job)
+        starts = [line for line in earlier if line["event"] == "start"]
+        idle = sum(line["step"] == step for line in starts)
+        self.say(f"attempt {len(starts) + 1} on {' '.join(self.nodes)}, from step {step}")
+        if idle > self.spec.max_restarts:
+            self.say(f"gives up: {idle - 1} restarts in a row got no further than step {step}")
+            note_attempt(self.spec, "end", job=self.job, outcome="gave up", code=1)
+            return 1
+        if (revision := code_revision()) != self.spec.revision:
+            self.say(f"warning: submitted by code revision {self.spec.revision}, runs {revision}")
+        note_attempt(self.spec, "start", job=self.job, step=step, nodes=self.nodes, revision=revision)
+        if self.spec.health_check and (unfit := self._unfit()):
+            return self._requeue("unfit nodes", exclude=unfit)
+        outcome, code = self._watch(self._start())
+        if outcome == "preempted":  # Slurm ends the job, and knows whether to queue it again
+            note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code)
+            return code
+        if outcome in ("made room", "died", "stood still"):
+            return self._requeue(outcome, code)
+        note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code)
+        if code:
+            self._quote_ranks()
+        return code
+
+    @property
+    def stage(self) -> Path:
+        """Where progress is seen."""
+        return Path(self.spec.stage)
+
+    def say(self, words: str) -> None:
+        """Write into the job's log."""
+        print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {self.spec.name}, job {self.job}: {words}", flush=True)
+
+    def _unfit(self) -> list[str]:
+        """Return the nodes that do not pass the health check."""
+        folder = self.spec.folder / "health" / f"{self.job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+        folder.mkdir(parents=True, exist_ok=True)
+        number = str(len(self.nodes))
+        look = ["srun", f"--nodes={number}", f"--ntasks={number}", "--ntasks-per-node=1", "--cpus-per-task=1"]
+        program = [self.spec.python, "-m", "trialign.cluster.health", folder, self.spec.run, self.spec.gpus_per_node]
+        try:
+            subprocess.run([*look, *map(str, program)], check=False, timeout=300)
+        except subprocess.TimeoutExpired:
+            self.say("the health check did not end in five minutes")
+        found = {node: folder / node for node in self.nodes}
+        return [node for node, path in found.items() if not path.exists() or path.read_text() != "ok"]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        spec = self.spec
+        command = [
+            "srun",
+            f"--nodes={spec.nodes}",
+            f"--ntasks-per-node={spec.tasks_per_node}",
+            f"--ntasks={spec.nodes * spec.tasks_per_node}",
+            f"--cpus-per-task={spec.cpus_per_task}",  # not inherited from sbatch in Slurm 22.05 to 23.02
+            "--kill-on-bad-exit=1",  # the other ranks would wait for the one that died
+            "--wait=60",
+            f"--output={self._log('%t')}",
+            "--open-mode=append",
+            *spec.srun,
+            *spec.command,
+        ]
+        meeting = {"MASTER_ADDR": slurm.node_address(self.nodes[0])}
+        return subprocess.Popen(command, env=os.environ | meeting)
+
+    def _watch(self, ranks: subprocess.Popen[bytes]) -> tuple[str, int]:
+        """Wait for the ranks; return what became of them and their code."""
+        told, last = False, time.time()
+        look_every = min(60.0, self.spec.watchdog_seconds / 4)
+        looked = time.monotonic()
+        while True:
+            try:
+                code = ranks.wait(_POLL)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+            if self.asked and not told:
+                self.say("asked to make room; the ranks are told")
+                ranks.send_signal(signal.SIGUSR1)  # srun hands it on to every rank
+                told = True
+            if time.monotonic() - looked > look_every:
+                looked, last = time.monotonic(), max(last, self._newest_write())
+                if time.time() - last > self.spec.watchdog_seconds:
+                    self.say(
+                        f"nothing written for {self.spec.watchdog_seconds:.0f} s; the ranks' stacks are in their logs"
+                    )
+                    ranks.send_signal(signal.SIGUSR2)  # each rank dumps its threads
+                    time.sleep(5.0)
+                    return "stood still", REQUEUE
+        self.say(f"the ranks ended with {code}")
+        if self.ending:
+            return "preempted", code
+        if code == 0:
+            return "done", 0
+        if self.asked or code == REQUEUE:
+            return "made room", code
+        return ("failed" if code in _TOLD else "died"), code
+
+    def _requeue(self, outcome: str, code: int = REQUEUE, exclude: list[str] | None = None) -> int:
+        """Queue the job again; Slurm ends what is left of this attempt, this process included."""
+        note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code)
+        self.say(f"{outcome}: queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
+        if code != REQUEUE:
+            self._quote_ranks()
+        slurm.ask("scontrol", "requeue", self.job)
+        for _ in range(20):  # Slurm takes the list once the job waits, and leaves this process some seconds
+            if not exclude or self._excluded(exclude):
+                break
+            time.sleep(0.5)
+        return REQUEUE
+
+    def _excluded(self, nodes: list[str]) -> bool:
+        try:
+            words = slurm.ask("scontrol", "-o", "show", "job", self.job).split()
+            before = next(word for word in words if word.startswith("ExcNodeList=")).partition("=")[2]
+            every = ",".join([*([] if before == "(null)" else [before]), *nodes])
+            slurm.ask("scontrol", "update", f"JobId={self.job}", f"ExcNodeList={every}")
+        except slurm.ClusterError:
+            return False
+        return True
+
+    def _newest_write(self) -> float:
+        """Return when the stage or a rank last wrote anything but the lock, which beats by itself."""
+        files = [*self.stage.rglob("*"), *Path(self._log("0")).parent.glob(f"{self.spec.name}_{self.job}_*")]
+        times = [0.0]
+        for path in files:
+            if not is_lock(path):
+                try:
+                    times.append(path.lstat().st_mtime)
+                except FileNotFoundError:
+                    continue
+        return max(times)
+
+    def _quote_ranks(self) -> None:
+        """Put the end of the first rank's log into the job's."""
+        log = Path(self._log("0"))
+        lines = log.read_text(errors="replace").splitlines()[-_TAIL:] if log.exists() else []
+        self.say("\n".join([f"the end of {log}:", *lines]))
+
+    def _log(self, rank: str) -> str:
+        return str(self.spec.folder / "log" / f"{self.spec.name}_{self.job}_{rank}.log")
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.asked = True
+
+    def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.ending = True
+
+
+if __name__ == "__main__":
+    sys.exit(Supervisor(JobSpec.load(Path(sys.argv[1]))).run())

@@ -1,0 +1,70 @@
+"""Which jobs a verb makes, with how many ranks each: `train` on all that the run asks for, other stages on one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trialign.cluster.record import JobSpec
+from trialign.config.compose import Config
+from trialign.config.stages import STAGES
+from trialign.errors import ConfigError, suggest
+from trialign.manifest import code_revision
+
+_ON_GPU = ("enrich", "embed", "quantize", "train", "evaluate")
+
+
+def jobs_for(verb: str | None, config: Config, overrides: Sequence[str]) -> list[JobSpec]:
+    """Return the jobs of `trialign submit VERB`, in the order of the stages; a pipeline is one job per stage.
+
+    Finished stages of the run are among them: they answer in seconds, and say so if something changed.
+
+    Args:
+        verb: a stage or `pipeline`.
+        config: the composed config.
+        overrides: of the command line, handed to every job as they are.
+
+    Raises:
+        ConfigError: the verb is none that can be submitted.
+    """
+    if verb == "pipeline":
+        return [job_for(stage, config, overrides) for stage in STAGES if stage not in config.from_stage]
+    if verb not in STAGES:
+        raise ConfigError(
+            f"trialign submit {verb or ''}".rstrip(),
+            rule="a stage, or the pipeline, is submitted: trialign submit VERB cluster=NAME run=DIR",
+            remedy=suggest(verb or "", [*STAGES, "pipeline"]),
+        )
+    return [job_for(verb, config, overrides)]
+
+
+def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
+    """Return the job of one verb; a whole pipeline in one job has one rank."""
+    cluster, runtime = config.cluster, config.runtime
+    nodes, devices = (runtime.nodes, runtime.devices) if verb == "train" else (1, 1)
+    gpus = cluster.gpus_per_node > 0 and runtime.accelerator != "cpu" and verb in (*_ON_GPU, "pipeline")
+    program = cluster.program or [sys.executable, "-m", "trialign.launch.cli"]
+    return JobSpec(
+        name=verb,
+        verb=verb,
+        run=str(config.run),
+        stage=str(config.run if verb == "pipeline" else stage_folder(verb, config)),
+        command=[*program, verb, *overrides],
+        workdir=str(Path.cwd()),
+        nodes=nodes,
+        tasks_per_node=devices,
+        cpus_per_task=cluster.cpus_per_task,
+        gpus_per_node=devices if gpus else 0,
+        srun=list(cluster.srun),
+        python=cluster.python or sys.executable,
+        health_check=cluster.health_check,
+        watchdog_seconds=60.0 * cluster.watchdog_minutes,
+        max_restarts=cluster.max_restarts,
+        revision=code_revision(),
+    )
+
+
+def stage_folder(verb: str, config: Config) -> Path:
+    """Return the folder that a verb of this run writes."""
+    return config.run / verb / config.evaluate.split if verb == "evaluate" else config.run / verb

@@ -1,0 +1,119 @@
+"""What a run keeps of its jobs: `DIR/slurm/`, readable by the supervisor in the job, by `status` and by people.
+
+| path | content |
+|---|---|
+| `jobs.jsonl` | one line per job that was queued |
+| `NAME.json` | what the supervisor does: command, ranks, limits, code revision |
+| `NAME.config.json` | the resolved configuration |
+| `NAME.sbatch` | the script |
+| `NAME.attempts.jsonl` | one line when an attempt starts, one when it ends |
+| `log/` | the supervisor's log `NAME_JOB.log`, each rank's `NAME_JOB_RANK.log` |
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trialign.manifest import write_atomically
+
+FOLDER = "slurm"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One job: a verb on so many ranks, and when to give up.
+
+    Attributes:
+        name: of its files: the verb.
+        verb: what runs.
+        run: the run directory.
+        stage: the folder that the verb writes, where the supervisor looks for progress; the run's for a pipeline.
+        command: of every rank.
+        workdir: where it was submitted.
+        nodes, tasks_per_node, cpus_per_task: the ranks.
+        gpus_per_node: asked of every node.
+        srun: further options.
+        python: the interpreter of supervisor and health check.
+        health_check: look at the nodes first.
+        watchdog_seconds: without progress.
+        max_restarts: in a row that get no further.
+        revision: the code that was submitted.
+    """
+
+    name: str
+    verb: str
+    run: str
+    stage: str
+    command: list[str]
+    workdir: str
+    nodes: int
+    tasks_per_node: int
+    cpus_per_task: int
+    gpus_per_node: int
+    srun: list[str]
+    python: str
+    health_check: bool
+    watchdog_seconds: float
+    max_restarts: int
+    revision: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its files."""
+        return Path(self.run) / FOLDER
+
+    def save(self) -> Path:
+        """Write it to `DIR/slurm/NAME.json` and return that."""
+        path = self.folder / f"{self.name}.json"
+        write_atomically(path, json.dumps(asdict(self), indent=2) + "\n")
+        return path
+
+    @staticmethod
+    def load(path: Path) -> JobSpec:
+        """Read one."""
+        return JobSpec(**json.loads(path.read_text()))
+
+
+def note_job(folder: Path, name: str, job: str, **more: Any) -> None:
+    """Note that a job was queued."""
+    _append(folder / "jobs.jsonl", {"name": name, "job": job, "at": _now(), **more})
+
+
+def jobs_of(run: Path) -> dict[str, str]:
+    """Return the last job of every name."""
+    return {line["name"]: line["job"] for line in _lines(run / FOLDER / "jobs.jsonl")}
+
+
+def note_attempt(spec: JobSpec, event: str, **more: Any) -> None:
+    """Note that an attempt starts or ends."""
+    _append(spec.folder / f"{spec.name}.attempts.jsonl", {"event": event, "at": _now(), **more})
+
+
+def attempts_of(folder: Path, name: str, job: str) -> list[dict[str, Any]]:
+    """Return the events of a job's attempts, in order."""
+    return [line for line in _lines(folder / f"{name}.attempts.jsonl") if line["job"] == job]
+
+
+def reached(stage: Path) -> int:
+    """Return the step that a stage would go on from: of its newest checkpoint, else 0."""
+    steps = (path.stem.removeprefix("step-") for path in (stage / "checkpoints").glob("step-*.json"))
+    return max(map(int, steps), default=0)
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    # A node that failed may have left half a line.
+    text = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in text if line.endswith("}")]
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,137 @@
+"""What is asked of Slurm, through its own commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trialign.errors import TrialignError
+
+ENDED = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+    "UNKNOWN",
+)
+"""States that a job does not leave any more; UNKNOWN is a job that Slurm has forgotten."""
+
+
+class ClusterError(TrialignError):
+    """Slurm is not there, or refused."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What `sinfo` says of a partition.
+
+    Attributes:
+        num_nodes: of all kinds together.
+        cpus: of its largest node.
+        gpus: of the node that has most.
+    """
+
+    num_nodes: int
+    cpus: int
+    gpus: int
+
+
+def require_slurm() -> None:
+    """Refuse a machine without Slurm's commands.
+
+    Raises:
+        ClusterError: they are not on PATH.
+    """
+    if shutil.which("sbatch") is None:
+        raise ClusterError(
+            "there is no `sbatch` on PATH",
+            rule="jobs are submitted where Slurm's commands are",
+            remedy='go to a login node, or start a cluster here: eval "$(make -s minicluster)"',
+        )
+
+
+def ask(*command: str) -> str:
+    """Return what a command of Slurm prints; what a job inherits from the job that submits it is left out.
+
+    Raises:
+        ClusterError: it failed.
+    """
+    inherited = {name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"}
+    outside = {name: value for name, value in os.environ.items() if name not in inherited}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=outside)
+    except (OSError, subprocess.TimeoutExpired) as cause:
+        raise _refused(command, str(cause)) from cause
+    if done.returncode:
+        raise _refused(command, done.stderr.strip())
+    return done.stdout
+
+
+def submit(script: Path, *options: str) -> str:
+    """Queue a script and return the job's number."""
+    return ask("sbatch", "--parsable", *options, str(script)).strip().split(";")[0]
+
+
+def partitions() -> dict[str, Partition]:
+    """Return the partitions that can be seen from here, by name."""
+    found: dict[str, Partition] = {}
+    for line in ask("sinfo", "-h", "-o", "%R|%D|%c|%G").splitlines():
+        name, nodes, cpus, gres = line.split("|")
+        before = found.get(name, Partition(0, 0, 0))
+        found[name] = Partition(
+            before.num_nodes + int(nodes), max(before.cpus, int(cpus.rstrip("+"))), max(before.gpus, _gpus(gres))
+        )
+    return found
+
+
+def states(jobs: Sequence[str]) -> dict[str, str]:
+    """Return the state of every job: by squeue, of those that it has forgotten by sacct, of others UNKNOWN."""
+    if not jobs:
+        return {}
+    queue = ask("squeue", "-h", "--me", "-r", "-t", "all", "-o", "%i|%T")
+    found = _table(queue.splitlines())
+    if missing := [job for job in jobs if job not in found]:
+        try:
+            history = ask("sacct", "-n", "-P", "-X", "-o", "JobID,State", "-j", ",".join(missing))
+        except ClusterError:  # no accounting on this cluster
+            history = ""
+        found |= _table(history.splitlines())
+    return {job: found.get(job, "UNKNOWN") for job in jobs}
+
+
+def node_address(node: str) -> str:
+    """Return the address by which Slurm itself reaches a node; its name need not resolve on the others."""
+    words = ask("scontrol", "-o", "show", "node", node).split()
+    return next((word.removeprefix("NodeAddr=") for word in words if word.startswith("NodeAddr=")), node)
+
+
+def nodes_of(nodelist: str) -> list[str]:
+    """Return the names behind Slurm's shorthand, e.g. `n[1-3]`."""
+    return ask("scontrol", "show", "hostnames", nodelist).split()
+
+
+def _table(lines: Iterable[str]) -> dict[str, str]:
+    rows = (line.split("|") for line in lines if line)
+    return {job: state.split()[0] for job, state in rows}
+
+
+def _gpus(gres: str) -> int:
+    """Read the number from e.g. `gpu:a100:8(S:0-1)`."""
+    counts = [entry.split("(")[0].split(":")[-1] for entry in gres.split(",") if entry.startswith("gpu")]
+    return sum(int(count) for count in counts if count.isdigit())
+
+
+def _refused(command: Sequence[str], said: str) -> ClusterError:
+    return ClusterError(
+        f"`{' '.join(command)}` failed: {said}",
+        rule="Slurm accepts what it is asked",
+        remedy="mend what it names, in conf/cluster/ or on the command line; `sinfo` shows whether the cluster is up",
+    )
