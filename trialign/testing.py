@@ -51,6 +51,7 @@ RING_SETTINGS: dict[str, Any] = {
         "devices": 1,
         "strategy": "single",
         "micro_rows": 2,
+        "checkpoint_activations": False,
         "checkpoint_every": 0,
         "log_every": 10,
         "progress": False,
