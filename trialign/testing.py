@@ -52,6 +52,7 @@ RING_SETTINGS: dict[str, Any] = {
         "nodes": 1,
         "strategy": "single",
         "micro_rows": 2,
+        "checkpoint_activations": False,
         "checkpoint_every": 0,
         "log_every": 10,
         "progress": False,

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from trialign.config.compose import Config
 
 
+_STRATEGIES = ["single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3_offload"]
+
+
 def check(config: Config) -> None:
     """Refuse settings that cannot work together.
 
@@ -22,7 +25,7 @@ def check(config: Config) -> None:
     _known("data.split", config.data["split"], ["leave_one_out", "last_n", "temporal", "given"])
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
-    _known("runtime.strategy", config.runtime.strategy, ["single", "ddp", "zero1", "zero2"])
+    _known("runtime.strategy", config.runtime.strategy, _STRATEGIES)
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
     _grown(config)

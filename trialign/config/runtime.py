@@ -17,9 +17,14 @@ class RuntimeConfig:
         "CPU threads per process; null: one per core. Two threads on a busy core wait for each other",
         hashed=False,
     )
-    strategy: str = option("single", "how ranks share the work: single, ddp, zero1, zero2", hashed=False)
+    strategy: str = option(
+        "single", "how ranks share the work: single, ddp, fsdp2, zero1, zero2, zero3, zero3_offload", hashed=False
+    )
     micro_rows: int = option(
         8, "rows per forward pass and rank; accumulation = lanes / (nodes x devices x micro_rows)", hashed=False
+    )
+    checkpoint_activations: bool = option(
+        False, "keep no activations of the backbone's layers, compute them again: less memory, more time", hashed=False
     )
     checkpoint_every: int = option(
         200, "steps between two checkpoints of train, which a killed command goes on from; 0: none", hashed=False

@@ -262,6 +262,12 @@ def text_table(backbone: PreTrainedModel) -> torch.Tensor:
     return weight
 
 
+def decoder_layers(backbone: PreTrainedModel) -> list[nn.Module]:
+    """Return the layers through which the hidden states pass one after the other."""
+    (stack,) = (child for child in backbone.base_model.children() if isinstance(child, nn.ModuleList))
+    return list(stack)
+
+
 def run_backbone(
     backbone: PreTrainedModel,
     embeddings_RTD: torch.Tensor,

@@ -29,10 +29,20 @@ class OwnTokens(nn.Module):
     def __init__(self, num: int, table_VD: torch.Tensor, head_VD: torch.Tensor, seed: int) -> None:
         super().__init__()
         draws = torch_generator(seed, "own tokens")
-        self.embedding, self.head = (
-            nn.Embedding(num, like_VD.shape[1], _weight=_as_long(like_VD, num, draws))
-            for like_VD in (table_VD, head_VD)
-        )
+        shape = (num, table_VD.shape[1])
+        self.embedding = nn.Embedding(*shape, _weight=_as_long(table_VD, num, draws))
+        self.head = OutputTable(*shape, _weight=_as_long(head_VD, num, draws))
+
+
+class OutputTable(nn.Embedding):
+    """One output vector per token, spared by weight decay like every table.
+
+    It is read inside of its own forward, the only place where a strategy that cuts parameters up lets it be read.
+    """
+
+    def forward(self, hidden_MD: torch.Tensor) -> torch.Tensor:
+        """Return the logits [M, num]."""
+        return functional.linear(hidden_MD, self.weight)
 
 
 class Generator(nn.Module):
@@ -107,7 +117,7 @@ class Generator(nn.Module):
         logits: torch.Tensor = head(hidden_MD)
         if self.own is None:
             return logits
-        return torch.cat([logits, functional.linear(hidden_MD, self.own.head.weight)], dim=-1)
+        return torch.cat([logits, self.own.head(hidden_MD)], dim=-1)
 
     def _text_vectors(self, tokens_RT: torch.Tensor) -> torch.Tensor:
         table = self.backbone.get_input_embeddings()

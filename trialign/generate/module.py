@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from pytorch_lightning.callbacks import Callback
 
 from trialign.data.rows import RowBatch
 from trialign.errors import TrainingError
+from trialign.generate.backbone import decoder_layers
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
 from trialign.generate.validation import Validation
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.optim import adamw, cosine_with_warmup
+from trialign.runtime.strategy import cuts_parameters, fully_shard_all
+from trialign.runtime.whole import WholeCopy
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ class GeneratorModule(pl.LightningModule):
         self.weight_decay = weight_decay
         self.betas = betas
         self.warmup = warmup
+        self._copy: WholeCopy[Generator] | None = None
         self._meter = TaskMeter(tasks)
         self._logged: dict[str, float] | None = None  # the last log line
         self._num_targets = torch.zeros((), dtype=torch.int64)
@@ -69,8 +74,32 @@ class GeneratorModule(pl.LightningModule):
 
     @property
     def evaluated(self) -> Generator:
-        """What validation ranks by, what is kept as the best, and what is saved: the one place that decides it."""
-        return self.generator
+        """What validation ranks by, what is kept as the best, and what is saved: the one place that decides it.
+
+        Where the strategy cuts parameters up it has its weights inside of `gathered` and once training has ended.
+        """
+        return self.generator if self._copy is None else self._copy.module
+
+    @contextmanager
+    def gathered(self) -> Iterator[Generator]:
+        """Give `evaluated` with its weights; a collective where the strategy cuts parameters up."""
+        if self._copy is not None:
+            self._copy.fill(self.generator)
+        yield self.evaluated
+        if self._copy is not None:
+            self._copy.empty()
+
+    def configure_model(self) -> None:
+        """Prepare for a strategy that cuts parameters up; torch's is applied here, DeepSpeed cuts by itself."""
+        if self._copy is None and cuts_parameters(self.trainer.strategy):
+            self._copy = WholeCopy(self.generator)
+            if self.device_mesh is not None:
+                fully_shard_all(decoder_layers(self.generator.backbone), self.generator, self.device_mesh)
+
+    def on_train_end(self) -> None:
+        """Put the weights together while all ranks are there."""
+        if self._copy is not None:
+            self._copy.fill(self.generator)
 
     def training_step(self, batch: RowBatch) -> torch.Tensor:
         """Return this micro-batch's share of the step's loss."""
@@ -218,22 +247,30 @@ class Validate(Callback):
             self._best.unlink()
 
     def _measure(self, trainer: pl.Trainer, module: GeneratorModule, step: int) -> None:
-        found = self._validation.measure(module.evaluated, module.device)
+        with module.gathered() as generator:
+            found = self._validation.measure(generator, module.device)
+            self._note(trainer, found, step)
+            self._keep(generator)
         module.train()
-        self._measured.append({"step": step} | found)
+        waited = len(self._measured) - 1 - self._place()
+        if self._patience and waited >= self._patience:
+            logger.info("  stopped: no better NDCG@10 in %d validations", waited)
+            trainer.should_stop = True
+
+    def _note(self, trainer: pl.Trainer, found: Mapping[str, float], step: int) -> None:
+        self._measured.append({"step": step, **found})
         assert trainer.logger is not None
         # Lightning counts from the step that is under way, and its own lines do so too.
         trainer.logger.log_metrics({f"validation/{name}": value for name, value in found.items()}, step - 1)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         logger.info("  step %d of %d, validation: %s", step, trainer.max_steps, figures)
-        waited = len(self._measured) - 1 - self._place()
-        if waited == 0 and rank() == 0:
+
+    def _keep(self, generator: Generator) -> None:
+        """Keep the weights aside where the last measurement is the best."""
+        if self._place() == len(self._measured) - 1 and rank() == 0:
             aside = self._best.with_suffix(".partial")
-            save_file({name: value.detach().contiguous() for name, value in _trained(module.evaluated).items()}, aside)
+            save_file({name: value.detach().contiguous() for name, value in _trained(generator).items()}, aside)
             aside.replace(self._best)
-        if self._patience and waited >= self._patience:
-            logger.info("  stopped: no better NDCG@10 in %d validations", waited)
-            trainer.should_stop = True
 
     def _place(self) -> int:
         values = [found["ndcg@10"] for found in self._measured]

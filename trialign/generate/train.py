@@ -38,10 +38,8 @@ from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
 from trialign.runtime.checkpoint import (
     CHECKPOINTS,
-    STATE,
     TrainingCheckpoints,
     newest_checkpoint,
-    require_same_ranks,
     step_of,
 )
 from trialign.runtime.device import device_of, require_precision
@@ -49,6 +47,7 @@ from trialign.runtime.preemption import Preemption
 from trialign.runtime.progress import Progress
 from trialign.runtime.seeds import StepSeeds
 from trialign.runtime.trainer import build_trainer
+from trialign.runtime.universal import fingerprint, resume_from
 from trialign.semid.table import SIDTable
 
 logger = logging.getLogger(__name__)
@@ -206,16 +205,19 @@ def fit(
     devices: int,
     nodes: int,
     strategy: str,
+    checkpoint_activations: bool,
     checkpoint_every: int,
     **runtime: Any,
 ) -> Any:
     """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer."""
+    model = fingerprint(module)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS)
-    done = 0 if checkpoint is None else step_of(checkpoint)
+    done, resumed = 0, None
     if checkpoint is not None:
-        require_same_ranks(checkpoint, strategy=strategy, world_size=nodes * devices)
+        done = step_of(checkpoint)
         logger.info("  going on from step %d of an attempt that did not finish", done)
-    checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, every=checkpoint_every)
+        resumed = resume_from(checkpoint, strategy=strategy, world_size=nodes * devices, model=model)
+    checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, model=model, every=checkpoint_every)
     trainer = build_trainer(
         folder,
         max_steps=num_steps,
@@ -233,11 +235,13 @@ def fit(
             Progress(folder),
         ],
         strategy=strategy,
+        universal=resumed is not None and resumed.universal,
         done_steps=done,
         **runtime,
     )
-    state = None if checkpoint is None else checkpoint / STATE
-    trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    if checkpoint_activations:
+        module.generator.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    trainer.fit(module, datamodule=data, ckpt_path=None if resumed is None else resumed.state, weights_only=True)
     return trainer
 
 

@@ -22,7 +22,6 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from trialign.errors import ConfigError
 from trialign.manifest import sha256_of, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -32,6 +31,9 @@ CHECKPOINTS = "checkpoints"
 
 STATE = "state"
 """The part of a checkpoint that Lightning reads: one file, or a folder where each rank has files of its own."""
+
+UNIVERSAL = "universal-"
+"""How the folders begin that hold a checkpoint of ZeRO for other ranks; see runtime/universal.py."""
 
 _PARTIAL = "partial"
 
@@ -44,13 +46,14 @@ class TrainingCheckpoints(Callback):
     Args:
         folder: of this run's checkpoints.
         strategy: how ranks share the work; it decides who can read a checkpoint.
+        model: the fingerprint of what is trained.
         every: optimizer steps between two of them; 0 saves none, unless asked for by `save`.
         keep: how many of the newest stay.
     """
 
-    def __init__(self, folder: Path, *, strategy: str, every: int, keep: int = 2) -> None:
+    def __init__(self, folder: Path, *, strategy: str, model: str, every: int, keep: int = 2) -> None:
         self.folder = folder
-        self.strategy = strategy
+        self.made_by = {"strategy": strategy, "model": model}
         self.every = every
         self.keep = keep
         self.seconds = 0.0  # spent saving
@@ -94,10 +97,12 @@ class TrainingCheckpoints(Callback):
         trainer.strategy.barrier("checkpoint")
         trainer.save_checkpoint(partial / STATE)
         if trainer.is_global_zero:
-            _publish(partial, path, {"strategy": self.strategy, "world_size": trainer.world_size})
+            publish(partial, path, self.made_by | {"world_size": trainer.world_size})
             for old in sorted(self.folder.glob("step-*.json"))[: -self.keep]:
                 old.unlink()  # first: without its index a checkpoint counts no more
                 shutil.rmtree(old.with_suffix(""))
+            for old in self.folder.glob(f"{UNIVERSAL}*"):  # of the checkpoint that this attempt began with
+                old.unlink() if old.is_file() else shutil.rmtree(old)
         trainer.strategy.barrier("checkpoint")
         self.seconds += time.monotonic() - begin
 
@@ -111,26 +116,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that is what was written, or None; a damaged one is skipped with a warning."""
     for index in sorted(folder.glob("step-*.json"), reverse=True):
         path = index.with_suffix("")
-        if (fault := _fault(path, index)) is None:
+        if (fault := fault_of(path, index)) is None:
             return path
         logger.warning("  checkpoint %s is skipped: %s", path, fault)
     return None
-
-
-def require_same_ranks(checkpoint: Path, *, strategy: str, world_size: int) -> None:
-    """Refuse a checkpoint whose state is cut up for other ranks.
-
-    Raises:
-        ConfigError: the state of ZeRO is cut up by rank, and either side is ZeRO while strategy or ranks differ.
-    """
-    made_by = json.loads(checkpoint.with_suffix(".json").read_text())
-    then, now = (made_by["strategy"], made_by["world_size"]), (strategy, world_size)
-    if then != now and any(name.startswith("zero") for name in (then[0], strategy)):
-        raise ConfigError(
-            f"{checkpoint} is of {then[0]} on {then[1]} ranks, this is {now[0]} on {now[1]}",
-            rule="ZeRO cuts the optimizer's state up by rank, so its checkpoints serve as many ranks of the same stage",
-            remedy=f"set runtime.strategy={then[0]} and start {then[1]} ranks, or delete {checkpoint.parent}",
-        )
 
 
 def step_of(checkpoint: Path) -> int:
@@ -138,13 +127,13 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _publish(partial: Path, path: Path, made_by: dict[str, Any]) -> None:
+def publish(partial: Path, path: Path, made_by: dict[str, Any]) -> None:
     """Bring a checkpoint to disk, give it its name, then its index."""
     index = path.with_suffix(".json")
     index.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
     record: dict[str, Any] = {}
-    for file in _files(partial):
+    for file in files_of(partial):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
         record[str(file.relative_to(partial))] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
@@ -152,7 +141,7 @@ def _publish(partial: Path, path: Path, made_by: dict[str, Any]) -> None:
     write_atomically(index, json.dumps(made_by | {"files": record}, indent=2) + "\n")
 
 
-def _fault(path: Path, index: Path) -> str | None:
+def fault_of(path: Path, index: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None."""
     try:
         record = json.loads(index.read_text())["files"]
@@ -164,9 +153,10 @@ def _fault(path: Path, index: Path) -> str | None:
                 return f"{name} holds other bytes than were written"
     except (OSError, ValueError, KeyError, TypeError) as cause:
         return str(cause)
-    strangers = {str(file.relative_to(path)) for file in _files(path)} - record.keys()
+    strangers = {str(file.relative_to(path)) for file in files_of(path)} - record.keys()
     return f"it holds files that we did not write: {', '.join(sorted(strangers))}" if strangers else None
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
+    """Return all files below a folder."""
     return sorted(file for file in folder.rglob("*") if file.is_file())

@@ -1,11 +1,12 @@
-"""How ranks share the work, by name: one process, data parallel, or DeepSpeed's ZeRO stages 1 and 2.
+"""How ranks share the work, by name: one process, data parallel, torch's FSDP2, or DeepSpeed's ZeRO stages 1 to 3.
 
-DeepSpeed trains on CPU ranks too, so that what runs on a cluster can be tested on a laptop.
+All of them train on CPU ranks too, so that what runs on a cluster can be tested on a laptop.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
@@ -14,27 +15,38 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 import torch
 from lightning_fabric.utilities.seed import reset_seed
 from pytorch_lightning.accelerators import CUDAAccelerator
-from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
 
 from trialign.errors import ConfigError, suggest
 
-STRATEGIES = ("single", "ddp", "zero1", "zero2")
+STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3_offload")
+
+LEAST_CUT = 100_000
+"""ZeRO-3 leaves smaller parameters whole on every rank: norms and biases, which cost more to gather than to hold."""
 
 
-def build_strategy(name: str, *, devices: int, on_cpu: bool) -> Strategy | str:
+def build_strategy(
+    name: str, *, devices: int, on_cpu: bool, bf16: bool = False, universal: bool = False
+) -> Strategy | str:
     """Return what Lightning takes as its strategy.
 
     Args:
         name: one of STRATEGIES.
         devices: processes on all nodes.
         on_cpu: train on CPU ranks.
+        bf16: ZeRO is to multiply in bfloat16; the other strategies leave that to Lightning.
+        universal: ZeRO is to load a checkpoint in its universal format.
 
     Raises:
         ConfigError: the name is unknown, or `single` is asked for more than one process.
     """
     if name not in STRATEGIES:
         raise ConfigError(f"runtime.strategy={name}", rule="a strategy that exists", remedy=suggest(name, STRATEGIES))
+    backend = "gloo" if on_cpu else "nccl"
     if name == "single":
         if devices != 1:
             raise ConfigError(
@@ -44,20 +56,72 @@ def build_strategy(name: str, *, devices: int, on_cpu: bool) -> Strategy | str:
             )
         return "auto"
     if name == "ddp":
-        return DDPStrategy(process_group_backend="gloo" if on_cpu else "nccl")
+        return DDPStrategy(process_group_backend=backend)
+    if name == "fsdp2":
+        return FullyShardedStrategy(process_group_backend=backend)
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
-    # A number, as "auto" would build the loader before a checkpoint has said where the stream stands.
-    return ZeroStrategy(stage=int(name[-1]), logging_batch_size_per_gpu=1)
+    return ZeroStrategy(int(name[4]), offload=name.endswith("_offload"), bf16=bf16, universal=universal)
+
+
+def cuts_parameters(strategy: Strategy) -> bool:
+    """Return whether a rank holds only its part of every parameter."""
+    return isinstance(strategy, FullyShardedStrategy) or (isinstance(strategy, ZeroStrategy) and strategy.zero_stage_3)
+
+
+def fully_shard_all(layers: Iterable[nn.Module], root: nn.Module, mesh: DeviceMesh) -> None:
+    """Cut a module up by FSDP2: `layers` are gathered one at a time, what lies outside of them with the root."""
+    for module in (*layers, root):
+        fully_shard(module, mesh=mesh["data_parallel"])
+
+
+class FullyShardedStrategy(ModelParallelStrategy):
+    """Parameters, gradients and optimizer cut up over all ranks of all nodes by torch's `fully_shard` (FSDP2).
+
+    The module cuts itself up in `configure_model`. Checkpoints are torch's distributed ones, which any number of ranks
+    reads.
+    """
+
+    def setup_environment(self) -> None:
+        """Start the ranks; how many there are is known only now."""
+        self._tensor_parallel_size = 1
+        assert self.cluster_environment is not None
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
 
 
 class ZeroStrategy(DeepSpeedStrategy):
     """DeepSpeed as Lightning drives it, on CUDA or on CPU, with gradients averaged once.
 
     The parent refuses an accelerator that is not CUDA, then wants a device with an index, which a CPU has not.
+
+    Args:
+        stage: 1 cuts up the optimizer's state, 2 the gradients too, 3 the parameters too.
+        offload: of stage 3: what is cut up lives in main memory.
+        bf16: products in bfloat16, everything that is kept in float32, as under every other strategy. What DeepSpeed
+            and Lightning call bf16 rounds the parameters themselves.
+        universal: load a checkpoint in the universal format.
     """
 
     _starting = False
+
+    def __init__(self, stage: int, *, offload: bool, bf16: bool, universal: bool) -> None:
+        # A number, as "auto" would build the loader before a checkpoint has said where the stream stands.
+        super().__init__(
+            stage=stage, offload_optimizer=offload, offload_parameters=offload, logging_batch_size_per_gpu=1
+        )
+        assert self.config is not None
+        # Its own Adam for offloading is compiled on first use (a minute); torch's does.
+        self.config["zero_force_ds_cpu_optimizer"] = False
+        self.config["zero_optimization"]["stage3_param_persistence_threshold"] = LEAST_CUT
+        if universal:
+            self.config["checkpoint"] = {"load_universal": True}
+        if bf16:
+            self.config["torch_autocast"] = {
+                "enabled": True,
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],  # gradients travel in float32
+            }
 
     def setup_environment(self) -> None:
         """Start the ranks; on CPU without compiling DeepSpeed's shared-memory collectives, gloo does."""

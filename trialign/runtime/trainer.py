@@ -50,6 +50,7 @@ def build_trainer(
     log_every: int = 10,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    universal: bool = False,
     done_steps: int = 0,
 ) -> pl.Trainer:
     """Return a Trainer that logs to `folder/log/metrics.csv`.
@@ -68,13 +69,15 @@ def build_trainer(
         log_every: optimizer steps between two log lines.
         progress: show a progress bar.
         callbacks: Lightning callbacks of the stage.
+        universal: ZeRO is to load a checkpoint in its universal format.
         done_steps: optimizer steps that an earlier attempt left in a checkpoint; the log goes on behind them.
 
     Raises:
         ConfigError: the strategy or the accelerator cannot be had.
     """
     on_cpu = device_of(accelerator).type == "cpu"
-    how = build_strategy(strategy, devices=nodes * devices, on_cpu=on_cpu)
+    zero_bf16 = strategy.startswith("zero") and precision == "bf16-mixed"
+    how = build_strategy(strategy, devices=nodes * devices, on_cpu=on_cpu, bf16=zero_bf16, universal=universal)
     _quieten()
     more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
@@ -87,7 +90,7 @@ def build_trainer(
         devices=devices,
         num_nodes=nodes,
         strategy=how,
-        precision=precision,  # type: ignore[arg-type]  # validated by Lightning
+        precision="32-true" if zero_bf16 else precision,  # type: ignore[arg-type]  # validated by Lightning
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip or None,
         log_every_n_steps=log_every,

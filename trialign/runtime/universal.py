@@ -1,0 +1,146 @@
+"""A checkpoint for other ranks than those that wrote it.
+
+One process's checkpoint, DDP's and FSDP2's are read by any number of ranks. ZeRO cuts the optimizer's state up by rank;
+DeepSpeed's universal format, one file per parameter and state, serves any number of ranks of the same stage. One
+process writes it before the ranks have met, so that no collective waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from trialign.errors import ConfigError, TrainingError
+from trialign.runtime.checkpoint import STATE, UNIVERSAL, fault_of, files_of, publish, step_of
+from trialign.runtime.ranks import launched_rank
+
+logger = logging.getLogger(__name__)
+
+_ROOM = 3.0
+"""Bytes written per byte of the checkpoint, the parts that are put together and thrown away included."""
+
+_BYTES_PER_SECOND = 150e6
+"""What one process converted on the machine of benchmarks/distributed.md."""
+
+_LOOK_EVERY, _PATIENCE = 0.5, 3600.0
+"""Seconds between two looks of the ranks that wait, and until they give up."""
+
+_TAG = "checkpoint"
+"""The folder inside a checkpoint that DeepSpeed reads, as Lightning calls it."""
+
+
+class Resumed(NamedTuple):
+    """What Lightning is to load, and whether it is in DeepSpeed's universal format."""
+
+    state: Path
+    universal: bool
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a hash of the names, shapes and parts that are trained of a model; before any strategy cuts it up."""
+    parts = [f"{name} {list(p.shape)} {p.requires_grad}" for name, p in model.named_parameters()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str) -> Resumed:
+    """Return what to load on these ranks, converted where it must be; called by every rank before they meet.
+
+    Args:
+        checkpoint: an undamaged one.
+        strategy: how ranks share the work now.
+        world_size: how many they are now.
+        model: the `fingerprint` of what is trained now.
+
+    Raises:
+        ConfigError: the checkpoint is another model's, or another strategy's that cuts its state up otherwise.
+        TrainingError: there is no room to convert it, or the process that does never ends.
+    """
+    made_by = json.loads(checkpoint.with_suffix(".json").read_text())
+    if made_by["model"] != model:
+        raise ConfigError(
+            f"{checkpoint} is of another model: its parameters have other names, shapes, or are trained otherwise",
+            rule="training goes on with the model that it began with",
+            remedy=f"undo the change of the model, or delete {checkpoint.parent} to begin anew",
+        )
+    then, now = (made_by["strategy"], made_by["world_size"]), (strategy, world_size)
+    cut_up = [name for name in (then[0], strategy) if name.startswith(("zero", "fsdp2"))]
+    if then[0] != strategy and cut_up:
+        raise ConfigError(
+            f"{checkpoint} is of {then[0]} on {then[1]} ranks, this is {now[0]} on {now[1]}",
+            rule="the number of ranks may change, and `single` may become `ddp`; other strategies stay",
+            remedy=f"set runtime.strategy={then[0]} on any number of ranks, or delete {checkpoint.parent}",
+        )
+    if then == now or not strategy.startswith("zero"):
+        return Resumed(checkpoint / STATE, universal=False)
+    return Resumed(_converted(checkpoint, then[1], world_size), universal=True)
+
+
+def _converted(checkpoint: Path, then: int, now: int) -> Path:
+    """Return the universal form of a checkpoint; the first rank makes it, the others watch the folder."""
+    path = checkpoint.parent / f"{UNIVERSAL}{step_of(checkpoint):08d}"
+    index = path.with_suffix(".json")
+    if launched_rank() == 0:
+        if not index.exists() or fault_of(path, index) is not None:
+            _convert(checkpoint, path, then, now)
+        return path / STATE
+    end = time.monotonic() + _PATIENCE
+    while not index.exists():
+        if time.monotonic() > end:
+            raise TrainingError(
+                f"{index} is not there after {_PATIENCE:.0f} s",
+                rule="the first rank converts the checkpoint while the others wait",
+                remedy="look into the first rank's log; start as many ranks as before to do without",
+            )
+        time.sleep(_LOOK_EVERY)
+    return path / STATE
+
+
+def _convert(checkpoint: Path, path: Path, then: int, now: int) -> None:
+    size = sum(file.stat().st_size for file in files_of(checkpoint))
+    needed, free = _ROOM * size, shutil.disk_usage(checkpoint).free
+    logger.info(
+        "  %s is converted from %d ranks to %d: about %.1f GB beside it while that lasts, and about %.0f s",
+        checkpoint.name,
+        then,
+        now,
+        needed / 1e9,
+        1 + size / _BYTES_PER_SECOND,
+    )
+    if needed > free:
+        raise TrainingError(
+            f"{checkpoint} needs {needed / 1e9:.1f} GB to be converted, {free / 1e9:.1f} GB are free",
+            rule="ZeRO's state is cut up by rank; another number of ranks needs it in another form",
+            remedy=f"free some space, or start {then} ranks",
+        )
+    began = time.monotonic()
+    partial = path.with_name(f"{UNIVERSAL}partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    target = partial / STATE / _TAG
+    target.mkdir(parents=True)
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from deepspeed.checkpoint.ds_to_universal import main
+
+    options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        main(
+            Namespace(
+                input_folder=str(checkpoint / STATE / _TAG),
+                output_folder=str(target),
+                inject_missing_state=True,
+                **options,
+            )
+        )
+    (target.parent / "latest_universal").write_text(_TAG)
+    publish(partial, path, {"from": then})
+    logger.info("  converted in %.1f s", time.monotonic() - began)
