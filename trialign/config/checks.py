@@ -62,6 +62,12 @@ def _known(name: str, value: str, allowed: list[str]) -> None:
 def _train(config: Config) -> None:
     train = config.train
     _known("train.precision", train.precision, ["32-true", "bf16-mixed"])
+    if not 0.0 <= train.keep_back < 1.0:
+        raise ConfigError(
+            f"train.keep_back={train.keep_back}",
+            rule="a share of the positions is kept back, others are learned",
+            remedy="set train.keep_back=0.2, or 0 to learn all of them",
+        )
     if train.lora is not None and not hasattr(train.backbone, "model"):
         raise ConfigError(
             "train/lora=lora without train/backbone=pretrained",

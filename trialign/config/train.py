@@ -82,6 +82,9 @@ class TrainConfig:
         {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
         "tasks and their multiples of the proportional mixture (examples per epoch times this)",
     )
+    keep_back: float = option(
+        0.0, "share of the positions of the histories that is not learned but left to `trialign rl`; still read"
+    )
     epochs: float = option(8.0, "passes over the mixture of tasks; converted to steps and printed")
     steps: int | None = option(None, "optimizer steps; set, it overrides epochs")
     learning_rate: float = option(5e-3, "peak, AdamW")

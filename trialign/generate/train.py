@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trialign.data.dataset import Dataset
-from trialign.data.lanes import LaneSource
+from trialign.data.lanes import Encode, LaneSource
 from trialign.data.module import LaneDataModule, TrainedRows
 from trialign.data.order import accumulation
 from trialign.decode.index import PrefixIndex
@@ -33,6 +33,7 @@ from trialign.generate.ranker import require_room
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
+from trialign.generate.withhold import Withholding
 from trialign.runtime.checkpoint import (
     CHECKPOINTS,
     STATE,
@@ -69,6 +70,7 @@ def train(
     clip: float,
     precision: str,
     max_title_tokens: int,
+    keep_back: float = 0.0,
     lora: Mapping[str, Any] | None = None,
     validation: Mapping[str, Any] | None = None,
     stream: Mapping[str, Any],
@@ -92,6 +94,7 @@ def train(
         clip: largest gradient norm.
         precision: Lightning's name of it.
         max_title_tokens: a longer title is cut.
+        keep_back: share of the positions of the histories that is read but not learned.
         lora: fields of `LoraConfig`; None trains everything.
         validation: fields of `ValidationConfig`; None or `every` = 0 trains to the end.
         stream: fields of `StreamConfig`.
@@ -114,7 +117,10 @@ def train(
     )
     require_room(max_history, template.encoding.positions_per_item, stream["row_tokens"])
     watch = _validate(validation, dataset, template, sids, max_history, folder)
-    data = stream_rows(sources, template, folder, seed, runtime["micro_rows"], **stream)
+    encode: Encode = template.encode_many
+    if keep_back:
+        encode = Withholding(encode, template.encoding, names, keep_back)
+    data = stream_rows(sources, encode, folder, seed, runtime["micro_rows"], **stream)
     num_steps = steps or data.steps(epochs)
     counts: dict[str, Any] = {
         "steps": num_steps,
@@ -144,7 +150,7 @@ def train(
 
 def stream_rows(
     sources: Sequence[LaneSource],
-    template: Template,
+    encode: Encode,
     folder: Path,
     seed: int,
     micro_rows: int,
@@ -156,7 +162,7 @@ def stream_rows(
     """Return the rows of all tasks; `lanes`, `ledger` and `shape` are the fields of `StreamConfig`."""
     return LaneDataModule(
         sources,
-        template.encode_many,
+        encode,
         num_lanes=lanes,
         seed=seed,
         micro_rows=micro_rows,
@@ -167,7 +173,7 @@ def stream_rows(
 
 def fit(
     module: GeneratorModule,
-    data: LaneDataModule,
+    data: Any,
     folder: Path,
     seed: int,
     num_steps: int,
@@ -181,7 +187,10 @@ def fit(
     checkpoint_every: int,
     **runtime: Any,
 ) -> Any:
-    """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer."""
+    """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer.
+
+    `data` is a datamodule that marks what was trained on, and names the records of a batch, as `LaneDataModule` does.
+    """
     checkpoint = newest_checkpoint(folder / CHECKPOINTS)
     done = 0 if checkpoint is None else step_of(checkpoint)
     if checkpoint is not None:
