@@ -59,7 +59,7 @@ def _build(config: Config, stage: Stage) -> None:
     require_examples(users, split)
     baselines = _load_baselines(config, stage)
     model = load_ranker(
-        stage.inputs["train"],
+        stage.inputs[settings.generator],
         sids,
         num_beams=settings.num_beams,
         batch_size=settings.batch_size,

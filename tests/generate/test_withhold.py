@@ -80,7 +80,10 @@ def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
     encoding = TokensEncoding(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
     template = Template(tokenizer, encoding, ["history_to_item", "title_to_item"], max_title_tokens=8)
     withholding = Withholding(template.encode_many, encoding, template.tasks, 0.3)
-    sources = [LaneSource("history_to_item", dataset.store("train")), LaneSource("title_to_item", dataset.store("items"))]
+    sources = [
+        LaneSource("history_to_item", dataset.store("train")),
+        LaneSource("title_to_item", dataset.store("items")),
+    ]
     items = Records(dataset.store("items").read(0))
     np.testing.assert_array_equal(
         withholding(1, items, np.arange(4)).targets, template.encode_many(1, items, np.arange(4)).targets

@@ -23,6 +23,9 @@ def check(config: Config) -> None:
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
     _known("runtime.strategy", config.runtime.strategy, ["single", "ddp", "zero1", "zero2"])
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
+    _known("evaluate.generator", config.evaluate.generator, ["train", "rl"])
+    _known("rl.objective", config.rl.objective, ["grpo", "sft"])
+    _known("rl.sampler", config.rl.sampler, ["distinct", "beams"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
     _grown(config)
     _train(config)
@@ -114,6 +117,12 @@ def _positive(config: Config) -> None:
         "train.validation.num_beams": (config.train.validation.num_beams, 10),
         "train.validation.patience": (config.train.validation.patience, 0),
         "train.validation.batch_size": (config.train.validation.batch_size, 1),
+        "rl.group": (config.rl.group, 2),
+        "rl.prompts": (config.rl.prompts, 1),
+        "rl.uses": (config.rl.uses, 1),
+        "rl.steps": (config.rl.steps, 1),
+        "rl.validation.every": (config.rl.validation.every, 1),
+        "rl.validation.num_beams": (config.rl.validation.num_beams, 50),
         "runtime.devices": (config.runtime.devices, 1),
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),

@@ -242,4 +242,4 @@ def number_of_key(*parts: NDArray[np.integer]) -> NDArray[np.float64]:
     key = np.zeros(len(parts[0]), np.uint64)
     for part in parts:
         key = _mix((key ^ part.astype(np.uint64)) + np.uint64(_GOLDEN))
-    return (key >> np.uint64(11)) * 2.0**-53  # 53 bits are what a float holds exactly
+    return (key >> np.uint64(11)).astype(np.float64) * 2.0**-53  # 53 bits are what a float holds exactly
