@@ -25,11 +25,12 @@ VERBS: dict[str, str] = {
     "quantize": "vectors -> residual quantizer",
     "assign": "quantizer -> one unique semantic ID per item, quality.json",
     "train": "dataset and semantic IDs -> generator",
+    "rl": "generator -> a better one, by reinforcement learning on what it has not learned",
     "baselines": "dataset -> fitted counting baselines",
     "evaluate": "generator and baselines -> metrics.json, the table",
     "report": "finished runs -> one table and page that compare them",
     "recommend": "a user, or typed items -> recommended items with titles",
-    "pipeline": "all of the above in order; finished stages are skipped",
+    "pipeline": "all of the above but rl, in order; finished stages are skipped",
     "submit": "a verb, or the pipeline as a chain of jobs, on a Slurm cluster",
     "status": "a run's stages, their jobs, restarts and the last step",
 }

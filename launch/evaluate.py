@@ -62,7 +62,7 @@ def _build(config: Config, stage: Stage) -> None:
     made = load_evidence(stage.inputs["enrich"]) if "enrich" in stage.inputs else Evidence([], [], [])
     baselines = _load_baselines(config, stage)
     model = load_ranker(
-        stage.inputs["train"],
+        stage.inputs[settings.generator],
         sids,
         num_beams=settings.num_beams,
         batch_size=settings.batch_size,

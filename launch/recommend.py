@@ -27,7 +27,7 @@ def run(config: Config) -> list[str]:
 
     wanted = config.recommend
     _check(config)
-    folders = {verb: locate_stage(config, verb) for verb in ("prepare", "assign", "train")}
+    folders = {verb: locate_stage(config, verb) for verb in ("prepare", "assign", config.evaluate.generator)}
     for folder in folders.values():
         Manifest.read(folder)  # refuses what is unfinished
     dataset = Dataset(folders["prepare"])
@@ -35,7 +35,9 @@ def run(config: Config) -> list[str]:
     history = dataset.history_of(wanted.user) if wanted.user else named
     sids = SIDTable.load(folders["assign"])
     device = device_of(config.runtime.accelerator)
-    ranker = load_ranker(folders["train"], sids, num_beams=wanted.num_beams, batch_size=1, device=device)
+    ranker = load_ranker(
+        folders[config.evaluate.generator], sids, num_beams=wanted.num_beams, batch_size=1, device=device
+    )
     (items,), (scores,) = ranker.rank([history], wanted.k, exclude_seen=wanted.exclude_seen)
     Console().print(recommendation_page(dataset, sids, wanted.user or "the named items", history, items, scores))
     return [dataset.keys[item] for item in items if item != NO_ITEM]

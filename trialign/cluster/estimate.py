@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
@@ -12,7 +13,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' m
 import torch
 
 from trialign.config.compose import Config
-from trialign.config.stages import locate_stage
+from trialign.config.stages import locate_stage, needed_by
 from trialign.errors import ConfigError
 from trialign.manifest import MANIFEST
 
@@ -82,7 +83,7 @@ def estimate(config: Config) -> list[str]:
 
 def _size(config: Config) -> Size:
     backbone = config.train.backbone
-    made = all((locate_stage(config, verb) / MANIFEST).exists() for verb in ("prepare", "assign"))
+    made = all((locate_stage(config, verb) / MANIFEST).exists() for verb in needed_by("train", config))
     if made and not config.train.items.features and not hasattr(backbone, "model"):
         return _from_dataset(config)
     with torch.device("meta"):
@@ -92,23 +93,27 @@ def _size(config: Config) -> Size:
 
 def _from_dataset(config: Config) -> Size:
     from trialign.data.dataset import Dataset
+    from trialign.enrich.evidence import load_evidence
     from trialign.generate.mixture import open_sources
+    from trialign.generate.task import ItemTexts
     from trialign.generate.train import build, stream_rows
     from trialign.semid.table import SIDTable
 
     dataset = Dataset(locate_stage(config, "prepare"))
     sids = SIDTable.load(locate_stage(config, "assign"))
     train, stream = config.train, asdict(config.stream)
-    sources = open_sources(dataset, train.tasks)
-    items = asdict(train.items)
-    items["features_NF"] = None
-    del items["features"]
+    reads_captions = "enrich" in needed_by("train", config)
+    captions = load_evidence(locate_stage(config, "enrich")).captions if reads_captions else ()
+    texts = ItemTexts(dataset.items["title"].to_pylist(), captions)
+    sources = open_sources(dataset, texts, asdict(train.tasks), mixture=train.mixture, temperature=train.temperature)
     names = [source.name for source in sources]
-    sizes = asdict(train.backbone)
+    items = {key: value for key, value in asdict(train.items).items() if key != "features"} | {"features_NF": None}
+    limits = {"max_title_tokens": train.max_title_tokens, "max_caption_tokens": train.max_caption_tokens}
     generator, template = build(
-        dataset, sids, names, config.seed, train.max_title_tokens, stream["row_tokens"], items, **sizes
+        dataset, sids, names, config.seed, limits, stream["row_tokens"], items, **asdict(train.backbone)
     )
-    data = stream_rows(sources, template, config.run, config.seed, config.runtime.micro_rows, **stream)
+    encode = partial(template.encode_many, texts)
+    data = stream_rows(sources, encode, config.run, config.seed, config.runtime.micro_rows, **stream)
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     return Size(parameters, train.steps or data.steps(train.epochs))
 

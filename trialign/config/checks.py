@@ -27,6 +27,9 @@ def check(config: Config) -> None:
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
     _known("runtime.strategy", config.runtime.strategy, _STRATEGIES)
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
+    _known("evaluate.generator", config.evaluate.generator, ["train", "rl"])
+    _known("rl.objective", config.rl.objective, ["grpo", "sft"])
+    _known("rl.sampler", config.rl.sampler, ["distinct", "beams"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
     _grown(config)
     _train(config)
@@ -82,6 +85,12 @@ def _train(config: Config) -> None:
             f"train.temperature={train.temperature} with train.mixture={train.mixture}",
             rule="a temperature is positive, and 1 but for the mixture of that name",
             remedy="set train.mixture=temperature train.temperature=2, or leave it at 1",
+        )
+    if not 0.0 <= train.keep_back < 1.0:
+        raise ConfigError(
+            f"train.keep_back={train.keep_back}",
+            rule="a share of the positions is kept back, others are learned",
+            remedy="set train.keep_back=0.2, or 0 to learn all of them",
         )
     if train.lora is not None and not hasattr(train.backbone, "model"):
         raise ConfigError(
@@ -175,6 +184,12 @@ def _positive(config: Config) -> None:
         "train.validation.num_beams": (config.train.validation.num_beams, 10),
         "train.validation.patience": (config.train.validation.patience, 0),
         "train.validation.batch_size": (config.train.validation.batch_size, 1),
+        "rl.group": (config.rl.group, 2),
+        "rl.prompts": (config.rl.prompts, 1),
+        "rl.uses": (config.rl.uses, 1),
+        "rl.steps": (config.rl.steps, 1),
+        "rl.validation.every": (config.rl.validation.every, 1),
+        "rl.validation.num_beams": (config.rl.validation.num_beams, 50),
         "runtime.devices": (config.runtime.devices, 1),
         "runtime.nodes": (config.runtime.nodes, 1),
         "runtime.threads": (config.runtime.threads or 1, 1),

@@ -24,6 +24,7 @@ from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.option import unhashed
 from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
+from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import StreamConfig, TrainConfig
 from trialign.errors import ConfigError, suggest
@@ -48,6 +49,7 @@ class Config:
     assign: AssignConfig
     train: TrainConfig
     stream: StreamConfig
+    rl: RLConfig
     baselines: BaselinesConfig
     evaluate: EvaluateConfig
     report: ReportConfig

@@ -51,6 +51,7 @@ class UnderstandingConfig:
 @dataclass
 class EvaluateConfig:
     split: str = option("test", "validation or test")
+    generator: str = option("train", "which generator: train, or rl; each in a run of its own (from.train=DIR)")
     baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows beside the model")
     exclude_seen: bool = option(
         False, "strike items of the history from every ranking; the other rule is always reported beside it"

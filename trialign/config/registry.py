@@ -32,6 +32,7 @@ from trialign.config.enrich import (
 )
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
+from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import (
     DescribedConfig,
@@ -75,6 +76,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "train/lora": {"lora": LoraConfig},
     "train/tasks": {"tasks": TasksConfig},
     "stream": {"stream": StreamConfig},
+    "rl": {"rl": RLConfig},
+    "rl/lora": {"lora": LoraConfig},
     "baselines": {"baselines": BaselinesConfig},
     "evaluate": {"evaluate": EvaluateConfig},
     "report": {"report": ReportConfig},
@@ -98,6 +101,7 @@ class FromConfig:
     quantize: str | None = None
     assign: str | None = None
     train: str | None = None
+    rl: str | None = None
     baselines: str | None = None
 
 

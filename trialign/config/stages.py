@@ -73,12 +73,25 @@ STAGES: dict[str, StageSpec] = {
         inputs_if={"embed": lambda config: bool(config.train.items.features), "enrich": _reads_captions},
     ),
     "evaluate": StageSpec(
-        inputs=("prepare", "assign", "train", "baselines"),
+        inputs=("prepare", "assign", "baselines"),
         groups=("evaluate",),
-        inputs_if={"enrich": _asks_what_is_understood},
+        inputs_if={
+            "train": lambda config: config.evaluate.generator == "train",
+            "rl": lambda config: config.evaluate.generator == "rl",
+            "enrich": _asks_what_is_understood,
+        },
     ),
 }
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
+
+ASKED_FOR: dict[str, StageSpec] = {
+    "rl": StageSpec(
+        inputs=("prepare", "assign", "train"),
+        groups=("rl", "stream"),
+        seeded=True,
+    ),
+}
+"""Stages that a pipeline leaves to commands of their own."""
 
 
 def model_files(role: str, name: str | None) -> dict[str, Path]:
@@ -93,7 +106,7 @@ def model_files(role: str, name: str | None) -> dict[str, Path]:
 
 def needed_by(verb: str, config: Config) -> list[str]:
     """Return the stages that `verb` reads under this config."""
-    spec = STAGES[verb]
+    spec = (STAGES | ASKED_FOR)[verb]
     return [*spec.inputs, *(other for other, asked in spec.inputs_if.items() if asked(config))]
 
 
@@ -110,14 +123,14 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
     """Return the stage `verb` of this run, its inputs found and checked, `finished` if nothing is left to do.
 
     Args:
-        verb: a key of STAGES.
+        verb: a key of STAGES or ASKED_FOR.
         config: the composed config.
         sources: files from outside the run that the stage reads, by role.
 
     Raises:
         StageError: an input is not finished, or the stage was finished from something else and `rebuild` is off.
     """
-    spec = STAGES[verb]
+    spec = (STAGES | ASKED_FOR)[verb]
     identity: dict[str, Any] = {group: config.identity[group] for group in spec.groups}
     if spec.seeded:
         identity["seed"] = config.seed

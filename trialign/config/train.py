@@ -100,6 +100,9 @@ class TrainConfig:
         "1 / temperature), weights (its weight alone)",
     )
     temperature: float = option(1.0, "of train.mixture=temperature; the larger, the more equal the tasks")
+    keep_back: float = option(
+        0.0, "share of the positions of the histories that is not learned but left to `trialign rl`; still read"
+    )
     epochs: float = option(8.0, "passes over the mixture of tasks; converted to steps and printed")
     steps: int | None = option(None, "optimizer steps; set, it overrides epochs")
     learning_rate: float = option(5e-3, "peak, AdamW")

@@ -252,3 +252,11 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values *= _FACTORS[1]
     values ^= values >> _SHIFTS[2]
     return values
+
+
+def number_of_key(*parts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return a number in 0..1, 1 excluded, for every key; its parts stand at one place of each array."""
+    key = np.zeros(len(parts[0]), np.uint64)
+    for part in parts:
+        key = _mix((key ^ part.astype(np.uint64)) + np.uint64(_GOLDEN))
+    return (key >> np.uint64(11)).astype(np.float64) * 2.0**-53  # 53 bits are what a float holds exactly

@@ -22,7 +22,7 @@ from trialign.ranking import METRICS
 
 _COMPARED = (DECIDES, "recall@10")
 _MISSING = "(absent)"
-_SEEDS = ("enrich.seed", "quantize.seed", "train.seed", "baselines.seed")
+_SEEDS = ("enrich.seed", "quantize.seed", "train.seed", "rl.seed", "baselines.seed")
 """Luck. `data.seed` is none: it makes another world."""
 
 _NO_GENERATOR = ("baselines.", "evaluate.baselines", "evaluate.bootstrap_", "evaluate.free_users")

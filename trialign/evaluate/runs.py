@@ -31,8 +31,8 @@ class Run:
         lost: stages of other runs that are no longer where the manifests say; their settings are not known.
         users: user and targets of every example, as text: equal for runs that were measured on the same.
         values_UC: every metric of every example, columns as in METRICS.
-        curves: column of train/log/metrics.csv -> (step, value).
-        generator: hash of the train stage.
+        curves: column of the generator's log/metrics.csv -> (step, value).
+        generator: hash of the train stage, or the rl stage where that made it.
     """
 
     name: str
@@ -73,6 +73,7 @@ def read_run(folder: Path, name: str, split: str) -> Run:
     manifest = Manifest.read(stage)
     record = json.loads((stage / "metrics.json").read_text())
     config, lost, places = _settings(stage, manifest)
+    made_by = "rl" if "rl" in manifest.lineage else "train"
     topk = pq.read_table(stage / "topk.parquet")
     values_UC = _measured(topk)
     for column, metric in enumerate(METRICS):
@@ -91,8 +92,8 @@ def read_run(folder: Path, name: str, split: str) -> Run:
         lost=lost,
         users=list(zip(topk["user"].to_pylist(), targets, strict=True)),
         values_UC=values_UC,
-        curves=_curves(places["train"] / "log" / "metrics.csv") if "train" in places else {},
-        generator=manifest.lineage["train"],
+        curves=_curves(places[made_by] / "log" / "metrics.csv") if made_by in places else {},
+        generator=manifest.lineage[made_by],
     )
 
 

@@ -22,7 +22,7 @@ from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 
 _FORMAT = 3
-_HEADER, _WEIGHTS, _TOKENIZER = "generator.json", "generator.safetensors", "tokenizer.json"
+_HEADER, _WEIGHTS, TOKENIZER = "generator.json", "generator.safetensors", "tokenizer.json"
 
 
 class TrainedGenerator(NamedTuple):
@@ -38,7 +38,7 @@ def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> N
     generator, template, max_history = trained
     folder.mkdir(parents=True, exist_ok=True)
     save_model(generator, str(folder / _WEIGHTS))
-    template.tokenizer.save(folder / _TOKENIZER)
+    template.tokenizer.save(folder / TOKENIZER)
     header = {
         "format": _FORMAT,
         "sids": sids.digest,
@@ -88,7 +88,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
     except (OSError, ValueError, KeyError) as cause:
         raise DataError(
             f"no generator can be read from {folder}: {cause}",
-            rule=f"a folder that `trialign train` finished holds {_HEADER}, {_WEIGHTS} and {_TOKENIZER}",
+            rule=f"a folder that `trialign train` finished holds {_HEADER}, {_WEIGHTS} and {TOKENIZER}",
             remedy="name the train folder of a finished run, or run `trialign train` again",
         ) from cause
     if header["sids"] != sids.digest:
@@ -100,7 +100,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
     backbone = backbone_from_config(AutoConfig.for_model(**header["backbone"]), dropout=header["dropout"], seed=0)
     own_tokens = header.get("own_tokens", [])
     rows = len(text_table(backbone))
-    tokenizer = TextTokenizer.load(folder / _TOKENIZER, rows if own_tokens else None, own_tokens)
+    tokenizer = TextTokenizer.load(folder / TOKENIZER, rows if own_tokens else None, own_tokens)
     own = None
     if own_tokens:
         own = OwnTokens(len(own_tokens), text_table(backbone), backbone.get_output_embeddings().weight, seed=0)

@@ -207,7 +207,7 @@ class Validate(Callback):
         self._every = every
         self._patience = patience
         self._best = best
-        self._measured: list[dict[str, float]] = []
+        self.measured: list[dict[str, float]] = []  # figures and their step
 
     def on_train_batch_end(
         self,
@@ -226,15 +226,15 @@ class Validate(Callback):
 
     def counts(self) -> dict[str, Any]:
         """Return what the manifest says of it: the step that was kept and what it reached."""
-        return {**self._measured[self._place()], "users": self._validation.num_users, "times": len(self._measured)}
+        return {**self.measured[self._place()], "users": self._validation.num_users, "times": len(self.measured)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured, for a checkpoint; the weights behind it stay in their file."""
-        return {"measured": self._measured}
+        return {"measured": self.measured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on behind what was measured."""
-        self._measured = list(state_dict["measured"])
+        self.measured = list(state_dict["measured"])
 
     def restore(self, module: GeneratorModule) -> None:
         """Put the best weights back and remove their file."""
@@ -252,13 +252,13 @@ class Validate(Callback):
             self._note(trainer, found, step)
             self._keep(generator)
         module.train()
-        waited = len(self._measured) - 1 - self._place()
+        waited = len(self.measured) - 1 - self._place()
         if self._patience and waited >= self._patience:
             logger.info("  stopped: no better NDCG@10 in %d validations", waited)
             trainer.should_stop = True
 
     def _note(self, trainer: pl.Trainer, found: Mapping[str, float], step: int) -> None:
-        self._measured.append({"step": step, **found})
+        self.measured.append({"step": step, **found})
         assert trainer.logger is not None
         # Lightning counts from the step that is under way, and its own lines do so too.
         trainer.logger.log_metrics({f"validation/{name}": value for name, value in found.items()}, step - 1)
@@ -267,13 +267,13 @@ class Validate(Callback):
 
     def _keep(self, generator: Generator) -> None:
         """Keep the weights aside where the last measurement is the best."""
-        if self._place() == len(self._measured) - 1 and rank() == 0:
+        if self._place() == len(self.measured) - 1 and rank() == 0:
             aside = self._best.with_suffix(".partial")
             save_file({name: value.detach().contiguous() for name, value in _trained(generator).items()}, aside)
             aside.replace(self._best)
 
     def _place(self) -> int:
-        values = [found["ndcg@10"] for found in self._measured]
+        values = [found["ndcg@10"] for found in self.measured]
         return values.index(max(values))
 
 

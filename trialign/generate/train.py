@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trialign.data.dataset import Dataset
-from trialign.data.lanes import LaneSource
+from trialign.data.lanes import Encode, LaneSource
 from trialign.data.module import LaneDataModule, TrainedRows
 from trialign.data.order import accumulation
 from trialign.decode.index import PrefixIndex
@@ -36,6 +36,7 @@ from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
+from trialign.generate.withhold import Withholding
 from trialign.runtime.checkpoint import (
     CHECKPOINTS,
     TrainingCheckpoints,
@@ -74,6 +75,7 @@ def train(
     steps: int | None,
     clip: float,
     precision: str,
+    keep_back: float = 0.0,
     lora: Mapping[str, Any] | None = None,
     validation: Mapping[str, Any] | None = None,
     stream: Mapping[str, Any],
@@ -101,6 +103,7 @@ def train(
         steps: optimizer steps; given, it overrides `epochs`.
         clip: largest gradient norm.
         precision: Lightning's name of it.
+        keep_back: share of the positions of the histories that is read but not learned.
         lora: fields of `LoraConfig`; None trains everything.
         validation: fields of `ValidationConfig`; None or `every` = 0 trains to the end.
         stream: fields of `StreamConfig`.
@@ -129,7 +132,10 @@ def train(
     template.require_room()
     require_room(max_history, template.encoding.positions_per_item, row_tokens)
     watch = _validate(validation, dataset, template, sids, max_history, folder)
-    data = stream_rows(sources, template, texts, folder, seed, runtime["micro_rows"], **stream)
+    encode: Encode = partial(template.encode_many, texts)
+    if keep_back:
+        encode = Withholding(encode, template.encoding, names, keep_back)
+    data = stream_rows(sources, encode, folder, seed, runtime["micro_rows"], **stream)
     num_steps = steps or data.steps(epochs)
     counts = _sizes(generator, template, num_steps, stream) | {"left_out": left_out(texts, names)}
     module = GeneratorModule(generator, tasks=names, num_steps=num_steps, **optimizer)
@@ -169,8 +175,7 @@ def _sizes(generator: Generator, template: Template, num_steps: int, stream: Map
 
 def stream_rows(
     sources: Sequence[LaneSource],
-    template: Template,
-    texts: ItemTexts,
+    encode: Encode,
     folder: Path,
     seed: int,
     micro_rows: int,
@@ -182,7 +187,7 @@ def stream_rows(
     """Return the rows of all tasks; `lanes`, `ledger` and `shape` are the fields of `StreamConfig`."""
     return LaneDataModule(
         sources,
-        partial(template.encode_many, texts),
+        encode,
         num_lanes=lanes,
         seed=seed,
         micro_rows=micro_rows,
@@ -193,7 +198,7 @@ def stream_rows(
 
 def fit(
     module: GeneratorModule,
-    data: LaneDataModule,
+    data: Any,
     folder: Path,
     seed: int,
     num_steps: int,
@@ -209,7 +214,10 @@ def fit(
     checkpoint_every: int,
     **runtime: Any,
 ) -> Any:
-    """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer."""
+    """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer.
+
+    `data` is a datamodule that marks what was trained on, and names the records of a batch, as `LaneDataModule` does.
+    """
     model = fingerprint(module)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS)
     done, resumed = 0, None

@@ -6,6 +6,7 @@ do not depend on how many ranks there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from trialign.runtime.collectives import all_reduce_sum, rank, world_size
 
 TASK = "history_to_item"
 DEPTH = 10
+"""Of the figure that decides."""
 
 
 class Validation:
@@ -35,9 +37,10 @@ class Validation:
         template: how the generator reads histories.
         index: prefixes of the semantic IDs.
         num_users: 0 takes all.
-        num_beams: of the constrained search, at least DEPTH.
+        num_beams: of the constrained search, at least DEPTH and the largest cutoff.
         max_history: items of a history that are read.
         batch_size: users per search.
+        cutoffs: depths of the recall that is measured.
 
     Raises:
         ConfigError: there is no user to validate on, or the next item is no task.
@@ -53,6 +56,7 @@ class Validation:
         num_beams: int,
         max_history: int,
         batch_size: int,
+        cutoffs: Sequence[int] = (DEPTH,),
     ) -> None:
         if not users.users:
             raise ConfigError(
@@ -70,25 +74,28 @@ class Validation:
         mine = slice(rank(), self.num_users, world_size())
         self._histories, self._targets = users.histories[mine], users.targets[mine]
         self._template, self._index, self._max_history = template, index, max_history
+        self._cutoffs = list(cutoffs)
         self._search = {"num_beams": num_beams, "max_history": max_history, "batch_size": batch_size}
 
     @torch.inference_mode()
     def measure(self, generator: Generator, device: torch.device) -> dict[str, float]:
-        """Return `loss` (nats per token of each user's next item), `recall@10` and `ndcg@10`. A collective.
+        """Return `loss` (nats per token of each user's next item), `recall@` every cutoff and `ndcg@10`. A collective.
 
         The generator is left in eval mode.
         """
         ranker = GeneratorRanker(generator, self._template, self._index, device=device, **self._search)
-        sums = torch.zeros(5, dtype=torch.float64)
+        sums = torch.zeros(4 + len(self._cutoffs), dtype=torch.float64)
         if self._histories:
-            items_UK, _ = ranker.rank(self._histories, DEPTH, exclude_seen=False)
+            items_UK, _ = ranker.rank(self._histories, max(DEPTH, *self._cutoffs, 0), exclude_seen=False)
             hits_UK, num_targets_U = find_hits(items_UK, self._targets)
-            recall, ndcg = (metric(hits_UK, num_targets_U, DEPTH).sum() for metric in (recall_at_k, ndcg_at_k))
-            sums[:3] = torch.tensor([recall, ndcg, len(self._histories)])
+            recalls = [recall_at_k(hits_UK, num_targets_U, k).sum() for k in self._cutoffs]
+            ndcg = ndcg_at_k(hits_UK, num_targets_U, DEPTH).sum()
+            sums[2:] = torch.tensor([len(self._histories), ndcg, *recalls])
             for users in ranker.batches(self._histories):
-                sums[3:] += self._losses(generator, users, device).cpu()
-        recall, ndcg, count, loss, tokens = all_reduce_sum(sums.to(device)).tolist()
-        return {"loss": loss / max(tokens, 1.0), "recall@10": recall / count, "ndcg@10": ndcg / count}
+                sums[:2] += self._losses(generator, users, device).cpu()
+        loss, tokens, count, ndcg, *recalls = all_reduce_sum(sums.to(device)).tolist()
+        found = {f"recall@{k}": recall / count for k, recall in zip(self._cutoffs, recalls, strict=True)}
+        return {"loss": loss / max(tokens, 1.0), **found, "ndcg@10": ndcg / count}
 
     def _losses(self, generator: Generator, users: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return (summed loss, tokens) of the next items of some users, float64 [2]."""

@@ -1,0 +1,47 @@
+"""Reinforcement learning of the trained generator on what it has not learned, or its control."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from trialign.config.compose import Config
+from trialign.config.stages import model_files, open_stage
+from trialign.manifest import Manifest, Stage
+
+
+def run(config: Config) -> Stage:
+    """Train the generator further, or find it trained."""
+    stage = open_stage("rl", config, sources=model_files("reference", config.rl.reference))
+    if stage.finished:
+        return stage
+    from trialign.data.dataset import Dataset
+    from trialign.generate.train import BEST
+    from trialign.rl.train import Start, reinforce
+    from trialign.runtime.checkpoint import CHECKPOINTS
+    from trialign.runtime.ranks import launched_rank, ranks_for_a_while
+    from trialign.semid.table import SIDTable
+
+    start = Start(
+        Dataset(stage.inputs["prepare"]),
+        SIDTable.load(stage.inputs["assign"]),
+        stage.inputs["train"],
+        share=Manifest.read(stage.inputs["train"]).config["train"].get("keep_back", 0.0),
+        quality_N=_quality(stage.inputs.get("reward")),
+    )
+    runtime = asdict(config.runtime)
+    del runtime["threads"]  # took effect when torch was imported
+    kept = [CHECKPOINTS, BEST, "log", "ledger"]
+    with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
+        stage.counts |= reinforce(
+            start, folder, seed=config.seed, **asdict(config.rl), stream=asdict(config.stream), runtime=runtime
+        )
+    return stage
+
+
+def _quality(reward: Path | None):  # type: ignore[no-untyped-def]
+    if reward is None:
+        return None
+    from trialign.reward.quality import load_quality
+
+    return load_quality(reward)

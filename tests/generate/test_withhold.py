@@ -1,0 +1,99 @@
+"""What is kept back is read and not learned; what is learned later is exactly what was kept back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from trialign.data.blocks import TRAIN, Records
+from trialign.data.dataset import Dataset
+from trialign.data.keep_back import kept_back
+from trialign.data.lanes import LaneSource, LaneStream
+from trialign.generate.encoding import ItemEncoding, PositionEncoding, TokensEncoding
+from trialign.generate.template import Template
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.generate.withhold import Withholding
+from trialign.semid.table import SIDTable
+from trialign.semid.tokens import TokenSpace
+
+ITEMS = np.arange(10) % 7
+
+
+def windows(*spans: tuple[str, int, int]) -> Records:
+    """Windows (user, start, stop) of histories that go through ITEMS, one event per unit of time."""
+    rows: list[dict[str, Any]] = [
+        {"user": user, "items": ITEMS[a:b].tolist(), "times": list(range(100 + a, 100 + b)), "first_target": 0}
+        for user, a, b in spans
+    ]
+    return Records(pa.RecordBatch.from_pylist(rows, schema=TRAIN))
+
+
+def test_a_position_has_one_fate_whatever_window_it_is_read_in() -> None:
+    whole = kept_back(windows(("u", 0, 10)), np.array([0]), 0.5)
+    assert 0 < whole.sum() < 10
+    parts = kept_back(windows(("v", 0, 3), ("u", 2, 7), ("u", 5, 10)), np.array([1, 2]), 0.5)
+    assert parts.tolist() == [*whole[2:7], *whole[5:10]]
+    assert (whole != kept_back(windows(("v", 0, 10)), np.array([0]), 0.5)).any()
+
+
+def test_shares_are_met_and_a_larger_one_holds_the_smaller() -> None:
+    records = windows(*((f"user {number}", 0, 10) for number in range(1000)))
+    small, large = (kept_back(records, np.arange(1000), share) for share in (0.2, 0.5))
+    assert small.mean() == pytest.approx(0.2, abs=0.015)
+    assert large.mean() == pytest.approx(0.5, abs=0.02)
+    assert not (small & ~large).any()
+    assert not kept_back(records, np.arange(1000), 0.0).any()
+
+
+@pytest.mark.parametrize("encoding_name", ["tokens", "position"])
+def test_sft_and_what_follows_it_share_out_the_positions(
+    encoding_name: str, tokenizer: TextTokenizer, sids: SIDTable
+) -> None:
+    space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
+    encoding: ItemEncoding = (
+        TokensEncoding(sids.codes_NL, space) if encoding_name == "tokens" else PositionEncoding(tokenizer.size)
+    )
+    template = Template(tokenizer, encoding, ["history_to_item"], max_title_tokens=8)
+    records, chosen = windows(("u", 0, 10), ("v", 0, 6), ("w", 0, 2)), np.array([2, 0, 1])
+    everything = template.encode_many(0, records, chosen)
+    sft, later = (
+        Withholding(template.encode_many, encoding, template.tasks, 0.4, only=only)(0, records, chosen)
+        for only in (False, True)
+    )
+    np.testing.assert_array_equal(sft.tokens, everything.tokens)
+    np.testing.assert_array_equal(sft.targets | later.targets, everything.targets)
+    assert not (sft.targets & later.targets).any()
+    assert later.targets.sum() == encoding.positions_per_item * sum(
+        kept_back(records, np.array([row]), 0.4)[1:].sum() for row in chosen
+    )
+    for found in (sft, later):
+        learns = np.logical_or.reduceat(found.targets, found.starts)
+        np.testing.assert_array_equal(found.lengths, np.where(learns, everything.lengths, 0))
+
+
+def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
+    dataset: Dataset, table: SIDTable, tokenizer: TextTokenizer
+) -> None:
+    encoding = TokensEncoding(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
+    template = Template(tokenizer, encoding, ["history_to_item", "title_to_item"], max_title_tokens=8)
+    withholding = Withholding(template.encode_many, encoding, template.tasks, 0.3)
+    sources = [
+        LaneSource("history_to_item", dataset.store("train")),
+        LaneSource("title_to_item", dataset.store("items")),
+    ]
+    items = Records(dataset.store("items").read(0))
+    np.testing.assert_array_equal(
+        withholding(1, items, np.arange(4)).targets, template.encode_many(1, items, np.arange(4)).targets
+    )
+    shape: dict[str, Any] = {"num_lanes": 2, "row_tokens": 64, "window": 32, "seed": 0}
+    whole = LaneStream(sources, withholding, **shape).rows()
+    rows = [next(whole) for _ in range(12)]
+    state = {row.lane: (row.start, row.row) for row in rows[:6]}
+    resumed = LaneStream(sources, withholding, state=state, **shape).rows()
+    for row in rows[6:]:
+        again = next(resumed)
+        np.testing.assert_array_equal(again.tokens, row.tokens)
+        np.testing.assert_array_equal(again.targets, row.targets)

@@ -1,0 +1,76 @@
+"""A small trained generator of either item encoding that has kept something back, and what its training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trialign.data.dataset import Dataset
+from trialign.generate.train import train
+from trialign.rl.train import Start
+from trialign.semid.table import SIDTable
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
+
+SHARE = 0.4
+
+SETTINGS: dict[str, Any] = {
+    "seed": 0,
+    "objective": "grpo",
+    "rewards": {"hit": 1.0, "prefix": 0.5},
+    "sampler": "distinct",
+    "group": 4,
+    "prompts": 8,
+    "uses": 2,
+    "steps": 6,
+    "clip_ratio": 0.2,
+    "kl": 1e-3,
+    "normalise": True,
+    "reference": None,
+    "lora": None,
+    "learning_rate": 3e-3,
+    "weight_decay": 0.0,
+    "betas": [0.9, 0.98],
+    "warmup": 0.1,
+    "clip": 1.0,
+    "validation": {"every": 3, "users": 0, "num_beams": 50, "patience": 0, "batch_size": 32},
+    "tripwires": {"recall_drop": 0.9, "entropy_share": 0.0, "kl": 100.0, "zero_variance": 1.0},
+    "stream": RING_SETTINGS["stream"],
+    "runtime": RING_SETTINGS["runtime"] | {"log_every": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return ring_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="session")
+def table(dataset: Dataset) -> SIDTable:
+    codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
+    return SIDTable(codes_NL, 3, dataset.keys, "reassign")
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Start]:
+    """Return a function from an item encoding to a generator that knows a little of the ring."""
+    known: dict[str, Start] = {}
+
+    def find(encoding: str) -> Start:
+        if encoding not in known:
+            folder = tmp_path_factory.mktemp(encoding)
+            items = RING_SETTINGS["items"] | {"encoding": encoding, "joint_nodes": 6}
+            train(dataset, {}, table, folder, **RING_SETTINGS | {"items": items, "keep_back": SHARE, "steps": 8})
+            known[encoding] = Start(dataset, table, folder, SHARE)
+        return known[encoding]
+
+    return find
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return deepcopy(SETTINGS)

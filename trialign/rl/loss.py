@@ -1,0 +1,59 @@
+"""The loss of method.md 9, in sums and counts: a clipped ratio, and the exact divergence from the reference."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from trialign.decode.path import Walk, divergence, entropy
+
+
+class PolicySums(NamedTuple):
+    """Sums over candidates.
+
+    `total`: scalar, carries the gradient. Without: `policy`, its first part; `kl` and `entropy`, in nats, along each
+    candidate's way; `clipped`, how many ratios were outside of what counts; `candidates`, how many.
+    """
+
+    total: torch.Tensor
+    policy: torch.Tensor
+    kl: torch.Tensor
+    entropy: torch.Tensor
+    clipped: torch.Tensor
+    candidates: torch.Tensor
+
+
+def policy_loss(
+    now: Walk,
+    then_BG: torch.Tensor,
+    reference: list[torch.Tensor],
+    advantages_BG: torch.Tensor,
+    *,
+    clip: float,
+    kl_weight: float,
+) -> PolicySums:
+    """Return the summed loss of groups of candidates.
+
+    Per candidate `-min(r A, clip(r, 1 - clip, 1 + clip) A) + kl_weight * KL`, r = p_now / p_then being the ratio of the
+    item's probabilities: an item is one action, however many codes it takes (Schulman et al. 2017, equation 7; Zheng et
+    al. 2025 for the ratio of whole sequences).
+
+    Args:
+        now: the policy's walk; its gradient is taken.
+        then_BG: log-probabilities of the candidates when they were drawn.
+        reference: `Walk.levels` of the reference.
+        advantages_BG: as `advantages`.
+        clip: how far the ratio may move from 1.
+        kl_weight: of the divergence.
+    """
+    num_items = then_BG.shape[1]
+    ratio_BG = (now.log_probs_BG - then_BG).exp()
+    bounded_BG = ratio_BG.clamp(1.0 - clip, 1.0 + clip)
+    policy = -torch.minimum(ratio_BG * advantages_BG, bounded_BG * advantages_BG).sum()
+    kl = divergence(now.levels, reference, num_items).sum()
+    with torch.no_grad():
+        spread = entropy(now.levels, num_items).sum()
+        clipped = (ratio_BG != bounded_BG).sum()
+    candidates = torch.tensor(then_BG.numel(), device=then_BG.device)
+    return PolicySums(policy + kl_weight * kl, policy.detach(), kl.detach(), spread, clipped, candidates)

@@ -1,0 +1,150 @@
+"""Reinforcement learning under Lightning: which loss, where rollouts come from, when it stops. No formula is here."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+
+from trialign.generate.loss import scaled_loss, step_totals
+from trialign.generate.module import GeneratorModule, Validate
+from trialign.rl.loss import policy_loss
+from trialign.rl.metrics import RolloutMeter
+from trialign.rl.rollout import Policy
+from trialign.rl.source import Place, RolloutBatch, RolloutSource, from_state, to_state
+from trialign.rl.tripwires import Limits, tripped
+from trialign.runtime.collectives import all_gather_objects, rank, world_size
+
+logger = logging.getLogger(__name__)
+
+
+class PolicyModule(GeneratorModule):
+    """Trains a generator by its rollouts, under automatic optimisation.
+
+    Args:
+        policy: what is trained.
+        rewards: names, for the log.
+        clip: as `policy_loss`.
+        kl_weight: as `policy_loss`.
+        limits: what ends the training.
+        optimizer: as `GeneratorModule`, and `num_steps`.
+    """
+
+    def __init__(
+        self, policy: Policy, *, rewards: list[str], clip: float, kl_weight: float, limits: Limits, **optimizer: Any
+    ) -> None:
+        super().__init__(policy.generator, tasks=[], **optimizer)
+        self._policy = policy
+        self._clip, self._kl_weight, self._limits = clip, kl_weight, limits
+        self._meter = RolloutMeter(rewards)  # type: ignore[assignment]  # it does for rollouts what the other does
+        self._first: dict[str, float] = {}
+        self.stopped: str | None = None
+
+    def train(self, mode: bool = True) -> PolicyModule:  # noqa: ARG002  # torch's signature
+        """Stay in eval mode: with dropout the ratio of probabilities would be chance, not learning."""
+        super().train(False)
+        return self
+
+    def training_step(self, batch: RolloutBatch) -> torch.Tensor:  # type: ignore[override]  # other batches
+        """Return this micro-batch's share of the step's loss."""
+        if batch.first_of_step:
+            self._num_targets, self.make_room = step_totals(batch.step_candidates, self.asked, self.device)
+        groups = batch.groups
+        now = self._policy.walk(batch.histories, groups.items_BG)
+        sums = policy_loss(
+            now,
+            groups.log_probs_BG,
+            groups.reference,
+            groups.advantages_BG,
+            clip=self._clip,
+            kl_weight=self._kl_weight,
+        )
+        self._meter.add(sums, batch.tally)  # type: ignore[call-arg, arg-type]
+        accumulation = self.trainer.accumulate_grad_batches
+        return scaled_loss(sums.total, self._num_targets, world_size=world_size(), accumulation=accumulation)
+
+    def log_dict(self, dictionary: Any, *args: Any, **kwargs: Any) -> None:
+        """Log a line, and end the training where it says that the policy has gone astray."""
+        super().log_dict(dictionary, *args, **kwargs)
+        self._first = self._first or dict(dictionary)
+        self.watch(dictionary, self._first)
+
+    def watch(self, now: Any, start: Any) -> None:
+        """End the training where a limit is passed; all ranks see the same figures."""
+        reason = tripped(now, start, self._limits)
+        if reason is not None and self.stopped is None:
+            self.stopped = f"step {self.global_step}: {reason}"
+            logger.warning("  stopped, the best weights are kept: %s", self.stopped)
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the first line of the log, which later ones are held against."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["first"] = self._first
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read it back."""
+        super().on_load_checkpoint(checkpoint)
+        self._first = checkpoint["first"]
+
+
+class Watch(Validate):
+    """Measures before the first step too: the start is kept if nothing is better, and Recall@50 is held to it."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the start."""
+        assert isinstance(pl_module, GeneratorModule)
+        if not self.measured:
+            self._measure(trainer, pl_module, 0)
+
+    def _measure(self, trainer: pl.Trainer, module: GeneratorModule, step: int) -> None:
+        super()._measure(trainer, module, step)
+        if isinstance(module, PolicyModule):
+            module.watch({"recall@50": self.measured[-1]["recall@50"]}, self.measured[0])
+
+
+class RolloutDataModule(pl.LightningDataModule):
+    """The rollouts as Lightning drives them; its state is the place of every rank after the last step trained on.
+
+    Args:
+        source: this rank's rollouts.
+    """
+
+    def __init__(self, source: RolloutSource) -> None:
+        super().__init__()
+        self.source = source
+
+    def train_dataloader(self) -> RolloutSource:
+        """Return this rank's micro-batches."""
+        return self.source
+
+    def mark(self, batch: RolloutBatch) -> None:
+        """Record that the rollouts of a micro-batch were trained on."""
+        if batch.after is not None:
+            self.source.place = batch.after
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the places of all ranks: one object, equal on every rank. A collective."""
+        return {"places": all_gather_objects(to_state(self.source.place))}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint of as many ranks stood."""
+        places = state_dict["places"]
+        # Rollouts belong to the rank that drew them; what other numbers of ranks would hold is drawn anew.
+        self.source.place = (
+            from_state(places[rank()], self.source.policy.device)
+            if len(places) == world_size()
+            else Place(round=max(p["round"] for p in places), cursor=max(p["cursor"] for p in places))
+        )
+
+    def records_of(self, batch: RolloutBatch) -> list[dict[str, Any]]:
+        """Return what a micro-batch asked, for a report on what went wrong."""
+        targets = self.source.asked(batch.groups).targets_B.tolist()
+        pairs = zip(batch.histories, targets, strict=True)
+        return [{"items": [*history.tolist(), target]} for history, target in pairs]

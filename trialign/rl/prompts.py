@@ -1,0 +1,90 @@
+"""What reinforcement learning asks: the training positions that supervised training kept back, and their order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialign.data.blocks import Records
+from trialign.data.dataset import Dataset
+from trialign.data.keep_back import kept_back
+from trialign.data.order import Permutation
+from trialign.errors import ConfigError, DataError
+from trialign.runtime.seeding import derive
+from trialign.types import Items
+
+
+class Asked(NamedTuple):
+    """Some prompts: what was chosen before, and what was chosen then."""
+
+    histories: list[Items]
+    targets_B: NDArray[np.int64]
+
+
+class Prompts:
+    """The kept-back positions of a dataset, in an order of their own for every epoch.
+
+    Memory: 4 bytes per event of the training windows and 8 per prompt.
+
+    Args:
+        dataset: the prepared dataset.
+        share: `train.keep_back` of the generator that is trained further.
+        seed: of the order.
+
+    Raises:
+        ConfigError: nothing was kept back.
+        DataError: a target is no item of the catalogue.
+    """
+
+    def __init__(self, dataset: Dataset, share: float, seed: int) -> None:
+        store = dataset.store("train")
+        self._seed = seed
+        parts, begins, ends = [], [], []
+        before = 0
+        for block in range(store.num_blocks):
+            records = Records(store.read(block))
+            everything = np.arange(len(records))
+            items, lengths = records.lists("items", everything)
+            starts = np.cumsum(lengths) - lengths
+            # As in the task: the first item of all follows nothing that was read.
+            first = np.maximum(records.numbers("first_target", everything), 1)
+            owned = np.arange(len(items)) >= np.repeat(starts + first, lengths)
+            places = np.flatnonzero(owned & kept_back(records, everything, share))
+            begins.append(before + np.repeat(starts, lengths)[places])
+            ends.append(before + places)
+            parts.append(items)
+            before += len(items)
+        self._flat = np.concatenate(parts)
+        self._begins, self._ends = np.concatenate(begins), np.concatenate(ends)
+        _check(self._flat[self._ends], dataset.num_items, share)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def at(self, places: NDArray[np.int64]) -> Asked:
+        """Return the prompts at places of an endless sequence: epoch after epoch, each in an order of its own."""
+        epochs, offsets = np.divmod(places, len(self))
+        numbers = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            order = Permutation(len(self), derive(self._seed, "prompts", epoch))
+            numbers[epochs == epoch] = order(offsets[epochs == epoch])
+        spans = zip(self._begins[numbers].tolist(), self._ends[numbers].tolist(), strict=True)
+        histories = [self._flat[begin:end] for begin, end in spans]
+        return Asked(histories, self._flat[self._ends[numbers]].astype(np.int64))
+
+
+def _check(targets: NDArray[np.int32], num_items: int, share: float) -> None:
+    if not len(targets):
+        raise ConfigError(
+            f"no position was kept back from supervised training (train.keep_back={share})",
+            rule="reinforcement learning asks what supervised training has not answered",
+            remedy="train with train.keep_back=0.2, then run this again",
+        )
+    if (worst := int(targets.max())) >= num_items or int(targets.min()) < 0:
+        raise DataError(
+            f"target {worst} of a catalogue of {num_items} items",
+            rule="what a user chose stands in the catalogue",
+            remedy="run `trialign prepare` again",
+        )

@@ -1,0 +1,74 @@
+"""Drawing candidates from the policy: constrained decoding, each prompt read once for all of its group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from trialign.decode.beam import LevelScorer, beam_search
+from trialign.decode.path import Trie, Walk, walk
+from trialign.decode.sample import sample
+from trialign.generate.model import Generator
+from trialign.generate.template import Template
+from trialign.types import Items
+
+
+class Drawn(NamedTuple):
+    """`items_BG`: int64, distinct in each group; `log_probs_BG`: float32, by the policy that drew them."""
+
+    items_BG: torch.Tensor
+    log_probs_BG: torch.Tensor
+
+
+class Policy:
+    """A generator as something that chooses items after histories.
+
+    Args:
+        generator: in eval mode, so that what is drawn, and what is said of it later, is one distribution.
+        template: how it reads histories.
+        trie: of the catalogue; it follows the generator to its device.
+    """
+
+    def __init__(self, generator: Generator, template: Template, trie: Trie) -> None:
+        self.generator = generator
+        self._template = template
+        self._trie = trie
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
+    def walk(self, histories: Sequence[Items], items_BG: torch.Tensor) -> Walk:
+        """Return what the policy says of given items, with gradient where that is on."""
+        return walk(self._scorer(histories), self._on_device(), items_BG)
+
+    @torch.no_grad()
+    def draw(self, histories: Sequence[Items], num_items: int, sampler: str, draws: torch.Generator) -> Drawn:
+        """Draw candidates.
+
+        Args:
+            histories: one per prompt.
+            num_items: G, at most the size of the catalogue.
+            sampler: `distinct`, drawn without replacement; `beams`, the most probable ones, which lets chance and so
+                exploration out and is biased.
+            draws: on the generator's device.
+        """
+        scorer, index = self._scorer(histories), self._on_device().index
+        if sampler == "beams":
+            found: tuple[torch.Tensor, torch.Tensor] = beam_search(scorer, index, num_items)
+        else:
+            found = sample(scorer, index, num_items, draws, replacement=False)
+        # What was made in inference mode may take no part in a gradient; a copy may.
+        return Drawn(*(values.clone() for values in found))
+
+    def _on_device(self) -> Trie:
+        if self._trie.nodes_DN.device != self.device:
+            self._trie = self._trie.to(self.device)
+        return self._trie
+
+    def _scorer(self, histories: Sequence[Items]) -> LevelScorer:
+        prompts = [self._template.history_prompt(history) for history in histories]
+        return self.generator.items.scorer(self.generator, prompts)

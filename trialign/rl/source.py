@@ -1,0 +1,275 @@
+"""Scored rollouts as a stream: drawn from the policy as it stands, scored, each used a stated number of times.
+
+A step's rollouts are drawn when the step is asked for, so the loader must not be read ahead: it has a length, and by
+that Lightning knows the last batch without looking. Its state is one place in the prompts, and between two uses of the
+same rollouts these themselves: the weights that drew them are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trialign.errors import TrainingError
+from trialign.reward.functions import Candidates, score
+from trialign.rl.advantage import advantages, differ
+from trialign.rl.prompts import Asked, Prompts
+from trialign.rl.rollout import Policy
+from trialign.runtime.collectives import all_reduce_sum, rank, world_size
+from trialign.runtime.seeding import derive
+from trialign.types import Items
+
+_MOST_PROMPTS = 8
+"""Times the wanted number of groups that are drawn at most in search of groups whose rewards differ."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Scored rollouts of B prompts.
+
+    `places_B`: of the prompts. `items_BG`, `log_probs_BG`: as drawn. `advantages_BG`. `reference`: `Walk.levels` of the
+    reference along the items' ways; none as long as it was not asked.
+    """
+
+    places_B: torch.Tensor
+    items_BG: torch.Tensor
+    log_probs_BG: torch.Tensor
+    advantages_BG: torch.Tensor
+    reference: list[torch.Tensor]
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Groups:
+        """Return the groups with every tensor changed."""
+        return Groups(
+            change(self.places_B),
+            change(self.items_BG),
+            change(self.log_probs_BG),
+            change(self.advantages_BG),
+            [change(level) for level in self.reference],
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Groups]) -> Groups:
+        """Return the groups of all parts, of whom the reference was not asked."""
+        return cls(
+            torch.cat([part.places_B for part in parts]),
+            torch.cat([part.items_BG for part in parts]),
+            torch.cat([part.log_probs_BG for part in parts]),
+            torch.cat([part.advantages_BG for part in parts]),
+            [],
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank's rollouts stand after a step.
+
+    Attributes:
+        round: rollouts drawn so far.
+        use: how often the newest were used, less than the stated number.
+        cursor: prompts asked so far.
+        skipped: groups skipped so far.
+        held: the newest rollouts, where they are to be used again.
+    """
+
+    round: int = 0
+    use: int = 0
+    cursor: int = 0
+    skipped: int = 0
+    held: Groups | None = None
+
+
+@dataclass  # not frozen: Lightning converts a copy field by field
+class RolloutBatch:
+    """One micro-batch: B groups of G candidates.
+
+    Attributes:
+        histories: of each prompt.
+        groups: scored rollouts.
+        step_candidates: candidates of this rank in the whole optimizer step.
+        first_of_step: whether the optimizer step begins here.
+        tally: what was drawn, where it is used for the first time: groups, those of zero variance, candidates, then
+            summed rewards (all together, and each).
+        after: the state after this micro-batch, at the last of a step.
+    """
+
+    histories: list[Items]
+    groups: Groups
+    step_candidates: int
+    first_of_step: bool
+    tally: list[float] | None
+    after: Place | None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RolloutBatch:
+        """Return the batch with its tensors on `device`."""
+        return replace(self, groups=self.groups.map(lambda found: found.to(device, non_blocking=non_blocking)))
+
+
+class RolloutSource:
+    """Micro-batches of scored rollouts of one rank, as many as the training takes.
+
+    Args:
+        policy: what draws; its weights change between two steps.
+        reference: what it is compared with.
+        prompts: what is asked.
+        rewards: name -> weight.
+        codes_NL: semantic IDs of the catalogue.
+        quality_N: of the items, where a reward asks for it.
+        group: G.
+        num_groups: groups per step of this rank.
+        micro: groups per micro-batch; divides `num_groups`.
+        uses: steps that share the same rollouts.
+        num_steps: of the whole training.
+        sampler: as `Policy.draw`.
+        normalise: as `advantages`.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reference: Policy,
+        prompts: Prompts,
+        rewards: Mapping[str, float],
+        codes_NL: NDArray[np.integer],
+        quality_N: NDArray[np.floating] | None,
+        *,
+        group: int,
+        num_groups: int,
+        micro: int,
+        uses: int,
+        num_steps: int,
+        sampler: str,
+        normalise: bool,
+        seed: int,
+    ) -> None:
+        assert num_groups % micro == 0, (num_groups, micro)
+        self.policy, self._reference, self._prompts = policy, reference, prompts
+        self._rewards, self._codes_NL, self._quality_N = dict(rewards), codes_NL, quality_N
+        self._group, self._num_groups, self._micro, self._uses = group, num_groups, micro, uses
+        self._num_steps, self._sampler, self._normalise, self._seed = num_steps, sampler, normalise, seed
+        self.place = Place()
+
+    def __len__(self) -> int:
+        return self._num_steps * (self._num_groups // self._micro)
+
+    def __iter__(self) -> Iterator[RolloutBatch]:
+        place = self.place
+        self._reference.generator.to(self.policy.device)
+        while True:
+            tally = None
+            if place.held is None:
+                place, tally = self.collect(place)
+            groups = place.held
+            assert groups is not None
+            used = place.use + 1
+            place = replace(place, use=used) if used < self._uses else replace(place, use=0, held=None)
+            yield from self._split(groups, tally, place)
+
+    def asked(self, groups: Groups) -> Asked:
+        """Return the prompts of some groups."""
+        return self._prompts.at(groups.places_B.cpu().numpy())
+
+    def collect(self, place: Place) -> tuple[Place, list[float]]:
+        """Draw and score until enough groups have rewards that differ; return the place that holds them, and a tally.
+
+        Groups that do not are skipped and others asked. Where that takes too long, the last of them fill up the step;
+        without a difference nothing is learned from them. A collective.
+
+        Raises:
+            TrainingError: in no group of any rank rewards differ.
+        """
+        device = self.policy.device
+        draws = torch.Generator(device).manual_seed(derive(self._seed, "rollouts", place.round, rank()))
+        kept: list[Groups] = []
+        spare: list[Groups] = []
+        tally: NDArray[np.float64] = np.zeros(4 + len(self._rewards))
+        cursor, missing = place.cursor, self._num_groups
+        # Ranks go on together, so that a collective in the policy finds all of them.
+        while any_rank(missing, device) and cursor - place.cursor < _MOST_PROMPTS * self._num_groups:
+            groups, differs_B, counted = self._ask(cursor, max(missing, 1), draws)
+            cursor += len(differs_B)
+            tally += counted
+            good, flat = np.flatnonzero(differs_B)[:missing], np.flatnonzero(~differs_B)
+            kept.append(groups.map(itemgetter(torch.from_numpy(good))))
+            spare.append(groups.map(itemgetter(torch.from_numpy(flat))))
+            missing -= len(good)
+        if not any_rank(self._num_groups - missing, device):
+            raise TrainingError(
+                f"in all of {int(tally[0])} groups of {self._group} candidates all rewards are equal",
+                rule="a policy learns from candidates of which some are better than others",
+                remedy="add a reward that tells near from far (rl.rewards.prefix=0.5), raise rl.group, or train the "
+                "generator better first",
+            )
+        groups = Groups.join([*kept, *spare]).map(itemgetter(slice(self._num_groups)))
+        held = replace(groups, reference=self._referred(groups))
+        skipped = place.skipped + int(tally[1]) - missing
+        return Place(place.round + 1, 0, cursor, skipped, held), tally.tolist()
+
+    def _ask(
+        self, cursor: int, num_groups: int, draws: torch.Generator
+    ) -> tuple[Groups, NDArray[np.bool_], NDArray[np.float64]]:
+        places_B = (cursor + np.arange(num_groups)) * world_size() + rank()
+        asked = self._prompts.at(places_B)
+        drawn = self.policy.draw(asked.histories, self._group, self._sampler, draws)
+        candidates = Candidates(
+            drawn.items_BG.cpu().numpy(),
+            asked.targets_B,
+            drawn.log_probs_BG.double().cpu().numpy(),
+            self._codes_NL,
+            self._quality_N,
+        )
+        rewards_BG, parts = score(candidates, self._rewards)
+        differs_B = differ(rewards_BG)
+        advantages_BG = torch.from_numpy(advantages(rewards_BG, normalise=self._normalise)).float()
+        groups = Groups(
+            torch.from_numpy(places_B).to(drawn.items_BG.device),
+            drawn.items_BG,
+            drawn.log_probs_BG,
+            advantages_BG.to(drawn.items_BG.device),
+            [],
+        )
+        sums = [rewards_BG.sum(), *(parts[name].sum() for name in self._rewards)]
+        return groups, differs_B, np.array([num_groups, (~differs_B).sum(), rewards_BG.size, *sums])
+
+    @torch.no_grad()
+    def _referred(self, groups: Groups) -> list[torch.Tensor]:
+        return self._reference.walk(self.asked(groups).histories, groups.items_BG).levels
+
+    def _split(self, groups: Groups, tally: list[float] | None, after: Place) -> Iterator[RolloutBatch]:
+        histories = self.asked(groups).histories
+        for start in range(0, self._num_groups, self._micro):
+            stop = start + self._micro
+            yield RolloutBatch(
+                histories[start:stop],
+                groups.map(itemgetter(slice(start, stop))),
+                step_candidates=self._num_groups * self._group,
+                first_of_step=start == 0,
+                tally=tally if start == 0 else None,
+                after=after if stop == self._num_groups else None,
+            )
+
+
+def any_rank(number: int, device: torch.device) -> bool:
+    """Return whether the number is above zero on any rank. A collective."""
+    return bool(all_reduce_sum(torch.tensor([number > 0], dtype=torch.int64, device=device)).item())
+
+
+def to_state(place: Place) -> dict[str, Any]:
+    """Return a place as plain numbers and tensors, for a checkpoint."""
+    return _as_dict(place) | {"held": None if place.held is None else _as_dict(place.held)}
+
+
+def from_state(state: Mapping[str, Any], device: torch.device | str) -> Place:
+    """Return the place that `to_state` wrote."""
+    held = None if state["held"] is None else Groups(**state["held"]).map(lambda found: found.to(device))
+    return Place(**(dict(state) | {"held": held}))
+
+
+def _as_dict(found: Place | Groups) -> dict[str, Any]:
+    return {field.name: getattr(found, field.name) for field in fields(found)}

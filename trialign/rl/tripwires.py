@@ -1,0 +1,35 @@
+"""Signs that a policy grows worse while its reward grows; each one ends the training, and the best weights are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is still tolerated; see `RLConfig` for the meaning of each."""
+
+    recall_drop: float
+    entropy_share: float
+    kl: float
+    zero_variance: float
+
+
+def tripped(now: Mapping[str, float], start: Mapping[str, float], limits: Limits) -> str | None:
+    """Return which limit is passed, in words, or None.
+
+    Args:
+        now: the newest figures, of `recall@50`, `entropy`, `kl` and `zero_variance` those that are known.
+        start: the first ones.
+        limits: what is tolerated.
+    """
+    if "recall@50" in now and now["recall@50"] < (1.0 - limits.recall_drop) * start["recall@50"]:
+        return f"Recall@50 fell from {start['recall@50']:.4f} to {now['recall@50']:.4f} (rl.tripwires.recall_drop)"
+    if "entropy" in now and now["entropy"] < limits.entropy_share * start["entropy"]:
+        return f"entropy fell from {start['entropy']:.3f} to {now['entropy']:.3f} nats (rl.tripwires.entropy_share)"
+    if "kl" in now and now["kl"] > limits.kl:
+        return f"{now['kl']:.3f} nats away from the reference (rl.tripwires.kl)"
+    if "zero_variance" in now and now["zero_variance"] > limits.zero_variance:
+        return f"in {now['zero_variance']:.1%} of the groups all rewards are equal (rl.tripwires.zero_variance)"
+    return None
