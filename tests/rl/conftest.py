@@ -63,7 +63,9 @@ def trained(dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPath
         if encoding not in known:
             folder = tmp_path_factory.mktemp(encoding)
             items = RING_SETTINGS["items"] | {"encoding": encoding, "joint_nodes": 6}
-            train(dataset, {}, table, folder, **RING_SETTINGS | {"items": items, "keep_back": SHARE, "steps": 8})
+            tasks = {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0}
+            own = {"items": items, "tasks": tasks, "keep_back": SHARE, "steps": 8}
+            train(dataset, {}, table, folder, **RING_SETTINGS | own)
             known[encoding] = Start(dataset, table, folder, SHARE)
         return known[encoding]
 

@@ -46,7 +46,7 @@ def test_it_makes_the_right_item_more_probable_and_says_how(
     counts = reinforce(
         start, tmp_path, **settings | {"steps": 40, "validation": settings["validation"] | {"every": 20}}
     )
-    assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids) + 0.1
+    assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids) + 0.05
     assert counts["steps"] == 40
     assert counts["stopped"] is None
     assert counts["validation"]["ndcg@10"] >= counts["start"]["ndcg@10"]
@@ -67,7 +67,7 @@ def test_its_control_learns_the_same_positions_by_supervision(
 ) -> None:
     start = trained("tokens")
     counts = reinforce(start, tmp_path, **settings | {"objective": "sft", "steps": 30})
-    assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids) + 0.1
+    assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids) + 0.05
     assert counts["start"]["step"] == 0
 
 
