@@ -2,80 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 
 from trialign.enrich.endpoint import Endpoint
 from trialign.enrich.protocol import Failure, Reply, Request
-
-GOOD = json.dumps({"choices": [{"message": {"content": "fine"}}], "usage": {"total_tokens": 7}}).encode()
-
-
-class Server(ThreadingHTTPServer):
-    """Does what `script` says, one word per request, then answers well; remembers what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[str] = []
-        self.asked: list[dict] = []
-        self.lock = threading.Lock()
-        self.released = threading.Event()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.asked.append(body)
-            fault = self.server.script.pop(0) if self.server.script else "good"
-        if fault == "hang":
-            self.server.released.wait(10)
-        elif fault == "drop":
-            self.close_connection = True
-        elif fault.isdecimal():
-            self._send(int(fault), b"no", 2)
-        elif fault == "half":
-            self._send(200, GOOD[:10], len(GOOD))
-            self.close_connection = True
-        elif fault == "shape":
-            self._send(200, b"[]", 2)
-        elif fault == "good":
-            self._send(200, GOOD, len(GOOD))
-
-    def _send(self, status, body, length):
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+from trialign.errors import ConfigError
 
 
 def ask(server, *requests, **settings):
     settings = {"first_wait": 0.001, "tries": 3, "time_limit": 5.0} | settings
     answers = {}
-    backend = Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "m", {"Authorization": "Bearer SECRET"}, **settings)
-    assert "SECRET" not in repr(backend) + backend.identity
-    backend.answer(requests, answers.__setitem__)
-    return [answers[index] for index in range(len(requests))]
+    backend = Endpoint(url=server.url, model="m", **settings)
+    backend.answer(iter([(str(number), request) for number, request in enumerate(requests)]), answers.__setitem__)
+    return [answers[str(number)] for number in range(len(requests))]
 
 
 FAULTS = {"429": "http_429", "500": "http_500", "drop": "connection", "half": "connection", "shape": "protocol"}
@@ -83,10 +22,11 @@ FAULTS = {"429": "http_429", "500": "http_500", "drop": "connection", "half": "c
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_passing_fault_is_asked_again_a_lasting_one_counted(server, fault):
+    server.says = lambda *_: "fine"
     server.script = [fault] * 2
     (answer,) = ask(server, Request("t"))
     assert isinstance(answer, Reply)
-    assert (answer.text, answer.tokens) == ("fine", 7)
+    assert (answer.text, answer.tokens, answer.cut) == ("fine", 7, False)
     server.script = [fault] * 3
     (answer,) = ask(server, Request("t"))
     assert isinstance(answer, Failure)
@@ -114,3 +54,47 @@ def test_every_request_once_pictures_as_data_urls(server):
     contents = [body["messages"][0]["content"] for body in server.asked]
     assert sorted(int(content[1]["text"]) for content in contents) == list(range(40))
     assert {content[0]["image_url"]["url"] for content in contents} == {"data:image/png;base64,iVBORw=="}
+
+
+def test_no_more_at_a_time_than_asked_for(server):
+    """Requests are taken from their iterator only as they are sent."""
+    taken = 0
+
+    def requests():
+        nonlocal taken
+        for number in range(12):
+            taken += 1
+            yield str(number), Request("t", b"")
+
+    ahead = []
+    backend = Endpoint(url=server.url, model="m", concurrency=3)
+    backend.answer(requests(), lambda *_: ahead.append(taken - len(ahead)))
+    assert len(ahead) == 12
+    assert max(ahead) <= 3
+
+
+def test_further_fields_and_the_key(server, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "SECRET")
+    backend = Endpoint(url=server.url, model="m", key_from="THE_KEY", extra={"top_k": 1}, max_tokens=9)
+    backend.answer(iter([("a", Request("t", b""))]), lambda *_: None)
+    (body,) = server.asked
+    assert {name: body[name] for name in ("model", "temperature", "max_tokens", "top_k")} == {
+        "model": "m",
+        "temperature": 0,
+        "max_tokens": 9,
+        "top_k": 1,
+    }
+    assert "SECRET" not in repr(backend) + backend.identity + backend.source
+    # Another place or key is the same model; other settings of decoding are not.
+    same = Endpoint(url="http://elsewhere/v1", model="m", extra={"top_k": 1}, max_tokens=9)
+    assert same.identity == backend.identity
+    assert Endpoint(url=server.url, model="m", max_tokens=9).identity != backend.identity
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"key_from": "NO_SUCH"}, "NO_SUCH"), ({"concurrency": 0}, "concurrency"), ({"url": "x"}, "url=x")],
+)
+def test_bad_settings_are_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        Endpoint(**({"url": "http://x/v1", "model": "m"} | settings))

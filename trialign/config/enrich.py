@@ -29,7 +29,7 @@ class ClipConfig:
 class TransformersBackendConfig:
     """A model in this process."""
 
-    _target_: str = "trialign.enrich.transformers.Transformers"
+    _target_: str = "trialign.enrich.transformer.TransformersChat"
     model: str = option("???", "a name on the hub, or a folder with config.json, weights and tokenizer or processor")
     dtype: str = option("bfloat16", "float32, bfloat16 or float16")
     max_tokens: int = option(512, "longest reply")

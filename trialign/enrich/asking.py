@@ -195,6 +195,7 @@ class _Round(Generic[Found]):
         asked.retried += self._number > 0
         asked.tokens += answer.tokens
         asked.seconds += answer.seconds
-        asked.answers[item] = found = self._interview.read(answer.text)
+        found = Failure("cut_off", answer.text[-200:]) if answer.cut else self._interview.read(answer.text)
+        asked.answers[item] = found
         if isinstance(found, Failure):
             self._unusable[item] = found.cause

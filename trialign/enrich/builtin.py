@@ -16,11 +16,10 @@ from sklearn.linear_model import SGDClassifier
 from trialign.data.co_occurrence import co_occurrence
 from trialign.data.dataset import Dataset
 from trialign.data.storefront.corpus import description_purposes
-from trialign.enrich.evidence import ItemInterests
+from trialign.enrich.evidence import CO_ENGAGEMENT, DESCRIPTION, ItemInterests
 from trialign.enrich.interests import NO_EVIDENCE, evidence_of
 from trialign.errors import ConfigError, DataError
 
-DESCRIPTION, CO_ENGAGEMENT = "description", "co-engagement"
 NOTHING_FOUND = "nothing_found"
 _CORPUS_SEED = 0
 _SMOOTHING = 5.0
@@ -191,9 +190,10 @@ def company(together_NN: csr_array, own_NV: csr_array) -> tuple[csr_array, csr_a
     base = base_V[told_NV.indices]
     share = (told_NV.data + _SMOOTHING * base) / (company_N[items] + _SMOOTHING)
     surprise = share * np.log(np.maximum(share, 1e-12) / np.maximum(base, 1e-12))
-    ranked = csr_array((np.maximum(surprise, 0.0), told_NV.indices, told_NV.indptr), shape=told_NV.shape)
-    ranked.eliminate_zeros()
-    return csr_array((share, told_NV.indices.copy(), told_NV.indptr.copy()), shape=told_NV.shape), ranked
+    # Copies: to eliminate zeros moves indices in place, which would otherwise be those of the shares too.
+    ranked_NV = csr_array((np.maximum(surprise, 0.0), told_NV.indices.copy(), told_NV.indptr.copy()), told_NV.shape)
+    ranked_NV.eliminate_zeros()
+    return csr_array((share, told_NV.indices, told_NV.indptr), shape=told_NV.shape), ranked_NV
 
 
 def _row(entries: list[tuple[str, float, str]], source: str, has_evidence: bool) -> ItemInterests:

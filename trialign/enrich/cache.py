@@ -66,4 +66,4 @@ class ReplyCache:
             record = json.loads(line)
         except ValueError:  # a blank, or the half line of a killed writer: asked for again
             return
-        self._replies[record["key"]] = Reply(record["text"], record["tokens"], record["seconds"])
+        self._replies[record["key"]] = Reply(record["text"], record["tokens"], record["seconds"], record["cut"])

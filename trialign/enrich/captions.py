@@ -23,13 +23,14 @@ _BATCH = 256  # pictures looked at together
 
 def parse_caption(text: str) -> str | Failure:
     """Read a reply: one plain English sentence, or `empty`, `too_long`, `wrong_shape`, `markup`, `other_language`."""
-    told = text.strip()
-    if not told:
+    lines = text.strip().splitlines()
+    if not lines:
         return Failure("empty")
-    if len(told) > _LONGEST:
-        return Failure("too_long", f"{len(told)} characters")
-    if "\n" in told or told[0] in "{[" or any("\ud800" <= letter <= "\udfff" for letter in told):
-        return Failure("wrong_shape", told[:200])
+    if len(text) > _LONGEST:
+        return Failure("too_long", f"{len(text)} characters")
+    told = " ".join(lines[0].split())
+    if len(lines) > 1 or told[0] in "{[" or not told.isprintable():
+        return Failure("wrong_shape", repr(text[:200]))
     if is_marked_up(told):
         return Failure("markup", told[:200])
     return Failure("other_language", told[:200]) if is_foreign(told) else told

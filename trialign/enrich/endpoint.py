@@ -48,7 +48,7 @@ class Endpoint:
         tries: int = 5,
         first_wait: float = 1.0,
     ) -> None:
-        _check(concurrency=concurrency, tries=tries, max_tokens=max_tokens)
+        _check(url, concurrency=concurrency, tries=tries, max_tokens=max_tokens)
         self._url, self._model, self._extra = url.rstrip("/"), model, dict(extra or {})
         self._headers = _headers(key_from)
         self._max_tokens, self._concurrency, self._time_limit = max_tokens, concurrency, time_limit
@@ -102,20 +102,25 @@ class Endpoint:
                 response = await client.post(f"{self._url}/chat/completions", json=self._body(request))
         except (TimeoutError, httpx.TimeoutException):
             return Failure("timeout"), 0.0
-        except httpx.TransportError as cause:
+        except httpx.HTTPError as cause:
             return Failure("connection", type(cause).__name__), 0.0
         status = response.status_code
         if status != 200:
             told = response.headers.get("retry-after", "")
-            wait = float(told) if told.isdecimal() else 0.0
+            wait = min(float(told), self._time_limit) if told.isdecimal() else 0.0
             return Failure(f"http_{status}", response.text[:200]), wait if status == 429 or status >= 500 else None
         try:
             found = response.json()
-            message = found["choices"][0]["message"]
+            choice = found["choices"][0]
+            message = choice["message"]
             if message.get("refusal"):
                 return Failure("refused", str(message["refusal"])[:200]), None
             tokens = int((found.get("usage") or {}).get("total_tokens", 0))
-            return Reply(str(message["content"] or ""), tokens, time.monotonic() - start), None
+            cut = choice.get("finish_reason") == "length"
+            text = message["content"] or ""
+            if not isinstance(text, str):
+                raise TypeError("content is no text")
+            return Reply(text, tokens, time.monotonic() - start, cut), None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             return Failure("protocol", response.text[:200]), 0.0
 
@@ -146,7 +151,9 @@ def _headers(key_from: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {os.environ[key_from]}"}
 
 
-def _check(**numbers: int) -> None:
+def _check(url: str, **numbers: int) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"url={url}", rule="a server's address", remedy="e.g. url=http://127.0.0.1:8000/v1")
     for name, value in numbers.items():
         if value < 1:
             raise ConfigError(f"{name}={value}", rule=f"{name} is at least 1", remedy=f"set {name}=1 or more")

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CAPTIONS, INTERESTS = "captions.parquet", "interests.parquet"
+DESCRIPTION, CO_ENGAGEMENT = "description", "co-engagement"
+"""Where an interest comes from: what is told of the item itself, or what the same users also chose."""
 _CAPTIONS = pa.schema({"item": pa.int32(), "caption": pa.string(), "source": pa.string(), "failure": pa.string()})
 _INTERESTS = pa.schema(
     {

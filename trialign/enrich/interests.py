@@ -76,18 +76,17 @@ def _judge(found: Any, reasoning: str, max_interests: int) -> Interests | Failur
         return Failure("too_many", str(len(found)))
     if not all(0 <= one["confidence"] <= 1 for one in found):
         return Failure("confidence_range")
-    if len({one["interest"].strip().casefold() for one in found}) < len(found):
+    found = sorted(found, key=lambda one: -one["confidence"])
+    texts = [" ".join(one["interest"].split()) for one in found]
+    if len({text.casefold() for text in texts}) < len(texts):
         return Failure("duplicate")
-    texts = [one["interest"] for one in found]
     if any(len(text) > _LONGEST for text in texts):
         return Failure("too_long", f"{max(map(len, texts))} characters")
     if any(map(is_marked_up, texts)):
         return Failure("markup", next(filter(is_marked_up, texts))[:200])
     if is_foreign(" ".join(texts)):
         return Failure("other_language", texts[0][:200])
-    found = sorted(found, key=lambda one: -one["confidence"])
-    names = tuple(" ".join(one["interest"].split()) for one in found)
-    return Interests(names, tuple(float(one["confidence"]) for one in found), reasoning)
+    return Interests(tuple(texts), tuple(float(one["confidence"]) for one in found), reasoning)
 
 
 def _is_interest(one: Any) -> bool:
@@ -95,7 +94,9 @@ def _is_interest(one: Any) -> bool:
         return False
     # True is an int to Python, not a confidence.
     number = isinstance(one["confidence"], int | float) and not isinstance(one["confidence"], bool)
-    return number and _is_text(one["interest"]) and bool(one["interest"].strip())
+    return (
+        number and _is_text(one["interest"]) and bool(text := " ".join(one["interest"].split())) and text.isprintable()
+    )
 
 
 def _is_text(value: Any) -> bool:

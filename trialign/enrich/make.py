@@ -12,10 +12,9 @@ from trialign.config.enrich import AskedCaptionsConfig, AskedInterestsConfig
 from trialign.config.instantiate import instantiate
 from trialign.data.dataset import Dataset
 from trialign.enrich.asking import Asked, Interview, Part
-from trialign.enrich.builtin import DESCRIPTION
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.captions import NO_PICTURE, TEMPLATE, caption_questions, parse_caption
-from trialign.enrich.evidence import Caption, ItemInterests
+from trialign.enrich.evidence import DESCRIPTION, Caption, ItemInterests
 from trialign.enrich.interests import NO_EVIDENCE, Interests, evidence_of, interest_questions, parse_interests
 from trialign.enrich.protocol import Backend
 from trialign.enrich.templates import template_hash

@@ -17,11 +17,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, with what it cost in tokens (prompt and reply) and in seconds."""
+    """What came back, what it cost in tokens (prompt and reply) and in seconds, and whether it ends before its end."""
 
     text: str
     tokens: int
     seconds: float
+    cut: bool = False
 
 
 @dataclass(frozen=True)

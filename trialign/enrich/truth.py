@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trialign.data.storefront import Storefront
 from trialign.enrich.evidence import Caption, ItemInterests
+
+if TYPE_CHECKING:
+    from trialign.data.storefront import Storefront
 
 _STOREFRONT = "trialign.data.storefront.Storefront"
 
@@ -17,6 +19,8 @@ def storefront_of(settings: Mapping[str, Any]) -> Storefront | None:
     """Return the world that a prepared dataset was made from, by its group `data`; None if it was another source."""
     if settings["_target_"] != _STOREFRONT:
         return None
+    from trialign.data.storefront import Storefront  # seconds to import
+
     names = ("seed", "num_items", "num_users", "style_weight", "purpose_weight")
     return Storefront(**{name: settings[name] for name in names})
 

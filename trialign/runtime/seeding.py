@@ -7,9 +7,12 @@ changes no number in another.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -25,9 +28,13 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
     """Return the torch (CPU) generator of the stream `names` under `seed`."""
+    import torch  # seconds to import, and not every stage draws by it
+
     return torch.Generator().manual_seed(derive(seed, *names))
 
 
 def seed_global(seed: int, *names: str | int) -> None:
     """Seed torch's default generator, which dropout and module initialisation draw from."""
+    import torch
+
     torch.manual_seed(derive(seed, *names))
