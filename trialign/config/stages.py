@@ -42,6 +42,10 @@ def _embeds_by_enrich(config: Config) -> bool:
     return reads_enriched_evidence(config) or (image is not None and image.get("model") == CLIP_OF_ENRICH)
 
 
+def _is_enriched(config: Config) -> bool:
+    return config.enrich.captions is not None or config.enrich.interests is not None
+
+
 def _codes_by_quantizer(config: Config) -> bool:
     return config.assign.index is None
 
@@ -55,7 +59,7 @@ STAGES: dict[str, StageSpec] = {
     "assign": StageSpec(
         inputs=("prepare",),
         groups=("assign",),
-        inputs_if={"embed": _codes_by_quantizer, "quantize": _codes_by_quantizer},
+        inputs_if={"enrich": _is_enriched, "embed": _codes_by_quantizer, "quantize": _codes_by_quantizer},
     ),
     "train": StageSpec(
         inputs=("prepare", "assign"),
