@@ -175,11 +175,11 @@ def test_a_title_is_no_place_for_another_picture(folder):
 
 
 def test_long_texts_are_cut_and_counted_but_pictures_are_not(folder):
-    encoder = build(folder(KINDS[0]), max_tokens=8)
+    encoder = build(folder(KINDS[0]), max_tokens=40)
     found = []
     for end in ("here", "with another end than that"):
-        found.append(encode(encoder, texts=["a red lamp " * 20 + end, *TEXTS[1:]]))
-        assert encoder.notes == ["1 of 4 texts are longer than 8 tokens and were cut"]
+        found.append(encode(encoder, texts=["a red lamp " * 60 + end, *TEXTS[1:]]))
+        assert encoder.notes == ["1 of 4 texts are longer than 40 tokens and were cut"]
     np.testing.assert_array_equal(found[0][0], found[1][0])
     assert np.abs(found[0][0] - encode(encoder)[0]).max() > 1e-4
 
