@@ -12,7 +12,9 @@ from trialign.config.stages import open_stage
 from trialign.manifest import Manifest, Stage, write_atomically
 
 if TYPE_CHECKING:
+    from trialign.data.dataset import Dataset
     from trialign.semid.policy import Coded
+    from trialign.semid.table import SIDTable
 
 
 def run(config: Config) -> Stage:
@@ -44,7 +46,8 @@ def run(config: Config) -> Stage:
         categories=categories,
         pairs_P2=held_out_pairs(dataset.evaluation("validation")),
         health=health,
-    )
+        labels=_labels(dataset, stage),
+    ) | _neighbourhoods(table, coded, stage)
     with stage.building() as folder:
         table.save(folder)
         write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")
@@ -62,6 +65,26 @@ def _encode(stage: Stage) -> tuple[Coded, dict[str, Any]]:
     encoded = target.load(stage.inputs["quantize"]).encode(load(stage.inputs["embed"]))
     size = encoded.codebooks_LKD.shape[1]
     return Coded(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), made.counts["health"]
+
+
+def _labels(dataset: Dataset, stage: Stage) -> dict[str, Any]:
+    """Return what prefixes are compared with, beside categories: as far as it is known or was made."""
+    from trialign.enrich.evidence import load_evidence
+    from trialign.semid.labels import evidence_labels
+
+    captions, interests = load_evidence(stage.inputs["enrich"])[:2] if "enrich" in stage.inputs else ([], [])
+    return evidence_labels(dataset.truth(), captions, interests)
+
+
+def _neighbourhoods(table: SIDTable, coded: Coded, stage: Stage) -> dict[str, Any]:
+    """Return the modality distortion of codes that were made here; codes from a file have no vectors."""
+    from trialign.embed.store import load
+    from trialign.semid.distortion import neighbourhoods
+
+    if coded.latents_ND is None or coded.codebooks_LKD is None:
+        return {}
+    modalities = load(stage.inputs["embed"])
+    return {"neighbourhoods": neighbourhoods(table.codes_NL, coded.latents_ND, coded.codebooks_LKD, modalities)}
 
 
 def _folder(extend: str | None) -> Path | None:

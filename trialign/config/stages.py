@@ -51,6 +51,10 @@ def _asks_what_is_understood(config: Config) -> bool:
     return config.evaluate.understanding.items > 0 and _reads_captions(config)
 
 
+def _is_enriched(config: Config) -> bool:
+    return config.enrich.captions is not None or config.enrich.interests is not None
+
+
 def _codes_by_quantizer(config: Config) -> bool:
     return config.assign.index is None
 
@@ -64,7 +68,7 @@ STAGES: dict[str, StageSpec] = {
     "assign": StageSpec(
         inputs=("prepare",),
         groups=("assign",),
-        inputs_if={"embed": _codes_by_quantizer, "quantize": _codes_by_quantizer},
+        inputs_if={"enrich": _is_enriched, "embed": _codes_by_quantizer, "quantize": _codes_by_quantizer},
     ),
     "train": StageSpec(
         inputs=("prepare", "assign"),

@@ -21,7 +21,7 @@ from trialign.errors import ConfigError, suggest
 from trialign.runtime.device import device_of
 
 TEXT = "{text}"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BLOCK = 1024  # texts per call of the tokenizer
 
 
@@ -37,7 +37,7 @@ def last_pool(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B]
 
 
-_POOLINGS = {"last": last_pool, "mean": mean_pool}
+POOLINGS = {"last": last_pool, "mean": mean_pool}
 
 
 class TransformersText:
@@ -59,8 +59,8 @@ class TransformersText:
     def __init__(
         self, model: str, pooling: str, template: str, max_tokens: int, dtype: str, normalize: bool, batch_size: int
     ) -> None:
-        _known("pooling", pooling, _POOLINGS)
-        _known("dtype", dtype, _DTYPES)
+        known("embed.text.pooling", pooling, POOLINGS)
+        known("embed.text.dtype", dtype, DTYPES)
         if TEXT not in template:
             raise ConfigError(
                 f"embed.text.template={template!r}",
@@ -68,9 +68,9 @@ class TransformersText:
                 remedy=f"set embed.text.template='{TEXT}', or put {TEXT} into yours",
             )
         self.template, self.max_tokens, self.normalize, self.batch_size = template, max_tokens, normalize, batch_size
-        self._pool = _POOLINGS[pooling]
+        self._pool = POOLINGS[pooling]
         self.device = device_of("auto")
-        self._tokenizer, self._model = _load(model, _DTYPES[dtype])
+        self._tokenizer, self._model = _load(model, DTYPES[dtype])
         self._model.to(self.device).eval()
         self.notes: list[str] = []
 
@@ -138,6 +138,12 @@ def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
     return tokenizer, found
 
 
-def _known(name: str, value: str, known: dict[str, Any]) -> None:
-    if value not in known:
-        raise ConfigError(f"embed.text.{name}={value}", rule=f"a {name} that exists", remedy=suggest(value, known))
+def known(setting: str, value: str, choices: dict[str, Any]) -> None:
+    """Refuse a value that is no choice.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if value not in choices:
+        name = setting.rpartition(".")[2]
+        raise ConfigError(f"{setting}={value}", rule=f"a {name} that exists", remedy=suggest(value, choices))

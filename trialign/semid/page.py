@@ -91,6 +91,7 @@ def page(
         f"<div class=dim>{codes_NL.shape[1]} levels of {report['codebook_size']} codes</div>",
         _tiles(report),
         _agreements(report),
+        _neighbourhoods(report.get("neighbourhoods", {})),
         "<h2>Usage</h2>",
         "<p>Items per code of each level, most frequent first, on a logarithmic scale; the dotted line is an even "
         "share.</p>",
@@ -153,6 +154,10 @@ def _agreements(report: Mapping[str, Any]) -> str:
     names = {
         "category": ("category", "adjusted mutual information", "adjusted_mutual_information", 3),
         "category_path": ("whole category path", "adjusted mutual information", "adjusted_mutual_information", 3),
+        "style": ("style", "adjusted mutual information", "adjusted_mutual_information", 3),
+        "purpose": ("purpose", "adjusted mutual information", "adjusted_mutual_information", 3),
+        "caption": ("caption", "adjusted mutual information", "adjusted_mutual_information", 3),
+        "interest": ("strongest interest", "adjusted mutual information", "adjusted_mutual_information", 3),
         "neighbours": ("held-out neighbours", "lift over chance", "lift", 1),
     }
     rows = "".join(
@@ -166,6 +171,22 @@ def _agreements(report: Mapping[str, Any]) -> str:
         return ""
     titles = "<tr><th>agreement with<th><th class=n>first code<th class=n>first two<th class=n>random codes"
     return f"<table>{titles}{rows}</table>"
+
+
+def _neighbourhoods(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the table of how many neighbours of each modality survive."""
+    if not found:
+        return ""
+    rows = "".join(
+        f"<tr><td>{name}<td class=n>{kept['before']:.1%}<td class=n>{kept['after']:.1%}"
+        f"<td class='n dim'>{kept['random_codes']:.1%}"
+        for name, kept in found.items()
+    )
+    titles = "<tr><th>modality<th class=n>before quantization<th class=n>by the semantic IDs<th class=n>by random codes"
+    return (
+        "<h2>What is left of the modalities</h2><p>Of an item's ten nearest neighbours in a modality, the share that "
+        f"is among its ten nearest in the vectors before and after quantization.</p><table>{titles}{rows}</table>"
+    )
 
 
 def _histogram(codes_NL: NDArray[np.int64], level: int, report: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ def quality(
     categories: Sequence[Sequence[str]],
     pairs_P2: NDArray[np.int64],
     health: Mapping[str, Any],
+    labels: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> dict[str, Any]:
     """Describe the semantic IDs of a catalogue; lists run over the levels.
 
@@ -39,12 +40,13 @@ def quality(
         categories: each item's path from the root; empty where unknown.
         pairs_P2: held-out neighbours, see `neighbour_lift`.
         health: the quantizer's own report, passed on.
+        labels: further labels of items by what they tell, -1 where an item has none, see `labels`.
 
     Returns:
         Collisions and distinct tuples before and after, items moved, added distortion; usage, dead codes and perplexity
-        per level; where items have categories, the adjusted mutual information of prefixes with them; where there are
-        pairs, the neighbour lift of prefixes. Beside these stands the same for the same tuples dealt to items at random
-        (about 0 and about 1 by construction).
+        per level; the adjusted mutual information of prefixes with categories and labels, where there are any; where
+        there are pairs, the neighbour lift of prefixes. Beside these stands the same for the same tuples dealt to items
+        at random (about 0 and about 1 by construction).
     """
     codes_NL, before_NL = assignment.codes_NL, assignment.before_NL
     num_items, num_levels = codes_NL.shape
@@ -67,13 +69,14 @@ def quality(
     }
     # The measure of a given table is no part of an experiment's chance: its seed is fixed.
     random_NL = numpy_generator(0, "semid", "quality").permutation(codes_NL)
-    for name, labels in (("category", category_labels(categories)), ("category_path", path_labels(categories))):
-        if labels is not None:
+    told = {"category": category_labels(categories), "category_path": path_labels(categories), **(labels or {})}
+    for name, labels_N in told.items():
+        if labels_N is not None:
             found[name] = {
-                "num_categories": len(np.unique(labels[labels >= 0])),
-                "num_items": int((labels >= 0).sum()),
-                "adjusted_mutual_information": agreement(codes_NL, labels),
-                "random_codes": agreement(random_NL, labels),
+                "num_categories": len(np.unique(labels_N[labels_N >= 0])),
+                "num_items": int((labels_N >= 0).sum()),
+                "adjusted_mutual_information": agreement(codes_NL, labels_N),
+                "random_codes": agreement(random_NL, labels_N),
             }
     if len(pairs_P2):
         found["neighbours"] = {

@@ -1,0 +1,70 @@
+"""Modality distortion: how many of an item's neighbours in each modality are still its neighbours in the codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trialign.embed.store import Modality
+from trialign.runtime.seeding import numpy_generator
+
+NUM_NEIGHBOURS = 10
+_SAMPLE, _QUERIES = 4096, 1024
+"""Items that are looked at, and those of them whose neighbours are sought: the cost is their product."""
+
+
+def neighbourhoods(
+    codes_NL: NDArray[np.int64],
+    latents_ND: NDArray[np.float32],
+    codebooks_LKD: NDArray[np.float32],
+    modalities: Mapping[str, Modality],
+) -> dict[str, Any]:
+    """Return by modality which share of an item's ten nearest neighbours in it are among its ten nearest elsewhere.
+
+    Args:
+        codes_NL: the semantic IDs; a level beyond the codebooks' (a suffix) is not looked at.
+        latents_ND: what was quantized.
+        codebooks_LKD: an item's quantized vector is the sum of its codes' vectors.
+        modalities: as they were embedded, whether they were quantized or not.
+
+    Returns:
+        By modality: `num_items` looked at, of those that have it; the share `before` quantization (what fusion and
+        encoder leave), `after` it, and for the same tuples dealt out at random (`random_codes`: chance).
+    """
+    levels = np.arange(len(codebooks_LKD))
+    quantized_ND = codebooks_LKD[levels, codes_NL[:, : len(levels)]].sum(axis=1)
+    found = {}
+    for name, modality in modalities.items():
+        draws = numpy_generator(0, "semid", "distortion")
+        sample = draws.permutation(np.flatnonzero(modality.present_N))[:_SAMPLE]
+        if len(sample) <= NUM_NEIGHBOURS:
+            continue
+        near_QW = _nearest(modality.vectors_ND[sample])
+        quantized_SD = quantized_ND[sample]
+        found[name] = {
+            "num_items": len(sample),
+            "before": shared(near_QW, _nearest(latents_ND[sample])),
+            "after": shared(near_QW, _nearest(quantized_SD)),
+            "random_codes": shared(near_QW, _nearest(draws.permutation(quantized_SD))),
+        }
+    return found
+
+
+def shared(one_QW: Tensor, other_QW: Tensor) -> float:
+    """Return the mean share of a row of `one_QW` that stands in the same row of `other_QW` too."""
+    return float((one_QW[:, :, None] == other_QW[:, None, :]).any(dim=2).float().mean())
+
+
+def _nearest(vectors_SD: NDArray[np.float32]) -> Tensor:
+    """Return the places of the nearest others of the first `_QUERIES` vectors, int64 [Q, NUM_NEIGHBOURS]."""
+    points_SD = torch.from_numpy(np.ascontiguousarray(vectors_SD))
+    # Centred, so that float32 holds differences of vectors that lie far from the origin.
+    points_SD = points_SD - points_SD.mean(dim=0)
+    distances_QS = torch.cdist(points_SD[:_QUERIES], points_SD)
+    distances_QS.fill_diagonal_(torch.inf)
+    return distances_QS.topk(NUM_NEIGHBOURS, largest=False).indices
