@@ -12,8 +12,9 @@ from trialign.launch.settings import markdown
 from trialign.config.compose import compose, conf_dir, known_keys
 from trialign.config.instantiate import instantiate
 from trialign.config.registry import SCHEMAS
-from trialign.config.stages import STAGES, locate_stage
+from trialign.config.stages import STAGES, locate_stage, needed_by
 from trialign.errors import ConfigError
+from trialign.generate.tasks import TASKS
 
 RUN = "run=/tmp/unused"
 GROUP_FILES = sorted(
@@ -75,6 +76,13 @@ def test_every_group_default_is_typed() -> None:
         ("evaluate.num_beams=10", "num_beams=50"),
         ("data.buckets=10", "16"),
         ("quantize.codebook_size=1", "at least 2"),
+        ("train.tasks.titel_to_item=1", "did you mean 'train.tasks.title_to_item'"),
+        ("train/tasks=text7", "text6"),
+        ("train.tasks.title_to_item=-1", "set train.tasks.title_to_item=0"),
+        ("train.tasks.title_to_item=nan", "set train.tasks.title_to_item=0"),
+        ("train.mixture=temprature", "did you mean 'temperature'"),
+        ("train.temperature=2", "train.mixture=temperature"),
+        ("train.mixture=temperature train.temperature=0", "is positive"),
         ("nonsense", "key=value"),
     ],
 )
@@ -82,6 +90,26 @@ def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None
     with pytest.raises(ConfigError) as caught:
         compose("train", [RUN, *override.split()])
     assert told in str(caught.value), str(caught.value)
+
+
+def test_sets_of_tasks_and_single_weights() -> None:
+    def on(*overrides: str) -> dict[str, float]:
+        tasks = vars(compose("train", [RUN, *overrides]).train.tasks)
+        return {name: weight for name, weight in tasks.items() if weight}
+
+    assert set(vars(compose("train", [RUN]).train.tasks)) == set(TASKS)
+    assert list(on("train/tasks=history")) == ["history_to_item"]
+    assert (len(on()), len(on("train/tasks=text6")), len(on("train/tasks=trialigngr8"))) == (3, 6, 8)
+    weighted = on("train/tasks=text6", "train.tasks.titles_to_title=0.25", "train.tasks.item_to_caption=1")
+    assert weighted == {**on("train/tasks=text6"), "titles_to_title": 0.25, "item_to_caption": 1}
+
+
+def test_enrich_is_read_only_where_captions_are() -> None:
+    for verb in ("train", "evaluate"):
+        assert "enrich" not in needed_by(verb, compose(verb, [RUN, "train/tasks=text6"]))
+        assert "enrich" in needed_by(verb, compose(verb, [RUN, "train/tasks=trialigngr8"]))
+    without = ["train/tasks=trialigngr8", "train.tasks.caption_to_item=0", "train.tasks.caption_to_title=0"]
+    assert "enrich" not in needed_by("train", compose("train", [RUN, *without]))
 
 
 def test_a_run_directory_must_be_named() -> None:
