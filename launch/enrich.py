@@ -1,34 +1,106 @@
-"""Make evidence that the catalogue does not hold as such: the small CLIP, where it is asked for."""
+"""Make evidence that the catalogue does not hold as such: captions, interests, and the small CLIP behind them."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from trialign.config.compose import Config
-from trialign.config.stages import open_stage
-from trialign.manifest import Stage
+from trialign.config.stages import model_files, open_stage
+from trialign.manifest import Manifest, Stage
 
 log = logging.getLogger("trialign")
 
 
 def run(config: Config) -> Stage:
-    """Make what `enrich` asks for, which may be nothing, or find it made."""
-    stage = open_stage("enrich", config)
+    """Make what `enrich` asks for, which may be nothing, or find it made; a shard only asks its share."""
+    stage = open_stage("enrich", config, sources=_sources(config))
     if stage.finished:
         return stage
+    if config.enrich.shard is not None:
+        _answer(config, stage, None)
+        log.info(
+            "  shard %d of %d is answered; `trialign enrich` without it merges",
+            config.enrich.shard,
+            config.enrich.shards,
+        )
+        return stage
     with stage.building() as folder:
-        if config.enrich.clip is not None:
-            from trialign.data.dataset import Dataset
-            from trialign.enrich.clip.pairs import find_pairs
-            from trialign.enrich.clip.train import train_clip
-
-            settings, runtime = asdict(config.enrich.clip), config.runtime
-            dataset = Dataset(stage.inputs["prepare"])
-            found = find_pairs(settings.pop("pairs"), dataset, settings.pop("num_pairs"), settings["seed"])
-            counts = train_clip(
-                found, folder / "clip", **settings, accelerator=runtime.accelerator, progress=runtime.progress
-            )
-            stage.counts["clip"] = counts
-            log.info("  small CLIP: %s", ", ".join(f"{name} {value}" for name, value in counts.items()))
+        _train_clip(config, stage, folder)
+        _answer(config, stage, folder)
     return stage
+
+
+def _train_clip(config: Config, stage: Stage, folder: Path) -> None:
+    if config.enrich.clip is None:
+        return
+    from trialign.data.dataset import Dataset
+    from trialign.enrich.clip.pairs import find_pairs
+    from trialign.enrich.clip.train import train_clip
+
+    settings, runtime = asdict(config.enrich.clip), config.runtime
+    found = find_pairs(
+        settings.pop("pairs"), Dataset(stage.inputs["prepare"]), settings.pop("num_pairs"), settings["seed"]
+    )
+    counts = train_clip(found, folder / "clip", **settings, accelerator=runtime.accelerator, progress=runtime.progress)
+    _tell(stage, "clip", counts)
+
+
+def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
+    """Make captions, then interests, which read them; written to `folder` if there is one."""
+    wanted = config.enrich
+    if wanted.captions is None and wanted.interests is None:
+        return
+    from trialign.data.dataset import Dataset
+    from trialign.enrich.asking import Part
+    from trialign.enrich.cache import ReplyCache
+    from trialign.enrich.evidence import write_captions, write_interests
+    from trialign.enrich.make import make_captions, make_interests
+    from trialign.enrich.page import write_page
+    from trialign.enrich.truth import judge_captions, judge_interests, storefront_of
+
+    dataset = Dataset(stage.inputs["prepare"])
+    world = storefront_of(Manifest.read(stage.inputs["prepare"]).config["data"])
+    part = Part() if wanted.shard is None else Part(wanted.shard, wanted.shards)
+    captions, interests = None, None
+
+    def replies() -> ReplyCache:
+        return ReplyCache(Path(wanted.cache).expanduser().absolute(), part.name)
+
+    if wanted.captions is not None:
+        clip = folder / "clip" if folder is not None and wanted.clip is not None else None
+        captions, counts = make_captions(asdict(wanted.captions), dataset, clip, replies, part)
+        _tell(stage, "captions", counts | (judge_captions(world, dataset.keys, captions) if world else {}))
+    if wanted.interests is not None:
+        told = [found.caption for found in captions or ()]
+        settings = asdict(wanted.interests)
+        interests, counts = make_interests(settings, dataset, told, replies, part, storefront=world is not None)
+        _tell(stage, "interests", counts | (judge_interests(world, dataset.keys, interests) if world else {}))
+    if folder is not None:
+        if captions is not None:
+            write_captions(folder, captions)
+        if interests is not None:
+            write_interests(folder, interests)
+        write_page(folder, dataset, captions, interests)
+
+
+def _tell(stage: Stage, what: str, counts: dict[str, Any]) -> None:
+    stage.counts[what] = counts
+    log.info("  %s: %s", what, ", ".join(f"{name} {value}" for name, value in counts.items()))
+
+
+def _sources(config: Config) -> dict[str, Path]:
+    """Return the files whose content decides what is made: prompts, and models named by path."""
+    from trialign.enrich.templates import template_file
+
+    found: dict[str, Path] = {}
+    for what, chosen in (("captions", config.enrich.captions), ("interests", config.enrich.interests)):
+        if not hasattr(chosen, "retries"):
+            continue
+        prompt = f"{what}_{chosen.variant}" if what == "interests" else "caption_direct"
+        found |= {f"prompts/{name}": template_file(name) for name in (prompt, "retry")}
+        if not hasattr(chosen, "url"):
+            found |= model_files(f"{what}.model", chosen.model)
+    return found

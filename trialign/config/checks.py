@@ -28,6 +28,7 @@ def check(config: Config) -> None:
     _grown(config)
     _train(config)
     _clip(config)
+    _enrich(config)
     _positive(config)
     rows = config.runtime.micro_rows * config.runtime.devices
     if config.stream.lanes % rows:
@@ -95,6 +96,32 @@ def _clip(config: Config) -> None:
             f"enrich.clip.held_out={clip.held_out}",
             rule="some pairs are trained on, others judge",
             remedy="set enrich.clip.held_out=0.1",
+        )
+
+
+def _enrich(config: Config) -> None:
+    enrich = config.enrich
+    if enrich.clip is None and str(getattr(enrich.captions, "_target_", "")).endswith("TagCaptions"):
+        raise ConfigError(
+            "enrich/captions=builtin without enrich/clip",
+            rule="builtin captions are what the small CLIP sees",
+            remedy="add enrich/clip=storefront in the storefront, enrich/clip=catalogue elsewhere",
+        )
+    if hasattr(enrich.interests, "variant"):
+        _known("enrich.interests.variant", enrich.interests.variant, ["direct", "cot"])
+    if enrich.shard is None:
+        return
+    if not 0 <= enrich.shard < enrich.shards:
+        raise ConfigError(
+            f"enrich.shard={enrich.shard} of enrich.shards={enrich.shards}",
+            rule="shards are counted from 0",
+            remedy=f"set enrich.shard between 0 and {enrich.shards - 1}",
+        )
+    if not all(chosen is None or hasattr(chosen, "retries") for chosen in (enrich.captions, enrich.interests)):
+        raise ConfigError(
+            f"enrich.shard={enrich.shard} with a builtin or catalogue choice",
+            rule="only questions to a model are spread over processes",
+            remedy="leave enrich.shard out, or choose transformers or endpoint",
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from trialign.config.option import option
 
@@ -25,7 +26,122 @@ class ClipConfig:
 
 
 @dataclass
+class TransformersBackendConfig:
+    """A model in this process."""
+
+    _target_: str = "trialign.enrich.transformer.TransformersChat"
+    model: str = option("???", "a name on the hub, or a folder with config.json, weights and tokenizer or processor")
+    dtype: str = option("bfloat16", "float32, bfloat16 or float16")
+    max_tokens: int = option(512, "longest reply")
+    batch_size: int = option(8, "questions per forward pass", hashed=False)
+
+
+@dataclass
+class EndpointBackendConfig:
+    """A server of OpenAI-compatible chat completions: vLLM, SGLang, `transformers serve` or a service."""
+
+    _target_: str = "trialign.enrich.endpoint.Endpoint"
+    url: str = option("http://127.0.0.1:8000/v1", "of the server, up to /v1", hashed=False)
+    model: str = option("???", "as the server calls it")
+    key_from: str | None = option(None, "environment variable that holds the server's key; null: none", hashed=False)
+    max_tokens: int = option(512, "longest reply")
+    extra: dict[str, Any] = option(
+        {}, "further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}"
+    )
+    concurrency: int = option(8, "questions at a time", hashed=False)
+    time_limit: float = option(120.0, "seconds of one try", hashed=False)
+    tries: int = option(5, "of a question that gets no reply", hashed=False)
+    first_wait: float = option(1.0, "seconds before the second try; doubles with each, with jitter", hashed=False)
+
+
+@dataclass
+class AskedConfig:
+    """How a model is asked."""
+
+    retries: int = option(1, "further questions about a reply that cannot be used, each naming what was wrong with it")
+    lost: float = option(
+        0.01, "share of questions that may stay without a reply; more stop the stage, which then goes on", hashed=False
+    )
+
+
+@dataclass
+class AskedCaptionsConfig(AskedConfig):
+    """Captions by a vision-language model."""
+
+    max_side: int = option(1024, "pixels; a picture with a longer side is scaled down before it is sent")
+
+
+@dataclass
+class AskedInterestsConfig(AskedConfig):
+    """Interests by a language model."""
+
+    variant: str = option("direct", "direct; cot: reasons first, and the reasoning stands in a column of its own")
+    max_interests: int = option(5, "per item; a reply with more cannot be used")
+    max_characters: int = option(4000, "of title, description and caption each; the rest is cut, and counted")
+
+
+@dataclass
+class CatalogueCaptionsConfig:
+    """Captions that came with the catalogue."""
+
+    _target_: str = "trialign.enrich.captions.CatalogueCaptions"
+
+
+@dataclass
+class TagCaptionsConfig:
+    """Builtin captions: tags that the small CLIP (`enrich/clip`) sees in the picture."""
+
+    _target_: str = "trialign.enrich.captions.TagCaptions"
+    max_tags: int = option(3, "tags of a caption at most; each at least half as likely as the likeliest")
+
+
+@dataclass
+class TransformersCaptionsConfig(AskedCaptionsConfig, TransformersBackendConfig):
+    """Captions by any image-text-to-text model of transformers."""
+
+
+@dataclass
+class EndpointCaptionsConfig(AskedCaptionsConfig, EndpointBackendConfig):
+    """Captions by a server."""
+
+
+@dataclass
+class BuiltinInterestsConfig:
+    """Builtin interests: no downloads, a real and weaker method."""
+
+    _target_: str = "trialign.enrich.builtin.BuiltinInterests"
+    descriptions: bool = option(True, "interests that an item's own texts tell")
+    co_engagement: bool = option(False, "interests of what the same users also chose (train split only)")
+    fitted_on: str = option(
+        "auto",
+        "storefront: a classifier on that world's pretraining corpus; catalogue: keyphrases of its own texts by "
+        "class-based TF-IDF; auto: as the catalogue is",
+    )
+    num_pairs: int = option(20000, "descriptions of the pretraining corpus")
+    max_interests: int = option(5, "per item and origin")
+    min_confidence: float = option(0.1, "weaker interests are left out")
+    window: int = option(10, "places of a history within which items are chosen together")
+
+
+@dataclass
+class TransformersInterestsConfig(AskedInterestsConfig, TransformersBackendConfig):
+    """Interests by any causal language model of transformers."""
+
+
+@dataclass
+class EndpointInterestsConfig(AskedInterestsConfig, EndpointBackendConfig):
+    """Interests by a server."""
+
+
+@dataclass
 class EnrichConfig:
     """What the stage makes; nothing unless something is asked of it."""
 
     clip: ClipConfig | None = option(None, "the small CLIP: enrich/clip=none, storefront or catalogue")
+    captions: Any = field(default=None)
+    interests: Any = field(default=None)
+    cache: str = option("${run}/replies", "folder of all replies, kept for good; runs may share it", hashed=False)
+    shards: int = option(1, "parts of the catalogue that are asked about in processes of their own", hashed=False)
+    shard: int | None = option(
+        None, "which of them this process asks about, from 0; null: everything, and the stage is finished", hashed=False
+    )

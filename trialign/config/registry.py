@@ -17,7 +17,17 @@ from trialign.config.embed import (
     TfidfConfig,
     TransformersConfig,
 )
-from trialign.config.enrich import ClipConfig, EnrichConfig
+from trialign.config.enrich import (
+    BuiltinInterestsConfig,
+    CatalogueCaptionsConfig,
+    ClipConfig,
+    EndpointCaptionsConfig,
+    EndpointInterestsConfig,
+    EnrichConfig,
+    TagCaptionsConfig,
+    TransformersCaptionsConfig,
+    TransformersInterestsConfig,
+)
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
@@ -40,6 +50,17 @@ SCHEMAS: dict[str, dict[str, type]] = {
     },
     "enrich": {"enrich": EnrichConfig},
     "enrich/clip": {"clip": ClipConfig},
+    "enrich/captions": {
+        "catalogue_captions": CatalogueCaptionsConfig,
+        "builtin_captions": TagCaptionsConfig,
+        "transformers_captions": TransformersCaptionsConfig,
+        "endpoint_captions": EndpointCaptionsConfig,
+    },
+    "enrich/interests": {
+        "builtin_interests": BuiltinInterestsConfig,
+        "transformers_interests": TransformersInterestsConfig,
+        "endpoint_interests": EndpointInterestsConfig,
+    },
     "embed": {"embed": EmbedConfig},
     "embed/text": {"tfidf": TfidfConfig, "transformers": TransformersConfig, "sentence": SentenceConfig},
     "embed/image": {"open_clip": OpenClipConfig},

@@ -1,0 +1,201 @@
+"""Asking a model about a catalogue: what was answered before is not asked again, what cannot be used is asked anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from trialign.data.picture import BrokenPictureError
+from trialign.enrich.cache import ReplyCache, request_key
+from trialign.enrich.pictures import scaled
+from trialign.enrich.protocol import Backend, Failure, Reply, Request
+from trialign.enrich.templates import retry_prompt
+from trialign.errors import StageError
+from trialign.runtime.pace import Pace
+
+Found = TypeVar("Found")
+_HOPELESS = 20
+"""So many questions without a reply, one after the other, end the asking."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of a catalogue that one process asks about."""
+
+    shard: int = 0
+    shards: int = 1
+
+    def __contains__(self, item: int) -> bool:
+        return item % self.shards == self.shard
+
+    @property
+    def name(self) -> str:
+        """What its file of replies is called."""
+        return f"{self.shard}-of-{self.shards}"
+
+
+@dataclass
+class Asked(Generic[Found]):
+    """What came of asking.
+
+    Attributes:
+        answers: per item what was found, or why nothing.
+        replies: consulted, asked for now or kept from before.
+        asked: of these, how many were asked for now.
+        retried: questions that told what was wrong with the reply before.
+        tokens, seconds: what all consulted replies cost when they were made.
+        lost: items whose question got no reply.
+        hopeless: so many questions in a row got none that asking ended.
+    """
+
+    answers: dict[int, Found | Failure] = field(default_factory=dict)
+    replies: int = 0
+    asked: int = 0
+    retried: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    lost: set[int] = field(default_factory=set)
+    hopeless: bool = False
+
+    def counts(self) -> dict[str, Any]:
+        """Return what the manifest says of it."""
+        causes = Counter(answer.cause for answer in self.answers.values() if isinstance(answer, Failure))
+        found = sum(not isinstance(answer, Failure) for answer in self.answers.values())
+        return {
+            "found": found,
+            "failures": dict(sorted(causes.items())),
+            "replies": self.replies,
+            "asked_now": self.asked,
+            "retried": self.retried,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Interview(Generic[Found]):
+    """How a catalogue is asked about.
+
+    Attributes:
+        what: `captions` or `interests`.
+        backend: who is asked.
+        questions: of some items, each with its request.
+        read: a reply's text to what it says, or to why it cannot be used.
+        prompt_hash: of the template.
+        max_side: pixels of a picture's longer side, beyond which it is scaled down.
+        retries: further questions about a reply that cannot be used.
+        lost: share of the questions that may stay without a reply.
+    """
+
+    what: str
+    backend: Backend
+    questions: Callable[[Collection[int]], Iterator[tuple[int, Request]]]
+    read: Callable[[str], Found | Failure]
+    prompt_hash: str
+    max_side: int
+    retries: int
+    lost: float
+
+    def ask(self, items: Collection[int], cache: ReplyCache) -> Asked[Found]:
+        """Ask about `items`; every reply is in the cache before it is used.
+
+        Raises:
+            StageError: too many questions got no reply; those that did are kept.
+        """
+        asked: Asked[Found] = Asked()
+        wanted = dict.fromkeys(items, "")
+        for number in range(self.retries + 1):
+            told = Pace(self.what if not number else f"{self.what}, asked again", len(wanted))
+            wanted = _Round(self, cache, asked, wanted, number, told).run()
+            self._judge(asked, len(items))
+            if not wanted:
+                break
+        return asked
+
+    def _judge(self, asked: Asked[Found], num_items: int) -> None:
+        if not asked.hopeless and len(asked.lost) <= self.lost * num_items:
+            return
+        failures = [failure for item in sorted(asked.lost) if isinstance(failure := asked.answers[item], Failure)]
+        causes = ", ".join(f"{cause} {n}" for cause, n in Counter(found.cause for found in failures).most_common())
+        detail = next((f" ({found.detail})" for found in failures if found.detail), "")
+        raise StageError(
+            f"{len(failures)} questions for {self.what} got no reply from {self.backend.source}: {causes}{detail}",
+            rule=f"enrich.{self.what}.lost={self.lost} of {num_items} may stay without one",
+            remedy="see to the server, the model's name or the key; the same command then asks only what is missing",
+        )
+
+
+class _Round(Generic[Found]):
+    """Every wanted item is asked about once."""
+
+    def __init__(
+        self,
+        interview: Interview[Found],
+        cache: ReplyCache,
+        asked: Asked[Found],
+        wanted: dict[int, str],
+        number: int,
+        pace: Pace,
+    ) -> None:
+        self._interview, self._cache, self._asked, self._pace = interview, cache, asked, pace
+        self._wanted, self._number = wanted, number
+        self._waiting: dict[str, list[int]] = {}
+        self._unusable: dict[int, str] = {}
+        self._in_vain = 0
+
+    def run(self) -> dict[int, str]:
+        """Return the items to ask about again, each with the cause that the reply could not be used."""
+        self._interview.backend.answer(self._open(), self._keep)
+        return dict(sorted(self._unusable.items()))
+
+    def _open(self) -> Iterator[tuple[str, Request]]:
+        """Yield what no kept reply answers, alike questions once."""
+        identity = f"{self._interview.backend.identity} max_side={self._interview.max_side}"
+        for item, request in self._interview.questions(self._wanted):
+            if self._number:
+                request = Request(retry_prompt(request.text, self._wanted[item], self._number), request.image)
+            key = request_key(request, identity, self._interview.prompt_hash)
+            if (reply := self._cache.get(key)) is not None:
+                self._settle(item, reply)
+                self._pace.add(reused=True)
+            elif key in self._waiting:
+                self._waiting[key].append(item)
+            else:
+                try:
+                    image = None if request.image is None else scaled(request.image, self._interview.max_side)
+                except BrokenPictureError as cause:
+                    self._asked.answers[item] = Failure("broken_picture", str(cause))
+                    continue
+                self._waiting[key] = [item]
+                yield key, Request(request.text, image)
+            if self._in_vain >= _HOPELESS:
+                self._asked.hopeless = True
+                return
+
+    def _keep(self, key: str, answer: Reply | Failure) -> None:
+        if isinstance(answer, Reply):
+            self._cache.put(key, answer)
+            self._asked.asked += 1
+            self._in_vain = 0
+        else:
+            self._in_vain += 1
+        for item in self._waiting.pop(key):
+            self._settle(item, answer)
+            self._pace.add()
+
+    def _settle(self, item: int, answer: Reply | Failure) -> None:
+        asked = self._asked
+        if isinstance(answer, Failure):
+            asked.lost.add(item)
+            asked.answers[item] = answer
+            return
+        asked.replies += 1
+        asked.retried += self._number > 0
+        asked.tokens += answer.tokens
+        asked.seconds += answer.seconds
+        found = Failure("cut_off", answer.text[-200:]) if answer.cut else self._interview.read(answer.text)
+        asked.answers[item] = found
+        if isinstance(found, Failure):
+            self._unusable[item] = found.cause

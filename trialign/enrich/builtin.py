@@ -1,0 +1,209 @@
+"""Builtin interests: what descriptions tell, by a classifier or by keyphrases, and what the same users also chose.
+
+Shapes: N items, V interests, C classes of items, T terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, diags_array
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import SGDClassifier
+
+from trialign.data.co_occurrence import co_occurrence
+from trialign.data.dataset import Dataset
+from trialign.data.storefront.corpus import description_purposes
+from trialign.enrich.evidence import ItemInterests
+from trialign.enrich.interests import NO_EVIDENCE, evidence_of
+from trialign.errors import ConfigError, DataError
+
+DESCRIPTION, CO_ENGAGEMENT = "description", "co-engagement"
+NOTHING_FOUND = "nothing_found"
+_CORPUS_SEED = 0
+_SMOOTHING = 5.0
+"""Co-occurrences by which an item's company is drawn to the whole catalogue's: little company says little."""
+
+Scores = NDArray[np.float64]
+
+
+class BuiltinInterests:
+    """Interests without a language model.
+
+    Args:
+        descriptions: take what an item's own texts tell.
+        co_engagement: take what the texts of items tell that the same users chose, by train histories alone.
+        fitted_on: `storefront`, `catalogue`, or `auto`: the former where the catalogue is the storefront's.
+        num_pairs: of the storefront's pretraining corpus.
+        max_interests: per item and origin.
+        min_confidence: weaker interests are left out.
+        window: places of a history within which two items are chosen together.
+
+    Raises:
+        ConfigError: an argument is out of range, or nothing is asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        descriptions: bool,
+        co_engagement: bool,
+        fitted_on: str,
+        num_pairs: int,
+        max_interests: int,
+        min_confidence: float,
+        window: int,
+    ) -> None:
+        if not (descriptions or co_engagement):
+            raise ConfigError(
+                "enrich.interests.descriptions=false with co_engagement=false",
+                rule="interests come from somewhere",
+                remedy="set one of them to true, or enrich/interests=none",
+            )
+        if fitted_on not in ("auto", "storefront", "catalogue"):
+            raise ConfigError(
+                f"enrich.interests.fitted_on={fitted_on}",
+                rule="auto, storefront or catalogue",
+                remedy="leave it at auto",
+            )
+        self._descriptions, self._co_engagement, self._fitted_on = descriptions, co_engagement, fitted_on
+        self._num_pairs, self._max_interests, self._window = num_pairs, max_interests, window
+        self._min_confidence = min_confidence
+
+    def interests(self, dataset: Dataset, captions: Sequence[str], *, storefront: bool) -> list[ItemInterests]:
+        """Return the interests of every item.
+
+        Args:
+            dataset: the catalogue and its train histories.
+            captions: one per item, or none at all.
+            storefront: whether the catalogue is the storefront's.
+
+        Raises:
+            DataError: the catalogue holds too little text to find anything in.
+        """
+        by_corpus = self._fitted_on == "storefront" or (self._fitted_on == "auto" and storefront)
+        names, own_NV = self._read(dataset) if by_corpus else keyphrases(dataset, captions)
+        method = "classifier of descriptions" if by_corpus else "keyphrases"
+        found: list[list[tuple[str, float, str]]] = [[] for _ in range(dataset.num_items)]
+        if self._descriptions:
+            self._add(found, own_NV, own_NV, names, DESCRIPTION)
+        if self._co_engagement:
+            together_NN = co_occurrence(dataset.train_histories(), dataset.num_items, self._window)
+            share_NV, surprise_NV = company(together_NN, own_NV)
+            self._add(found, share_NV, surprise_NV, names, CO_ENGAGEMENT)
+        told = [bool(evidence) for evidence in evidence_of(dataset, captions)]
+        return [_row(entries, f"builtin {method}", known) for entries, known in zip(found, told, strict=True)]
+
+    def _read(self, dataset: Dataset) -> tuple[list[str], csr_array]:
+        texts = dataset.items["description"].to_pylist()
+        names, chances_NV = purposes_of(texts, self._num_pairs)
+        chances_NV[[not text for text in texts]] = 0.0
+        return names, csr_array(chances_NV)
+
+    def _add(
+        self,
+        found: list[list[tuple[str, float, str]]],
+        confidences_NV: csr_array,
+        ranking_NV: csr_array,
+        names: Sequence[str],
+        origin: str,
+    ) -> None:
+        """Add each item's `max_interests` best by ranking, those that are confident enough."""
+        for item, entries in enumerate(found):
+            row = slice(ranking_NV.indptr[item], ranking_NV.indptr[item + 1])
+            terms, ranks = ranking_NV.indices[row], ranking_NV.data[row]
+            best = terms[np.lexsort((terms, -ranks))][: self._max_interests]
+            confidences = confidences_NV[[item], :].toarray()[0] if len(best) else np.empty(0)
+            entries += [
+                (names[term], float(confidences[term]), origin)
+                for term in best
+                if confidences[term] >= self._min_confidence
+            ]
+
+
+def purposes_of(texts: Sequence[str], num_pairs: int) -> tuple[list[str], Scores]:
+    """Return the storefront's purposes and the chance of each for every text, by a classifier of word pairs.
+
+    It is fitted on the pretraining corpus alone, which shares no item with any catalogue.
+    """
+    corpus = list(description_purposes(_CORPUS_SEED, num_pairs))
+    # Which verb stands before which paraphrase decides: pairs of words.
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
+    model = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, tol=None, random_state=0)
+    model.fit(vectorizer.fit_transform([pair.description for pair in corpus]), [pair.purpose for pair in corpus])
+    return list(model.classes_), model.predict_proba(vectorizer.transform(texts)).astype(np.float64)
+
+
+def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], csr_array]:
+    """Return phrases and how well each says what is special to an item's class, of those that the item's texts hold.
+
+    Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794, equation 1): all texts of a class, here of the deepest
+    category, are one document; tf(t, c) log(1 + A / f(t)), f over all classes, A words per class. A phrase of two words
+    weighs two words. Scores are shares of the best of the class.
+
+    Raises:
+        DataError: no phrase occurs in two items.
+    """
+    texts = [" . ".join(evidence.values()) for evidence in evidence_of(dataset, captions)]
+    counter = CountVectorizer(
+        ngram_range=(1, 2), stop_words="english", min_df=2, token_pattern=r"[^\W\d_]{3,}", dtype=np.float64
+    )
+    try:
+        counts_NT = csr_array(counter.fit_transform(texts))
+    except ValueError as cause:
+        raise DataError(
+            f"no keyphrases in {len(texts)} texts: {cause}",
+            rule="some word occurs in two items",
+            remedy="fill in titles and descriptions, or choose enrich/interests=none, transformers or endpoint",
+        ) from cause
+    names = counter.get_feature_names_out().tolist()
+    classes, class_N = np.unique(
+        [path[-1] if path else "" for path in dataset.items["categories"].to_pylist()], return_inverse=True
+    )
+    member_CN = csr_array((np.ones(len(texts)), (class_N, np.arange(len(texts)))), shape=(len(classes), len(texts)))
+    counts_CT = csr_array(member_CN @ counts_NT)
+    words_T = np.array([1.0 + name.count(" ") for name in names])
+    frequency_T = counts_CT.sum(axis=0)
+    weight_T = words_T * np.log1p(counts_CT.sum() / len(classes) / frequency_T)
+    scores_CT = csr_array(counts_CT @ diags_array(weight_T))
+    best_C = np.maximum(scores_CT.max(axis=1).toarray().ravel(), 1e-12)
+    scores_CT = csr_array(diags_array(1.0 / best_C) @ scores_CT)
+    return names, csr_array(scores_CT[class_N] * (counts_NT > 0))
+
+
+def company(together_NN: csr_array, own_NV: csr_array) -> tuple[csr_array, csr_array]:
+    """Return what the items that stand near each item are for.
+
+    Args:
+        together_NN: how often two items stand near each other; zero on the diagonal, so no item speaks for itself.
+        own_NV: what each item's own texts tell.
+
+    Returns:
+        The share of each interest among an item's company; and its ranking, share times log of share over the share in
+        everybody's company, where that is positive.
+    """
+    company_N = together_NN.sum(axis=1)
+    base_V = (own_NV.T @ company_N) / max(company_N.sum(), 1.0)
+    told_NV = csr_array(together_NN @ own_NV)
+    items = np.repeat(np.arange(told_NV.shape[0]), np.diff(told_NV.indptr))
+    base = base_V[told_NV.indices]
+    share = (told_NV.data + _SMOOTHING * base) / (company_N[items] + _SMOOTHING)
+    surprise = share * np.log(np.maximum(share, 1e-12) / np.maximum(base, 1e-12))
+    ranked = csr_array((np.maximum(surprise, 0.0), told_NV.indices, told_NV.indptr), shape=told_NV.shape)
+    ranked.eliminate_zeros()
+    return csr_array((share, told_NV.indices.copy(), told_NV.indptr.copy()), shape=told_NV.shape), ranked
+
+
+def _row(entries: list[tuple[str, float, str]], source: str, has_evidence: bool) -> ItemInterests:
+    """Return an item's interests, strongest first; one of both origins counts once, as the stronger."""
+    best: dict[str, tuple[float, str]] = {}
+    for name, confidence, origin in entries:
+        if name not in best or confidence > best[name][0]:
+            best[name] = (confidence, origin)
+    if not best:
+        return ItemInterests(failure=NOTHING_FOUND if has_evidence else NO_EVIDENCE)
+    names = sorted(best, key=lambda name: (-best[name][0], name))
+    confidences, origins = zip(*(best[name] for name in names), strict=True)
+    return ItemInterests(tuple(names), tuple(min(1.0, found) for found in confidences), origins, source)

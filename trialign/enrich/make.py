@@ -1,0 +1,149 @@
+"""Captions and interests of a catalogue, by whatever the config names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from trialign.config.enrich import AskedCaptionsConfig, AskedInterestsConfig
+from trialign.config.instantiate import instantiate
+from trialign.data.dataset import Dataset
+from trialign.enrich.asking import Asked, Interview, Part
+from trialign.enrich.builtin import DESCRIPTION
+from trialign.enrich.cache import ReplyCache
+from trialign.enrich.captions import NO_PICTURE, TEMPLATE, caption_questions, parse_caption
+from trialign.enrich.evidence import Caption, ItemInterests
+from trialign.enrich.interests import NO_EVIDENCE, Interests, evidence_of, interest_questions, parse_interests
+from trialign.enrich.protocol import Backend
+from trialign.enrich.templates import template_hash
+
+Counts = dict[str, Any]
+_NO_PICTURES = 1
+"""What `max_side` is where no picture is sent."""
+
+
+def make_captions(
+    settings: Mapping[str, Any], dataset: Dataset, clip: Path | None, replies: Callable[[], ReplyCache], part: Part
+) -> tuple[list[Caption], Counts]:
+    """Return a caption per item, and counts.
+
+    Args:
+        settings: group `enrich/captions`.
+        dataset: the catalogue.
+        clip: folder of the small CLIP, where there is one.
+        replies: opens the cache.
+        part: which items a model is asked about; others have no caption.
+
+    Raises:
+        TrialignError: as the backend says.
+    """
+    asking, backend = _split(settings, AskedCaptionsConfig, "enrich.captions")
+    if not isinstance(backend, Backend):
+        captions: list[Caption] = backend.captions(dataset, clip)
+        causes = Counter(found.failure for found in captions if found.failure)
+        return captions, {"found": sum(bool(found.caption) for found in captions), "failures": dict(causes)}
+    has_image = dataset.items["has_image"].to_pylist()
+    interview = Interview(
+        what="captions",
+        backend=backend,
+        questions=lambda items: caption_questions(dataset, items),
+        read=parse_caption,
+        prompt_hash=template_hash(TEMPLATE),
+        **asking,
+    )
+    asked = _ask(interview, [item for item in range(dataset.num_items) if has_image[item]], replies, part)
+
+    def caption(item: int) -> Caption:
+        answer = asked.answers.get(item)
+        if isinstance(answer, str):
+            return Caption(answer, backend.source)
+        return Caption(failure=NO_PICTURE if answer is None else answer.cause)
+
+    return [caption(item) for item in range(dataset.num_items)], _counted(asked, NO_PICTURE, has_image, part)
+
+
+def make_interests(
+    settings: Mapping[str, Any],
+    dataset: Dataset,
+    captions: Sequence[str],
+    replies: Callable[[], ReplyCache],
+    part: Part,
+    *,
+    storefront: bool,
+) -> tuple[list[ItemInterests], Counts]:
+    """Return the interests of every item, and counts.
+
+    Args:
+        settings: group `enrich/interests`.
+        dataset: the catalogue.
+        captions: one per item, or none at all.
+        replies: opens the cache.
+        part: which items a model is asked about; others have no interests.
+        storefront: whether the catalogue is the storefront's.
+
+    Raises:
+        TrialignError: as the backend says.
+    """
+    asking, backend = _split(settings, AskedInterestsConfig, "enrich.interests")
+    if not isinstance(backend, Backend):
+        interests: list[ItemInterests] = backend.interests(dataset, captions, storefront=storefront)
+        causes = Counter(found.failure for found in interests if found.failure)
+        return interests, {"found": sum(bool(found.interests) for found in interests), "failures": dict(causes)}
+    variant, most = asking.pop("variant"), asking.pop("max_interests")
+    evidence, num_cut = _cut(evidence_of(dataset, captions), asking.pop("max_characters"))
+    interview = Interview(
+        what="interests",
+        backend=backend,
+        questions=lambda items: interest_questions(evidence, items, variant, most),
+        read=lambda text: parse_interests(text, variant, most),
+        prompt_hash=template_hash(f"interests_{variant}"),
+        max_side=_NO_PICTURES,
+        **asking,
+    )
+    told = [bool(found) for found in evidence]
+    asked = _ask(interview, [item for item in range(dataset.num_items) if told[item]], replies, part)
+
+    def interest(item: int) -> ItemInterests:
+        answer = asked.answers.get(item)
+        if isinstance(answer, Interests):
+            origins = (DESCRIPTION,) * len(answer.interests)
+            return ItemInterests(answer.interests, answer.confidences, origins, backend.source, answer.reasoning)
+        return ItemInterests(failure=NO_EVIDENCE if answer is None else answer.cause)
+
+    counts = _counted(asked, NO_EVIDENCE, told, part)
+    return [interest(item) for item in range(dataset.num_items)], counts | {"cut": num_cut}
+
+
+def _split(settings: Mapping[str, Any], schema: type, group: str) -> tuple[dict[str, Any], Any]:
+    """Return how to ask, and the backend, whose class takes all other settings."""
+    names = {field.name for field in fields(schema)}
+    if "retries" not in settings:  # nobody is asked
+        return {}, instantiate(settings, group)
+    asking = {name: value for name, value in settings.items() if name in names}
+    rest = {name: value for name, value in settings.items() if name not in names}
+    return asking, instantiate(rest, group)
+
+
+def _ask(interview: Interview[Any], items: Sequence[int], replies: Callable[[], ReplyCache], part: Part) -> Asked[Any]:
+    cache = replies()
+    try:
+        return interview.ask([item for item in items if item in part], cache)
+    finally:
+        cache.close()
+
+
+def _counted(asked: Asked[Any], cause: str, has_evidence: Sequence[bool], part: Part) -> Counts:
+    counts = asked.counts()
+    without = sum(not has for item, has in enumerate(has_evidence) if item in part)
+    if without:
+        counts["failures"] = {cause: without} | counts["failures"]
+    return counts
+
+
+def _cut(evidence: Sequence[Mapping[str, str]], most: int) -> tuple[list[dict[str, str]], int]:
+    """Return evidence with texts of at most so many characters, and how many items were cut."""
+    cut = [{name: text[:most] for name, text in own.items()} for own in evidence]
+    return cut, sum(own != whole for own, whole in zip(cut, evidence, strict=True))

@@ -1,0 +1,47 @@
+"""Prompts from their files, filled with evidence that stays data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+_FOLDER = Path(__file__).with_name("prompts")
+# Inside a string of JSON these may be written as escapes. Unescaped, `<|im_start|>` or `[INST]` in a title would be a
+# turn of the conversation to some tokenizers, and a line separator might end the line that the evidence stands on.
+_ESCAPED = {letter: f"\\u{ord(letter):04x}" for letter in ("<", ">", "[", "]", "\x7f", "\x85", "\u2028", "\u2029")}
+
+
+def template_file(name: str) -> Path:
+    """Return the file of a template."""
+    return _FOLDER / f"{name}.txt"
+
+
+def template(name: str) -> str:
+    """Return a template."""
+    return template_file(name).read_text("utf-8").strip()
+
+
+def template_hash(name: str) -> str:
+    """Return the SHA-256 of a template, part of the cache key."""
+    return hashlib.sha256(template(name).encode()).hexdigest()
+
+
+def interests_prompt(variant: str, evidence: Mapping[str, str], max_interests: int) -> str:
+    """Return the prompt; `evidence` goes in as one line of JSON, so that no text in it can leave its frame."""
+    told = "{{{}}}".format(", ".join(f'"{name}": {_quoted(text)}' for name, text in evidence.items()))
+    # Evidence last: braces in a title must not be taken for a place to fill.
+    text = template(f"interests_{variant}").replace("{max_interests}", str(max_interests))
+    return text.replace("{evidence}", told)
+
+
+def retry_prompt(question: str, cause: str, number: int) -> str:
+    """Return a question asked again, with the cause that its reply could not be used."""
+    text = template("retry").replace("{cause}", cause.replace("_", " ")).replace("{number}", str(number + 1))
+    return text.replace("{question}", question)
+
+
+def _quoted(text: str) -> str:
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(_ESCAPED.get(letter, letter) for letter in quoted)
