@@ -33,6 +33,7 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
         "examples": ["data.train=a", "data.validation=b", "data.test=c", "data.items=d"],
         "described": ["train.backbone.file=a"],
         "pretrained": ["train.backbone.model=a"],
+        "trialigngr8": ["enrich/captions=catalogue"],
         "lora": ["train/backbone=pretrained", "train.backbone.model=a"],
     }
     assert compose("pipeline", [RUN, f"{group}={choice}", *files.get(choice, [])]).run == Path("/tmp/unused")
@@ -80,6 +81,7 @@ def test_every_group_default_is_typed() -> None:
         ("train/tasks=text7", "text6"),
         ("train.tasks.title_to_item=-1", "set train.tasks.title_to_item=0"),
         ("train.tasks.title_to_item=nan", "set train.tasks.title_to_item=0"),
+        ("train/tasks=trialigngr8", "from.enrich=DIR"),
         ("train.mixture=temprature", "did you mean 'temperature'"),
         ("train.temperature=2", "train.mixture=temperature"),
         ("train.mixture=temperature train.temperature=0", "is positive"),
@@ -99,7 +101,11 @@ def test_sets_of_tasks_and_single_weights() -> None:
 
     assert set(vars(compose("train", [RUN]).train.tasks)) == set(TASKS)
     assert list(on("train/tasks=history")) == ["history_to_item"]
-    assert (len(on()), len(on("train/tasks=text6")), len(on("train/tasks=trialigngr8"))) == (3, 6, 8)
+    assert (len(on()), len(on("train/tasks=text6")), len(on("train/tasks=trialigngr8", "from.enrich=/tmp"))) == (
+        3,
+        6,
+        8,
+    )
     weighted = on("train/tasks=text6", "train.tasks.titles_to_title=0.25", "train.tasks.item_to_caption=1")
     assert weighted == {**on("train/tasks=text6"), "titles_to_title": 0.25, "item_to_caption": 1}
 
@@ -107,7 +113,8 @@ def test_sets_of_tasks_and_single_weights() -> None:
 def test_enrich_is_read_only_where_captions_are() -> None:
     for verb in ("train", "evaluate"):
         assert "enrich" not in needed_by(verb, compose(verb, [RUN, "train/tasks=text6"]))
-        assert "enrich" in needed_by(verb, compose(verb, [RUN, "train/tasks=trialigngr8"]))
+        assert "enrich" in needed_by(verb, compose(verb, [RUN, "train/tasks=trialigngr8", "from.enrich=/tmp"]))
+    assert "enrich" in needed_by("evaluate", compose("evaluate", [RUN, "enrich/interests=builtin"]))
     without = ["train/tasks=trialigngr8", "train.tasks.caption_to_item=0", "train.tasks.caption_to_title=0"]
     assert "enrich" not in needed_by("train", compose("train", [RUN, *without]))
 
