@@ -96,16 +96,12 @@ def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None
 
 def test_sets_of_tasks_and_single_weights() -> None:
     def on(*overrides: str) -> dict[str, float]:
-        tasks = vars(compose("train", [RUN, *overrides]).train.tasks)
+        tasks = vars(compose("train", [RUN, "from.enrich=/tmp", *overrides]).train.tasks)
         return {name: weight for name, weight in tasks.items() if weight}
 
     assert set(vars(compose("train", [RUN]).train.tasks)) == set(TASKS)
     assert list(on("train/tasks=history")) == ["history_to_item"]
-    assert (len(on()), len(on("train/tasks=text6")), len(on("train/tasks=trialigngr8", "from.enrich=/tmp"))) == (
-        3,
-        6,
-        8,
-    )
+    assert [len(on(f"train/tasks={name}")) for name in ("text3", "text6", "trialigngr8")] == [3, 6, 8]
     weighted = on("train/tasks=text6", "train.tasks.titles_to_title=0.25", "train.tasks.item_to_caption=1")
     assert weighted == {**on("train/tasks=text6"), "titles_to_title": 0.25, "item_to_caption": 1}
 
