@@ -12,8 +12,9 @@ from trialign.launch.settings import markdown
 from trialign.config.compose import compose, conf_dir, known_keys
 from trialign.config.instantiate import instantiate
 from trialign.config.registry import SCHEMAS
-from trialign.config.stages import STAGES, locate_stage
+from trialign.config.stages import STAGES, locate_stage, needed_by
 from trialign.errors import ConfigError
+from trialign.generate.tasks import TASKS
 
 RUN = "run=/tmp/unused"
 GROUP_FILES = sorted(
@@ -32,6 +33,7 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
         "examples": ["data.train=a", "data.validation=b", "data.test=c", "data.items=d"],
         "described": ["train.backbone.file=a"],
         "pretrained": ["train.backbone.model=a"],
+        "trialigngr8": ["enrich/captions=catalogue"],
         "lora": ["train/backbone=pretrained", "train.backbone.model=a"],
     }
     assert compose("pipeline", [RUN, f"{group}={choice}", *files.get(choice, [])]).run == Path("/tmp/unused")
@@ -75,6 +77,14 @@ def test_every_group_default_is_typed() -> None:
         ("evaluate.num_beams=10", "num_beams=50"),
         ("data.buckets=10", "16"),
         ("quantize.codebook_size=1", "at least 2"),
+        ("train.tasks.titel_to_item=1", "did you mean 'train.tasks.title_to_item'"),
+        ("train/tasks=text7", "text6"),
+        ("train.tasks.title_to_item=-1", "set train.tasks.title_to_item=0"),
+        ("train.tasks.title_to_item=nan", "set train.tasks.title_to_item=0"),
+        ("train/tasks=trialigngr8", "from.enrich=DIR"),
+        ("train.mixture=temprature", "did you mean 'temperature'"),
+        ("train.temperature=2", "train.mixture=temperature"),
+        ("train.mixture=temperature train.temperature=0", "is positive"),
         ("nonsense", "key=value"),
     ],
 )
@@ -82,6 +92,27 @@ def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None
     with pytest.raises(ConfigError) as caught:
         compose("train", [RUN, *override.split()])
     assert told in str(caught.value), str(caught.value)
+
+
+def test_sets_of_tasks_and_single_weights() -> None:
+    def on(*overrides: str) -> dict[str, float]:
+        tasks = vars(compose("train", [RUN, "from.enrich=/tmp", *overrides]).train.tasks)
+        return {name: weight for name, weight in tasks.items() if weight}
+
+    assert set(vars(compose("train", [RUN]).train.tasks)) == set(TASKS)
+    assert list(on("train/tasks=history")) == ["history_to_item"]
+    assert [len(on(f"train/tasks={name}")) for name in ("text3", "text6", "trialigngr8")] == [3, 6, 8]
+    weighted = on("train/tasks=text6", "train.tasks.titles_to_title=0.25", "train.tasks.item_to_caption=1")
+    assert weighted == {**on("train/tasks=text6"), "titles_to_title": 0.25, "item_to_caption": 1}
+
+
+def test_enrich_is_read_only_where_captions_are() -> None:
+    for verb in ("train", "evaluate"):
+        assert "enrich" not in needed_by(verb, compose(verb, [RUN, "train/tasks=text6"]))
+        assert "enrich" in needed_by(verb, compose(verb, [RUN, "train/tasks=trialigngr8", "from.enrich=/tmp"]))
+    assert "enrich" in needed_by("evaluate", compose("evaluate", [RUN, "enrich/interests=builtin"]))
+    without = ["train/tasks=trialigngr8", "train.tasks.caption_to_item=0", "train.tasks.caption_to_title=0"]
+    assert "enrich" not in needed_by("train", compose("train", [RUN, *without]))
 
 
 def test_a_run_directory_must_be_named() -> None:

@@ -131,6 +131,29 @@ def test_what_arms_share_is_made_once_by_the_first_of_them(run: Path, tmp_path: 
     assert {verb for verb, outcome in outcomes.items() if outcome == "taken"} == set(sharing)
 
 
+def test_captions_and_interests_reach_the_generator_and_the_page(run: Path, tmp_path: Path) -> None:
+    shared = [f"from.{verb}={run}" for verb in ("prepare", "embed", "quantize", "assign", "baselines")]
+    made = ["enrich/clip=storefront", "enrich.clip.num_pairs=64", "enrich.clip.num_epochs=1"]
+    made += ["enrich/captions=builtin", "enrich/interests=builtin", "enrich.interests.num_pairs=64"]
+    tasks = ["train/tasks=trialigngr8", "train.tasks.item_to_caption=1", "evaluate.understanding.items=9"]
+    run_all(tmp_path / "arm", *shared, *made, *tasks)
+    counts = Manifest.read(tmp_path / "arm" / "train").counts
+    num_captions = Manifest.read(tmp_path / "arm" / "enrich").counts["captions"]["found"]
+    assert counts["left_out"]["item_to_caption"] == 96 - num_captions > 0
+    assert sum(share for name, share in counts["tasks"].items() if name.startswith("share/")) == pytest.approx(1)
+    found = json.loads((tmp_path / "arm" / "evaluate" / "metrics.json").read_text())["understanding"]
+    assert set(found["finds"]) == {"title_to_item", "caption_to_item", "interests_to_item"}
+    assert set(found["writes"]) == {"item_to_title", "item_to_caption"}
+    for row in found["finds"].values():
+        assert row["recall@1"] <= row["recall@10"] <= 1
+        assert row["ceiling@1"] <= row["ceiling@10"] <= 1
+    page = (tmp_path / "arm" / "evaluate" / "test" / "report.html").read_text()
+    assert "by the prompt of caption_to_item" in page
+    assert f"{found['writes']['item_to_caption']['token_f1']:.3f}" in page
+    assert "enrich" in Manifest.read(tmp_path / "arm" / "evaluate" / "test").inputs
+    assert "enrich" not in Manifest.read(run / "train").inputs
+
+
 def test_stages_of_another_catalogue_are_refused(run: Path, tmp_path: Path) -> None:
     other = compose("prepare", [f"run={tmp_path / 'other'}", *TINY, "data.seed=1"])
     script("prepare")(other)

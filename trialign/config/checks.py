@@ -33,6 +33,7 @@ def check(config: Config) -> None:
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
     _grown(config)
     _train(config)
+    _tasks(config)
     _clip(config)
     _enrich(config)
     _embed(config)
@@ -72,20 +73,6 @@ def _known(name: str, value: str, allowed: list[str]) -> None:
 def _train(config: Config) -> None:
     train = config.train
     _known("train.precision", train.precision, ["32-true", "bf16-mixed"])
-    _known("train.mixture", train.mixture, ["proportional", "temperature", "weights"])
-    for name, weight in vars(train.tasks).items():
-        if not 0 <= weight < math.inf:
-            raise ConfigError(
-                f"train.tasks.{name}={weight}",
-                rule="a weight is a positive number, or 0 to leave the task out",
-                remedy=f"set train.tasks.{name}=0",
-            )
-    if train.temperature <= 0 or (train.temperature != 1 and train.mixture != "temperature"):
-        raise ConfigError(
-            f"train.temperature={train.temperature} with train.mixture={train.mixture}",
-            rule="a temperature is positive, and 1 but for the mixture of that name",
-            remedy="set train.mixture=temperature train.temperature=2, or leave it at 1",
-        )
     if not 0.0 <= train.keep_back < 1.0:
         raise ConfigError(
             f"train.keep_back={train.keep_back}",
@@ -97,6 +84,31 @@ def _train(config: Config) -> None:
             "train/lora=lora without train/backbone=pretrained",
             rule="adapters stand in a frozen backbone, and random weights are not worth freezing",
             remedy="set train/backbone=pretrained train.backbone.model=NAME-OR-FOLDER, or train/lora=none",
+        )
+
+
+def _tasks(config: Config) -> None:
+    train = config.train
+    _known("train.mixture", train.mixture, ["proportional", "temperature", "weights"])
+    for name, weight in vars(train.tasks).items():
+        if not 0 <= weight < math.inf:
+            raise ConfigError(
+                f"train.tasks.{name}={weight}",
+                rule="a weight is a positive number, or 0 to leave the task out",
+                remedy=f"set train.tasks.{name}=0",
+            )
+    brought = {"enrich", "train"} & set(config.from_stage)
+    if train.tasks.read_captions and config.enrich.captions is None and not brought:
+        raise ConfigError(
+            "train.tasks holds a task with captions, but enrich/captions=none",
+            rule="captions are made, or brought in, by the enrich stage",
+            remedy="set enrich/captions=builtin enrich/clip=storefront, or from.enrich=DIR",
+        )
+    if train.temperature <= 0 or (train.temperature != 1 and train.mixture != "temperature"):
+        raise ConfigError(
+            f"train.temperature={train.temperature} with train.mixture={train.mixture}",
+            rule="a temperature is positive, and 1 but for the mixture of that name",
+            remedy="set train.mixture=temperature train.temperature=2, or leave it at 1",
         )
 
 

@@ -43,12 +43,13 @@ def _embeds_by_enrich(config: Config) -> bool:
 
 
 def _reads_captions(config: Config) -> bool:
-    """Return whether a task that reads or writes captions is trained: its name says so."""
-    return any(weight and "caption" in name for name, weight in vars(config.train.tasks).items())
+    return bool(config.train.tasks.read_captions)
 
 
-def _asks_what_is_understood(config: Config) -> bool:
-    return config.evaluate.understanding.items > 0 and _reads_captions(config)
+def _asks_of_evidence(config: Config) -> bool:
+    """Return whether evaluation asks what the generator understands of captions or interests."""
+    asked = _reads_captions(config) or config.enrich.interests is not None
+    return config.evaluate.understanding.items > 0 and asked
 
 
 def _is_enriched(config: Config) -> bool:
@@ -82,7 +83,7 @@ STAGES: dict[str, StageSpec] = {
         inputs_if={
             "train": lambda config: config.evaluate.generator == "train",
             "rl": lambda config: config.evaluate.generator == "rl",
-            "enrich": _asks_what_is_understood,
+            "enrich": _asks_of_evidence,
         },
     ),
 }

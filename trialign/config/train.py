@@ -85,6 +85,11 @@ class TasksConfig:
     caption_to_title: float = option(0.0, "8: the caption of an item's picture to its title")
     item_to_caption: float = option(0.0, "9: an item's semantic ID to its caption, for evaluation")
 
+    @property
+    def read_captions(self) -> bool:
+        """Whether a task that reads or writes captions is trained: its name says so."""
+        return any(weight and "caption" in name for name, weight in vars(self).items())
+
 
 @dataclass
 class TrainConfig:
