@@ -17,7 +17,7 @@ from trialign.quantize.autoencoder import RQVAE, Output
 from trialign.quantize.loss import Term, commitment, reconstruction, weighted_sum
 from trialign.quantize.metrics import health
 from trialign.quantize.residual import encode, fit_codebooks
-from trialign.runtime.collectives import rank, world_size
+from trialign.runtime.collectives import all_reduce_sum, rank, world_size
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import torch_generator
 
@@ -119,11 +119,11 @@ class RQVAEModule(pl.LightningModule):
         output: Output = self.model(inputs, quantize=self.quantizing)
         terms = self._terms(output, inputs, present)
         if batch_idx == 0:
-            self._log_gradients(terms, output.latents_BD)
+            self._log_gradients(terms, output.latents_BD, batch_idx)
         if output.quantized is not None:
             self.model.codebooks.update(output.latents_BD, output.quantized)
         for name, term in terms.items():
-            self.log(f"loss/{name}", term.mean().detach(), on_step=False, on_epoch=True)
+            self._log_by_batch(f"loss/{name}", term.mean().detach(), batch_idx)
         return weighted_sum(terms)
 
     def on_train_epoch_end(self) -> None:
@@ -135,11 +135,12 @@ class RQVAEModule(pl.LightningModule):
         found = health(encode(latents_ND, codebooks_LKD), latents_ND, codebooks_LKD)
         for name, value in found.items():
             for level, number in enumerate(value if isinstance(value, list) else [value], start=1):
-                self.log(f"health/{name}" + (f"_{level}" if isinstance(value, list) else ""), float(number))
+                key = f"health/{name}" + (f"_{level}" if isinstance(value, list) else "")
+                self.log(key, float(number), sync_dist=True)
         if self.current_epoch < self.num_epochs - 1:
             revived = self.model.codebooks.revive(latents_ND, self._generator)
             self.num_revived += revived
-            self.log("health/revived", float(revived))
+            self.log("health/revived", float(revived), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule by step."""
@@ -157,11 +158,17 @@ class RQVAEModule(pl.LightningModule):
             terms["commitment"] = commitment(output.latents_BD, residuals_LBD, self.commitment_weight)
         return terms
 
-    def _log_gradients(self, terms: Mapping[str, Term], latents_BD: Tensor) -> None:
-        """Log how hard each term pulls at the latents, the one place where all of them meet."""
+    def _log_gradients(self, terms: Mapping[str, Term], latents_BD: Tensor, batch_idx: int) -> None:
+        """Log how hard each term pulls at the latents of all ranks, the one place where all of them meet."""
         for name, term in terms.items():
             (gradient,) = torch.autograd.grad(term.weight * term.mean(), latents_BD, retain_graph=True)
-            self.log(f"gradient/{name}", gradient.norm(), on_step=False, on_epoch=True)
+            squared = all_reduce_sum((gradient / world_size()).square().sum())
+            self._log_by_batch(f"gradient/{name}", squared.sqrt(), batch_idx)
+
+    def _log_by_batch(self, name: str, value: Tensor, batch_idx: int) -> None:
+        """Log the mean over ranks and over the batches of a pass, weighted by the items that all ranks hold of each."""
+        size = min(self.batches.batch_size, self.batches.num_items - batch_idx * self.batches.batch_size)
+        self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
 
     @torch.no_grad()
     def _sample_latents(self) -> Tensor:

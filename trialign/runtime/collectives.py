@@ -29,6 +29,12 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def broadcast_(tensor: torch.Tensor) -> None:
+    """Overwrite `tensor` with the first rank's, on every rank."""
+    if _distributed():
+        dist.broadcast(tensor, 0)
+
+
 def all_gather_objects(thing: T) -> list[T]:
     """Return every rank's `thing`, by rank, on every rank."""
     if not _distributed():
