@@ -25,6 +25,7 @@ def check(config: Config) -> None:
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
     _known("runtime.strategy", config.runtime.strategy, _STRATEGIES)
+    _known("runtime.on_spike", config.runtime.on_spike, ["stop", "rewind"])
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
     _grown(config)
@@ -112,6 +113,7 @@ def _positive(config: Config) -> None:
         "train.validation.patience": (config.train.validation.patience, 0),
         "train.validation.batch_size": (config.train.validation.batch_size, 1),
         "runtime.devices": (config.runtime.devices, 1),
+        "runtime.spike": (config.runtime.spike, 0),
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
         "recommend.k": (config.recommend.k, 1),
