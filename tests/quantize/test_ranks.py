@@ -1,12 +1,21 @@
 """Two gloo ranks compute what one does."""
 
+import csv
+import dataclasses
+
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from trialign.config.quantize import RQVAEConfig
 from trialign.quantize.codebook import EMACodebooks
 from trialign.quantize.loss import Term
+from trialign.quantize.rqvae import RQVAEQuantizer
+from trialign.testing import run_ranks
+
+# 300 items are 13 batches of 23, and one more that holds a single item: there the second rank is empty.
+SMALL = {"codebook_size": 16, "code_dim": 8, "hidden_dims": [32], "fusion_dim": 16, "num_epochs": 5, "batch_size": 23}
 
 
 def make_books():
@@ -38,3 +47,35 @@ def test_two_ranks_move_the_codebooks_as_one_and_weigh_items_alike(tmp_path):
         for name, tensor in books.state_dict().items():
             torch.testing.assert_close(one["books"][name], tensor)
     assert sum(float(one["mean"]) for one in found) / 2 == pytest.approx((1.0 + 6.0) / 4)
+
+
+def fit(folder, modalities, strategies):
+    settings = dataclasses.asdict(RQVAEConfig(**SMALL, learning_rate=1e-3))
+    settings.pop("_target_")
+    for strategy in strategies:
+        quantizer = RQVAEQuantizer(**settings)
+        runtime = {"accelerator": "cpu", "devices": 1 if strategy == "single" else 2, "strategy": strategy}
+        quantizer.fit(modalities, seed=0, folder=folder / strategy, runtime=runtime)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            quantizer.save(folder / strategy)
+
+
+def test_a_fit_on_two_ranks_is_the_fit_on_one(modalities, tmp_path):
+    """Red: k-means on a rank's own items, counts and sums of one rank, a local mean for the loss, logs of one rank."""
+    assert run_ranks(fit, 1, tmp_path, modalities, ["single"]) == [0]
+    assert run_ranks(fit, 2, tmp_path, modalities, ["ddp", "zero2"]) == [0, 0]
+    logs, fitted = {}, {}
+    for strategy in ("single", "ddp", "zero2"):
+        with (tmp_path / strategy / "log" / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        logs[strategy] = [{name: float(value) for name, value in row.items() if value} for row in rows]
+        fitted[strategy] = RQVAEQuantizer.load(tmp_path / strategy)
+    codes_NL = fitted["single"].encode(modalities).codes_NL
+    for strategy in ("ddp", "zero2"):
+        for row, wanted in zip(logs[strategy], logs["single"], strict=True):
+            assert row == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+        books, wanted = (fitted[name].model.state_dict() for name in (strategy, "single"))
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(books[name], tensor, rtol=1e-4, atol=1e-4)
+        assert (fitted[strategy].encode(modalities).codes_NL == codes_NL).all()
+    assert any("health/usage_1" in row for row in logs["ddp"])

@@ -26,6 +26,7 @@ def check(config: Config) -> None:
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
     _known("runtime.strategy", config.runtime.strategy, _STRATEGIES)
+    _known("runtime.on_spike", config.runtime.on_spike, ["stop", "rewind"])
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
     _known("evaluate.generator", config.evaluate.generator, ["train", "rl"])
     _known("rl.objective", config.rl.objective, ["grpo", "sft"])
@@ -204,6 +205,7 @@ def _positive(config: Config) -> None:
         "rl.validation.num_beams": (config.rl.validation.num_beams, 50),
         "runtime.devices": (config.runtime.devices, 1),
         "runtime.nodes": (config.runtime.nodes, 1),
+        "runtime.spike": (config.runtime.spike, 0),
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
         "recommend.k": (config.recommend.k, 1),

@@ -29,5 +29,14 @@ class RuntimeConfig:
     checkpoint_every: int = option(
         200, "steps between two checkpoints of train, which a killed command goes on from; 0: none", hashed=False
     )
+    on_spike: str = option(
+        "stop",
+        "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command goes on from "
+        "the last checkpoint without that batch)",
+        hashed=False,
+    )
+    spike: float = option(
+        3.0, "nats by which a step's loss may exceed the median of the last 50; 0: look for no spike", hashed=False
+    )
     log_every: int = option(10, "steps between two log lines", hashed=False)
     progress: bool = option(True, "show progress", hashed=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -321,22 +321,36 @@ class MicroBatches:
         rows: the loader, yielding single rows.
         rows_per_step: rows of this rank per optimizer step, V / W.
         micro_rows: rows per micro-batch; divides `rows_per_step`.
+        read: global batches that were read before these.
+        avoid: numbers of global batches, from 1, that are read and dropped.
     """
 
-    def __init__(self, rows: Iterable[Row | TrialignError], *, rows_per_step: int, micro_rows: int) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Row | TrialignError],
+        *,
+        rows_per_step: int,
+        micro_rows: int,
+        read: int = 0,
+        avoid: Collection[int] = (),
+    ) -> None:
         assert rows_per_step % micro_rows == 0, (rows_per_step, micro_rows)
         self._rows = rows
         self._rows_per_step = rows_per_step
         self._micro_rows = micro_rows
+        self._read, self._avoid = read, avoid
 
     def __iter__(self) -> Iterator[RowBatch]:
         step: list[Row] = []
+        number = self._read
         for row in self._rows:
             if isinstance(row, TrialignError):
                 raise row
             step.append(row)
             if len(step) == self._rows_per_step:
-                yield from self._split(step)
+                number += 1
+                if number not in self._avoid:
+                    yield from self._split(step)
                 step = []
 
     def _split(self, step: Sequence[Row]) -> Iterator[RowBatch]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class LaneDataModule(pl.LightningDataModule):
         prefetch: optimizer steps that the workers read ahead.
         damaged: `stop` at a damaged block, or `skip` it, with a warning, and count.
         ledger: folder to write down in what was trained on at which step; None writes nothing.
+        avoid: numbers of global batches, from 1, that are read and not trained on.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class LaneDataModule(pl.LightningDataModule):
         prefetch: int = 2,
         damaged: str = "stop",
         ledger: Path | None = None,
+        avoid: Collection[int] = (),
     ) -> None:
         super().__init__()
         self._sources = list(sources)
@@ -72,8 +75,11 @@ class LaneDataModule(pl.LightningDataModule):
         self._damaged = damaged
         self._ledger_folder = ledger
         self._ledger: Ledger | None = None
+        self._avoid = frozenset(avoid)
         self._step = 0
+        self._read = 0  # global batches behind us: those of `_step`, and the avoided ones between them
         self._state = dict.fromkeys(range(num_lanes), (0, 0))
+        self._before, self._read_before = self._state, 0  # where the step under way began
         self._skipped: set[tuple[str, int]] = set()  # (folder of shards, block)
 
     def steps(self, epochs: float) -> int:
@@ -100,11 +106,27 @@ class LaneDataModule(pl.LightningDataModule):
                 rows_per_step,
             )
         loader = load_rows(self._stream(rank(), world_size()), workers=workers, prefetch=self._prefetch)
-        return MicroBatches(loader, rows_per_step=rows_per_step, micro_rows=self._micro_rows)
+        return MicroBatches(
+            loader, rows_per_step=rows_per_step, micro_rows=self._micro_rows, read=self._read, avoid=self._avoid
+        )
+
+    def begin_step(self) -> None:
+        """Remember where a step begins, for `records_of`."""
+        self._before, self._read_before = dict(self._state), self._read
+
+    @property
+    def batch_under_way(self) -> int:
+        """The number of the global batch that is trained on, from 1."""
+        number = self._read_before + 1
+        while number in self._avoid:
+            number += 1
+        return number
 
     def mark(self, batch: RowBatch) -> None:
         """Record that the rows of `batch` were trained on."""
-        self._step += batch.first_of_step
+        if batch.first_of_step:
+            self._step += 1
+            self._read = self.batch_under_way
         after = zip(batch.starts_R.tolist(), batch.rows_R.tolist(), strict=True)
         self._state.update(zip(batch.lanes_R.tolist(), after, strict=True))
         self._report(batch.skipped)
@@ -120,6 +142,7 @@ class LaneDataModule(pl.LightningDataModule):
         return {
             "stream": self._identity(),
             "step": self._step,
+            "read": self._read,
             "lanes": [list(lanes[lane]) for lane in range(self._num_lanes)],
             "skipped": [list(block) for block in sorted(self._all_skipped())],
         }
@@ -138,7 +161,7 @@ class LaneDataModule(pl.LightningDataModule):
                 rule="a stream keeps its lanes, rows, window, seed and sources for the whole of a run",
                 remedy="undo the change, or start a new run",
             )
-        self._step = state_dict["step"]
+        self._step, self._read = state_dict["step"], state_dict["read"]
         self._state = {lane: (start, row) for lane, (start, row) in enumerate(state_dict["lanes"])}
         self._skipped = {(folder, block) for folder, block in state_dict["skipped"]}
 
@@ -160,28 +183,17 @@ class LaneDataModule(pl.LightningDataModule):
         records = sum(int(stores[folder].index[block]["records"]) for folder, block in skipped)
         return {"blocks_skipped": len(skipped), "records_skipped": records}
 
-    def records_of(self, batch: RowBatch) -> list[dict[str, Any]]:
-        """Return which records a batch holds that was not marked yet: per lane and task, `users` or `items`.
+    def records_of(self, batches: Sequence[RowBatch]) -> list[dict[str, Any]]:
+        """Return which records micro-batches of the step under way hold: per lane and task, `users` or `items`.
 
         Its rows are made once more, this time with the keys of their records, so that the keys cost nothing otherwise.
         """
-        wanted = set(batch.lanes_R.tolist())
-        stream = LaneStream(
-            self._sources,
-            self._encode,
-            num_lanes=self._num_lanes,
-            row_tokens=self._row_tokens,
-            window=self._window,
-            seed=self._seed,
-            rank=rank(),
-            world_size=world_size(),
-            state=self._state,
-            damaged=self._damaged,
-            ledger=True,
-        )
-        rows = (row for row, _ in zip(stream.rows(), stream.lanes, strict=False) if row.lane in wanted)
+        wanted = {lane for batch in batches for lane in batch.lanes_R.tolist()}
+        stream = self._stream(rank(), world_size(), state=self._before, ledger=True)
+        passed = (self.batch_under_way - self._read_before - 1) * len(stream.lanes)
+        rows = islice(stream.rows(), passed, passed + len(stream.lanes))
         names = [source.name for source in self._sources]
-        return [line for row in rows for line in ledger_lines(names, row.lane, row.records)]
+        return [line for row in rows if row.lane in wanted for line in ledger_lines(names, row.lane, row.records)]
 
     def _write_ledger(self, folder: Path, batch: RowBatch) -> None:
         if self._ledger is None:
@@ -207,7 +219,9 @@ class LaneDataModule(pl.LightningDataModule):
     def _all_skipped(self) -> set[tuple[str, int]]:
         return set().union(*all_gather_objects(self._skipped))
 
-    def _stream(self, rank: int, world_size: int) -> LaneStream:
+    def _stream(
+        self, rank: int, world_size: int, *, state: dict[int, tuple[int, int]] | None = None, ledger: bool = False
+    ) -> LaneStream:
         return LaneStream(
             self._sources,
             self._encode,
@@ -217,9 +231,9 @@ class LaneDataModule(pl.LightningDataModule):
             seed=self._seed,
             rank=rank,
             world_size=world_size,
-            state=self._state,
+            state=self._state if state is None else state,
             damaged=self._damaged,
-            ledger=self._ledger_folder is not None,
+            ledger=ledger or self._ledger_folder is not None,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -246,6 +260,17 @@ class TrainedRows(Callback):
 
     A callback, because callbacks run before a checkpoint is taken, and the hooks of a LightningModule after it.
     """
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        batch: RowBatch,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Tell the datamodule where a step begins."""
+        if batch.first_of_step:
+            trainer.datamodule.begin_step()  # type: ignore[attr-defined]  # set by Trainer.fit
 
     def on_train_batch_end(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from trialign.data.rows import RowBatch
-from trialign.errors import TrainingError
 from trialign.generate.backbone import decoder_layers
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
@@ -142,52 +140,6 @@ class GeneratorModule(pl.LightningModule):
         )
         schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=self.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class StopAtNonFinite(Callback):
-    """Ends training at a loss that is no number, before the optimizer has taken it in.
-
-    It looks when the gradients are there, which is when a device is waited for anyway.
-    """
-
-    def __init__(self) -> None:
-        self._loss = torch.zeros(())
-
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:  # noqa: ARG002
-        """Keep the micro-batch's loss."""
-        self._loss = loss.detach()
-
-    def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        batch: RowBatch,
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Keep the micro-batch."""
-        self._batch = batch
-
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Raise where the loss is NaN or infinite, having written down what was read.
-
-        Raises:
-            TrainingError: it is; `nonfinite-RANK.json` beside the log names the step, the lanes and the records.
-        """
-        if torch.isfinite(self._loss):
-            return
-        step = trainer.global_step + 1
-        records = trainer.datamodule.records_of(self._batch)  # type: ignore[attr-defined]  # set by Trainer.fit
-        folder = Path(str(trainer.log_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"nonfinite-{rank():05d}.json"
-        path.write_text(json.dumps({"step": step, "loss": str(self._loss.item()), "records": records}, indent=1) + "\n")
-        keys = [str(key) for record in records for key in record.get("users", record.get("items", []))]
-        raise TrainingError(
-            f"the loss of step {step} is {self._loss.item()}; read were {', '.join(keys[:8])}"
-            f"{f' and {len(keys) - 8} more' if len(keys) > 8 else ''}: {path}",
-            rule="a loss is a finite number",
-            remedy="lower train.learning_rate, or look at what those records hold",
-        )
 
 
 class Validate(Callback):

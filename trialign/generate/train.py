@@ -30,7 +30,7 @@ from trialign.generate.backbone import (
 from trialign.generate.items import build_items, item_features
 from trialign.generate.mixture import left_out, open_sources
 from trialign.generate.model import Generator, OwnTokens, text_vectors
-from trialign.generate.module import GeneratorModule, StopAtNonFinite, Validate
+from trialign.generate.module import GeneratorModule, Validate
 from trialign.generate.ranker import require_room
 from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
@@ -44,6 +44,7 @@ from trialign.runtime.checkpoint import (
     step_of,
 )
 from trialign.runtime.device import device_of, require_precision
+from trialign.runtime.loss_watch import LossWatch, avoided
 from trialign.runtime.preemption import Preemption
 from trialign.runtime.progress import Progress
 from trialign.runtime.seeds import StepSeeds
@@ -144,6 +145,8 @@ def train(
         module, data, folder, seed, num_steps, clip, stream["lanes"], watching, precision=precision, **runtime
     )
     counts |= {"tasks": module.figures()} | data.damage()
+    if batches := avoided(folder):
+        counts["avoided_batches"] = batches
     if watch is not None:
         counts |= {"steps": trainer.global_step, "validation": watch.counts()}
         watch.restore(module)
@@ -192,6 +195,7 @@ def stream_rows(
         seed=seed,
         micro_rows=micro_rows,
         ledger=folder / "ledger" if ledger else None,
+        avoid=avoided(folder),
         **shape,
     )
 
@@ -212,6 +216,8 @@ def fit(
     strategy: str,
     checkpoint_activations: bool,
     checkpoint_every: int,
+    on_spike: str,
+    spike: float,
     **runtime: Any,
 ) -> Any:
     """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer.
@@ -235,7 +241,7 @@ def fit(
         nodes=nodes,
         callbacks=[
             StepSeeds(seed),
-            StopAtNonFinite(),
+            LossWatch(folder, policy=on_spike, spike=spike),
             TrainedRows(),
             *watching,
             checkpoints,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trialign.quantize.kmeans import draw, nearest
 from trialign.quantize.residual import decode, encode, residuals
-from trialign.runtime.collectives import all_reduce_sum
+from trialign.runtime.collectives import all_reduce_sum, broadcast_
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ class EMACodebooks(nn.Module):
 
     @torch.no_grad()
     def set(self, vectors_LKD: Tensor) -> None:
-        """Start from given codebooks, each vector with the weight of one item."""
+        """Start from given codebooks, the first rank's, each vector with the weight of one item."""
         self.vectors_LKD.copy_(vectors_LKD)
+        broadcast_(self.vectors_LKD)  # a GPU may add up in another order on every rank
         self.counts_LK.fill_(1.0)
-        self.sums_LKD.copy_(vectors_LKD)
+        self.sums_LKD.copy_(self.vectors_LKD)
 
     @torch.no_grad()
     def update(self, latents_BD: Tensor, quantized: Quantized) -> None:
@@ -108,4 +109,6 @@ class EMACodebooks(nn.Module):
                 # The next level must serve what this one leaves over now.
                 codes_N, _ = nearest(residual_ND, vectors_KD)
             residual_ND = residual_ND - vectors_KD[codes_N]
+        for tensor in (self.vectors_LKD, self.counts_LK, self.sums_LKD):
+            broadcast_(tensor)
         return num_moved

@@ -172,14 +172,13 @@ class RQVAEModule(pl.LightningModule):
         output: Output = self.model(batch.inputs, quantize=self.quantizing)
         terms = self.terms(output, batch)
         if batch_idx % _GRADIENTS_EVERY == 0:
-            self._log_gradients(terms)
+            self._log_gradients(terms, batch_idx)
         if output.quantized is not None:
             # The fused view alone moves the codebooks; what text or picture say alone has to come to it.
             self.model.codebooks.update(output.latents_BD, output.quantized)
-        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(output.latents_BD)}
         for name, term in terms.items():
             # The mean over ranks of their shares is the mean over items.
-            self.log(f"loss/{name}", term.mean().detach(), sync_dist=True, **how)
+            self._log_by_batch(f"loss/{name}", term.mean().detach(), batch_idx)
         return weighted_sum(terms)
 
     def on_train_epoch_end(self) -> None:
@@ -191,11 +190,12 @@ class RQVAEModule(pl.LightningModule):
         found = health(encode(latents_ND, codebooks_LKD), latents_ND, codebooks_LKD)
         for name, value in found.items():
             for level, number in enumerate(value if isinstance(value, list) else [value], start=1):
-                self.log(f"health/{name}" + (f"_{level}" if isinstance(value, list) else ""), float(number))
+                key = f"health/{name}" + (f"_{level}" if isinstance(value, list) else "")
+                self.log(key, float(number), sync_dist=True)
         if self.current_epoch < self.num_epochs - 1:
             revived = self.model.codebooks.revive(latents_ND, self._generator)
             self.num_revived += revived
-            self.log("health/revived", float(revived))
+            self.log("health/revived", float(revived), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule by step."""
@@ -239,13 +239,18 @@ class RQVAEModule(pl.LightningModule):
         text_BD, image_BD = (self.model.view(inputs, name, quantize=quantize) for name in ("text", "image"))
         return alignment(text_BD, image_BD, temperature=self.temperature, weight=self.weights["alignment"])
 
-    def _log_gradients(self, terms: Mapping[str, Term]) -> None:
+    def _log_gradients(self, terms: Mapping[str, Term], batch_idx: int) -> None:
         """Log how hard each term pulls at the encoder's last layer, through which all views pass."""
         layer, _ = list(self.model.encoder.parameters())[-2:]
         for name, term in terms.items():
             (share,) = torch.autograd.grad(term.weight * term.mean(), layer, retain_graph=True)
             gradient = all_reduce_sum(share) / world_size()
-            self.log(f"gradient/{name}", gradient.norm(), on_step=False, on_epoch=True, batch_size=1)
+            self._log_by_batch(f"gradient/{name}", gradient.norm(), batch_idx)
+
+    def _log_by_batch(self, name: str, value: Tensor, batch_idx: int) -> None:
+        """Log the mean over ranks and over the batches of a pass, weighted by the items that all ranks hold of each."""
+        size = min(self.batches.batch_size, self.batches.num_items - batch_idx * self.batches.batch_size)
+        self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
 
     @torch.no_grad()
     def _sample_latents(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,8 @@ from trialign.quantize.quantizer import Encoded, check_fitted, check_input, weig
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 from trialign.runtime.seeding import seed_global
+
+logger = logging.getLogger(__name__)
 
 _HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 _BLOCK = 8192
@@ -140,7 +143,8 @@ class RQVAEQuantizer:
         )
         # Epochs last a second: a line each is the log, and a bar each would only flicker.
         epochs = self.settings["num_epochs"]
-        build_trainer(folder, max_epochs=epochs, progress=False, log_every=1, **runtime).fit(module)
+        shared = {**runtime, "strategy": _whole_strategy(runtime.get("strategy", "single"))}
+        build_trainer(folder, max_epochs=epochs, progress=False, log_every=1, **shared).fit(module)
         self.model = self.model.cpu().eval()
         encoded = self.encode(modalities)
         codes_NL, latents_ND = torch.from_numpy(encoded.codes_NL), torch.from_numpy(encoded.latents_ND)
@@ -218,6 +222,14 @@ class RQVAEQuantizer:
         dims = {name: len(found.mean_D) for name, found in self.standardizers.items()}
         chosen = _chosen(self.settings, "num_levels codebook_size code_dim hidden_dims fusion_dim ema_decay")
         return RQVAE(dims, **chosen)
+
+
+def _whole_strategy(name: str) -> str:
+    """Return the strategy of the fit: a network this small is not cut up, whatever the generator asks for."""
+    if name in ("single", "ddp", "zero1", "zero2"):
+        return name
+    logger.info("  runtime.strategy=%s cuts parameters up; the quantizer is small and trains under ddp", name)
+    return "ddp"
 
 
 def _chosen(settings: Mapping[str, Any], names: str) -> dict[str, Any]:

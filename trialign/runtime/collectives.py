@@ -60,6 +60,12 @@ class _GatherRows(torch.autograd.Function):
         return total_GD.split(ctx.sizes)[rank()], None
 
 
+def broadcast_(tensor: torch.Tensor) -> None:
+    """Overwrite `tensor` with the first rank's, on every rank."""
+    if _distributed():
+        dist.broadcast(tensor, 0)
+
+
 def all_gather_objects(thing: T) -> list[T]:
     """Return every rank's `thing`, by rank, on every rank."""
     if not _distributed():

@@ -1,0 +1,140 @@
+"""A loss that is no number, or far above what it was: noticed before the optimizer takes it in, and written down."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from trialign.errors import TrainingError, TrialignError
+from trialign.manifest import write_atomically
+from trialign.runtime.checkpoint import begins_step
+from trialign.runtime.collectives import all_reduce_sum, rank, world_size
+
+AVOIDED = "avoided.json"
+"""The file of a stage that names the global batches it was rewound for; a killed attempt hands it on."""
+
+_WINDOW, _LEAST = 50, 10
+"""Steps whose losses are remembered, and how many of them there must be to speak of a spike."""
+
+_MOST_AVOIDED = 10
+"""Batches after which it is not the batches."""
+
+
+class RewoundError(TrialignError):
+    """Training is to go back to its last checkpoint; the exit code asks to be queued again."""
+
+    exit_code = 75
+
+
+class LossWatch(Callback):
+    """Looks at the mean loss of every step, over all ranks, between its last backward pass and the optimizer.
+
+    All ranks see the same figure and do the same. Each writes `spike-STEP-RANK.json` beside the log: step, number of
+    the global batch, loss, and the records that this rank read. Then the stage ends: for good (`stop`), or, having put
+    the batch down as one to be avoided, with the exit code that asks to be started again (`rewind`); the next attempt
+    goes on from the last checkpoint and leaves that batch out.
+
+    Args:
+        folder: of the stage.
+        policy: `stop` or `rewind`.
+        spike: nats per token by which a step's loss may exceed the median of the last 50; 0 looks for no spike.
+    """
+
+    def __init__(self, folder: Path, *, policy: str, spike: float) -> None:
+        self._folder, self._policy, self._spike = folder, policy, spike
+        self._recent: deque[float] = deque(maxlen=_WINDOW)
+        self._loss: torch.Tensor | float = 0.0
+        self._batches: list[Any] = []
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Begin a step, or go on with it."""
+        if begins_step(trainer, batch_idx):
+            self._loss, self._batches = 0.0, []
+        self._batches.append(batch)
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:  # noqa: ARG002
+        """Add up the micro-batches' losses."""
+        self._loss = self._loss + loss.detach()
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Judge the step where its last micro-batch has passed.
+
+        Raises:
+            TrainingError: its loss is NaN, infinite or a spike, and the policy is to stop.
+            RewoundError: the same, and the policy is to rewind.
+        """
+        if len(self._batches) < trainer.accumulate_grad_batches:
+            return
+        assert isinstance(self._loss, torch.Tensor)
+        loss = float(all_reduce_sum(self._loss)) / world_size()
+        usual = median(self._recent) if len(self._recent) >= _LEAST else math.inf
+        if not math.isfinite(loss):
+            self._end(trainer, loss, "a loss is a finite number")
+        if self._spike and loss > usual + self._spike:
+            self._end(
+                trainer, loss, f"a step's loss is at most {self._spike:g} above the median of the last, {usual:.3g}"
+            )
+        self._recent.append(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the losses of the last steps."""
+        return {"recent": list(self._recent)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind them."""
+        self._recent.extend(state_dict["recent"])
+
+    def _end(self, trainer: pl.Trainer, loss: float, rule: str) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer.fit
+        step, number = trainer.global_step + 1, data.batch_under_way
+        records = data.records_of(self._batches)
+        told = {"step": step, "batch": number, "loss": str(loss), "records": records}
+        path = Path(str(trainer.log_dir)) / f"spike-{step:08d}-{rank():05d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told, indent=1) + "\n")
+        value = f"the loss of step {step} is {loss:.4g}; read were {_some(records)}: {path}"
+        before = avoided(self._folder)
+        if self._policy == "stop" or len(before) >= _MOST_AVOIDED:
+            raise TrainingError(
+                value,
+                rule=rule if self._policy == "stop" else f"{rule}, {_MOST_AVOIDED} batches excepted",
+                remedy="lower train.learning_rate, look at what those records hold, or set runtime.on_spike=rewind",
+            )
+        if rank() == 0:
+            write_atomically(self._folder / AVOIDED, json.dumps([*before, number]) + "\n")
+        raise RewoundError(
+            value,
+            rule=rule,
+            remedy=f"the same command goes on from the last checkpoint and leaves batch {number} out (exit code 75)",
+        )
+
+
+def avoided(folder: Path) -> list[int]:
+    """Return the numbers of the global batches that a stage leaves out, in the order in which it met them."""
+    path = folder / AVOIDED
+    numbers: list[int] = json.loads(path.read_text()) if path.exists() else []
+    return numbers
+
+
+def _some(records: Sequence[dict[str, Any]]) -> str:
+    keys = [str(key) for record in records for key in record.get("users", record.get("items", []))]
+    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
