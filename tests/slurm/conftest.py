@@ -59,7 +59,7 @@ class Slurm:
         self.trialign("submit", verb, "cluster=minicluster", f"run={run}", *TINY, *overrides)
         return jobs_of(run).get(verb, "")
 
-    def wait(self, ready: Callable[[], object], what: str, seconds: float = 200.0) -> None:
+    def wait(self, ready: Callable[[], object], what: str, seconds: float = 300.0) -> None:
         """Wait until something is so."""
         end = time.monotonic() + seconds
         while not ready():

@@ -15,6 +15,8 @@ from trialign.manifest import Manifest
 
 from .conftest import NODES, STAGES_BEFORE, Slurm, outcomes, pause, steps_saved
 
+pytestmark = pytest.mark.timeout(900)  # five starts of two ranks; a busy machine takes its time
+
 TWO_RANKS = [
     "runtime.nodes=2",
     "runtime.strategy=ddp",
