@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 JOBS ?= 2
+MINICLUSTER ?= runs/minicluster
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint docs clean
+.PHONY: help install quickstart test lint docs minicluster minicluster-stop clean
 
 help:
-	@grep -E '^# make|^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1: /'
+	@grep -E '^# make|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1: /'
 
 $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python {v[0]}.{v[1]} found; trialign needs 3.11 or newer: make PYTHON=/path/to/python3.11")'
@@ -35,5 +36,11 @@ test: lint ## lint and all tests
 docs: install ## regenerate docs/configuration.md
 	$(BIN)/python -m trialign.launch.settings > docs/configuration.md
 
-clean: ## remove runs and the virtual environment
+minicluster: install ## a Slurm of three virtual nodes on this machine; eval "$$(make -s minicluster)"
+	@$(BIN)/python -m trialign.slurm.minicluster $(if $(wildcard $(MINICLUSTER)/processes.json),env,start) $(MINICLUSTER)
+
+minicluster-stop: ## end it
+	$(BIN)/python -m trialign.slurm.minicluster stop $(MINICLUSTER)
+
+clean: minicluster-stop ## remove runs and the virtual environment
 	rm -rf $(VENV) runs

@@ -39,6 +39,7 @@ _OVERVIEW = """trialign {version}: generative recommenders over semantic IDs
 
 usage: trialign VERB [key=value ...]        settings of a verb: trialign VERB --help
                                             sweep: trialign VERB -m key=a,b run='runs/${{key}}'
+                                            on Slurm: add hydra/launcher=slurm cluster=NAME
 verbs
 {verbs}
 
@@ -130,6 +131,11 @@ def _start(verb: str, overrides: list[str]) -> None:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 
     register()
+    if "hydra/launcher=slurm" in overrides:
+        from trialign.launch.sweep import register as register_launcher
+
+        register_launcher()
+        _log_plainly()
     command, sys.argv = sys.argv, [f"trialign {verb}", *overrides]  # what Hydra's messages call it
     try:
         hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()

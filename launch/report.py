@@ -54,7 +54,8 @@ def _folders(patterns: list[str], *, leave_out: Path) -> list[Path]:
     folders: dict[Path, None] = {}
     for pattern in patterns:
         matches = [Path(path).absolute() for path in _expand(pattern)]
-        matches = [path for path in matches if path.is_dir() and path != leave_out]
+        # A sweep keeps its scripts beside its members.
+        matches = [path for path in matches if path.is_dir() and path != leave_out and path.name != "slurm"]
         if not matches:
             raise ConfigError(
                 f"report.runs: '{pattern}' is no directory", rule="runs are directories", remedy="mend the path"

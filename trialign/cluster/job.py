@@ -1,7 +1,7 @@
 """The supervisor: what a batch job runs, one process on its first node.
 
-`python -m trialign.cluster.job SPEC` looks at the nodes, starts the ranks by srun, tells them when Slurm wants the
-room, ends them when they stand still, and queues the job again where that may help. By how the ranks ended:
+`python -m trialign.cluster.job SPEC` looks at the nodes, starts the ranks by srun, tells them when Slurm wants room,
+ends them when they stand still, and queues the job again where that may help. By how the ranks ended:
 
 | ranks | job |
 |---|---|

@@ -14,7 +14,13 @@ TEMPLATE = "job.sbatch"
 
 
 def render(
-    spec: JobSpec, cluster: ClusterConfig, *, specs: str, environment: Mapping[str, str], array: str | None = None
+    spec: JobSpec,
+    cluster: ClusterConfig,
+    *,
+    specs: str,
+    environment: Mapping[str, str],
+    log: Path,
+    array: str | None = None,
 ) -> str:
     """Return the script of a job, or of an array of jobs of one shape.
 
@@ -23,13 +29,14 @@ def render(
         cluster: the site.
         specs: the file the supervisor reads, as the shell spells it; in an array it depends on the element.
         environment: variables besides the site's.
+        log: folder of the supervisor's log.
         array: `0-3%2`, elements and how many run at once.
     """
     template = (Path(trialign.slurm.__path__[0]) / TEMPLATE).read_text()
     exports = {**cluster.environment, **environment}
     setup = [*cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in exports.items())]
     parts = {
-        "options": "\n".join(f"#SBATCH {option}" for option in _options(spec, cluster, array)),
+        "options": "\n".join(f"#SBATCH {option}" for option in _options(spec, cluster, log, array)),
         "workdir": shlex.quote(spec.workdir),
         "setup": "\n".join(setup),
         "supervisor": f"{shlex.quote(spec.python)} -m trialign.cluster.job {specs}",
@@ -39,8 +46,7 @@ def render(
     return template
 
 
-def _options(spec: JobSpec, cluster: ClusterConfig, array: str | None) -> Sequence[str]:
-    log = spec.folder / "log" / (f"{spec.name}_%A_%a.log" if array else f"{spec.name}_%j.log")
+def _options(spec: JobSpec, cluster: ClusterConfig, log: Path, array: str | None) -> Sequence[str]:
     options = {
         "--job-name": f"trialign-{spec.name}",
         "--array": array,
@@ -52,7 +58,7 @@ def _options(spec: JobSpec, cluster: ClusterConfig, array: str | None) -> Sequen
         "--cpus-per-task": spec.cpus_per_task,
         "--mem-per-cpu": cluster.memory_per_cpu,
         "--gpus-per-node": spec.gpus_per_node or None,
-        "--output": log,
+        "--output": log / f"{spec.name}_{'%A_%a' if array else '%j'}.log",
         "--open-mode": "append",
         "--signal": f"B:USR1@{cluster.signal_seconds}",
         "--kill-on-invalid-dep": "yes",

@@ -69,4 +69,5 @@ def write_config(path: Path, config: Config) -> None:
 
 
 def _script(job: JobSpec, config: Config) -> str:
-    return render(job, config.cluster, specs=shlex.quote(str(job.folder / f"{job.name}.json")), environment={})
+    specs = shlex.quote(str(job.folder / f"{job.name}.json"))
+    return render(job, config.cluster, specs=specs, environment={}, log=job.folder / "log")

@@ -124,6 +124,13 @@ def locate_stage(config: Config, verb: str) -> Path:
     return config.run / verb
 
 
+def identity_of(verb: str, config: Config) -> dict[str, Any]:
+    """Return the settings that determine a stage's numbers, as its manifest has them."""
+    spec = (STAGES | ASKED_FOR)[verb]
+    identity: dict[str, Any] = {group: config.identity[group] for group in spec.groups}
+    return identity | {"seed": config.seed} if spec.seeded else identity
+
+
 def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = None) -> Stage:
     """Return the stage `verb` of this run, its inputs found and checked, `finished` if nothing is left to do.
 
@@ -135,17 +142,13 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
     Raises:
         StageError: an input is not finished, or the stage was finished from something else and `rebuild` is off.
     """
-    spec = (STAGES | ASKED_FOR)[verb]
-    identity: dict[str, Any] = {group: config.identity[group] for group in spec.groups}
-    if spec.seeded:
-        identity["seed"] = config.seed
     folder = config.run / verb
     if verb == "evaluate":
         folder /= config.evaluate.split
     stage = Stage(
         name=verb,
         folder=folder,
-        config=identity,
+        config=identity_of(verb, config),
         inputs={needed: locate_stage(config, needed) for needed in needed_by(verb, config)},
         sources=sources or {},
     )

@@ -1,0 +1,95 @@
+"""Jobs on a real Slurm: a chain of stages, and a training that meets everything that ends trainings."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from trialign.cluster import slurm
+from trialign.cluster.record import FOLDER, jobs_of
+from trialign.config.stages import STAGES
+from trialign.manifest import Manifest
+
+from .conftest import NODES, STAGES_BEFORE, Slurm, outcomes, pause, steps_saved
+
+pytestmark = pytest.mark.timeout(900)  # five starts of two ranks; a busy machine takes its time
+
+TWO_RANKS = [
+    "runtime.nodes=2",
+    "runtime.strategy=ddp",
+    "runtime.checkpoint_every=10",
+    "train.steps=160",
+    "stream.ledger=true",
+]
+
+
+@pytest.fixture(scope="module")
+def chain(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline that ran as a chain of jobs."""
+    run = tmp_path_factory.mktemp("runs") / "chain"
+    cluster.submit("pipeline", run)
+    cluster.finish(run, *jobs_of(run).values())
+    return run
+
+
+def shared(chain: Path) -> list[str]:
+    return [f"from.{verb}={chain}" for verb in STAGES_BEFORE]
+
+
+def rows(run: Path) -> list[str]:
+    return sorted(line for path in (run / "train" / "ledger").iterdir() for line in path.read_text().splitlines())
+
+
+def test_a_pipeline_is_a_chain_of_jobs(cluster: Slurm, chain: Path) -> None:
+    assert set(jobs_of(chain)) == set(STAGES)
+    assert all(Manifest.read(chain / verb).stage == verb for verb in STAGES)
+    for name in STAGES:
+        assert (chain / FOLDER / f"{name}.sbatch").exists()
+        assert (chain / FOLDER / f"{name}.config.json").exists()
+    told = cluster.trialign("status", f"run={chain}")
+    assert told.count("finished") == len(STAGES)
+    assert told.count("COMPLETED") == len(STAGES)
+
+
+def test_a_training_that_is_killed_preempted_and_loses_its_node_ends_as_if_nothing_had_been(
+    cluster: Slurm, chain: Path, tmp_path: Path
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "interrupted"
+    cluster.finish(whole, cluster.submit("train", whole, *shared(chain), *TWO_RANKS))
+    job = cluster.submit("train", run, *shared(chain), *TWO_RANKS)
+    saved = 0
+
+    def further() -> None:
+        """Wait until the training has saved what it had not before, then for a random moment."""
+        nonlocal saved
+        cluster.wait(lambda: steps_saved(run) > saved, "a further checkpoint")
+        pause()
+        saved = steps_saved(run)
+
+    further()
+    rank = cluster.rank_process(job, 1)
+    assert rank is not None
+    os.kill(rank, signal.SIGKILL)  # one rank of two dies
+
+    further()
+    slurm.ask("scancel", "--signal=KILL", job)  # all ranks at once, without a warning
+
+    further()
+    script = tmp_path / "urgent.sbatch"
+    script.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nsleep 1\n")
+    slurm.submit(script, "--partition=high", f"--nodes={len(NODES)}", "--exclusive")  # more important: with a warning
+
+    further()
+    nodes = slurm.nodes_of(slurm.ask("squeue", "-h", "-o", "%N", "-j", job).strip())
+    cluster.cluster.kill_node(nodes[0])  # the one where the supervisor runs
+
+    cluster.finish(run, job)
+    cluster.cluster.start_node(nodes[0])
+    assert outcomes(run, "train", job) == ["died", "died", "made room", "lost", "done"]
+    assert rows(run) == rows(whole)
+    weights = [folder / "train" / "generator.safetensors" for folder in (run, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert len(list((run / FOLDER / "log").glob(f"train_{job}_?.log"))) == 2  # a log per rank
