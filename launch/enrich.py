@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from trialign.config.compose import Config
 from trialign.config.stages import open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Stage
 
 log = logging.getLogger("trialign")
@@ -27,7 +28,12 @@ def run(config: Config) -> Stage:
             dataset = Dataset(stage.inputs["prepare"])
             found = find_pairs(settings.pop("pairs"), dataset, settings.pop("num_pairs"), settings["seed"])
             counts = train_clip(
-                found, folder / "clip", **settings, accelerator=runtime.accelerator, progress=runtime.progress
+                found,
+                folder / "clip",
+                **settings,
+                accelerator=runtime.accelerator,
+                progress=runtime.progress,
+                tracking=tracking_of(config, stage),
             )
             stage.counts["clip"] = counts
             log.info("  small CLIP: %s", ", ".join(f"{name} {value}" for name, value in counts.items()))

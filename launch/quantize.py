@@ -5,6 +5,7 @@ from __future__ import annotations
 from trialign.config.compose import Config
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Stage
 
 
@@ -16,7 +17,8 @@ def run(config: Config) -> Stage:
     from trialign.embed.store import load
 
     modalities = load(stage.inputs["embed"])
-    runtime = {"accelerator": config.runtime.accelerator}  # one process: a catalogue's vectors fit it
+    # One process: a catalogue's vectors fit it.
+    runtime = {"accelerator": config.runtime.accelerator, "tracking": tracking_of(config, stage)}
     quantizer = instantiate(config.quantize, "quantize")
     with stage.building() as folder:
         stage.counts["health"] = quantizer.fit(modalities, seed=config.seed, folder=folder, runtime=runtime)

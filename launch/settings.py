@@ -16,7 +16,7 @@ _ALSO = {
     "recommend": ("recommend",),
     "evaluate": ("evaluate", "runtime"),
     "report": ("report",),
-    "train": ("train", "stream", "runtime"),
+    "train": ("train", "stream", "runtime", "tracking"),
 }
 
 

@@ -24,6 +24,7 @@ from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendC
 from trialign.config.option import unhashed
 from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
 from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import flatten
@@ -52,6 +53,7 @@ class Config:
     report: ReportConfig
     recommend: RecommendConfig
     runtime: RuntimeConfig
+    tracking: TrackingConfig
     identity: dict[str, dict[str, Any]]
     """The fields of every group that can change the numbers, for manifests."""
 

@@ -21,6 +21,7 @@ from trialign.config.enrich import ClipConfig, EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import TrackingConfig
 from trialign.config.train import (
     DescribedConfig,
     LoraConfig,
@@ -54,6 +55,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "report": {"report": ReportConfig},
     "recommend": {"recommend": RecommendConfig},
     "runtime": {"runtime": RuntimeConfig},
+    "tracking": {"tracking": TrackingConfig},
 }
 """Config group -> schema name -> schema. A YAML of the group builds on one by `defaults: [<name>_schema, _self_]`."""
 

@@ -33,6 +33,7 @@ from trialign.generate.ranker import require_room
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
+from trialign.runtime.callbacks import MACHINE, GradientNorm, MachineUse, StepClock, training_flops
 from trialign.runtime.checkpoint import (
     CHECKPOINTS,
     STATE,
@@ -44,6 +45,7 @@ from trialign.runtime.checkpoint import (
 from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.preemption import Preemption
 from trialign.runtime.seeds import StepSeeds
+from trialign.runtime.tracking import MEMORY
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
 
@@ -95,7 +97,7 @@ def train(
         lora: fields of `LoraConfig`; None trains everything.
         validation: fields of `ValidationConfig`; None or `every` = 0 trains to the end.
         stream: fields of `StreamConfig`.
-        runtime: fields of `RuntimeConfig`.
+        runtime: fields of `RuntimeConfig`; and `tracking`, where the training is to be followed in W&B.
         optimizer: learning_rate, weight_decay, betas and warmup of `GeneratorModule`.
 
     Returns:
@@ -179,6 +181,7 @@ def fit(
     devices: int,
     strategy: str,
     checkpoint_every: int,
+    precision: str,
     **runtime: Any,
 ) -> Any:
     """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer."""
@@ -187,6 +190,7 @@ def fit(
     if checkpoint is not None:
         require_same_ranks(checkpoint, strategy=strategy, world_size=devices)
         logger.info("  going on from step %d of an attempt that did not finish", done)
+    token_flops, clock = training_flops(module.generator.backbone), StepClock()
     checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, every=checkpoint_every)
     trainer = build_trainer(
         folder,
@@ -198,12 +202,17 @@ def fit(
             StepSeeds(seed),
             StopAtNonFinite(),
             TrainedRows(),
+            GradientNorm(),
+            MachineUse(clock, folder / "log" / MACHINE, token_flops=token_flops, precision=precision),
             *watching,
             checkpoints,
             Preemption(checkpoints),
         ],
         strategy=strategy,
         done_steps=done,
+        precision=precision,
+        clock=clock,
+        memory=folder / CHECKPOINTS / MEMORY,
         **runtime,
     )
     state = None if checkpoint is None else checkpoint / STATE
