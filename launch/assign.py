@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialign.config.compose import Config
 from trialign.config.instantiate import locate
 from trialign.config.stages import open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Manifest, Stage, write_atomically
 
 if TYPE_CHECKING:
     from trialign.data.dataset import Dataset
     from trialign.semid.policy import Coded
     from trialign.semid.table import SIDTable
+
+_NUM_EXAMPLES = 48
 
 
 def run(config: Config) -> Stage:
@@ -53,7 +57,23 @@ def run(config: Config) -> Stage:
         write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")
         write_atomically(folder / "quality.html", page(table.codes_NL, report, titles, categories, dataset.images()))
         stage.counts |= {name: report[name] for name in ("num_items", "collisions", "items_moved", "added_distortion")}
+        if tracking := tracking_of(config, stage):
+            from trialign.runtime.tracking import log_table  # imports lightning
+
+            log_table(tracking, report, "items", *_examples(dataset, table))
     return stage
+
+
+def _examples(dataset: Dataset, table: SIDTable) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Return columns and rows of a table of items spread over the catalogue."""
+    shown = range(0, dataset.num_items, max(1, dataset.num_items // _NUM_EXAMPLES))
+    pictures = {item: picture for item, picture in dataset.images() if item in shown}
+    titles, categories = (dataset.items[name].to_pylist() for name in ("title", "categories"))
+    rows = [
+        [pictures.get(item), titles[item], " > ".join(categories[item]), "-".join(map(str, table.codes_NL[item]))]
+        for item in shown
+    ]
+    return ("picture", "title", "categories", "semantic ID"), rows
 
 
 def _encode(stage: Stage) -> tuple[Coded, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Manifest, Stage
 
 log = logging.getLogger("trialign")
@@ -44,7 +45,14 @@ def _train_clip(config: Config, stage: Stage, folder: Path) -> None:
     found = find_pairs(
         settings.pop("pairs"), Dataset(stage.inputs["prepare"]), settings.pop("num_pairs"), settings["seed"]
     )
-    counts = train_clip(found, folder / "clip", **settings, accelerator=runtime.accelerator, progress=runtime.progress)
+    counts = train_clip(
+        found,
+        folder / "clip",
+        **settings,
+        accelerator=runtime.accelerator,
+        progress=runtime.progress,
+        tracking=tracking_of(config, stage),
+    )
     _tell(stage, "clip", counts)
 
 

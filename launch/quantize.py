@@ -5,6 +5,7 @@ from __future__ import annotations
 from trialign.config.compose import Config
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Stage
 
 
@@ -18,6 +19,7 @@ def run(config: Config) -> Stage:
 
     vectors = {"modalities": load(stage.inputs["embed"]), "interests": load_interests(stage.inputs["embed"])}
     runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "devices", "strategy")}
+    runtime["tracking"] = tracking_of(config, stage)
     quantizer = instantiate(config.quantize, "quantize")
     first = launched_rank() == 0
     with stage.building(first=first) as folder, ranks_for_a_while():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Manifest, Stage
 
 
@@ -19,6 +20,7 @@ def run(config: Config) -> Stage:
     from trialign.generate.train import BEST
     from trialign.rl.train import Start, reinforce
     from trialign.runtime.checkpoint import CHECKPOINTS
+    from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
@@ -31,7 +33,8 @@ def run(config: Config) -> Stage:
     )
     runtime = asdict(config.runtime)
     del runtime["threads"]  # took effect when torch was imported
-    kept = [CHECKPOINTS, BEST, "log", "ledger"]
+    runtime["tracking"] = tracking_of(config, stage)
+    kept = [CHECKPOINTS, AVOIDED, BEST, "log", "ledger"]
     with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
         stage.counts |= reinforce(
             start, folder, seed=config.seed, **asdict(config.rl), stream=asdict(config.stream), runtime=runtime

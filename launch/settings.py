@@ -16,10 +16,10 @@ _ALSO = {
     "recommend": ("recommend",),
     "evaluate": ("evaluate", "runtime"),
     "report": ("report",),
-    "train": ("train", "stream", "runtime"),
+    "train": ("train", "stream", "runtime", "tracking"),
     "submit": ("cluster", "runtime"),
     "status": ("cluster",),
-    "rl": ("rl", "stream", "runtime"),
+    "rl": ("rl", "stream", "runtime", "tracking"),
 }
 
 

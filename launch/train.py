@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Manifest, Stage
 
 
@@ -27,6 +28,7 @@ def run(config: Config) -> Stage:
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     runtime = asdict(config.runtime)
     del runtime["threads"]  # took effect when torch was imported
+    runtime["tracking"] = tracking_of(config, stage)
     kept = [CHECKPOINTS, AVOIDED, BEST, "log", "ledger"]
     with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
         stage.counts |= train(

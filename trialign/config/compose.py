@@ -26,6 +26,7 @@ from trialign.config.option import unhashed
 from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import flatten
@@ -56,6 +57,7 @@ class Config:
     recommend: RecommendConfig
     runtime: RuntimeConfig
     cluster: ClusterConfig
+    tracking: TrackingConfig
     identity: dict[str, dict[str, Any]]
     """The fields of every group that can change the numbers, for manifests."""
 

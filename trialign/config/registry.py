@@ -34,6 +34,7 @@ from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendC
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import TrackingConfig
 from trialign.config.train import (
     DescribedConfig,
     LoraConfig,
@@ -84,6 +85,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "recommend": {"recommend": RecommendConfig},
     "runtime": {"runtime": RuntimeConfig},
     "cluster": {"cluster": ClusterConfig},
+    "tracking": {"tracking": TrackingConfig},
 }
 """Config group -> schema name -> schema. A YAML of the group builds on one by `defaults: [<name>_schema, _self_]`."""
 

@@ -37,6 +37,7 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
 from trialign.generate.withhold import Withholding
+from trialign.runtime.callbacks import MACHINE, GradientNorm, MachineUse, StepClock, training_flops
 from trialign.runtime.checkpoint import (
     CHECKPOINTS,
     TrainingCheckpoints,
@@ -48,6 +49,7 @@ from trialign.runtime.loss_watch import LossWatch, avoided
 from trialign.runtime.preemption import Preemption
 from trialign.runtime.progress import Progress
 from trialign.runtime.seeds import StepSeeds
+from trialign.runtime.tracking import MEMORY
 from trialign.runtime.trainer import build_trainer
 from trialign.runtime.universal import fingerprint, resume_from
 from trialign.semid.table import SIDTable
@@ -108,7 +110,7 @@ def train(
         lora: fields of `LoraConfig`; None trains everything.
         validation: fields of `ValidationConfig`; None or `every` = 0 trains to the end.
         stream: fields of `StreamConfig`.
-        runtime: fields of `RuntimeConfig`.
+        runtime: fields of `RuntimeConfig`; and `tracking`, where the training is to be followed in W&B.
         max_title_tokens: a longer title is cut.
         max_caption_tokens: a longer caption is cut.
         optimizer: learning_rate, weight_decay, betas and warmup of `GeneratorModule`.
@@ -218,6 +220,7 @@ def fit(
     checkpoint_every: int,
     on_spike: str,
     spike: float,
+    precision: str,
     **runtime: Any,
 ) -> Any:
     """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer.
@@ -232,6 +235,7 @@ def fit(
         logger.info("  going on from step %d of an attempt that did not finish", done)
         resumed = resume_from(checkpoint, strategy=strategy, world_size=nodes * devices, model=model)
     checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, model=model, every=checkpoint_every)
+    token_flops, clock = training_flops(module.generator.backbone), StepClock()
     trainer = build_trainer(
         folder,
         max_steps=num_steps,
@@ -243,6 +247,8 @@ def fit(
             StepSeeds(seed),
             LossWatch(folder, policy=on_spike, spike=spike),
             TrainedRows(),
+            GradientNorm(),
+            MachineUse(clock, folder / "log" / MACHINE, token_flops=token_flops, precision=precision),
             *watching,
             checkpoints,
             Preemption(checkpoints),
@@ -251,6 +257,9 @@ def fit(
         strategy=strategy,
         universal=resumed is not None and resumed.universal,
         done_steps=done,
+        precision=precision,
+        clock=clock,
+        memory=folder / CHECKPOINTS / MEMORY,
         **runtime,
     )
     if checkpoint_activations:

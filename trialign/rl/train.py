@@ -126,7 +126,7 @@ def reinforce(
         policy, other = (Policy(found, trained.template, trie) for found in (generator, beside))
         module, data = _grpo(start, policy, other, seed, steps, runtime, optimizer, **method)
         lanes = method["prompts"]
-    trainer = fit(module, data, folder, seed, steps, clip, lanes, [watch], **runtime)
+    trainer = fit(module, data, folder, seed, steps, clip, lanes, [watch], precision="32-true", **runtime)
     counts: dict[str, Any] = {"steps": trainer.global_step, "validation": watch.counts(), "start": watch.measured[0]}
     if isinstance(module, PolicyModule) and isinstance(data, RolloutDataModule):
         place = data.source.place

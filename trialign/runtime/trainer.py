@@ -17,9 +17,12 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
+from trialign.config.tracking import Tracking
+from trialign.runtime.callbacks import StepClock
 from trialign.runtime.device import device_of
 from trialign.runtime.ranks import launched_rank
 from trialign.runtime.strategy import build_strategy
+from trialign.runtime.tracking import wandb_logger
 
 
 class _StepsBar(pl.callbacks.RichProgressBar):
@@ -52,8 +55,11 @@ def build_trainer(
     callbacks: Sequence[Callback] = (),
     universal: bool = False,
     done_steps: int = 0,
+    tracking: Tracking | None = None,
+    memory: Path | None = None,
+    clock: StepClock | None = None,
 ) -> pl.Trainer:
-    """Return a Trainer that logs to `folder/log/metrics.csv`.
+    """Return a Trainer that logs to `folder/log/metrics.csv`, and to W&B where that is asked for.
 
     Args:
         folder: a stage's directory.
@@ -71,6 +77,9 @@ def build_trainer(
         callbacks: Lightning callbacks of the stage.
         universal: ZeRO is to load a checkpoint in its universal format.
         done_steps: optimizer steps that an earlier attempt left in a checkpoint; the log goes on behind them.
+        tracking: what W&B is told; None leaves it out.
+        memory: file by which a killed attempt's W&B run is continued, see `tracking`.
+        clock: times micro-batches and the waiting for them.
 
     Raises:
         ConfigError: the strategy or the accelerator cannot be had.
@@ -79,6 +88,7 @@ def build_trainer(
     zero_bf16 = strategy.startswith("zero") and precision == "bf16-mixed"
     how = build_strategy(strategy, devices=nodes * devices, on_cpu=on_cpu, bf16=zero_bf16, universal=universal)
     _quieten()
+    tracked = None if tracking is None else wandb_logger(tracking, memory)
     more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
     plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
@@ -94,7 +104,8 @@ def build_trainer(
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip or None,
         log_every_n_steps=log_every,
-        logger=_log(folder, 10 * log_every, done_steps),
+        logger=[_log(folder, 10 * log_every, done_steps), *([] if tracked is None else [tracked])],
+        profiler=clock,
         callbacks=[*callbacks, *more],
         plugins=plugins,
         enable_checkpointing=False,

@@ -25,6 +25,17 @@ def commonest_accuracy(tags_NV: Flags) -> float:
     return float(tags_NV[tags_NV.any(axis=1)].mean(axis=0).max())
 
 
+def log_shares(tags_MV: Flags) -> NDArray[np.float32]:
+    """Return the logarithm of how often each tag is drawn where every picture draws one of its own: float32 [V].
+
+    Half a draw is added to each, so that a tag no picture has is unlikely and not impossible.
+    """
+    drawn_MV = tags_MV / tags_MV.sum(axis=1, keepdims=True).clip(1)
+    counts_V = drawn_MV.sum(axis=0) + 0.5
+    shares_V: NDArray[np.float32] = np.log(counts_V / counts_V.sum()).astype(np.float32)
+    return shares_V
+
+
 def tag_auc(scores_NV: Scores, tags_NV: Flags) -> list[float | None]:
     """Return per tag the chance that a picture with it is scored above one without; None where one kind is missing."""
     return [

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trialign.enrich.clip.metrics import commonest_accuracy, tag_accuracy, tag_auc
+from trialign.enrich.clip.metrics import commonest_accuracy, log_shares, tag_accuracy, tag_auc
 from trialign.enrich.clip.model import build, save, tokenizer_of
 from trialign.enrich.clip.pairs import Pairs
 from trialign.enrich.clip.pictures import decode
 from trialign.manifest import write_atomically
 from trialign.runtime.seeding import numpy_generator
+
+if TYPE_CHECKING:
+    from trialign.config.tracking import Tracking
 
 _SETTING = "enrich.clip"
 _BATCH = 256  # pictures per forward pass while judging
@@ -35,6 +38,7 @@ def train_clip(
     seed: int,
     accelerator: str,
     progress: bool,
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Train a CLIP and write it to `folder`, as open_clip reads it, with its tags and how well it knows them.
 
@@ -50,6 +54,7 @@ def train_clip(
         seed: of weights and order.
         accelerator: `cpu`, `cuda` or `auto`.
         progress: show a bar.
+        tracking: what W&B is told; None leaves it out.
 
     Returns:
         Counts for the manifest, tag accuracy among them.
@@ -79,13 +84,18 @@ def train_clip(
         seed,
     )
     module = ClipModule(built, batches, num_epochs=num_epochs, learning_rate=learning_rate, weight_decay=weight_decay)
-    build_trainer(folder, max_epochs=num_epochs, accelerator=accelerator, progress=progress, log_every=1).fit(module)
+    trainer = build_trainer(
+        folder, max_epochs=num_epochs, accelerator=accelerator, progress=progress, log_every=1, tracking=tracking
+    )
+    trainer.fit(module)
     built = built.cpu().eval()
     save(built, model, folder)
     report = {"pairs": len(trained), "held_out": len(judged)}
     if found.tags:
-        scores_NV = score_tags(built, pixels_M[judged], tokenize(found.prompts))
-        report |= _judge(found, scores_NV, found.tags_MV[judged], folder)
+        # What the loss makes scores tend to is how much likelier the picture makes a tag, in logarithms: how common
+        # the tag is has gone out of them.
+        scores_NV = score_tags(built, pixels_M[judged], tokenize(found.prompts)) * built.logit_scale.exp().item()
+        report |= _judge(found, scores_NV, log_shares(found.tags_MV[trained]), found.tags_MV[judged], folder)
     return report
 
 
@@ -98,7 +108,13 @@ def score_tags(model: Any, pixels_N: Tensor, prompts_VT: Tensor) -> NDArray[np.f
     return scores_NV
 
 
-def _judge(found: Pairs, scores_NV: NDArray[np.float32], tags_NV: NDArray[np.bool_], folder: Path) -> dict[str, Any]:
+def _judge(
+    found: Pairs,
+    scores_NV: NDArray[np.float32],
+    log_shares_V: NDArray[np.float32],
+    tags_NV: NDArray[np.bool_],
+    folder: Path,
+) -> dict[str, Any]:
     """Write tags.json and return its totals."""
     if not tags_NV.any():
         return {}
@@ -107,6 +123,7 @@ def _judge(found: Pairs, scores_NV: NDArray[np.float32], tags_NV: NDArray[np.boo
     totals = {
         "tags": len(found.tags),
         "tag_accuracy": tag_accuracy(scores_NV, tags_NV),
+        "tag_accuracy_with_shares": tag_accuracy(scores_NV + log_shares_V, tags_NV),
         "tag_accuracy_of_the_commonest": commonest_accuracy(tags_NV),
         "tag_auc": sum(known) / len(known) if known else None,
     }

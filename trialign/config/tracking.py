@@ -1,0 +1,57 @@
+"""Group `tracking`: where a run can be followed, beside its own CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trialign.config.option import option
+from trialign.manifest import Stage
+
+if TYPE_CHECKING:
+    from trialign.config.compose import Config
+
+
+@dataclass
+class TrackingConfig:
+    """Weights & Biases: offline unless a key is set (WANDB_API_KEY, or `wandb login`) or WANDB_MODE says otherwise."""
+
+    wandb: bool = option(False, "track the stages that train, and the semantic IDs: tracking=wandb", hashed=False)
+    project: str = option("trialign", "W&B project", hashed=False)
+    group: str | None = option(
+        None, "W&B group; null: the folder that the run lies in, which the members of a sweep share", hashed=False
+    )
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What W&B is told of a stage.
+
+    Args:
+        run: the run directory; `run/wandb` holds W&B's files.
+        stage: the verb, W&B's job type.
+        project: W&B's.
+        group: W&B's; members of a sweep have one.
+        config: settings to show and filter by.
+    """
+
+    run: Path
+    stage: str
+    project: str
+    group: str
+    config: Mapping[str, Any]
+
+
+def tracking_of(config: Config, stage: Stage) -> Tracking | None:
+    """Return what `tracking` asks for, None where it asks for nothing."""
+    if not config.tracking.wandb:
+        return None
+    return Tracking(
+        run=config.run,
+        stage=stage.name,
+        project=config.tracking.project,
+        group=config.tracking.group or config.run.parent.name,
+        config={**stage.config, "runtime": asdict(config.runtime)},
+    )

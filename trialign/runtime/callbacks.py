@@ -1,0 +1,197 @@
+"""What a training does with its machine: tokens per second, arithmetic, memory, waiting for data; and the gradient.
+
+What tells of the machine differs from run to run and stands in `log/machine.csv`; `log/metrics.csv` holds what the same
+command gives again.
+"""
+
+from __future__ import annotations
+
+import csv
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch import nn
+
+from trialign.runtime.collectives import all_reduce_sum, world_size
+
+MACHINE = "machine.csv"
+
+_TRAINING, _WAITING = "run_training_batch", "train_dataloader_next"  # what Lightning calls them
+
+PEAK_FLOPS = {
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,
+}
+"""Dense bfloat16 products per second, by the vendor's data sheets, by the name that torch gives."""
+
+
+class StepClock(Profiler):
+    """Adds up the seconds of micro-batches and of waiting for them; validation and saving are in neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trained = self._waited = 0.0
+        self._begun: dict[str, float] = {}
+
+    def start(self, action_name: str) -> None:
+        """Begin an action."""
+        if action_name == _TRAINING or action_name.endswith(_WAITING):
+            self._begun[action_name] = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        """End it."""
+        begun = self._begun.pop(action_name, None)
+        if begun is None:
+            return
+        seconds = time.perf_counter() - begun
+        if action_name == _TRAINING:
+            self._trained += seconds
+        else:
+            self._waited += seconds
+
+    def take(self) -> tuple[float, float]:
+        """Return the seconds of training and of waiting since the last call, the micro-batch under way included."""
+        now = time.perf_counter()
+        trained, waited = self._trained + now - self._begun.get(_TRAINING, now), self._waited
+        if _TRAINING in self._begun:
+            self._begun[_TRAINING] = now
+        self._trained = self._waited = 0.0
+        return trained, waited
+
+
+class MachineUse(Callback):
+    """Writes a line to `log/machine.csv`, and to the loggers beside the CSV one, wherever training logs.
+
+    Args:
+        clock: the Trainer's profiler.
+        path: the file; a later attempt writes on.
+        token_flops: arithmetic of one token in training, see `training_flops`.
+        precision: Lightning's name of it; the peaks are those of bfloat16.
+    """
+
+    def __init__(self, clock: StepClock, path: Path, *, token_flops: float, precision: str) -> None:
+        self._clock, self._path = clock, path
+        self._token_flops, self._precision = token_flops, precision
+        self._tokens: torch.Tensor | None = None
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Count the micro-batch's tokens, padding apart; nothing waits for the device."""
+        tokens = (batch.segments_RT > 0).sum()
+        self._tokens = tokens if self._tokens is None else self._tokens + tokens
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Write the line of the steps since the last one."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
+        if not stepped or trainer.global_step % every:
+            return
+        assert self._tokens is not None
+        tokens = float(all_reduce_sum(self._tokens.double()))
+        self._tokens = None
+        values = self._values(tokens, *self._clock.take(), pl_module.device)
+        if trainer.is_global_zero:
+            _append(self._path, {"step": trainer.global_step - 1} | values)
+            for logger in trainer.loggers[1:]:
+                logger.log_metrics(
+                    {f"machine/{name}": value for name, value in values.items()}, trainer.global_step - 1
+                )
+
+    def _values(self, tokens: float, trained: float, waited: float, device: torch.device) -> dict[str, float]:
+        rate = tokens / (trained + waited)
+        values = {"tokens_per_second": rate, "data_wait": waited / (trained + waited)}
+        values["flops_per_second"] = rate * self._token_flops
+        if device.type != "cuda":
+            # Kilobytes on Linux.
+            return values | {"memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0}
+        peak = PEAK_FLOPS.get(torch.cuda.get_device_name(device))
+        if peak is not None and self._precision == "bf16-mixed":
+            values["mfu"] = values["flops_per_second"] / (peak * world_size())
+        return values | {"memory_bytes": float(torch.cuda.max_memory_allocated(device))}
+
+
+class GradientNorm(Callback):
+    """Logs the length of the gradient before it is clipped, wherever training logs."""
+
+    def on_before_optimizer_step(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        optimizer: Any,  # noqa: ARG002
+    ) -> None:
+        """Measure; under DeepSpeed, which cuts gradients up by rank, the engine does, in its step."""
+        if not self._due(trainer, trainer.global_step + 1) or isinstance(trainer.strategy, DeepSpeedStrategy):
+            return
+        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        pl_module.log("gradient_norm", norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Take the engine's figure."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and isinstance(trainer.strategy, DeepSpeedStrategy) and self._due(trainer, trainer.global_step):
+            pl_module.log("gradient_norm", float(trainer.strategy.deepspeed_engine.get_global_grad_norm()))
+
+    def _due(self, trainer: pl.Trainer, step: int) -> bool:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
+        return step % every == 0
+
+
+def training_flops(model: nn.Module) -> float:
+    """Return the floating-point operations that a token costs in training, in the products with weight matrices.
+
+    Two per weight forward and two for the gradient of the input, two more for that of a weight that is trained. What
+    attention multiplies without weights, tables and output heads are left out: the figure is a lower bound. Model: the
+    backbone as it is built, before a strategy cuts it up.
+    """
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    # GPT-2's Conv1D is a linear layer under another name.
+    linear = [
+        module
+        for module in model.modules()
+        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    ]
+    weights = [module.get_parameter("weight") for module in linear]
+    return float(sum(weight.numel() * (6 if weight.requires_grad else 4) for weight in weights))
+
+
+def _append(path: Path, values: dict[str, float]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(values))
+        if fresh:
+            writer.writeheader()
+        writer.writerow(values)
