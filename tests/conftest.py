@@ -19,6 +19,12 @@ def _skip(need: str, reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def skip_for() -> Callable[[str, str], None]:
+    """Return the only way to skip: for want of something that a machine may lack, and for a reason."""
+    return _skip
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
     """Return a function from a real data set's name to its folder; it skips where the data is not at hand."""
 

@@ -39,6 +39,9 @@ class DataConfig:
     )
     memory: str = option("2GB", "limit of the tables that prepare computes; the rest spills to disk", hashed=False)
     threads: int | None = option(None, "threads of these tables; null: one per core", hashed=False)
+    engine: str = option(
+        "duckdb", "where the log is checked, cored and spread: duckdb, or spark (pyspark, Java)", hashed=False
+    )
 
 
 @dataclass

@@ -74,7 +74,7 @@ def spread_events(
         events: `user`, `item`, `order` and maybe `tie`, as `RawData.events`.
         catalogue: `item` (index) and `key`.
         folder: where they go; see the module's docstring.
-        tables: where they are computed.
+        tables: where they are computed, once the log was read by the engine it is bound to.
         has_clock: `order` is a time.
         buckets: a power of 16.
         missing_items: `refuse` events of items without a catalogue entry, or `drop` them.
@@ -93,7 +93,8 @@ def spread_events(
     steps.mkdir(parents=True)
     ties = [name for name in ("tie",) if name in events.columns]
     # Read once: a log of text is slow to parse, and may number its rows as it is read.
-    tables.to_parquet(events.select("user", "item", ibis._.order.cast("int64"), *ties), steps / "log.parquet")
+    columns = events.select("user", "item", ibis._.order.cast("int64"), *ties)
+    columns.get_backend().to_parquet(columns, steps / "log.parquet")
     events = tables.read_parquet(steps / "log.parquet")
     items = _number_items(events, catalogue, steps, tables)
     num_dropped = _check(events, items, tables, missing_items)
@@ -170,12 +171,17 @@ def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: Backend
     """Number the users in the order of their hashes."""
     distinct = events.select("user").distinct()
     tables.to_parquet(distinct.mutate(hash=distinct.user.hexdigest("md5")), steps / "users.parquet")
+    # The letter keeps the name of a bucket from being empty (16^0) or a number.
     hashed = tables.read_parquet(steps / "users.parquet")
-    numbered = hashed.select(
-        user=hashed.user,
-        number=ibis.row_number().over(order_by=[hashed.hash, hashed.user]).cast("int32"),
-        # The letter keeps the name of a bucket from being empty (16^0) or a number.
-        bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)),
+    hashed = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)))
+    # Bucket by bucket: one order of all users would be the work of a single machine.
+    sizes = tables.to_pyarrow(hashed.group_by("bucket").aggregate(size=hashed.count()).order_by("bucket"))
+    before = np.cumsum(sizes["size"].to_numpy()) - sizes["size"].to_numpy()
+    starts = ibis.memtable(pa.table({"bucket": sizes["bucket"], "start": before}))
+    place = ibis.row_number().over(group_by=hashed.bucket, order_by=[hashed.hash, hashed.user])
+    placed = hashed.select("user", "bucket", place=place)
+    numbered = placed.join(starts, "bucket").select(
+        "user", "bucket", number=(ibis._.place + ibis._.start).cast("int32")
     )
     tables.to_parquet(numbered, folder, partition_by="bucket")
     return tables.read_parquet(folder / "*" / "*.parquet", hive_partitioning=True)

@@ -64,7 +64,8 @@ def spread_examples(
             item; or a train example with more than one target.
     """
     folder.mkdir(parents=True)
-    tables.to_parquet(examples.select("user", "split", "items", "target"), folder / "log.parquet")
+    columns = examples.select("user", "split", "items", "target")
+    columns.get_backend().to_parquet(columns, folder / "log.parquet")
     examples = tables.read_parquet(folder / "log.parquet")
     _check(examples, tables)
     if missing_items == "refuse":

@@ -17,6 +17,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,7 +35,7 @@ from trialign.data.images import write_images
 from trialign.data.oracle import OracleWriter, write_truth
 from trialign.data.source import Oracle, RawData, Source
 from trialign.data.splits import SPLITS, Cuts
-from trialign.data.tables import bounded_tables
+from trialign.data.tables import bounded_tables, check_engine, started_spark
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import write_atomically
 from trialign.types import EvaluationSplit
@@ -66,6 +67,7 @@ def prepare(
     core_rounds: int = 100,
     memory: str = "2GB",
     threads: int | None = None,
+    engine: str = "duckdb",
     broken_images: str = "refuse",
     max_pixels: int = 50_000_000,
 ) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def prepare(
         core_rounds: the most rounds of removing users and items.
         memory: limit of the tables; the rest spills to disk.
         threads: of the tables; None for one per core.
+        engine: `duckdb`, or `spark`, which then checks, numbers, cores and spreads the log; the dataset is the same.
         broken_images: `refuse` or `drop` pictures that cannot be used.
         max_pixels: of a picture.
 
@@ -101,6 +104,7 @@ def prepare(
         DataError: the source cannot be used as it is, or the disk is full.
     """
     _check(split, missing_items, cut_times, cut_shares)
+    check_engine(engine)
     with bounded_tables(folder / "spill", memory=memory, threads=threads) as tables:
         raw = source.load(folder / "raw")
         _check_source(raw, split, cored=bool(user_core or item_core))
@@ -108,9 +112,11 @@ def prepare(
         spread = _Spread(folder / SPREAD, source)
         # Pictures may be the larger part of the work: what can be refused without them is refused first.
         if not spread.finished:
-            common: dict[str, Any] = {"tables": tables, "buckets": buckets, "missing_items": missing_items}
+            common: dict[str, Any] = {"buckets": buckets, "missing_items": missing_items}
             cores: dict[str, Any] = {"user_core": user_core, "item_core": item_core, "core_rounds": core_rounds}
-            spread.finish(_spread(raw, catalogue, spread.begin(), common, cores))
+            limits: dict[str, Any] = {"memory": memory, "threads": threads}
+            with nullcontext(tables) if engine == "duckdb" else started_spark(folder / "spill-spark", **limits) as at:
+                spread.finish(_spread(raw, catalogue, spread.begin(), common | {"tables": at}, cores))
         counts = spread.counts()
         sizes = {"block_records": block_records, "shard_blocks": shard_blocks}
         pictures = {"images_per_shard": images_per_shard, "broken_images": broken_images, "max_pixels": max_pixels}

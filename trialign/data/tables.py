@@ -1,18 +1,51 @@
-"""Where tables are computed: DuckDB under a limit of memory, spilling inside the stage's own folder."""
+"""Where tables are computed: DuckDB under a limit of memory, spilling inside the stage's own folder; or Spark."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import ibis
 from ibis.backends.duckdb import Backend
 
-from trialign.errors import ConfigError, DataError
+from trialign.errors import ConfigError, DataError, suggest
 from trialign.manifest import disk_is_full
+
+ENGINES = ("duckdb", "spark")
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that does not exist, or that this machine lacks.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"data.engine={engine}", rule="an engine that exists", remedy=suggest(engine, ENGINES))
+    if engine == "duckdb":
+        return
+    java = Path(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else shutil.which("java")
+    lacking = [name for name, found in {"pyspark": find_spec("pyspark"), "Java": java}.items() if not found]
+    if lacking:
+        raise ConfigError(
+            f"data.engine=spark without {' and '.join(lacking)}",
+            rule="Spark runs in Java and is called through pyspark",
+            remedy="pip install 'trialign[spark]', install Java 17 or 21, or set data.engine=duckdb: one machine does "
+            "hundreds of millions of events",
+        )
+
+
+def started_spark(spill: Path, *, memory: str, threads: int | None) -> AbstractContextManager[Any]:
+    """Return Spark for the length of a block; see `spark_tables`."""
+    from trialign.data.spark import spark_tables  # not installed everywhere
+
+    return spark_tables(spill, memory=memory, threads=threads)
 
 
 @contextmanager

@@ -1,0 +1,75 @@
+"""Spark as the engine of tables, for logs that one machine cannot sort; `pip install trialign[spark]`, and Java.
+
+The expressions are the same as on DuckDB. What is here is how the two backends of Ibis differ in reading and writing
+Parquet.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ibis
+from ibis.backends.pyspark import Backend
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from trialign.errors import DataError
+
+
+class SparkTables(Backend):
+    """Ibis' backend, with `read_parquet` and `to_parquet` called as DuckDB's are."""
+
+    def read_parquet(  # type: ignore[override]
+        self, path: Path | str | Sequence[Path | str], /, *, hive_partitioning: bool = False
+    ) -> ibis.Table:
+        """Return the rows of files, folders, patterns; of `folder/*/*.parquet` with the folders' names as columns."""
+        paths = [path] if isinstance(path, Path | str) else path
+        reader = self._session.read
+        if hive_partitioning:
+            reader = reader.option("basePath", str(Path(*paths).parents[1]))
+        name = ibis.util.gen_name("parquet")
+        reader.parquet(*map(str, paths)).createOrReplaceTempView(name)
+        return self.table(name)
+
+    def to_parquet(  # type: ignore[override]
+        self, expr: ibis.Table, /, path: Path, *, partition_by: str | None = None
+    ) -> None:
+        """Write rows into a folder of files, one folder below for each value of `partition_by`."""
+        super().to_parquet(expr, path, **({} if partition_by is None else {"partitionBy": partition_by}))
+
+
+@contextmanager
+def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[SparkTables]:
+    """Start Spark for the length of a block.
+
+    Its master is the one that Spark's own configuration names, else this machine.
+
+    Args:
+        spill: what Spark shuffles on this machine goes here; removed at the end.
+        memory: of the driver, e.g. `2GB`; on this machine it is all there is.
+        threads: of this machine; None leaves them to Spark.
+
+    Raises:
+        DataError: Spark gave up.
+    """
+    builder = SparkSession.builder.appName("trialign prepare").config("spark.ui.enabled", "false")
+    builder = builder.config("spark.driver.memory", memory.lower().replace(" ", "").removesuffix("b").removesuffix("i"))
+    builder = builder.config("spark.local.dir", str(spill)).config("spark.sql.warehouse.dir", str(spill))
+    session = (builder.master(f"local[{threads}]") if threads else builder).getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    tables = SparkTables()
+    tables.do_connect(session)
+    try:
+        yield tables
+    except PySparkException as cause:
+        raise DataError(
+            f"Spark gave up: {str(cause).splitlines()[0]}",
+            rule="Spark has the memory and the room that the log needs",
+            remedy="raise data.memory, free some space, or set data.engine=duckdb",
+        ) from cause
+    finally:
+        tables.disconnect()
+        shutil.rmtree(spill, ignore_errors=True)
