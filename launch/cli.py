@@ -20,7 +20,7 @@ from trialign.errors import ConfigError, TrialignError, suggest
 
 VERBS: dict[str, str] = {
     "prepare": "catalogue and interaction logs -> dataset",
-    "enrich": "dataset -> the small CLIP, where it is asked for",
+    "enrich": "dataset -> captions, interests and the small CLIP, where asked for",
     "embed": "dataset -> one vector per item and modality",
     "quantize": "vectors -> residual quantizer",
     "assign": "quantizer -> one unique semantic ID per item, quality.json",

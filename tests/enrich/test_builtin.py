@@ -26,6 +26,7 @@ SETTINGS = {
     "num_pairs": 100,
     "max_interests": 5,
     "min_confidence": 0.1,
+    "min_share": 0.1,
     "window": 10,
 }
 SHOP = Storefront(seed=3, num_items=400, num_users=10, style_weight=1.0, purpose_weight=1.0)
@@ -78,6 +79,8 @@ def test_keyphrases_are_special_to_their_class_and_stand_in_the_text():
         assert all(name in told for name in own.interests)
         assert list(own.confidences) == sorted(own.confidences, reverse=True)
     assert found[4] == ItemInterests(failure="no_evidence")
+    # "boils" and "water" say nothing that "boils water" does not.
+    assert not {"boils", "water"} & set(found[0].interests)
     # What is on both classes ranks below what is on one.
     assert found[0].interests.index("boils water") < found[0].interests.index("steel body")
 
@@ -146,7 +149,9 @@ def test_truth_judges_what_is_named():
     half = [found if item % 2 else Caption() for item, found in enumerate(right)]
     assert judge_captions(SHOP, keys[::-1], half[::-1])["style_accuracy"] == 0.5
     told = [ItemInterests((PURPOSES[purpose],), (1.0,), ("description",)) for purpose in attributes.purpose_N]
-    assert judge_interests(SHOP, keys, told) == {"purpose_accuracy": 1.0, "purpose_accuracy_by_description": 1.0}
+    assert judge_interests(SHOP, keys, told) == {"purpose_accuracy": 1.0, "purpose_precision": 1.0}
+    vague = [ItemInterests(("nothing", *own.interests), (1.0, 0.5), ("description",) * 2) for own in told]
+    assert judge_interests(SHOP, keys, vague) == {"purpose_accuracy": 0.0, "purpose_precision": 0.5}
 
 
 def test_only_the_storefront_is_known():

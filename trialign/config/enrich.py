@@ -119,7 +119,10 @@ class BuiltinInterestsConfig:
     )
     num_pairs: int = option(20000, "descriptions of the pretraining corpus")
     max_interests: int = option(5, "per item and origin")
-    min_confidence: float = option(0.1, "weaker interests are left out")
+    min_confidence: float = option(0.2, "weaker interests of an item's own texts are left out")
+    min_share: float = option(
+        0.15, "and those told of a smaller share of its company; where phrases are many, 0.03 leaves some"
+    )
     window: int = option(10, "places of a history within which items are chosen together")
 
 

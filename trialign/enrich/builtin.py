@@ -37,7 +37,8 @@ class BuiltinInterests:
         fitted_on: `storefront`, `catalogue`, or `auto`: the former where the catalogue is the storefront's.
         num_pairs: of the storefront's pretraining corpus.
         max_interests: per item and origin.
-        min_confidence: weaker interests are left out.
+        min_confidence: an item's own weaker interests are left out.
+        min_share: so are those of a smaller share of an item's company.
         window: places of a history within which two items are chosen together.
 
     Raises:
@@ -53,6 +54,7 @@ class BuiltinInterests:
         num_pairs: int,
         max_interests: int,
         min_confidence: float,
+        min_share: float,
         window: int,
     ) -> None:
         if not (descriptions or co_engagement):
@@ -69,7 +71,7 @@ class BuiltinInterests:
             )
         self._descriptions, self._co_engagement, self._fitted_on = descriptions, co_engagement, fitted_on
         self._num_pairs, self._max_interests, self._window = num_pairs, max_interests, window
-        self._min_confidence = min_confidence
+        self._min_confidence, self._min_share = min_confidence, min_share
 
     def interests(self, dataset: Dataset, captions: Sequence[str], *, storefront: bool) -> list[ItemInterests]:
         """Return the interests of every item.
@@ -109,17 +111,21 @@ class BuiltinInterests:
         names: Sequence[str],
         origin: str,
     ) -> None:
-        """Add each item's `max_interests` best by ranking, those that are confident enough."""
+        """Add each item's best by ranking: confident enough, and none whose words the better ones hold already."""
+        least = self._min_confidence if origin == DESCRIPTION else self._min_share
         for item, entries in enumerate(found):
             row = slice(ranking_NV.indptr[item], ranking_NV.indptr[item + 1])
             terms, ranks = ranking_NV.indices[row], ranking_NV.data[row]
-            best = terms[np.lexsort((terms, -ranks))][: self._max_interests]
-            confidences = confidences_NV[[item], :].toarray()[0] if len(best) else np.empty(0)
-            entries += [
-                (names[term], float(confidences[term]), origin)
-                for term in best
-                if confidences[term] >= self._min_confidence
-            ]
+            confidences_V = confidences_NV[[item], :].toarray()[0]
+            words: set[str] = set()
+            chosen: list[tuple[str, float, str]] = []
+            for term in terms[np.lexsort((terms, -ranks))]:
+                if len(chosen) == self._max_interests:
+                    break
+                if confidences_V[term] >= least and not words.issuperset(names[term].split()):
+                    words.update(names[term].split())
+                    chosen.append((names[term], float(confidences_V[term]), origin))
+            entries += chosen
 
 
 def purposes_of(texts: Sequence[str], num_pairs: int) -> tuple[list[str], Scores]:
@@ -132,7 +138,7 @@ def purposes_of(texts: Sequence[str], num_pairs: int) -> tuple[list[str], Scores
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
     model = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, tol=None, random_state=0)
     model.fit(vectorizer.fit_transform([pair.description for pair in corpus]), [pair.purpose for pair in corpus])
-    return list(model.classes_), model.predict_proba(vectorizer.transform(texts)).astype(np.float64)
+    return list(map(str, model.classes_)), model.predict_proba(vectorizer.transform(texts)).astype(np.float64)
 
 
 def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], csr_array]:

@@ -38,20 +38,14 @@ def judge_captions(world: Storefront, keys: Sequence[str], captions: Sequence[Ca
 
 
 def judge_interests(world: Storefront, keys: Sequence[str], interests: Sequence[ItemInterests]) -> dict[str, float]:
-    """Return the share of items whose strongest interest is their purpose: over all origins, and of each origin."""
+    """Return the share of items whose strongest interest is their purpose, and of all interests that are one."""
     purposes = [world.world.purposes[purpose][0] for purpose in world.attributes().purpose_N[_index(keys)]]
-    report = {"purpose_accuracy": _first_right(purposes, [found.interests for found in interests])}
-    for origin in sorted({origin for found in interests for origin in found.origins}):
-        told = [
-            [name for name, own in zip(found.interests, found.origins, strict=True) if own == origin]
-            for found in interests
-        ]
-        report[f"purpose_accuracy_by_{origin.replace('-', '_')}"] = _first_right(purposes, told)
-    return report
-
-
-def _first_right(purposes: Sequence[str], told: Sequence[Sequence[str]]) -> float:
-    return float(np.mean([list(names[:1]) == [purpose] for purpose, names in zip(purposes, told, strict=True)]))
+    told = [found.interests for found in interests]
+    right = [purpose in names for purpose, names in zip(purposes, told, strict=True)]
+    return {
+        "purpose_accuracy": float(np.mean([names[:1] == (own,) for own, names in zip(purposes, told, strict=True)])),
+        "purpose_precision": sum(right) / max(1, sum(map(len, told))),
+    }
 
 
 def _index(keys: Sequence[str]) -> list[int]:
