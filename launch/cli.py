@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "evaluate": "generator and baselines -> metrics.json, the table",
     "report": "finished runs -> one table and page that compare them",
     "recommend": "a user, or typed items -> recommended items with titles",
+    "doctor": "what this machine offers, and that nothing reaches out",
     "pipeline": "all of the above in order; finished stages are skipped",
 }
 

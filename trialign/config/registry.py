@@ -9,6 +9,7 @@ from omegaconf import BooleanNode, IntegerNode, StringNode
 
 from trialign.config.assign import AssignConfig
 from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
+from trialign.config.doctor import DoctorConfig
 from trialign.config.embed import (
     EmbedConfig,
     OpenClipConfig,
@@ -56,6 +57,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "recommend": {"recommend": RecommendConfig},
     "runtime": {"runtime": RuntimeConfig},
     "tracking": {"tracking": TrackingConfig},
+    "doctor": {"doctor": DoctorConfig},
 }
 """Config group -> schema name -> schema. A YAML of the group builds on one by `defaults: [<name>_schema, _self_]`."""
 
