@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "pipeline": "all of the above but rl, in order; finished stages are skipped",
     "submit": "a verb, or the pipeline as a chain of jobs, on a Slurm cluster",
     "status": "a run's stages, their jobs, restarts and the last step",
+    "doctor": "what this machine offers, and that nothing reaches out",
 }
 
 _OVERVIEW = """trialign {version}: generative recommenders over semantic IDs

@@ -16,6 +16,7 @@ _ALSO = {
     "recommend": ("recommend",),
     "evaluate": ("evaluate", "runtime"),
     "report": ("report",),
+    "doctor": ("doctor",),
     "train": ("train", "stream", "runtime", "tracking"),
     "submit": ("cluster", "runtime"),
     "status": ("cluster",),

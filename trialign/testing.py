@@ -61,6 +61,29 @@ RING_SETTINGS: dict[str, Any] = {
     },
 }
 
+TINY = [
+    "data.num_items=96",
+    "data.num_users=60",
+    "data.block_records=16",
+    "embed.text.dim=16",
+    "quantize.codebook_size=8",
+    "train.steps=6",
+    "train.backbone.hidden_size=32",
+    "train.backbone.num_heads=2",
+    "train.backbone.intermediate_size=64",
+    "train.backbone.vocab_size=400",
+    "stream.lanes=4",
+    "runtime.micro_rows=2",
+    "runtime.log_every=2",
+    "runtime.accelerator=cpu",
+    "runtime.progress=false",
+    "evaluate.bootstrap_samples=100",
+    "baselines.sasrec.epochs=1",
+    "baselines.sasrec.dim=16",
+    "baselines.sasrec.text_dim=16",
+]
+"""Overrides that make the built-in world and every model so small that the pipeline takes seconds."""
+
 
 class Ring:
     """A source of data: each user walks on from item to item; with a seed, each user's last item is drawn at random."""

@@ -17,28 +17,7 @@ from trialign.config.stages import STAGES
 from trialign.errors import ConfigError, DataError, StageError, TrialignError
 from trialign.manifest import MANIFEST, Manifest
 from trialign.semid.table import SIDTable
-
-TINY = [
-    "data.num_items=96",
-    "data.num_users=60",
-    "data.block_records=16",
-    "embed.text.dim=16",
-    "quantize.codebook_size=8",
-    "train.steps=6",
-    "train.backbone.hidden_size=32",
-    "train.backbone.num_heads=2",
-    "train.backbone.intermediate_size=64",
-    "train.backbone.vocab_size=400",
-    "stream.lanes=4",
-    "runtime.micro_rows=2",
-    "runtime.log_every=2",
-    "runtime.accelerator=cpu",
-    "runtime.progress=false",
-    "evaluate.bootstrap_samples=100",
-    "baselines.sasrec.epochs=1",
-    "baselines.sasrec.dim=16",
-    "baselines.sasrec.text_dim=16",
-]
+from trialign.testing import TINY
 
 
 def run_all(folder: Path, *overrides: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from trialign.config.assign import AssignConfig
 from trialign.config.checks import check
 from trialign.config.cluster import ClusterConfig
+from trialign.config.doctor import DoctorConfig
 from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.option import unhashed
@@ -58,6 +59,7 @@ class Config:
     runtime: RuntimeConfig
     cluster: ClusterConfig
     tracking: TrackingConfig
+    doctor: DoctorConfig
     identity: dict[str, dict[str, Any]]
     """The fields of every group that can change the numbers, for manifests."""
 

@@ -10,6 +10,7 @@ from omegaconf import BooleanNode, IntegerNode, StringNode
 from trialign.config.assign import AssignConfig
 from trialign.config.cluster import ClusterConfig
 from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
+from trialign.config.doctor import DoctorConfig
 from trialign.config.embed import (
     EmbedConfig,
     JointConfig,
@@ -86,6 +87,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "runtime": {"runtime": RuntimeConfig},
     "cluster": {"cluster": ClusterConfig},
     "tracking": {"tracking": TrackingConfig},
+    "doctor": {"doctor": DoctorConfig},
 }
 """Config group -> schema name -> schema. A YAML of the group builds on one by `defaults: [<name>_schema, _self_]`."""
 

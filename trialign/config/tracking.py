@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import netrc
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 from trialign.config.option import option
 from trialign.manifest import Stage
@@ -55,3 +58,19 @@ def tracking_of(config: Config, stage: Stage) -> Tracking | None:
         group=config.tracking.group or config.run.parent.name,
         config={**stage.config, "runtime": asdict(config.runtime)},
     )
+
+
+def wandb_mode() -> str:
+    """Return W&B's mode: as WANDB_MODE says, else online where a key is set, else offline."""
+    return os.environ.get("WANDB_MODE") or ("online" if key_is_set() else "offline")
+
+
+def key_is_set() -> bool:
+    """Return whether there is a key to send data with; it is never looked at."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

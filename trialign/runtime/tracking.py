@@ -1,8 +1,9 @@
 """Following a run in Weights & Biases, beside its CSV files: offline unless a key is set, and never in its way.
 
-A stage is one W&B run. Its id and the newest step that was sent are kept beside the stage's checkpoints, so a job that
-was killed and goes on continues the same run: what it computes a second time is not sent a second time. Whatever W&B
-meets (no network, a wrong key, a full disk) is a warning; the run then goes on offline, or without W&B.
+A stage is one W&B run. Its id stands beside the stage's checkpoints, so a job that was killed and goes on continues the
+same run. W&B loses what it had not written when the process died; the CSV does not. So an attempt that goes on sends
+the lines of the CSV again, from the first one the server lacks; offline it replaces the files of the attempt before.
+Whatever W&B meets (no network, a wrong key, a full disk) is a warning; the run goes on offline, or without W&B.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-import netrc
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 
@@ -24,18 +24,19 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from trialign.config.tracking import Tracking
-from trialign.manifest import flatten
+from trialign.config.tracking import Tracking, wandb_mode
+from trialign.manifest import flatten, write_atomically
 from trialign.runtime.ranks import launched_rank
 
 logger = logging.getLogger("trialign")
 
 MEMORY = "wandb.json"
-"""Name of the file that remembers id and step."""
+"""Name of the file that remembers the id."""
 
 _START_SECONDS = 20.0
 _FINISH_SECONDS = 60.0
 _PICTURE_SIDE = 192
+_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 class SteadyWandb(WandbLogger):
@@ -43,25 +44,18 @@ class SteadyWandb(WandbLogger):
 
     Args:
         run: a started W&B run.
-        memory: file that remembers id and step; None where an attempt that is killed begins again from nothing.
     """
 
-    def __init__(self, run: Any, memory: Path | None) -> None:
+    def __init__(self, run: Any) -> None:
         super().__init__(experiment=run)
-        self._memory = memory
-        self._before = self._newest = _remembered(memory).get("step", -1)
+        self._first = run.starting_step  # 0, or what the server has of earlier attempts
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send a line, unless an earlier attempt has sent its step."""
+        """Send figures of a step, unless the server has it."""
         assert step is not None
-        if step <= self._before:
-            return
-        if step > self._newest:
-            self._newest = step
-            # First: a line that a kill loses is a gap, one that is sent twice would be a lie.
-            _remember(self._memory, self.experiment.id, step)
-        self.experiment.log(dict(metrics), step=step)
+        if step >= self._first:
+            self.experiment.log(dict(metrics), step=step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -71,15 +65,32 @@ class SteadyWandb(WandbLogger):
             self._experiment = None
 
 
-def wandb_logger(tracking: Tracking, memory: Path | None) -> SteadyWandb | None:
-    """Return the logger of a stage that trains; None on ranks but the first, and where W&B cannot be started."""
+def wandb_logger(tracking: Tracking, memory: Path | None, past: Iterable[Mapping[str, Any]] = ()) -> SteadyWandb | None:
+    """Return the logger of a stage that trains; None on ranks but the first, and where W&B cannot be started.
+
+    Args:
+        tracking: what W&B is told.
+        memory: file that remembers the id; None where an attempt that is killed begins again from nothing.
+        past: lines of the CSV that earlier attempts left.
+    """
     if launched_rank() != 0:
         return None
-    run = _start(tracking, _remembered(memory).get("id"))
+    run_id = None
+    if memory is not None and memory.exists():
+        run_id = json.loads(memory.read_text())["id"]
+        for folder in (tracking.run / "wandb").glob(f"offline-run-*-{run_id}"):
+            shutil.rmtree(folder)
+    run = _start(tracking, run_id)
     if run is None:
         return None
-    _remember(memory, run.id, _remembered(memory).get("step", -1))
-    return SteadyWandb(run, memory)
+    if memory is not None:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps({"id": run.id}))
+    found = SteadyWandb(run)
+    for line in past:
+        figures = {name: float(value) for name, value in line.items() if name != "step" and value != ""}
+        found.log_metrics(figures, int(line["step"]))
+    return found
 
 
 def log_table(
@@ -100,22 +111,12 @@ def log_table(
     run.finish()
 
 
-def key_is_set() -> bool:
-    """Return whether there is a key to send data with; it is never looked at."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
 def _start(tracking: Tracking, run_id: str | None) -> Any | None:
     """Return a W&B run, offline where online does not answer, None where not even that can be had."""
     import wandb
 
-    asked = os.environ.get("WANDB_MODE") or ("online" if key_is_set() else "offline")
+    # Tables with pictures are staged here until they are sent: with the rest, wherever the run directory is moved.
+    os.environ["WANDB_DATA_DIR"] = _DATA_DIR or str(tracking.run / "wandb" / "data")
     settings = wandb.Settings(
         init_timeout=_START_SECONDS,
         login_timeout=_START_SECONDS,
@@ -125,7 +126,7 @@ def _start(tracking: Tracking, run_id: str | None) -> Any | None:
         console="off",
         disable_git=True,
     )
-    for mode in dict.fromkeys((asked, "offline")):
+    for mode in dict.fromkeys((wandb_mode(), "offline")):
         try:
             return wandb.init(
                 mode=mode,  # type: ignore[arg-type]  # one of W&B's words; another is refused below
@@ -149,18 +150,3 @@ def _picture(encoded: bytes) -> Image.Image:
         small = found.convert("RGB")
     small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     return small
-
-
-def _remembered(memory: Path | None) -> dict[str, Any]:
-    if memory is None or not memory.exists():
-        return {}
-    found: dict[str, Any] = json.loads(memory.read_text())
-    return found
-
-
-def _remember(memory: Path | None, run_id: str, step: int) -> None:
-    if memory is not None:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        aside = memory.with_suffix(".partial")
-        aside.write_text(json.dumps({"id": run_id, "step": step}))
-        aside.replace(memory)

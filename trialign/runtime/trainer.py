@@ -88,7 +88,8 @@ def build_trainer(
     zero_bf16 = strategy.startswith("zero") and precision == "bf16-mixed"
     how = build_strategy(strategy, devices=nodes * devices, on_cpu=on_cpu, bf16=zero_bf16, universal=universal)
     _quieten()
-    tracked = None if tracking is None else wandb_logger(tracking, memory)
+    log, past = _log(folder, 10 * log_every, done_steps)
+    tracked = None if tracking is None else wandb_logger(tracking, memory, past)
     more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
     plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
@@ -104,7 +105,7 @@ def build_trainer(
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip or None,
         log_every_n_steps=log_every,
-        logger=[_log(folder, 10 * log_every, done_steps), *([] if tracked is None else [tracked])],
+        logger=[log, *([] if tracked is None else [tracked])],
         profiler=clock,
         callbacks=[*callbacks, *more],
         plugins=plugins,
@@ -115,17 +116,17 @@ def build_trainer(
     )
 
 
-def _log(folder: Path, flush_every: int, done_steps: int) -> CSVLogger:
-    """Return the log, with the lines of an earlier attempt up to the step it is taken up at."""
+def _log(folder: Path, flush_every: int, done_steps: int) -> tuple[CSVLogger, list[dict[str, str]]]:
+    """Return the log, and the lines in it of an earlier attempt up to the step it is taken up at."""
     log = CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=flush_every)
-    path = folder / "log" / "metrics.csv"
+    path, lines = folder / "log" / "metrics.csv", []
     if launched_rank() == 0 and path.exists():
         with path.open(newline="") as file:
             lines = [line for line in csv.DictReader(file) if int(line["step"]) < done_steps]
         path.unlink()  # Lightning would do it, with a warning
         log.experiment.metrics = lines  # type: ignore[assignment]  # written back as they stood
         log.save()
-    return log
+    return log, lines
 
 
 def _quieten() -> None:

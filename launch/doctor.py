@@ -1,0 +1,60 @@
+"""Say what this machine offers: hardware, versions, tools, disk, network; and prove that nothing reaches out.
+
+trialign doctor
+trialign doctor doctor.airgap=true      runs every stage on a tiny built-in shop with all connections refused
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from trialign.config.compose import Config
+from trialign.errors import StageError
+
+
+def run(config: Config) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from trialign.runtime.doctor import Finding, examine
+
+    pins = Path(__file__).resolve().parents[1] / "constraints.txt"
+    findings = examine(config.run, pins if pins.exists() else None)
+    if config.doctor.airgap:
+        findings.append(Finding("reaching out", _reached_out(), "every stage ran, all connections refused"))
+    table = Table(title="this machine", title_justify="left", title_style="bold")
+    for column in ("", "found", "remark"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(finding.what, finding.found, finding.remark)
+    Console().print(table)
+
+
+def _reached_out() -> str:
+    """Run every stage on a tiny world without network.
+
+    Raises:
+        StageError: something tried to reach another machine.
+    """
+    from trialign.launch import evaluate
+    from trialign.launch.cli import script
+
+    from trialign.config.compose import compose
+    from trialign.config.stages import STAGES
+    from trialign.pipeline import run_pipeline
+    from trialign.runtime.doctor import refuse_network
+    from trialign.testing import TINY
+
+    with tempfile.TemporaryDirectory() as folder, refuse_network() as refused:
+        tiny = compose("pipeline", [f"run={folder}/tiny", *TINY])
+        scripts = {verb: script(verb) for verb in STAGES} | {"evaluate": evaluate.build}
+        run_pipeline(tiny, scripts, lambda _: None)
+    if refused:
+        raise StageError(
+            f"the stages tried to {'; '.join(dict.fromkeys(refused))}",
+            rule="no stage reaches another machine unless its config names a model there",
+            remedy="report this, with the line above",
+        )
+    return "nothing"

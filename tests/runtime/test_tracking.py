@@ -1,0 +1,189 @@
+"""Weights & Biases: one run over any number of attempts, no step twice, and never in the way of a training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+from trialign.config.compose import compose
+from trialign.config.tracking import Tracking
+from trialign.data.dataset import Dataset
+from trialign.data.module import TrainedRows
+from trialign.generate.train import train
+from trialign.runtime import tracking as stage
+from trialign.semid.table import SIDTable
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, TINY, ring_dataset, run_ranks
+
+STEPS, EVERY = 9, 3
+_FRAME = 32768  # bytes of a frame of the log; a record is cut where one ends
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take away whatever account this machine has."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def records(path: Path) -> Iterator[Any]:
+    """Yield the records of an offline file: seven bytes of header, then frames of (crc, length, kind, piece)."""
+    content, place, pieces = path.read_bytes(), 7, b""
+    while place + 7 <= len(content):
+        if _FRAME - place % _FRAME < 7:
+            place += _FRAME - place % _FRAME
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        piece = content[place + 7 : place + 7 + length]
+        if kind == 0 or len(piece) < length:
+            return
+        place, pieces = place + 7 + length, pieces + piece
+        if kind in (1, 4):  # whole, or the last of several
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(pieces)
+            pieces = b""
+            yield record
+
+
+def sent(run: Path) -> tuple[set[str], list[dict[str, Any]]]:
+    """Return the ids of all W&B runs of a run directory and their lines, in the order in which they were begun."""
+    files = sorted(run.glob("wandb/*run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
+    lines = [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for path in files
+        for record in records(path)
+        if record.WhichOneof("record_type") == "history"
+    ]
+    return {path.stem for path in files}, lines
+
+
+def told_of(run: Path) -> Tracking:
+    return Tracking(run=run, stage="train", project="tests", group="ring", config={"width": 32})
+
+
+def train_ring(dataset: Path, run: Path, kill_at: int | None) -> None:
+    """Train under W&B; kill -9 after the given micro-batch. One process of its own."""
+    if kill_at is not None:
+        mark = TrainedRows.on_train_batch_end
+
+        def marked(self: TrainedRows, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            mark(self, trainer, module, outputs, batch, batch_idx)
+            if batch_idx == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
+    found, folder = Dataset(dataset), run / "train"
+    folder.mkdir(parents=True, exist_ok=True)
+    codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
+    runtime = RING_SETTINGS["runtime"] | {"checkpoint_every": EVERY, "log_every": 1, "tracking": told_of(run)}
+    train(
+        found,
+        {},
+        SIDTable(codes_NL, 3, found.keys, "reassign"),
+        folder,
+        **RING_SETTINGS | {"steps": STEPS, "runtime": runtime},
+    )
+
+
+def test_a_killed_training_goes_on_in_its_run_and_sends_no_step_twice(tmp_path: Path) -> None:
+    dataset, run = tmp_path / "dataset", tmp_path / "sweep" / "one"
+    dataset.mkdir()
+    ring_dataset(dataset)
+    # Four lanes, two rows at a time: inside the sixth step, whose checkpoint stands behind the third.
+    assert run_ranks(train_ring, 1, dataset, run, 2 * 5) == [-signal.SIGKILL]
+    (before,), _ = sent(run)
+    assert run_ranks(train_ring, 1, dataset, run, None) == [0]
+    (after,), lines = sent(run)
+    assert after == before
+    with (run / "train" / "log" / "metrics.csv").open() as file:
+        log = list(csv.DictReader(file))
+    assert [line["_step"] for line in lines] == [int(line["step"]) for line in log] == list(range(STEPS))
+    for line, own in zip(lines, log, strict=True):
+        assert all(line[name] == float(own[name]) for name in ("loss", "gradient_norm", "learning_rate"))
+    assert not (run / "train" / "checkpoints").exists(), "a run that is done is remembered no more"
+
+
+class _Refuse(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *arguments: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(params=["a wrong key", "no answer"])
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a server that refuses every key, or one that accepts connections and says nothing."""
+    if request.param == "no answer":
+        import socket
+
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+            yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+        return
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refuse) as refusing:
+        thread = threading.Thread(target=refusing.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{refusing.server_address[1]}"
+        refusing.shutdown()
+        thread.join()
+
+
+def test_a_server_that_will_not_have_us_stops_nothing(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setattr(stage, "_START_SECONDS", 3.0)
+    logger = stage.wandb_logger(told_of(tmp_path / "run"), None)
+    assert logger is not None
+    assert "W&B cannot be had online" in caplog.text
+    logger.log_metrics({"loss": 1.5}, 4)
+    logger.finalize("success")
+    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
+    end = time.monotonic() + 60
+    while not any(record.HasField("exit") for record in records(file)) and time.monotonic() < end:
+        time.sleep(0.05)  # W&B's own process is still writing
+    _, lines = sent(tmp_path / "run")
+    assert [(line["_step"], line["loss"]) for line in lines] == [(4, 1.5)]
+
+
+def test_every_stage_that_trains_is_tracked_and_items_stand_in_a_table_with_pictures(tmp_path: Path) -> None:
+    from trialign.launch.cli import script
+
+    from trialign.config.stages import STAGES
+
+    small = ["quantize=rqvae", "quantize.num_epochs=2", "enrich/clip=storefront", "enrich.clip.num_pairs=64"]
+    config = compose("pipeline", [f"run={tmp_path}/sweep/one", *TINY, *small, "tracking=wandb"])
+    wanted = {verb: script(verb) for verb in STAGES if verb in ("prepare", "enrich", "embed", "quantize", "assign")}
+    for run in wanted.values():
+        run(config)
+    found = [record for path in config.run.glob("wandb/*run-*/*.wandb") for record in records(path)]
+    began = [record.run for record in found if record.HasField("run")]
+    assert {run.job_type for run in began} == {"enrich", "quantize", "assign"}
+    assert {run.run_group for run in began} == {"sweep"}
+    tables = [json.loads(path.read_text()) for path in config.run.glob("wandb/*run-*/files/media/table/*.json")]
+    assert len(tables) == 1
+    assert tables[0]["columns"] == ["picture", "title", "categories", "semantic ID"]
+    (artifact,) = [record.artifact for record in found if record.HasField("artifact")]
+    pictures = [Path(entry.local_path) for entry in artifact.manifest.contents if entry.path.endswith(".png")]
+    assert len(pictures) == sum(row[0] is not None for row in tables[0]["data"]) > 0
+    for picture in pictures:
+        assert picture.is_relative_to(config.run)
+        assert picture.read_bytes().startswith(b"\x89PNG")

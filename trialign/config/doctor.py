@@ -1,0 +1,14 @@
+"""Group `doctor`: what the verb of that name looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trialign.config.option import option
+
+
+@dataclass
+class DoctorConfig:
+    airgap: bool = option(
+        False, "run every stage on a tiny built-in shop with all connections refused; about a minute", hashed=False
+    )
