@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,17 @@ import torch
 
 from benchmarks.prepare import resident_bytes
 from benchmarks.record import Row, alone, arguments, record
-from benchmarks.stream import NUM_SHARDS, ROW_TOKENS, TASK, WINDOW, template, write_index, write_shards
+from benchmarks.stream import (
+    NUM_SHARDS,
+    ROW_TOKENS,
+    TASK,
+    WINDOW,
+    exhaust,
+    template,
+    write_histories,
+    write_index,
+    write_shards,
+)
 from trialign.data.lanes import LaneSource, LaneStream
 from trialign.data.order import Permutation, SourceOrder, lane_range
 from trialign.data.shards import INDEX_DTYPE, BlockStore
@@ -30,17 +41,28 @@ from trialign.runtime.seeding import derive
 
 RANKS, LANES = 4096, 8192
 NUM_POSITIONS, NUM_RANKS_WALKED = 100, 8
+WINDOW_ITEMS, LONG_ROW = 50, 1024
 
 
-def sizes(store: BlockStore) -> list[Row]:
-    """Return what an event, a history and a block take on disk, and in the index."""
-    index = store.index
-    per_history = float(index["length"].sum()) / store.num_records
-    per_event = float(index["length"].sum()) / float(index["items"].sum())
+def windows_of(folder: Path, encoder: Template) -> list[Row]:
+    """Return what full windows take on disk and in the index, and how fast one thread makes rows of them."""
+    store = write_histories(folder, np.full(64 * 1024, WINDOW_ITEMS))
+    size = sum(path.stat().st_size for path in folder.glob("*.tar"))
+    stream = LaneStream(
+        [LaneSource(TASK, store)], encoder.encode_many, num_lanes=8, row_tokens=LONG_ROW, window=WINDOW, seed=0
+    )
+    rows = stream.rows()
+    exhaust(islice(rows, 800))
+    taken = []
+    for _ in range(7):
+        begin = time.process_time()
+        used = sum(int((row.segments > 0).sum()) for row in islice(rows, 800))
+        taken.append((time.process_time() - begin) / used)
+    what = f"windows of {WINDOW_ITEMS} items, user keys of 14 bytes"
     return [
-        alone("scale.event", "blocks of histories of 7 items in the mean, keys of 14 bytes", per_event, "bytes"),
-        alone("scale.history", "the same", per_history, "bytes"),
+        alone("scale.window", f"{what}, tar included", size / store.num_records, "bytes"),
         alone("scale.index", "one block", INDEX_DTYPE.itemsize, "bytes"),
+        alone("scale.tokens", f"{what}, rows of {LONG_ROW}", 1 / statistics.median(taken), "tokens/s"),
     ]
 
 
@@ -141,9 +163,8 @@ def main() -> None:
     encoder = template()
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
         shards, million = Path(scratch) / "shards", Path(scratch) / "million"
-        few = write_shards(shards)
-        write_index(million, shards, few)
-        rows = [*sizes(few), *opening(million)]
+        write_index(million, shards, write_shards(shards))
+        rows = [*windows_of(Path(scratch) / "windows", encoder), *opening(million)]
         store = BlockStore(million)
         rows += [*first_rows(store, encoder), *whole_epoch(store), state_size()]
     record(rows, asked.json)

@@ -61,14 +61,19 @@ Sample = tuple[NDArray[np.int32], int]
 
 def write_shards(folder: Path) -> BlockStore:
     """Write histories whose lengths follow a Pareto tail, 7 items in the mean, cut at 50."""
+    tail = np.random.default_rng(1).pareto(1.5, NUM_HISTORIES)
+    return write_histories(folder, np.minimum(50, 2 + 4 * tail).astype(np.int64))
+
+
+def write_histories(folder: Path, lengths: NDArray[np.int64]) -> BlockStore:
+    """Write histories of these lengths, of random items."""
     draws = np.random.default_rng(0)
-    lengths = np.minimum(50, 2 + 4 * draws.pareto(1.5, NUM_HISTORIES)).astype(np.int64)
     starts = np.cumsum(lengths) - lengths
     columns = [
-        pa.array([f"user-{user:09d}" for user in range(NUM_HISTORIES)]),
+        pa.array([f"user-{user:09d}" for user in range(len(lengths))]),
         lists_of(pa.array(draws.integers(NUM_ITEMS, size=lengths.sum()), pa.int32()), starts, lengths),
         lists_of(pa.array(draws.integers(10**9, size=lengths.sum()), pa.int64()), starts, lengths),
-        pa.array(np.zeros(NUM_HISTORIES), pa.int32()),
+        pa.array(np.zeros(len(lengths)), pa.int32()),
     ]
     with ShardWriter(folder, records_per_block=RECORDS_PER_BLOCK, blocks_per_shard=BLOCKS_PER_SHARD) as writer:
         writer.write(pa.RecordBatch.from_arrays(columns, schema=TRAIN))
