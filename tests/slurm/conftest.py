@@ -96,6 +96,8 @@ def outcomes(run: Path, name: str, job: str) -> list[str]:
     for line in attempts_of(run / FOLDER, name, job):
         if line["event"] == "start":
             found.append("lost")
+        elif line["outcome"] == "gave up":  # before it started anything
+            found.append("gave up")
         else:
             found[-1] = line["outcome"]
     return found

@@ -75,7 +75,9 @@ def test_a_training_that_is_killed_preempted_and_loses_its_node_ends_as_if_nothi
     os.kill(rank, signal.SIGKILL)  # one rank of two dies
 
     further()
-    slurm.ask("scancel", "--signal=KILL", job)  # all ranks at once, without a warning
+    slurm.ask(
+        "scancel", "--signal=KILL", f"{job}.1"
+    )  # all ranks at once, without a warning; step 0 looked at the nodes
 
     further()
     script = tmp_path / "urgent.sbatch"

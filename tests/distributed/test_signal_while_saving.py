@@ -1,0 +1,58 @@
+"""Asked to make room while it saves, a training finishes the save, then the step, and ends as if nobody had asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trialign.generate.train import train
+from trialign.runtime.checkpoint import newest_checkpoint
+from trialign.runtime.preemption import PreemptedError
+from trialign.semid.table import SIDTable
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
+
+SETTINGS = RING_SETTINGS | {
+    "steps": 7,
+    "stream": RING_SETTINGS["stream"] | {"ledger": True},
+    "runtime": RING_SETTINGS["runtime"] | {"checkpoint_every": 3},
+}
+
+
+def outcome(folder: Path) -> tuple[bytes, str]:
+    return (folder / "generator.safetensors").read_bytes(), (folder / "ledger" / "rank-00000.jsonl").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_while_saving_waits_for_the_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    dataset = ring_dataset(tmp_path / "dataset")
+    codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
+    sids = SIDTable(codes_NL, 3, dataset.keys, "reassign")
+    whole, asked = tmp_path / "whole", tmp_path / "asked"
+    for folder in (whole, asked):
+        folder.mkdir()
+    train(dataset, {}, sids, whole, **SETTINGS)
+    rename = Path.rename
+
+    def renamed(self: Path, target: Path) -> Path:
+        if target.name == "step-00000003":
+            os.kill(os.getpid(), number)
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", renamed)
+        with pytest.raises(PreemptedError):
+            train(dataset, {}, sids, asked, **SETTINGS)
+    names = sorted(path.name for path in (asked / "checkpoints").glob("step-*.json"))
+    assert names[0] == "step-00000003.json"
+    assert len(names) == 2  # the save that was under way, and the one that was asked for
+    newest = newest_checkpoint(asked / "checkpoints")
+    assert newest is not None
+    assert newest.name + ".json" == names[1]
+    train(dataset, {}, sids, asked, **SETTINGS)
+    assert outcome(asked) == outcome(whole)
