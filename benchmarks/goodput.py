@@ -53,7 +53,7 @@ def work(dataset: Path, folder: Path, clock: Path) -> None:
         file.write(json.dumps({"step": trainer.global_step, "at": time.process_time()}) + "\n")
 
     TrainingCheckpoints.save = saved  # type: ignore[method-assign]
-    TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
+    TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign,assignment]
     found = Dataset(dataset)
     codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
     backbone = RING_SETTINGS["backbone"] | {"hidden_size": 256, "num_layers": 4, "intermediate_size": 512}
