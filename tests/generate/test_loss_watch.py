@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from trialign.data.dataset import Dataset
 from trialign.errors import TrainingError
 from trialign.generate.module import GeneratorModule
-from trialign.generate.train import train
+from trialign.generate.train import BEST, train
 from trialign.runtime import loss_watch
 from trialign.runtime.loss_watch import RewoundError
 from trialign.semid.table import SIDTable
@@ -95,3 +96,19 @@ def test_it_is_rewound_so_often_and_no_more(
     with pytest.raises(TrainingError, match="the loss of step 13 is") as raised:
         train(dataset, {}, table, tmp_path, **watched(settings, "rewind"))
     assert "2 batches excepted" in raised.value.rule
+
+
+@pytest.mark.parametrize("figure", [0.0, 2.0])
+def test_the_best_of_a_rewound_attempt_stays_until_it_is_surpassed(
+    dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path, figure: float
+) -> None:
+    validation = {"every": 2, "users": 0, "num_beams": 12, "patience": 0, "batch_size": 32}
+    more = settings | {"steps": 4, "validation": validation}
+    train(dataset, {}, table, tmp_path / "other", **more | {"seed": 5})
+    weights = load_file(tmp_path / "other" / "generator.safetensors")
+    (tmp_path / "next").mkdir()
+    save_file(weights, tmp_path / "next" / BEST, {"figures": json.dumps({"step": 9, "ndcg@10": figure})})
+    counts = train(dataset, {}, table, tmp_path / "next", **more)
+    found = load_file(tmp_path / "next" / "generator.safetensors")
+    same = all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+    assert (counts["validation"]["step"] == 9) == same == (figure > 1.0)

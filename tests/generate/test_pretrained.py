@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
@@ -25,7 +26,9 @@ from trialign.generate.task import Given, ItemTexts
 from trialign.generate.tasks import TASKS
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.train import train
+from trialign.runtime import strategy as strategies
 from trialign.semid.table import SIDTable
+from trialign.testing import run_ranks
 
 TEXTS = ["thing 1 of many", "a thing that is 2", "<|end|> is text here", "1 2 3 4 5 6 7 8 9 0"]
 TASK_NAMES = ["history_to_item", "title_to_item", "item_to_title"]
@@ -275,3 +278,34 @@ def test_a_saved_generator_needs_no_base_model(
     header = json.loads((tmp_path / "train" / "generator.json").read_text())
     assert header["backbone"]["model_type"] == "llama"
     assert load_generator(tmp_path / "train", table).generator.own is not None
+
+
+def train_on_ranks(dataset: Dataset, table: SIDTable, folder: Path, settings: dict[str, Any], names: list[str]) -> None:
+    strategies.LEAST_CUT = 0  # the matrices are small, and are to be cut up nevertheless
+    for strategy in names:
+        (folder / strategy).mkdir(exist_ok=True)
+        devices = 1 if strategy == "single" else 2
+        runtime = settings["runtime"] | {"strategy": strategy, "devices": devices, "micro_rows": 1}
+        train(dataset, {}, table, folder / strategy, **settings | {"runtime": runtime})
+
+
+def test_adapters_under_strategies_that_cut_parameters_up(
+    dataset: Dataset, table: SIDTable, settings: dict[str, Any], saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Frozen parameters are cut up too, and what is merged and saved is what one process saves."""
+    changes = {
+        "backbone": {"model": str(saved("qwen2")), "dropout": 0.0},
+        "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": []},
+        "items": {"encoding": "position", "id_embedding": True, "features": [], "joint_nodes": 6},
+        "validation": {"every": 4, "users": 0, "num_beams": 10, "patience": 0, "batch_size": 32},
+        "steps": 8,
+        "learning_rate": 1e-3,
+    }
+    assert run_ranks(train_on_ranks, 1, dataset, table, tmp_path, settings | changes, ["single"]) == [0]
+    assert run_ranks(train_on_ranks, 2, dataset, table, tmp_path, settings | changes, ["fsdp2", "zero3"]) == [0, 0]
+    wanted = load_file(tmp_path / "single" / "generator.safetensors")
+    for strategy in ("fsdp2", "zero3"):
+        found = load_file(tmp_path / strategy / "generator.safetensors")
+        assert found.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4)

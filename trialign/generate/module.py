@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
@@ -178,7 +180,7 @@ class Validate(Callback):
 
     def counts(self) -> dict[str, Any]:
         """Return what the manifest says of it: the step that was kept and what it reached."""
-        return {**self.measured[self._place()], "users": self._validation.num_users, "times": len(self.measured)}
+        return {**self._kept(), "users": self._validation.num_users, "times": len(self.measured)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured, for a checkpoint; the weights behind it stay in their file."""
@@ -218,11 +220,24 @@ class Validate(Callback):
         logger.info("  step %d of %d, validation: %s", step, trainer.max_steps, figures)
 
     def _keep(self, generator: Generator) -> None:
-        """Keep the weights aside where the last measurement is the best."""
-        if self._place() == len(self.measured) - 1 and rank() == 0:
+        """Keep the weights aside where the last measurement is better than that of those that lie there.
+
+        An attempt that was rewound may have left them: they stay the best until they are surpassed.
+        """
+        found = self.measured[-1]
+        if rank() == 0 and found["ndcg@10"] > self._kept().get("ndcg@10", -1.0):
             aside = self._best.with_suffix(".partial")
-            save_file({name: value.detach().contiguous() for name, value in _trained(generator).items()}, aside)
+            weights = {name: value.detach().contiguous() for name, value in _trained(generator).items()}
+            save_file(weights, aside, {"figures": json.dumps(found)})
             aside.replace(self._best)
+
+    def _kept(self) -> dict[str, float]:
+        """Return the step and figures of the weights that lie aside; empty where none do."""
+        if not self._best.exists():
+            return {}
+        with safe_open(self._best, "pt") as file:
+            figures: dict[str, float] = json.loads(file.metadata()["figures"])
+        return figures
 
     def _place(self) -> int:
         values = [found["ndcg@10"] for found in self.measured]
