@@ -56,9 +56,7 @@ def table(dataset: Dataset) -> SIDTable:
 
 
 @pytest.fixture(scope="session")
-def trained(
-    dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Start]:
+def trained(dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Start]:
     """Return a function from an item encoding to a generator that knows a little of the ring."""
     known: dict[str, Start] = {}
 

@@ -44,9 +44,7 @@ def test_by_hand() -> None:
     now_BG = torch.log(torch.tensor([[0.3, 0.45]]))
     level = torch.log(torch.tensor([[[0.3, 0.45, 0.25]]]))
     reference = torch.log(torch.tensor([[[0.2, 0.5, 0.3]]]))
-    sums = policy_loss(
-        Walk(now_BG, [level]), then, [reference], torch.tensor([[1.0, -1.0]]), clip=0.2, kl_weight=0.1
-    )
+    sums = policy_loss(Walk(now_BG, [level]), then, [reference], torch.tensor([[1.0, -1.0]]), clip=0.2, kl_weight=0.1)
     kl = 0.3 * np.log(1.5) + 0.45 * np.log(0.9) + 0.25 * np.log(0.25 / 0.3)
     assert sums.policy.item() == pytest.approx(-(1.2 - 0.9), abs=1e-6)
     assert sums.kl.item() == pytest.approx(2 * kl, abs=1e-6)
@@ -60,7 +58,9 @@ def test_a_ratio_out_of_bounds_moves_the_policy_only_back(ratio: float, advantag
     now = torch.tensor([[np.log(ratio)]], requires_grad=True)
     level = torch.zeros(1, 1, 1)
     walked = Walk(now, [level])
-    policy_loss(walked, torch.zeros(1, 1), [level], torch.tensor([[advantage]]), clip=0.2, kl_weight=0.0).total.backward()
+    policy_loss(
+        walked, torch.zeros(1, 1), [level], torch.tensor([[advantage]]), clip=0.2, kl_weight=0.0
+    ).total.backward()
     assert now.grad is not None
     assert bool(now.grad.abs().sum() > 0) == moves
 

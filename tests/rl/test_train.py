@@ -43,7 +43,9 @@ def test_it_makes_the_right_item_more_probable_and_says_how(
     trained: Callable[[str], Start], encoding: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     start = trained(encoding)
-    counts = reinforce(start, tmp_path, **settings | {"steps": 40, "validation": settings["validation"] | {"every": 20}})
+    counts = reinforce(
+        start, tmp_path, **settings | {"steps": 40, "validation": settings["validation"] | {"every": 20}}
+    )
     assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids) + 0.1
     assert counts["steps"] == 40
     assert counts["stopped"] is None
