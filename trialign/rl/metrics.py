@@ -25,7 +25,7 @@ class RolloutMeter:
         self._sums: torch.Tensor | None = None
 
     def add(self, sums: PolicySums, tally: Sequence[float] | None) -> None:
-        """Count a micro-batch, and the rollouts that came with it for the first time."""
+        """Count a micro-batch, and what was drawn for its step."""
         new = torch.stack([found.detach().double() for found in sums])
         drawn = new.new_tensor(tally if tally is not None else [0.0] * (len(self._names) - len(_UPDATE)))
         both = torch.cat([new, drawn])
@@ -45,13 +45,12 @@ class RolloutMeter:
         Returns:
             Per candidate: `loss`, `kl`, `entropy`, and `clipped`, the share of ratios out of bounds. Of what was drawn,
             skipped groups included: `zero_variance`, the share of groups whose rewards are all equal; `reward`, and
-            every reward by itself, means over candidates. The latter are absent where nothing new was drawn.
+            every reward by itself, means over candidates.
         """
         assert self._sums is not None
         sums = dict(zip(self._names, all_reduce_sum(self._sums).tolist(), strict=True))
         self._sums = None
         found = {name: sums[name] / sums["candidates"] for name in ("loss", "kl", "entropy", "clipped")}
-        if sums["groups"]:
-            found["zero_variance"] = sums["zero_variance"] / sums["groups"]
-            found |= {name: value / sums["drawn"] for name, value in sums.items() if name.startswith("reward")}
+        found["zero_variance"] = sums["zero_variance"] / sums["groups"]
+        found |= {name: value / sums["drawn"] for name, value in sums.items() if name.startswith("reward")}
         return found

@@ -45,6 +45,7 @@ class PolicyModule(GeneratorModule):
         self._meter = RolloutMeter(rewards)  # type: ignore[assignment]  # it does for rollouts what the other does
         self._first: dict[str, float] = {}
         self.stopped: str | None = None
+        self.train()
 
     def train(self, mode: bool = True) -> PolicyModule:  # noqa: ARG002  # torch's signature
         """Stay in eval mode: with dropout the ratio of probabilities would be chance, not learning."""

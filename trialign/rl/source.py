@@ -29,7 +29,7 @@ _MOST_PROMPTS = 8
 """Times the wanted number of groups that are drawn at most in search of groups whose rewards differ."""
 
 
-@dataclass(frozen=True)
+@dataclass  # none here is frozen: Lightning converts copies field by field
 class Groups:
     """Scored rollouts of B prompts.
 
@@ -65,7 +65,7 @@ class Groups:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Place:
     """Where a rank's rollouts stand after a step.
 
@@ -75,6 +75,8 @@ class Place:
         cursor: prompts asked so far.
         skipped: groups skipped so far.
         held: the newest rollouts, where they are to be used again.
+        tally: what was drawn for them: groups, those of zero variance, candidates, then summed rewards (all together,
+            and each).
     """
 
     round: int = 0
@@ -82,9 +84,10 @@ class Place:
     cursor: int = 0
     skipped: int = 0
     held: Groups | None = None
+    tally: tuple[float, ...] = ()
 
 
-@dataclass  # not frozen: Lightning converts a copy field by field
+@dataclass
 class RolloutBatch:
     """One micro-batch: B groups of G candidates.
 
@@ -93,8 +96,7 @@ class RolloutBatch:
         groups: scored rollouts.
         step_candidates: candidates of this rank in the whole optimizer step.
         first_of_step: whether the optimizer step begins here.
-        tally: what was drawn, where it is used for the first time: groups, those of zero variance, candidates, then
-            summed rewards (all together, and each).
+        tally: `Place.tally`, at the first of a step.
         after: the state after this micro-batch, at the last of a step.
     """
 
@@ -102,7 +104,7 @@ class RolloutBatch:
     groups: Groups
     step_candidates: int
     first_of_step: bool
-    tally: list[float] | None
+    tally: tuple[float, ...] | None
     after: Place | None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RolloutBatch:
@@ -162,21 +164,20 @@ class RolloutSource:
         place = self.place
         self._reference.generator.to(self.policy.device)
         while True:
-            tally = None
             if place.held is None:
-                place, tally = self.collect(place)
-            groups = place.held
+                place = self.collect(place)
+            groups, tally = place.held, place.tally
             assert groups is not None
             used = place.use + 1
-            place = replace(place, use=used) if used < self._uses else replace(place, use=0, held=None)
+            place = replace(place, use=used) if used < self._uses else replace(place, use=0, held=None, tally=())
             yield from self._split(groups, tally, place)
 
     def asked(self, groups: Groups) -> Asked:
         """Return the prompts of some groups."""
         return self._prompts.at(groups.places_B.cpu().numpy())
 
-    def collect(self, place: Place) -> tuple[Place, list[float]]:
-        """Draw and score until enough groups have rewards that differ; return the place that holds them, and a tally.
+    def collect(self, place: Place) -> Place:
+        """Draw and score until enough groups have rewards that differ; return the place that holds them.
 
         Groups that do not are skipped and others asked. Where that takes too long, the last of them fill up the step;
         without a difference nothing is learned from them. A collective.
@@ -209,7 +210,7 @@ class RolloutSource:
         groups = Groups.join([*kept, *spare]).map(itemgetter(slice(self._num_groups)))
         held = replace(groups, reference=self._referred(groups))
         skipped = place.skipped + int(tally[1]) - missing
-        return Place(place.round + 1, 0, cursor, skipped, held), tally.tolist()
+        return Place(place.round + 1, 0, cursor, skipped, held, tuple(tally.tolist()))
 
     def _ask(
         self, cursor: int, num_groups: int, draws: torch.Generator
@@ -241,7 +242,7 @@ class RolloutSource:
     def _referred(self, groups: Groups) -> list[torch.Tensor]:
         return self._reference.walk(self.asked(groups).histories, groups.items_BG).levels
 
-    def _split(self, groups: Groups, tally: list[float] | None, after: Place) -> Iterator[RolloutBatch]:
+    def _split(self, groups: Groups, tally: tuple[float, ...], after: Place) -> Iterator[RolloutBatch]:
         histories = self.asked(groups).histories
         for start in range(0, self._num_groups, self._micro):
             stop = start + self._micro

@@ -137,5 +137,7 @@ def _quieten() -> None:
     # The loaders are small tensors in memory or a stream with workers of its own.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a policy is, on purpose
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its datamodule is
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")  # a login node may train without it
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
