@@ -35,6 +35,8 @@ from trialign.lock import is_lock, locked
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MACHINE = "machine.csv"
+"""How fast a machine was: kept in a stage's folder, but no part of what the stage made."""
 _LAUNCH = ".launch"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _VERSIONED = (
@@ -216,7 +218,7 @@ class Stage:
         }
         manifest = Manifest(
             stage=self.name,
-            hash=_digest({name: record["sha256"] for name, record in files.items()}),
+            hash=_digest({name: record["sha256"] for name, record in files.items() if Path(name).name != MACHINE}),
             config=self.config,
             inputs={
                 verb: {"path": str(self.inputs[verb]), "hash": found} for verb, found in self._input_hashes.items()

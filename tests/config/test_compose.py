@@ -35,8 +35,16 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
         "pretrained": ["train.backbone.model=a"],
         "trialigngr8": ["enrich/captions=catalogue"],
         "lora": ["train/backbone=pretrained", "train.backbone.model=a"],
+        "enrich/captions=builtin": ["enrich/clip=storefront"],
+        **{
+            f"enrich/{made}={backend}": [f"enrich.{made}.model=a"]
+            for made in ("captions", "interests")
+            for backend in ("endpoint", "transformers")
+        },
     }
-    assert compose("pipeline", [RUN, f"{group}={choice}", *files.get(choice, [])]).run == Path("/tmp/unused")
+    chosen = f"{group}={choice}"
+    more = files.get(choice, files.get(chosen, []))
+    assert compose("pipeline", [RUN, chosen, *more]).run == Path("/tmp/unused")
 
 
 @pytest.mark.parametrize("verb", VERBS)

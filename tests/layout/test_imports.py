@@ -73,9 +73,11 @@ def test_imports_point_upstream(path: Path) -> None:
         parts = name.split(".")
         if parts[0] != "trialign" or len(parts) == 1 or typing_only:
             continue
-        # config/ finds the YAML files through the (code-free) trialign.conf, cluster/ its templates through trialign.slurm.
+        # Code-free: config/ finds the YAML files through trialign.conf, cluster/ its templates through trialign.slurm.
         allowed = RANK[here] if parts[1] in RANK else -1
-        assert parts[1] in ("conf", "slurm") or RANK.get(parts[1], 99) <= allowed, f"{path} imports {name}, which is downstream"
+        assert parts[1] in ("conf", "slurm") or RANK.get(parts[1], 99) <= allowed, (
+            f"{path} imports {name}, which is downstream"
+        )
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CHECKOUT)))

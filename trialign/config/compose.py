@@ -97,6 +97,12 @@ def to_config(tree: DictConfig) -> Config:
             raise ConfigError(
                 f"unknown setting '{key}'", rule="settings exist in a schema", remedy=suggest(key, _groups())
             )
+    if OmegaConf.is_missing(tree, "run"):  # before a setting that stands in the run directory is missed
+        raise ConfigError(
+            "no run directory",
+            rule="a setting without a default must be given",
+            remedy="add run=DIR, e.g. run=runs/first",
+        )
     try:
         OmegaConf.resolve(tree)
         values: dict[str, Any] = {
@@ -130,8 +136,6 @@ def readable(cause: Exception) -> ConfigError:
     key = str(getattr(inner, "full_key", "") or "")
     if isinstance(inner, MissingMandatoryValue) or "Missing mandatory value" in text:
         remedy = f"add {key or text.rsplit(' ', 1)[-1]}=VALUE"
-        if "run" in (key, text.rsplit(" ", 1)[-1]):
-            remedy = "add run=DIR, e.g. run=runs/first"
         return ConfigError(text, rule="a setting without a default must be given", remedy=remedy)
     if "not in" in text and key:
         return ConfigError(f"unknown setting '{key}'", rule="settings exist in a schema", remedy=_nearest(key))

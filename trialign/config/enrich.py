@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trialign.config.option import option
@@ -141,8 +141,10 @@ class EnrichConfig:
     """What the stage makes; nothing unless something is asked of it."""
 
     clip: ClipConfig | None = option(None, "the small CLIP: enrich/clip=none, storefront or catalogue")
-    captions: Any = field(default=None)
-    interests: Any = field(default=None)
+    captions: Any = option(
+        None, "what pictures show: enrich/captions=none, catalogue, builtin, transformers or endpoint"
+    )
+    interests: Any = option(None, "what items are for: enrich/interests=none, builtin, transformers or endpoint")
     cache: str = option("${run}/replies", "folder of all replies, kept for good; runs may share it", hashed=False)
     shards: int = option(1, "parts of the catalogue that are asked about in processes of their own", hashed=False)
     shard: int | None = option(

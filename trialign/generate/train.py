@@ -37,7 +37,8 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
 from trialign.generate.withhold import Withholding
-from trialign.runtime.callbacks import MACHINE, GradientNorm, MachineUse, StepClock, training_flops
+from trialign.manifest import MACHINE
+from trialign.runtime.callbacks import GradientNorm, MachineUse, StepClock, training_flops
 from trialign.runtime.checkpoint import (
     CHECKPOINTS,
     TrainingCheckpoints,

@@ -24,8 +24,6 @@ from torch import nn
 
 from trialign.runtime.collectives import all_reduce_sum, world_size
 
-MACHINE = "machine.csv"
-
 _TRAINING, _WAITING = "run_training_batch", "train_dataloader_next"  # what Lightning calls them
 
 PEAK_FLOPS = {
