@@ -11,7 +11,7 @@ Seen to fail under each of these changes:
 3. a worker takes neighbouring lanes: `self.lanes[worker * n : worker * n + n]`, n for each, in `LaneStream.rows`;
 4. what follows the short block is not shifted: `start` instead of `start + missing * after` in `SourceOrder.run`;
 5. a window that gives examples back goes on behind them: `start + self._window` in `LaneStream._rows`;
-6. chance depends on where reading began: `chosen - chosen[0]` instead of `chosen` for `draws` in `LaneStream._read`.
+6. chance comes from a generator that runs on: `np.random.random(len(chosen))` for `draws` in `LaneStream._read`.
 """
 
 from __future__ import annotations
