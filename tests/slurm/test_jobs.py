@@ -60,33 +60,37 @@ def test_a_training_that_is_killed_preempted_and_loses_its_node_ends_as_if_nothi
     whole, run = tmp_path / "whole", tmp_path / "interrupted"
     cluster.finish(whole, cluster.submit("train", whole, *shared(chain), *TWO_RANKS))
     job = cluster.submit("train", run, *shared(chain), *TWO_RANKS)
-    saved = 0
+    saved = attempts = 0
 
     def further() -> None:
-        """Wait until the training has saved what it had not before, then for a random moment."""
-        nonlocal saved
+        """Wait until the next attempt has saved what none had before, then for a random moment."""
+        nonlocal saved, attempts
+        attempts += 1
+        cluster.wait(lambda: len(outcomes(run, "train", job)) == attempts, f"attempt {attempts}")
+        saved = steps_saved(run)
         cluster.wait(lambda: steps_saved(run) > saved, "a further checkpoint")
         pause()
-        saved = steps_saved(run)
 
+    # One rank of two.
     further()
     rank = cluster.rank_process(job, 1)
     assert rank is not None
-    os.kill(rank, signal.SIGKILL)  # one rank of two dies
+    os.kill(rank, signal.SIGKILL)
 
+    # All ranks at once, without a warning; step 0 looked at the nodes.
     further()
-    slurm.ask(
-        "scancel", "--signal=KILL", f"{job}.1"
-    )  # all ranks at once, without a warning; step 0 looked at the nodes
+    slurm.ask("scancel", "--signal=KILL", f"{job}.1")
 
+    # Something more important: with a warning.
     further()
     script = tmp_path / "urgent.sbatch"
     script.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nsleep 1\n")
-    slurm.submit(script, "--partition=high", f"--nodes={len(NODES)}", "--exclusive")  # more important: with a warning
+    slurm.submit(script, "--partition=high", f"--nodes={len(NODES)}", "--exclusive")
 
+    # The node where the supervisor runs.
     further()
     nodes = slurm.nodes_of(slurm.ask("squeue", "-h", "-o", "%N", "-j", job).strip())
-    cluster.cluster.kill_node(nodes[0])  # the one where the supervisor runs
+    cluster.cluster.kill_node(nodes[0])
 
     cluster.finish(run, job)
     cluster.cluster.start_node(nodes[0])

@@ -46,6 +46,7 @@ class Supervisor:
         self.nodes = slurm.nodes_of(os.environ["SLURM_JOB_NODELIST"])
         self.asked = False
         self.ending = False
+        self.log_before = 0  # bytes of the first rank's log by earlier attempts
         signal.signal(signal.SIGUSR1, self._ask)
         signal.signal(signal.SIGTERM, self._end)
 
@@ -99,7 +100,8 @@ class Supervisor:
         return [node for node, path in found.items() if not path.exists() or path.read_text() != "ok"]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        spec = self.spec
+        spec, log = self.spec, Path(self._log("0"))
+        self.log_before = log.stat().st_size if log.exists() else 0
         command = [
             "srun",
             f"--nodes={spec.nodes}",
@@ -187,7 +189,8 @@ class Supervisor:
     def _quote_ranks(self) -> None:
         """Put the end of the first rank's log into the job's."""
         log = Path(self._log("0"))
-        lines = log.read_text(errors="replace").splitlines()[-_TAIL:] if log.exists() else []
+        written = log.read_bytes()[self.log_before :] if log.exists() else b""
+        lines = written.decode(errors="replace").splitlines()[-_TAIL:]
         self.say("\n".join([f"the end of {log}:", *lines]))
 
     def _log(self, rank: str) -> str:
