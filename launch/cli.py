@@ -22,12 +22,13 @@ VERBS: dict[str, str] = {
     "quantize": "vectors -> residual quantizer",
     "assign": "quantizer -> one unique semantic ID per item, quality.json",
     "train": "dataset and semantic IDs -> generator",
+    "reward": "mined interests -> a judge of them, and the quality of every item",
     "rl": "generator -> a better one, by reinforcement learning on what it has not learned",
     "baselines": "dataset -> fitted counting baselines",
     "evaluate": "generator and baselines -> metrics.json, the table",
     "report": "finished runs -> one table and page that compare them",
     "recommend": "a user, or typed items -> recommended items with titles",
-    "pipeline": "all of the above but rl, in order; finished stages are skipped",
+    "pipeline": "all of the above but reward and rl, in order; finished stages are skipped",
 }
 
 _OVERVIEW = """trialign {version}: generative recommenders over semantic IDs

@@ -17,6 +17,7 @@ _ALSO = {
     "evaluate": ("evaluate", "runtime"),
     "report": ("report",),
     "train": ("train", "stream", "runtime"),
+    "reward": ("reward", "runtime"),
     "rl": ("rl", "stream", "runtime"),
 }
 

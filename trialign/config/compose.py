@@ -23,6 +23,7 @@ from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.option import unhashed
 from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
+from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import StreamConfig, TrainConfig
@@ -48,6 +49,7 @@ class Config:
     assign: AssignConfig
     train: TrainConfig
     stream: StreamConfig
+    reward: RewardConfig
     rl: RLConfig
     baselines: BaselinesConfig
     evaluate: EvaluateConfig

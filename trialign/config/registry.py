@@ -20,6 +20,7 @@ from trialign.config.embed import (
 from trialign.config.enrich import ClipConfig, EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
+from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import (
@@ -50,6 +51,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "train/backbone": {"scratch": ScratchConfig, "described": DescribedConfig, "pretrained": PretrainedConfig},
     "train/lora": {"lora": LoraConfig},
     "stream": {"stream": StreamConfig},
+    "reward": {"reward": RewardConfig},
+    "reward/lora": {"lora": LoraConfig},
     "rl": {"rl": RLConfig},
     "rl/lora": {"lora": LoraConfig},
     "baselines": {"baselines": BaselinesConfig},
@@ -74,6 +77,7 @@ class FromConfig:
     quantize: str | None = None
     assign: str | None = None
     train: str | None = None
+    reward: str | None = None
     rl: str | None = None
     baselines: str | None = None
 

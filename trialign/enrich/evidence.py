@@ -1,0 +1,98 @@
+"""What the enrich stage says of the items: its two tables, as they are written and as later stages read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CAPTIONS, INTERESTS = "captions.parquet", "interests.parquet"
+DESCRIPTION, CO_ENGAGEMENT = "description", "co-engagement"
+"""Where an interest comes from: what is told of the item itself, or what the same users also chose."""
+_CAPTIONS = pa.schema({"item": pa.int32(), "caption": pa.string(), "source": pa.string(), "failure": pa.string()})
+_INTERESTS = pa.schema(
+    {
+        "item": pa.int32(),
+        "interests": pa.list_(pa.string()),
+        "confidences": pa.list_(pa.float32()),
+        "origins": pa.list_(pa.string()),
+        "source": pa.string(),
+        "reasoning": pa.string(),
+        "failure": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is said of an item's picture and by whom, or why nothing is."""
+
+    caption: str = ""
+    source: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class ItemInterests:
+    """Interests of an item, strongest first, or why there are none.
+
+    Attributes:
+        interests: no two alike.
+        confidences: of each, in 0..1.
+        origins: of each, `description` or `co-engagement`.
+        source: who found them.
+        reasoning: for audit; never evidence.
+        failure: a cause, "" where there are interests.
+    """
+
+    interests: tuple[str, ...] = ()
+    confidences: tuple[float, ...] = ()
+    origins: tuple[str, ...] = ()
+    source: str = ""
+    reasoning: str = ""
+    failure: str = ""
+
+
+class Evidence(NamedTuple):
+    """One entry per item in index order; lists without an entry where the stage did not make such evidence.
+
+    `captions`: "" where there is none; `interests`: strongest first; `confidences`: as many, in 0..1.
+    """
+
+    captions: list[str]
+    interests: list[list[str]]
+    confidences: list[list[float]]
+
+
+def write_captions(folder: Path, captions: Sequence[Caption]) -> None:
+    """Write `captions.parquet`, a row per item."""
+    _write(folder / CAPTIONS, captions, _CAPTIONS)
+
+
+def write_interests(folder: Path, interests: Sequence[ItemInterests]) -> None:
+    """Write `interests.parquet`, a row per item."""
+    _write(folder / INTERESTS, interests, _INTERESTS)
+
+
+def load_evidence(folder: Path) -> Evidence:
+    """Read what a finished enrich stage made, as far as it made any."""
+    captions = _columns(folder / CAPTIONS, "caption")
+    return Evidence(*captions, *_columns(folder / INTERESTS, "interests", "confidences"))
+
+
+def _write(path: Path, rows: Sequence[Caption] | Sequence[ItemInterests], schema: pa.Schema) -> None:
+    columns = [pa.array(range(len(rows)), pa.int32())]
+    for field in list(schema)[1:]:
+        columns.append(pa.array([getattr(row, field.name) for row in rows], field.type))
+    pq.write_table(pa.table(columns, schema=schema), path)
+
+
+def _columns(path: Path, *names: str) -> list[list]:  # type: ignore[type-arg]  # as the caller knows
+    if not path.exists():
+        return [[] for _ in names]
+    table = pq.read_table(path, columns=list(names))
+    return [table[name].to_pylist() for name in names]
