@@ -145,8 +145,8 @@ def large() -> list[Row]:
     ]
 
 
-def whole(codes_NL: np.ndarray, num_users: int) -> Row:
-    """Whole generation after histories of 50 items, by a 4 x 128 model of random weights."""
+def random_model(codes_NL: np.ndarray) -> tuple[Generator, Prompts]:
+    """Return a 4 x 128 model of random weights with the encoding `tokens`, in eval mode, and how it reads histories."""
     sids = SIDTable(codes_NL, 256, [str(item) for item in range(len(codes_NL))], "released", None)
     backbone = build_backbone(
         "qwen3",
@@ -159,36 +159,42 @@ def whole(codes_NL: np.ndarray, num_users: int) -> Row:
         max_positions=256,
         seed=0,
     )
-    options = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
+    options: dict[str, Any] = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
     encoding, items = build_items(sids, text_table(backbone).detach(), seed=0, **options)
     generator = Generator(backbone, items, dropout=0.0).eval()
     with torch.no_grad():
         for parameter in generator.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+    return generator, Prompts(encoding)
+
+
+def whole(codes_NL: np.ndarray, num_users: int) -> Row:
+    """Whole generation after histories of 50 items, by a 4 x 128 model of random weights."""
+    generator, prompts = random_model(codes_NL)
     draws = np.random.default_rng(0)
     histories = [draws.integers(len(codes_NL), size=50).astype(np.int32) for _ in range(num_users)]
     ranker = GeneratorRanker(
         generator,
-        _Prompts(encoding),
+        prompts,
         PrefixIndex.from_codes(codes_NL, 256),
         num_beams=BEAMS,
         max_history=50,
         batch_size=num_users,
     )
     space = TokenSpace(TEXT_VOCAB, codes_NL.shape[1], 256)
-    peer = _extended(generator, space)
+    peer = extended(generator, space)
     trie = DictTrie(space.encode(codes_NL))
-    prompts = torch.from_numpy(np.stack([_Prompts(encoding).history_prompt(history) for history in histories]))
-    length = prompts.shape[1]
+    tokens = torch.from_numpy(np.stack([prompts.history_prompt(history) for history in histories]))
+    length = tokens.shape[1]
 
     def ours() -> Any:
         return ranker.rank(histories, BEAMS, exclude_seen=False)
 
     def theirs() -> Any:
         return peer.generate(
-            prompts,
-            attention_mask=torch.ones_like(prompts),
+            tokens,
+            attention_mask=torch.ones_like(tokens),
             num_beams=BEAMS,
             num_return_sequences=BEAMS,
             do_sample=False,
@@ -225,7 +231,7 @@ def recovered(train: Path, num_users: int) -> list[Row]:
     return rows
 
 
-class _Prompts:
+class Prompts:
     """The part of a template that a ranker uses."""
 
     def __init__(self, encoding: Any) -> None:
@@ -236,7 +242,7 @@ class _Prompts:
         return np.concatenate([[1], self.encoding.positions(items)])
 
 
-def _extended(generator: Generator, space: TokenSpace) -> Any:
+def extended(generator: Generator, space: TokenSpace) -> Any:
     """Return our weights as a plain language model whose vocabulary holds the codes too."""
     config = AutoConfig.for_model(**generator.backbone.config.to_diff_dict())
     config.vocab_size, config.tie_word_embeddings = space.size, False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
@@ -18,6 +17,7 @@ def run(config: Config) -> Stage:
         return stage
     from trialign.data.dataset import Dataset
     from trialign.generate.train import BEST
+    from trialign.reward.quality import load_quality
     from trialign.rl.train import Start, reinforce
     from trialign.runtime.checkpoint import CHECKPOINTS
     from trialign.runtime.loss_watch import AVOIDED
@@ -29,7 +29,7 @@ def run(config: Config) -> Stage:
         SIDTable.load(stage.inputs["assign"]),
         stage.inputs["train"],
         share=Manifest.read(stage.inputs["train"]).config["train"].get("keep_back", 0.0),
-        quality_N=_quality(stage.inputs.get("reward")),
+        quality_N=load_quality(stage.inputs["reward"]) if "reward" in stage.inputs else None,
     )
     runtime = asdict(config.runtime)
     del runtime["threads"]  # took effect when torch was imported
@@ -40,11 +40,3 @@ def run(config: Config) -> Stage:
             start, folder, seed=config.seed, **asdict(config.rl), stream=asdict(config.stream), runtime=runtime
         )
     return stage
-
-
-def _quality(reward: Path | None):  # type: ignore[no-untyped-def]
-    if reward is None:
-        return None
-    from trialign.reward.quality import load_quality
-
-    return load_quality(reward)

@@ -21,6 +21,7 @@ _ALSO = {
     "submit": ("cluster", "runtime"),
     "status": ("cluster",),
     "rl": ("rl", "stream", "runtime", "tracking"),
+    "reward": ("reward", "runtime"),
 }
 
 

@@ -25,6 +25,7 @@ from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.option import unhashed
 from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
+from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import TrackingConfig
@@ -51,6 +52,7 @@ class Config:
     assign: AssignConfig
     train: TrainConfig
     stream: StreamConfig
+    reward: RewardConfig
     rl: RLConfig
     baselines: BaselinesConfig
     evaluate: EvaluateConfig

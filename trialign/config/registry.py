@@ -33,6 +33,7 @@ from trialign.config.enrich import (
 )
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
+from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import TrackingConfig
@@ -78,6 +79,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "train/lora": {"lora": LoraConfig},
     "train/tasks": {"tasks": TasksConfig},
     "stream": {"stream": StreamConfig},
+    "reward": {"reward": RewardConfig},
+    "reward/lora": {"lora": LoraConfig},
     "rl": {"rl": RLConfig},
     "rl/lora": {"lora": LoraConfig},
     "baselines": {"baselines": BaselinesConfig},
@@ -105,6 +108,7 @@ class FromConfig:
     quantize: str | None = None
     assign: str | None = None
     train: str | None = None
+    reward: str | None = None
     rl: str | None = None
     baselines: str | None = None
 

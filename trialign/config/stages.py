@@ -60,6 +60,11 @@ def _codes_by_quantizer(config: Config) -> bool:
     return config.assign.index is None
 
 
+def _rewards_quality(config: Config) -> bool:
+    rewards = config.rl.rewards
+    return config.rl.objective == "grpo" and any(rewards[name] for name in rewards if name.startswith("quality"))
+
+
 STAGES: dict[str, StageSpec] = {
     "prepare": StageSpec(inputs=(), groups=("data",)),
     "baselines": StageSpec(inputs=("prepare",), groups=("baselines",), seeded=True),
@@ -90,10 +95,12 @@ STAGES: dict[str, StageSpec] = {
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
 
 ASKED_FOR: dict[str, StageSpec] = {
+    "reward": StageSpec(inputs=("prepare", "enrich"), groups=("reward",), seeded=True),
     "rl": StageSpec(
         inputs=("prepare", "assign", "train"),
         groups=("rl", "stream"),
         seeded=True,
+        inputs_if={"reward": _rewards_quality},
     ),
 }
 """Stages that a pipeline leaves to commands of their own."""

@@ -37,6 +37,7 @@ from trialign.semid.table import SIDTable
 logger = logging.getLogger(__name__)
 
 CUTOFFS = (1, 10, 50)
+STRATEGIES = ("single", "ddp", "zero1", "zero2")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,15 @@ def reinforce(
         Counts for the manifest.
 
     Raises:
-        ConfigError: settings that do not fit each other or the data, or nothing was kept back.
+        ConfigError: settings that do not fit each other or the data, a strategy that cuts weights up, or nothing was
+            kept back.
     """
+    if runtime["strategy"] not in STRATEGIES:
+        raise ConfigError(
+            f"runtime.strategy={runtime['strategy']} for rl",
+            rule="rollouts are drawn outside of the training's forward pass, from weights that every rank has whole",
+            remedy=f"set runtime.strategy to one of {', '.join(STRATEGIES)}",
+        )
     trained = load_generator(start.folder, start.sids)
     index = PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size)
     watch = _watch(validation, start.dataset, trained, index, folder)

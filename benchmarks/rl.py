@@ -1,0 +1,172 @@
+"""Reinforcement learning: rollouts against transformers, where the time of a step goes, and the arms of a comparison.
+
+    python -m benchmarks.rl --data DIR --train RUN/train --json benchmarks/results/rl.json
+    python -m benchmarks.rl --arms RUN/train RUN2/rl RUN3/rl --json benchmarks/results/rl_storefront.json
+
+`--data` holds amazon2014_beauty/sid/letter_release.index.json. The peer draws as most code in the wild does:
+`generate(do_sample=True, num_return_sequences=G, prefix_allowed_tokens_fn=...)` over a trie of dicts, same weights.
+`--train` names a finished train stage that kept something back; a step of its `rl` is taken apart. `--arms` ranks all
+test users by each of some finished train or rl stages and pairs every one with the second, which is the control.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.decode import DictTrie, extended, random_model, released
+from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
+from trialign.data.dataset import Dataset
+from trialign.decode.index import PrefixIndex
+from trialign.decode.path import Trie
+from trialign.evaluate.bootstrap import paired_bootstrap
+from trialign.evaluate.protocol import evaluate
+from trialign.generate.artefact import load_generator, load_ranker
+from trialign.manifest import Manifest
+from trialign.ranking import METRICS
+from trialign.reward.functions import Candidates, score
+from trialign.rl.advantage import advantages
+from trialign.rl.loss import policy_loss
+from trialign.rl.prompts import Prompts
+from trialign.rl.reference import frozen_copy
+from trialign.rl.rollout import Policy
+from trialign.runtime.optim import adamw
+from trialign.semid.table import SIDTable
+from trialign.semid.tokens import TokenSpace
+
+GROUP = 8
+TEXT_VOCAB = 64
+
+
+def rollouts(codes_NL: np.ndarray, num_prompts: int) -> Row:
+    """Candidates per second: G per history of 50 items, distinct ones, and the peer's independent ones."""
+    generator, prompts = random_model(codes_NL)
+    policy = Policy(generator, prompts, Trie.of(PrefixIndex.from_codes(codes_NL, 256)))
+    draws = np.random.default_rng(0)
+    histories = [draws.integers(len(codes_NL), size=50).astype(np.int32) for _ in range(num_prompts)]
+    space = TokenSpace(TEXT_VOCAB, codes_NL.shape[1], 256)
+    peer, trie = extended(generator, space), DictTrie(space.encode(codes_NL))
+    tokens = torch.from_numpy(np.stack([prompts.history_prompt(history) for history in histories]))
+    length, chance = tokens.shape[1], torch.Generator().manual_seed(0)
+
+    def ours() -> Any:
+        return policy.draw(histories, GROUP, "distinct", chance)
+
+    def theirs() -> Any:
+        return peer.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=GROUP,
+            max_new_tokens=codes_NL.shape[1],
+            prefix_allowed_tokens_fn=lambda _, sent: trie.allowed(sent[length:].tolist()),
+            renormalize_logits=True,
+        )
+
+    our_seconds, their_seconds = (num_prompts * GROUP / taken for taken in paired_seconds(ours, theirs, repeats=3))
+    setting = f"{num_prompts} histories of 50, {len(codes_NL):,} items, model 4 x 128, {GROUP} per history"
+    return compare("rl.rollout", setting, our_seconds, "generate() with a prefix function", their_seconds, "rollouts/s")
+
+
+def shares(train: Path, num_prompts: int = 32, uses: int = 2, repeats: int = 5) -> list[Row]:
+    """Where the CPU time of a step goes: rollouts, rewards, the reference, the updates."""
+    manifest = Manifest.read(train)
+    sids = SIDTable.load(Path(manifest.inputs["assign"]["path"]))
+    prompts = Prompts(Dataset(Path(manifest.inputs["prepare"]["path"])), manifest.config["train"]["keep_back"], seed=0)
+    trained, trie = load_generator(train, sids), Trie.of(PrefixIndex.from_codes(sids.codes_NL, sids.codebook_size))
+    policy = Policy(trained.generator.eval(), trained.template, trie)
+    reference = Policy(frozen_copy(trained.generator), trained.template, trie)
+    optimizer = adamw(trained.generator, learning_rate=1e-5, weight_decay=0.0)
+    seconds = dict.fromkeys(("rollout", "reward", "reference", "update"), 0.0)
+    chance = torch.Generator().manual_seed(0)
+
+    @contextmanager
+    def timed(part: str) -> Iterator[None]:
+        begin = time.process_time()
+        yield
+        seconds[part] += time.process_time() - begin
+
+    for repeat in range(repeats + 1):
+        if repeat == 1:
+            seconds = dict.fromkeys(seconds, 0.0)  # the first found caches empty
+        asked = prompts.at(np.arange(repeat * num_prompts, (repeat + 1) * num_prompts))
+        with timed("rollout"):
+            drawn = policy.draw(asked.histories, GROUP, "distinct", chance)
+        with timed("reward"):
+            found = Candidates(drawn.items_BG.numpy(), asked.targets_B, drawn.log_probs_BG.numpy(), sids.codes_NL, None)
+            rewards_BG, _ = score(found, {"hit": 1.0, "prefix": 0.5})
+            advantages_BG = torch.from_numpy(advantages(rewards_BG, normalise=True)).float()
+        with timed("reference"), torch.no_grad():
+            levels = reference.walk(asked.histories, drawn.items_BG).levels
+        for _ in range(uses):
+            with timed("update"):
+                now = policy.walk(asked.histories, drawn.items_BG)
+                sums = policy_loss(now, drawn.log_probs_BG, levels, advantages_BG, clip=0.2, kl_weight=1e-3)
+                optimizer.zero_grad()
+                (sums.total / sums.candidates).backward()
+                optimizer.step()
+    total = sum(seconds.values())
+    setting = f"{num_prompts} prompts x {GROUP}, used {uses} times, CPU seconds of {uses} steps"
+    rows = [alone(f"rl.share.{part}", setting, taken / total, "of the time") for part, taken in seconds.items()]
+    return [*rows, alone("rl.step", setting, total / repeats / uses, "s of CPU per step")]
+
+
+def arms(stages: Sequence[Path]) -> list[Row]:
+    """Test metrics of each stage, and NDCG@10 and Recall@50 minus the control's, paired over users."""
+    inputs = Manifest.read(stages[0]).inputs
+    sids = SIDTable.load(Path(inputs["assign"]["path"]))
+    dataset = Dataset(Path(inputs["prepare"]["path"]))
+    users = dataset.evaluation("test")
+    values = []
+    for stage in stages:
+        ranker = load_ranker(stage, sids, num_beams=50, batch_size=64, device="cpu")
+        measured = evaluate(
+            ranker,
+            users.histories,
+            users.targets,
+            num_items=dataset.num_items,
+            exclude_seen=False,
+            batch_size=1024,
+        )
+        values.append(measured.values_UC)
+    rows = []
+    for stage, values_UC in zip(stages, values, strict=True):
+        found = paired_bootstrap(values_UC - values[1], num_samples=2000, seed=0)
+        for metric in ("ndcg@10", "recall@1", "recall@10", "recall@50"):
+            column = METRICS.index(metric)
+            low, high = (0.0 if c is None else float(c[column]) for c in (found.low_C, found.high_C))
+            setting = f"{stage.parent.name}: minus control {found.difference_C[column]:+.4f} [{low:+.4f}, {high:+.4f}]"
+            rows.append(alone(f"rl.test.{metric}", setting, float(values_UC[:, column].mean()), metric))
+    return rows
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with amazon2014_beauty, for rl.rollout")
+    parser.add_argument("--prompts", type=int, default=8, help="histories of rl.rollout")
+    parser.add_argument("--train", type=Path, metavar="DIR", help="of rl.share")
+    parser.add_argument("--arms", type=Path, nargs="*", default=[], metavar="DIR", help="of rl.test, control second")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    if options.data is not None:
+        rows.append(
+            rollouts(released(options.data / "amazon2014_beauty/sid/letter_release.index.json"), options.prompts)
+        )
+    if options.train is not None:
+        rows += shares(options.train)
+    if options.arms:
+        rows += arms(options.arms)
+    record(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Train the judge of mined interests, and say how good every item's interests are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from trialign.config.compose import Config
+from trialign.config.stages import model_files, open_stage
+from trialign.manifest import Stage
+
+
+def run(config: Config) -> Stage:
+    """Train and measure the reward model, or find it trained."""
+    stage = open_stage("reward", config, sources=model_files("model", config.reward.model))
+    if stage.finished:
+        return stage
+    from trialign.data.dataset import Dataset
+    from trialign.enrich.evidence import load_evidence
+    from trialign.reward.train import train_reward
+
+    dataset, evidence = Dataset(stage.inputs["prepare"]), load_evidence(stage.inputs["enrich"])
+    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "log_every", "progress")}
+    with stage.building(["log"]) as folder:
+        stage.counts |= train_reward(
+            dataset, evidence, folder, seed=config.seed, **asdict(config.reward), runtime=runtime
+        )
+    return stage

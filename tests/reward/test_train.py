@@ -1,0 +1,131 @@
+"""A world whose interests are paraphrases of what texts say: words do not overlap, a trained judge tells them apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+from trialign.enrich.evidence import Evidence
+from trialign.errors import ConfigError, DataError
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.reward.labels import KINDS, builtin_labels
+from trialign.reward.model import pretrained_model
+from trialign.reward.quality import load_quality
+from trialign.reward.train import train_reward
+
+SIGNS = [
+    ("hot water inside", "brewing tea"),
+    ("thick warm wool", "winter walks"),
+    ("sharp steel edge", "slicing bread"),
+]
+SIGNS += [
+    ("soft lamp glow", "reading in bed"),
+    ("fits any wheel", "fixing bikes"),
+    ("smells of pine", "cleaning floors"),
+]
+NUM_ITEMS = 150
+SETTINGS: dict[str, Any] = {
+    "seed": 0,
+    "model": None,
+    "lora": None,
+    "tiny": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "dropout": 0.0, "vocab_size": 400},
+    "max_tokens": 32,
+    "held_out": 0.2,
+    "epochs": 20,
+    "batch_size": 32,
+    "learning_rate": 5e-3,
+    "weight_decay": 0.01,
+    "runtime": {"accelerator": "cpu", "log_every": 10, "progress": False},
+}
+
+
+class Catalogue(NamedTuple):
+    items: pa.Table
+    num_items: int
+
+
+def world() -> tuple[Catalogue, Evidence]:
+    signs = [SIGNS[item % len(SIGNS)] for item in range(NUM_ITEMS)]
+    titles, texts = [f"thing {item}" for item in range(NUM_ITEMS)], [sign for sign, _ in signs]
+    # Every tenth item has no interests, every seventh a wrong one beside its own.
+    interests = [[] if item % 10 == 9 else [wanted] for item, (_, wanted) in enumerate(signs)]
+    for item in range(0, NUM_ITEMS, 7):
+        if interests[item]:
+            interests[item].append(SIGNS[(item + 1) % len(SIGNS)][1])
+    confidences = [[1.0] * len(found) for found in interests]
+    return Catalogue(pa.table({"title": titles, "description": texts}), NUM_ITEMS), Evidence([], interests, confidences)
+
+
+def test_labels_hold_every_own_interest_and_never_call_it_bad() -> None:
+    catalogue, evidence = world()
+    labels = builtin_labels(evidence.interests, catalogue.items["description"].to_pylist(), seed=0)
+    assert labels.good_M.sum() == sum(map(len, evidence.interests))
+    pairs = list(zip(labels.items_M.tolist(), labels.interests, strict=True))
+    assert all(
+        good == (phrase in evidence.interests[item]) for (item, phrase), good in zip(pairs, labels.good_M, strict=True)
+    )
+    assert set(labels.kinds_M.tolist()) == set(range(len(KINDS)))
+    assert (
+        labels.interests == builtin_labels(evidence.interests, catalogue.items["description"].to_pylist(), 0).interests
+    )
+
+
+def test_it_beats_both_baselines_on_items_it_has_not_seen(tmp_path: Path) -> None:
+    catalogue, evidence = world()
+    counts = train_reward(catalogue, evidence, tmp_path, **SETTINGS)  # type: ignore[arg-type]
+    record = json.loads((tmp_path / "reward.json").read_text())
+    assert counts["auc"] > 0.85
+    for baseline in ("interest_only", "overlap"):
+        assert record["model"]["auc"]["far"] > record[baseline]["auc"]["far"] + 0.1, baseline
+    assert record["model"]["ece"] < 0.15
+    quality = load_quality(tmp_path)
+    none = np.array([not found for found in evidence.interests])
+    wrong = np.array([len(found) == 2 for found in evidence.interests])
+    assert (quality[none] == 0).all()
+    assert quality[wrong].mean() < quality[~none & ~wrong].mean()
+    assert (tmp_path / "reward.safetensors").exists()
+    assert "Reliability" in (tmp_path / "reward.html").read_text()
+
+
+@pytest.mark.parametrize("kind", ["bert", "qwen3"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_an_encoder_or_decoder_by_path_is_trained_whole_or_by_adapters(
+    kind: str, adapted: bool, tmp_path: Path
+) -> None:
+    catalogue, evidence = world()
+    tokenizer = TextTokenizer.train(catalogue.items["description"].to_pylist(), vocab_size=400)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    model = tmp_path / "model"
+    PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="<|pad|>").save_pretrained(model)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    more = {"num_key_value_heads": 2, "head_dim": 8} if kind == "qwen3" else {}
+    config = AutoConfig.for_model(kind, vocab_size=tokenizer.size, max_position_embeddings=64, **sizes, **more)
+    AutoModel.from_config(config).save_pretrained(model)
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": []} if adapted else None
+    (tmp_path / "out").mkdir()
+    settings = SETTINGS | {"model": str(model), "lora": lora, "epochs": 1}
+    counts = train_reward(catalogue, evidence, tmp_path / "out", **settings)  # type: ignore[arg-type]
+    assert 0 <= counts["auc"] <= 1
+    with pytest.raises(ConfigError, match=r"set reward\.max_tokens=64|reward\.max_tokens=65"):
+        pretrained_model(str(model), lora=None, max_tokens=65, seed=0)
+
+
+def test_interests_that_nobody_mined_or_that_are_all_alike_are_refused(tmp_path: Path) -> None:
+    catalogue, _ = world()
+    for evidence, told in (
+        (Evidence([], [], []), "0 of 0 items have interests"),
+        (Evidence([], [["good"]] * NUM_ITEMS, [[1.0]] * NUM_ITEMS), "all items have the same interests"),
+    ):
+        with pytest.raises(DataError, match=told):
+            train_reward(catalogue, evidence, tmp_path, **SETTINGS)  # type: ignore[arg-type]
+
+
+def test_a_model_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="transformers cannot open reward"):
+        pretrained_model(str(tmp_path / "nothing"), lora=None, max_tokens=32, seed=0)

@@ -1,0 +1,34 @@
+"""Group `reward`: the trained judge of mined interests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trialign.config.option import option
+from trialign.config.train import LoraConfig
+
+
+@dataclass
+class TinyRewardConfig:
+    """A small bidirectional encoder from scratch."""
+
+    hidden_size: int = option(64, "width")
+    num_layers: int = option(2, "layers")
+    num_heads: int = option(2, "attention heads")
+    dropout: float = option(0.1, "on states")
+    vocab_size: int = option(2000, "BPE tokens trained on texts and interests")
+
+
+@dataclass
+class RewardConfig:
+    """A binary classifier of (item, interest), labelled by own interests against those of other items."""
+
+    model: str | None = option(None, "an encoder or decoder of transformers by name or path; null: reward.tiny")
+    lora: LoraConfig | None = option(None, "adapters in a named model: reward/lora=none or lora")
+    tiny: TinyRewardConfig = field(default_factory=TinyRewardConfig)
+    max_tokens: int = option(96, "of interest and item together; a longer item is cut")
+    held_out: float = option(0.2, "share of the items that the figures are of; as many more calibrate")
+    epochs: int = option(6, "passes over the pairs of the other items")
+    batch_size: int = option(64, "pairs per step")
+    learning_rate: float = option(1e-3, "peak, AdamW; a named model wants 2e-5")
+    weight_decay: float = option(0.05, "AdamW; not on norms, biases, embeddings")

@@ -1,0 +1,140 @@
+"""The reward model: a light binary classifier on a language-model encoder, told an item and one interest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from trialign.errors import ConfigError
+from trialign.generate.adapters import add_adapters
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.runtime.seeding import derive
+
+_FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
+
+
+class Pairs(NamedTuple):
+    """Tokens of some pairs, padded on the right: `tokens_BT` int64, `real_BT` bool."""
+
+    tokens_BT: torch.Tensor
+    real_BT: torch.Tensor
+
+
+class Reader:
+    """Pairs of texts to tokens: the interest first, so that a long item is what is cut.
+
+    Args:
+        encode: text to tokens.
+        separator: between interest and item.
+        max_tokens: of a pair.
+    """
+
+    def __init__(self, encode: Any, separator: int, max_tokens: int) -> None:
+        self._encode, self._separator, self._max_tokens = encode, separator, max_tokens
+
+    def __call__(self, interests: Sequence[str], items: Sequence[str]) -> Pairs:
+        """Return the pairs as one batch."""
+        rows = [
+            torch.tensor([*self._encode(interest), self._separator, *self._encode(item)][: self._max_tokens])
+            for interest, item in zip(interests, items, strict=True)
+        ]
+        lengths_B = torch.tensor([len(row) for row in rows])
+        tokens_BT = pad_sequence(rows, batch_first=True)
+        return Pairs(tokens_BT, torch.arange(tokens_BT.shape[1]) < lengths_B[:, None])
+
+
+class RewardModel(nn.Module):
+    """Logit of an interest being good for its item: mean of the encoder's states, one linear layer.
+
+    Args:
+        encoder: any encoder or decoder of transformers.
+        width: of its states.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, pairs: Pairs) -> torch.Tensor:
+        """Return logits [B]."""
+        states_BTD = self.encoder(input_ids=pairs.tokens_BT, attention_mask=pairs.real_BT.long()).last_hidden_state
+        real_BT1 = pairs.real_BT[..., None].to(states_BTD.dtype)
+        mean_BD = (states_BTD * real_BT1).sum(dim=1) / real_BT1.sum(dim=1).clamp(min=1)
+        logits_B: torch.Tensor = self.head(mean_BD).squeeze(1)
+        return logits_B
+
+
+def tiny_model(
+    texts: Sequence[str],
+    *,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    dropout: float,
+    vocab_size: int,
+    max_tokens: int,
+    seed: int,
+) -> tuple[RewardModel, Reader]:
+    """Return a small bidirectional encoder of random weights, its BPE trained on `texts`."""
+    tokenizer = TextTokenizer.train(texts, vocab_size=vocab_size)
+    config = AutoConfig.for_model(
+        "bert",
+        vocab_size=tokenizer.size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        intermediate_size=2 * hidden_size,
+        max_position_embeddings=max_tokens,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "reward model"))
+        model = RewardModel(AutoModel.from_config(config, add_pooling_layer=False), hidden_size)
+    return model, Reader(tokenizer.encode, tokenizer.end, max_tokens)
+
+
+def pretrained_model(
+    name: str, *, lora: Mapping[str, Any] | None, max_tokens: int, seed: int
+) -> tuple[RewardModel, Reader]:
+    """Return any encoder or decoder of transformers, by name or path, with its own tokenizer.
+
+    Args:
+        name: a folder, or a name on the hub.
+        lora: fields of `LoraConfig`; None trains everything.
+        max_tokens: of a pair.
+        seed: of the head and the adapters.
+
+    Raises:
+        ConfigError: it cannot be opened, or reads fewer positions.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
+    except _FAULTS as cause:
+        raise ConfigError(
+            f"transformers cannot open reward.model={name}: {str(cause).splitlines()[0]}",
+            rule="it is a folder with config.json, weights and tokenizer, or a name on the hub",
+            remedy="check the path or name, or leave reward.model at null for the small one",
+        ) from cause
+    room = getattr(encoder.config, "max_position_embeddings", max_tokens)
+    if max_tokens > room:
+        raise ConfigError(
+            f"reward.max_tokens={max_tokens} with a {encoder.config.model_type} of {room} positions",
+            rule="every place of a pair needs a position",
+            remedy=f"set reward.max_tokens={room}",
+        )
+    if lora is not None:
+        add_adapters(encoder, seed=seed, **lora)
+    ends = (tokenizer.sep_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    separator = next((int(token) for token in ends if token is not None), 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "reward model"))
+        model = RewardModel(encoder, encoder.config.hidden_size)
+    return model, Reader(lambda text: tokenizer.encode(text, add_special_tokens=False), separator, max_tokens)

@@ -1,0 +1,74 @@
+"""The reward model under Lightning: which loss, which optimizer. No formula lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+
+# isort: split
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from trialign.reward.labels import Labels
+from trialign.reward.loss import balanced_loss
+from trialign.reward.model import Pairs, Reader, RewardModel
+from trialign.runtime.optim import adamw, cosine_with_warmup
+from trialign.runtime.seeding import derive
+
+Batch = tuple[Pairs, torch.Tensor]
+
+
+class RewardModule(pl.LightningModule):
+    """Trains a reward model.
+
+    Args:
+        model: what is trained.
+        share: of good pairs.
+        num_steps: for the schedule.
+        learning_rate: peak, AdamW.
+        weight_decay: not on norms, biases, embeddings.
+    """
+
+    def __init__(
+        self, model: RewardModel, *, share: float, num_steps: int, learning_rate: float, weight_decay: float
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.share, self.num_steps = share, num_steps
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def training_step(self, batch: Batch) -> torch.Tensor:
+        """Return the mean loss of a batch."""
+        pairs, good_B = batch
+        loss = balanced_loss(self.model(pairs), good_B, self.share) / len(good_B)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, linear warm-up, cosine to zero."""
+        optimizer = adamw(self.model, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def pair_loader(reader: Reader, labels: Labels, texts: Sequence[str], batch_size: int, seed: int) -> DataLoader[Batch]:
+    """Return batches of shuffled pairs; the last, smaller one of an epoch is left out unless it is the only one."""
+
+    def collate(rows: list[int]) -> Batch:
+        items = [texts[labels.items_M[row]] for row in rows]
+        return reader([labels.interests[row] for row in rows], items), torch.from_numpy(labels.good_M[rows])
+
+    rows: Any = list(range(len(labels.interests)))
+    order = torch.Generator().manual_seed(derive(seed, "reward order"))
+    return DataLoader(
+        rows,
+        batch_size=batch_size,
+        shuffle=True,
+        generator=order,
+        collate_fn=collate,
+        drop_last=len(rows) > batch_size,
+    )

@@ -1,0 +1,48 @@
+"""How good an item's interests are: the mean of their probabilities, weighted by confidence (method.md 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from trialign.errors import DataError
+
+QUALITY = "quality.parquet"
+
+
+def item_quality(chances: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> list[float | None]:
+    """Return `sum conf p / sum conf` of every item; None where an item has no interest, or none with confidence."""
+    found: list[float | None] = []
+    for mine, weights in zip(chances, confidences, strict=True):
+        total = float(sum(weights))
+        found.append(float(np.dot(mine, weights)) / total if total > 0 else None)
+    return found
+
+
+def write_quality(folder: Path, quality: Sequence[float | None]) -> None:
+    """Write `quality.parquet`: `item` int32, `quality` float32, null where nothing could be judged."""
+    columns = {
+        "item": pa.array(range(len(quality)), pa.int32()),
+        "quality": pa.array([None if q is None else np.float32(q) for q in quality], pa.float32()),
+    }
+    pq.write_table(pa.table(columns), folder / QUALITY)
+
+
+def load_quality(folder: Path) -> NDArray[np.float64]:
+    """Return the quality of every item, 0 where nothing could be judged: no bonus.
+
+    Raises:
+        DataError: there is no such table.
+    """
+    path = folder / QUALITY
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist", rule="the reward stage writes it", remedy="run `trialign reward` for that run"
+        )
+    column = pq.read_table(path)["quality"].to_pylist()
+    return np.array([0.0 if value is None else value for value in column], np.float64)

@@ -1,0 +1,190 @@
+"""The stage `reward`: from mined interests to a judge of them, calibrated, and the quality of every item."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+
+from trialign.data.dataset import Dataset
+from trialign.enrich.evidence import Evidence
+from trialign.generate.adapters import merge_adapters
+from trialign.page import document, lines, table
+from trialign.reward.baselines import interest_only, overlap
+from trialign.reward.labels import Labels, builtin_labels
+from trialign.reward.metrics import accuracy, auc_by_kind, ece, reliability
+from trialign.reward.model import Reader, RewardModel, pretrained_model, tiny_model
+from trialign.reward.module import RewardModule, pair_loader
+from trialign.reward.quality import item_quality, write_quality
+from trialign.runtime.seeding import numpy_generator, seed_global
+from trialign.runtime.trainer import build_trainer
+
+logger = logging.getLogger(__name__)
+
+
+def train_reward(
+    dataset: Dataset,
+    evidence: Evidence,
+    folder: Path,
+    *,
+    seed: int,
+    model: str | None,
+    lora: Mapping[str, Any] | None,
+    tiny: Mapping[str, Any],
+    max_tokens: int,
+    held_out: float,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    runtime: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Train a reward model, measure it on held-out items, and write it with the quality of every item.
+
+    Args:
+        dataset: the prepared dataset.
+        evidence: what enrich made; its interests are judged.
+        folder: an existing directory.
+        seed: of labels, split, weights and order.
+        model: an encoder or decoder of transformers by name or path; None: the small one, from scratch.
+        lora: fields of `LoraConfig`, for a named model.
+        tiny: sizes of the small one, as `tiny_model`.
+        max_tokens: of item and interest together.
+        held_out: share of the items that the figures are of; as many calibrate.
+        epochs: passes over the others.
+        batch_size: pairs per step.
+        learning_rate: as `RewardModule`.
+        weight_decay: as `RewardModule`.
+        runtime: accelerator, log_every and progress of `RuntimeConfig`.
+
+    Returns:
+        Counts for the manifest.
+    """
+    texts = _texts(dataset, evidence)
+    labels = builtin_labels(evidence.interests, texts, seed)
+    order = numpy_generator(seed, "reward split").permutation(np.unique(labels.items_M))
+    size = max(1, round(held_out * len(order)))
+    test, calibration, train = (labels.of(part) for part in (order[:size], order[size : 2 * size], order[2 * size :]))
+    if model is None:
+        words = [*texts, *{interest for found in evidence.interests for interest in found}]
+        scorer, reader = tiny_model(words, **tiny, max_tokens=max_tokens, seed=seed)
+    else:
+        scorer, reader = pretrained_model(model, lora=lora, max_tokens=max_tokens, seed=seed)
+    loader = pair_loader(reader, train, texts, batch_size, seed)
+    module = RewardModule(
+        scorer,
+        share=float(train.good_M.mean()),
+        num_steps=epochs * len(loader),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
+    seed_global(seed, "reward")
+    build_trainer(folder, max_epochs=epochs, clip=1.0, **runtime).fit(module, loader)
+    scorer.eval().cpu()
+    scale = _calibrate(score_pairs(scorer, reader, calibration, texts, batch_size), calibration.good_M)
+    chances_M = _chance(score_pairs(scorer, reader, test, texts, batch_size), scale)
+    record = _record(chances_M, train, test, texts) | {"scale": scale}
+    (folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / "reward.html").write_text(_page(record))
+    _write_all_quality(folder, scorer, reader, scale, evidence, texts, batch_size)
+    merge_adapters(scorer.encoder)  # type: ignore[arg-type]
+    save_file({name: value.contiguous() for name, value in scorer.state_dict().items()}, folder / "reward.safetensors")
+    logger.info(
+        "  held-out AUC: %s", ", ".join(f"{name} {value:.3f}" for name, value in record["model"]["auc"].items())
+    )
+    return {"pairs": len(labels.items_M), "held_out": len(test.items_M), "auc": record["model"]["auc"]["all"]}
+
+
+@torch.inference_mode()
+def score_pairs(
+    model: RewardModel, reader: Reader, labels: Labels, texts: Sequence[str], batch_size: int
+) -> NDArray[np.float64]:
+    """Return the logits of pairs, by a model in eval mode."""
+    found = []
+    for start in range(0, len(labels.interests), batch_size):
+        rows = range(start, min(start + batch_size, len(labels.interests)))
+        pairs = reader([labels.interests[row] for row in rows], [texts[labels.items_M[row]] for row in rows])
+        found.append(model(pairs).double().numpy())
+    return np.concatenate([np.zeros(0), *found])
+
+
+def _texts(dataset: Dataset, evidence: Evidence) -> list[str]:
+    """Return what is told of every item: title, description and caption."""
+    columns = [dataset.items[name].to_pylist() for name in ("title", "description")]
+    columns.append(evidence.captions or [""] * dataset.num_items)
+    return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+
+
+def _calibrate(logits_M: NDArray[np.float64], good_M: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return slope and shift of the logits that make them probabilities (Platt 1999)."""
+    fitted = LogisticRegression(C=1e6).fit(logits_M[:, None], good_M)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def _chance(logits_M: NDArray[np.float64], scale: tuple[float, float]) -> NDArray[np.float64]:
+    chances: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(scale[0] * logits_M + scale[1])))
+    return chances
+
+
+def _record(chances_M: NDArray[np.float64], train: Labels, test: Labels, texts: Sequence[str]) -> dict[str, Any]:
+    return {
+        "items": len(np.unique(test.items_M)),
+        "pairs": len(test.items_M),
+        "model": {
+            "auc": auc_by_kind(chances_M, test),
+            "accuracy": accuracy(chances_M, test.good_M),
+            "ece": ece(chances_M, test.good_M),
+        },
+        "interest_only": {"auc": auc_by_kind(interest_only(train, test), test)},
+        "overlap": {"auc": auc_by_kind(overlap(texts, test), test)},
+        "reliability": reliability(chances_M, test.good_M),
+    }
+
+
+def _page(record: Mapping[str, Any]) -> str:
+    names = ("model", "interest_only", "overlap")
+    kinds = list(record["model"]["auc"])
+    rows = [(name, *(f"{record[name]['auc'][kind]:.3f}" for kind in kinds)) for name in names]
+    drawn = {
+        "model": [(chance, share) for chance, share, _ in record["reliability"]],
+        "ideal": [(0.0, 0.0), (1.0, 1.0)],
+    }
+    told = f"{record['pairs']} pairs of {record['items']} held-out items; accuracy {record['model']['accuracy']:.3f}, "
+    return document(
+        "Reward model",
+        [
+            f"<p>{told}expected calibration error {record['model']['ece']:.3f}.</p>",
+            "<h2>AUC, good ones against each kind of the others</h2>",
+            table(("", *kinds), rows),
+            "<h2>Reliability: share of good ones by probability</h2>",
+            lines(drawn),
+        ],
+    )
+
+
+def _write_all_quality(
+    folder: Path,
+    scorer: RewardModel,
+    reader: Reader,
+    scale: tuple[float, float],
+    evidence: Evidence,
+    texts: Sequence[str],
+    batch_size: int,
+) -> None:
+    counts = [len(found) for found in evidence.interests]
+    items_M = np.repeat(np.arange(len(counts)), counts)
+    every = [interest for found in evidence.interests for interest in found]
+    nothing = np.zeros(len(every), np.int64)
+    chances_M = _chance(
+        score_pairs(scorer, reader, Labels(items_M, every, nothing.astype(bool), nothing), texts, batch_size), scale
+    )
+    by_item = [part.tolist() for part in np.split(chances_M, np.cumsum(counts)[:-1])]
+    write_quality(folder, item_quality(by_item, evidence.confidences))
