@@ -50,6 +50,16 @@ def test_a_permutation_of_a_large_domain_is_computed_per_index() -> None:
     assert np.array_equal(permutation(chosen[2:3]), permutation(chosen)[2:3])
 
 
+@pytest.mark.parametrize("size", [1, 2, 22, 1000, 65_536])
+def test_rounds_from_a_table_are_the_rounds(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    indices = np.arange(size)
+    tabled = Permutation(size, 11)
+    monkeypatch.setattr("trialign.data.order._TABLED_BITS", 0)
+    computed = Permutation(size, 11)
+    assert np.array_equal(tabled(indices), computed(indices))
+    assert np.array_equal(tabled.inverse(indices[:1]), computed.inverse(indices[:1]))
+
+
 @pytest.mark.parametrize("size", [3, 22, 50])
 def test_over_keys_every_index_goes_everywhere_equally_often(size: int) -> None:
     num_keys = 100 * size

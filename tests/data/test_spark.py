@@ -114,7 +114,6 @@ def test_both_engines_spread_the_same_examples(
             ("a", "item 1", 10**12, 0),
             r"1 of 3001 times look like milliseconds among seconds, e\.g\. user=a item=item 1",
         ),
-        ((None, "item 1", 10**9, 0), r"1 of 3001 events have no user"),
         (("a", "item 99", 10**9, 0), r"1 events name 1 items that are not in the catalogue, e\.g\. item 99"),
     ],
 )

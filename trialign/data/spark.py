@@ -18,6 +18,8 @@ from pyspark.sql import SparkSession
 
 from trialign.errors import DataError
 
+_PARTS_PER_THREAD = 2
+
 
 class SparkTables(Backend):
     """Ibis' backend, with `read_parquet` and `to_parquet` called as DuckDB's are."""
@@ -58,7 +60,11 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
     builder = SparkSession.builder.appName("trialign prepare").config("spark.ui.enabled", "false")
     builder = builder.config("spark.driver.memory", memory.lower().replace(" ", "").removesuffix("b").removesuffix("i"))
     builder = builder.config("spark.local.dir", str(spill)).config("spark.sql.warehouse.dir", str(spill))
-    session = (builder.master(f"local[{threads}]") if threads else builder).getOrCreate()
+    if threads:
+        # Spark's own 200 parts are for clusters: here each is a task that costs more than it does.
+        parts = str(_PARTS_PER_THREAD * threads)
+        builder = builder.master(f"local[{threads}]").config("spark.sql.shuffle.partitions", parts)
+    session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     tables = SparkTables()
     tables.do_connect(session)
