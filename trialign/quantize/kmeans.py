@@ -93,13 +93,13 @@ def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generat
     """
     order = torch.randperm(len(points_ND), generator=generator)[: _SAMPLE_PER_CLUSTER * num_clusters]
     sample_SD = points_ND[order.to(points_ND.device)]
-    centers_KD = sample_SD[:1]
-    _, squared_S = nearest(sample_SD, centers_KD)
+    centers_KD, lengths_S = sample_SD[:1], squared_lengths(sample_SD)
+    _, squared_S = nearest(sample_SD, centers_KD, lengths_S)
     while len(centers_KD) < num_clusters:
         room = num_clusters - len(centers_KD)
         chosen = draw(squared_S, min(room, max(1, num_clusters // _ROUNDS)), generator)
         centers_KD = torch.cat([centers_KD, sample_SD[chosen]])
-        squared_S = torch.minimum(squared_S, nearest(sample_SD, sample_SD[chosen])[1])
+        squared_S = torch.minimum(squared_S, nearest(sample_SD, sample_SD[chosen], lengths_S)[1])
     mean_D = sample_SD.mean(dim=0)
     return mean_D + _SHRINK * (centers_KD - mean_D)
 
