@@ -122,3 +122,10 @@ class TestStage:
             compose("embed", [f"run={tmp_path}", "embed.interests=true", "embed/text=none"])
         with pytest.raises(ConfigError, match="nothing twice"):
             self.embed(world, tmp_path, "embed.evidence=[title,title]")
+
+    def test_the_quantizer_reads_the_interests(self, world, tmp_path):
+        rich = self.embed(world, tmp_path, "embed.interests=true")
+        small = ["quantize=rqvae", "quantize.codebook_size=8", "quantize.num_epochs=2", "quantize.interest_weight=0.1"]
+        stage = script("quantize")(compose("quantize", [f"run={tmp_path}", *small]))
+        assert stage.read().inputs["embed"]["hash"] == rich.read().hash
+        assert "loss/interest" in (tmp_path / "quantize" / "log" / "metrics.csv").read_text()
