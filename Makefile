@@ -36,11 +36,11 @@ test: lint ## lint and all tests
 docs: install ## regenerate docs/configuration.md
 	$(BIN)/python -m trialign.launch.settings > docs/configuration.md
 
-minicluster: install ## a Slurm of three virtual nodes on this machine; eval "$$(make -s minicluster)"
-	@$(BIN)/python -m trialign.slurm.minicluster $(if $(wildcard $(MINICLUSTER)/processes.json),env,start) $(MINICLUSTER)
+minicluster: install ## a Slurm of three virtual nodes on this machine (docs/cluster.md)
+	@$(BIN)/python -m trialign.slurm.minicluster start $(MINICLUSTER)
 
 minicluster-stop: ## end it
-	$(BIN)/python -m trialign.slurm.minicluster stop $(MINICLUSTER)
+	@! test -f $(MINICLUSTER)/processes.json || $(BIN)/python -m trialign.slurm.minicluster stop $(MINICLUSTER)
 
 clean: minicluster-stop ## remove runs and the virtual environment
 	rm -rf $(VENV) runs

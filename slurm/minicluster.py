@@ -102,16 +102,19 @@ class Minicluster:
         self._record = self.folder / "processes.json"
 
     def start(self, *, nodes: int = 3, cpus: int = 2, gpus: int = 0, timeout: float = 60.0) -> None:
-        """Start munge, the controller and the nodes, and wait until the nodes are idle.
+        """Start munge, the controller and the nodes, and wait until the nodes are idle; or find them running.
 
         Raises:
-            MiniclusterError: it runs already, a program is missing, or the nodes are not idle in time.
+            MiniclusterError: half of it runs, a program is missing, or the nodes are not idle in time.
         """
-        if any(self._alive(name) for name in self._processes()):
+        alive = [self._alive(name) for name in self._processes()]
+        if alive and all(alive):
+            return
+        if any(alive):
             raise MiniclusterError(
-                f"{self.folder} holds a running cluster",
-                rule="one cluster per folder",
-                remedy="stop it first, or use it: see `status`",
+                f"some processes of the cluster in {self.folder} are gone, others run",
+                rule="a cluster is started as a whole",
+                remedy="see `status`; `stop` it, then start it again",
             )
         programs = {name: _find(name) for name in ("munged", "slurmctld", "slurmd", "sinfo")}
         shutil.rmtree(self.folder, ignore_errors=True)

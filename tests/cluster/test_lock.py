@@ -122,9 +122,9 @@ def take(folder: Path, start: Any, tried: Any, won: Any) -> None:
         with locked(folder):
             with won.get_lock():
                 won.value += 1
-            tried.wait()  # hold on until everybody has tried
+            tried.wait(30)  # hold on until everybody has tried
     except StageError:
-        tried.wait()
+        tried.wait(30)
 
 
 def test_of_many_who_find_a_dead_owner_one_takes_over(tmp_path: Path, killed: int) -> None:

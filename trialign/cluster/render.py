@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
-import trialign.slurm
 from trialign.cluster.record import JobSpec
 from trialign.config.cluster import ClusterConfig
 
@@ -32,7 +32,7 @@ def render(
         log: folder of the supervisor's log.
         array: `0-3%2`, elements and how many run at once.
     """
-    template = (Path(trialign.slurm.__path__[0]) / TEMPLATE).read_text()
+    template = (resources.files("trialign.slurm") / TEMPLATE).read_text()
     exports = {**cluster.environment, **environment}
     setup = [*cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in exports.items())]
     parts = {
