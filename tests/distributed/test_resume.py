@@ -186,10 +186,12 @@ def test_checkpoints_serve_other_ranks_moments_included(dataset: Path, tmp_path:
     """2 -> 1 -> 2 ranks ends where two uninterrupted ranks do. Red: moments that are not restored, a dropped lane."""
     names = ["ddp", "fsdp2", "zero2", "zero3"]
     (tmp_path / "whole").mkdir()
-    assert run_ranks(train_in_turn, 2, dataset, tmp_path / "whole", ["ddp"], 2, None) == [0, 0]
-    assert run_ranks(train_in_turn, 2, dataset, tmp_path, names, 2, 2 * 2) == [0, 0]  # saved after step 4
-    assert run_ranks(train_in_turn, 1, dataset, tmp_path, names, 1, 5 * 4) == [0]  # asked in step 6, saved after 7
-    assert run_ranks(train_in_turn, 2, dataset, tmp_path, names, 2, None) == [0, 0]
+    assert run_ranks(train_in_turn, 2, dataset, tmp_path / "whole", ["ddp"], 2, None, timeout=900) == [0, 0]
+    assert run_ranks(train_in_turn, 2, dataset, tmp_path, names, 2, 2 * 2, timeout=900) == [0, 0]  # saved after step 4
+    assert run_ranks(train_in_turn, 1, dataset, tmp_path, names, 1, 5 * 4, timeout=900) == [
+        0
+    ]  # asked in step 6, saved after 7
+    assert run_ranks(train_in_turn, 2, dataset, tmp_path, names, 2, None, timeout=900) == [0, 0]
     whole = load_file(tmp_path / "whole" / "ddp" / "generator.safetensors")
     for name in names:
         for step, before, after in ((4, 2, 1), (7, 1, 2)):

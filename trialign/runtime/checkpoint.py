@@ -97,7 +97,9 @@ class TrainingCheckpoints(Callback):
         trainer.strategy.barrier("checkpoint")
         trainer.save_checkpoint(partial / STATE)
         if trainer.is_global_zero:
-            publish(partial, path, self.made_by | {"world_size": trainer.world_size})
+            publish(
+                partial, path, self.made_by | {"world_size": trainer.world_size, "seconds": time.monotonic() - begin}
+            )
             for old in sorted(self.folder.glob("step-*.json"))[: -self.keep]:
                 old.unlink()  # first: without its index a checkpoint counts no more
                 shutil.rmtree(old.with_suffix(""))

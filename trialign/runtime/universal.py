@@ -16,8 +16,9 @@ import os
 import shutil
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -28,10 +29,7 @@ from trialign.runtime.ranks import launched_rank
 logger = logging.getLogger(__name__)
 
 _ROOM = 3.0
-"""Bytes written per byte of the checkpoint, the parts that are put together and thrown away included."""
-
-_BYTES_PER_SECOND = 150e6
-"""What one process converted on the machine of benchmarks/distributed.md."""
+"""Bytes of room per byte of the checkpoint: its parts, the parameters put together of them, and some to spare."""
 
 _LOOK_EVERY, _PATIENCE = 0.5, 3600.0
 """Seconds between two looks of the ranks that wait, and until they give up."""
@@ -83,16 +81,16 @@ def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str)
         )
     if then == now or not strategy.startswith("zero"):
         return Resumed(checkpoint / STATE, universal=False)
-    return Resumed(_converted(checkpoint, then[1], world_size), universal=True)
+    return Resumed(_converted(checkpoint, made_by, world_size), universal=True)
 
 
-def _converted(checkpoint: Path, then: int, now: int) -> Path:
+def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int) -> Path:
     """Return the universal form of a checkpoint; the first rank makes it, the others watch the folder."""
     path = checkpoint.parent / f"{UNIVERSAL}{step_of(checkpoint):08d}"
     index = path.with_suffix(".json")
     if launched_rank() == 0:
         if not index.exists() or fault_of(path, index) is not None:
-            _convert(checkpoint, path, then, now)
+            _convert(checkpoint, path, made_by, now)
         return path / STATE
     end = time.monotonic() + _PATIENCE
     while not index.exists():
@@ -106,16 +104,20 @@ def _converted(checkpoint: Path, then: int, now: int) -> Path:
     return path / STATE
 
 
-def _convert(checkpoint: Path, path: Path, then: int, now: int) -> None:
+def _convert(checkpoint: Path, path: Path, made_by: Mapping[str, Any], now: int) -> None:
+    then: int = made_by["world_size"]
     size = sum(file.stat().st_size for file in files_of(checkpoint))
     needed, free = _ROOM * size, shutil.disk_usage(checkpoint).free
     logger.info(
-        "  %s is converted from %d ranks to %d: about %.1f GB beside it while that lasts, and about %.0f s",
+        "  %s is converted from %d ranks to %d: about %.2f GB beside it while that lasts; by the %.1f s that "
+        "%d ranks took to write it, one process needs %.0f s or more",
         checkpoint.name,
         then,
         now,
         needed / 1e9,
-        1 + size / _BYTES_PER_SECOND,
+        made_by["seconds"],
+        then,
+        _ROOM * then * made_by["seconds"],
     )
     if needed > free:
         raise TrainingError(
