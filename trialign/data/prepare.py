@@ -92,7 +92,7 @@ def prepare(
         core_rounds: the most rounds of removing users and items.
         memory: limit of the tables; the rest spills to disk.
         threads: of the tables; None for one per core.
-        engine: `duckdb`, or `spark`, which then checks, numbers, cores and spreads the log; the dataset is the same.
+        engine: `duckdb`, or `spark`, which then checks, numbers, cores and spreads the log to the same buckets.
         broken_images: `refuse` or `drop` pictures that cannot be used.
         max_pixels: of a picture.
 
