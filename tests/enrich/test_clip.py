@@ -18,7 +18,7 @@ from trialign.data.dataset import Dataset
 from trialign.data.storefront.corpus import picture_sentences
 from trialign.embed.image import OpenClipTower
 from trialign.enrich.clip.loss import info_nce
-from trialign.enrich.clip.metrics import commonest_accuracy, tag_accuracy, tag_auc
+from trialign.enrich.clip.metrics import commonest_accuracy, log_shares, tag_accuracy, tag_auc
 from trialign.enrich.clip.pairs import Pairs, catalogue_pairs, storefront_pairs
 from trialign.enrich.clip.train import train_clip
 from trialign.errors import DataError
@@ -242,3 +242,14 @@ def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
     found.pictures[5] = found.pictures[5][:40]
     with pytest.raises(DataError, match="the picture of item '5' cannot be decoded"):
         train_clip(found, tmp_path, **SETTINGS)
+
+
+def test_shares_put_back_what_the_contrastive_loss_takes_out() -> None:
+    """Scores are log p(tag | picture) - log p(tag); with the shares, the likeliest tag of a picture is named."""
+    tags_MV = np.array([[True, False], [True, False], [True, False], [True, True], [False, False]])
+    # Drawn: 3.5 times the first, .5 times the second, half a time each to begin with.
+    assert log_shares(tags_MV) == pytest.approx(np.log([4 / 5, 1 / 5]))
+    given_picture_NV = np.array([[0.6, 0.4]])
+    scores_NV = (np.log(given_picture_NV) - log_shares(tags_MV)).astype(np.float32)
+    assert scores_NV.argmax() == 1
+    assert (scores_NV + log_shares(tags_MV)).argmax() == 0
