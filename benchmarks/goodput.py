@@ -44,9 +44,10 @@ def work(dataset: Path, folder: Path, clock: Path) -> None:
     save, mark = TrainingCheckpoints.save, TrainedRows.on_train_batch_end
 
     def saved(self: TrainingCheckpoints, trainer: Any) -> None:
-        began = time.process_time()
+        began, before = time.process_time(), self.seconds
         save(self, trainer)
-        file.write(json.dumps({"save": time.process_time() - began}) + "\n")
+        if self.seconds > before:  # asked again at the step it began with, it saves nothing
+            file.write(json.dumps({"save": time.process_time() - began}) + "\n")
 
     def marked(self: TrainedRows, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         mark(self, trainer, module, outputs, batch, batch_idx)
