@@ -32,9 +32,12 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
         "examples": ["data.train=a", "data.validation=b", "data.test=c", "data.items=d"],
         "described": ["train.backbone.file=a"],
         "pretrained": ["train.backbone.model=a"],
+        "builtin": ["enrich/clip=catalogue"],
         "lora": ["train/backbone=pretrained", "train.backbone.model=a"],
     }
-    assert compose("pipeline", [RUN, f"{group}={choice}", *files.get(choice, [])]).run == Path("/tmp/unused")
+    models = {"enrich/captions": ["enrich.captions.model=a"], "enrich/interests": ["enrich.interests.model=a"]}
+    also = models[group] if group in models and choice in ("transformers", "endpoint") else files.get(choice, [])
+    assert compose("pipeline", [RUN, f"{group}={choice}", *also]).run == Path("/tmp/unused")
 
 
 @pytest.mark.parametrize("verb", VERBS)
