@@ -73,16 +73,19 @@ class Endpoint:
             raise group.exceptions[0] from None
 
     async def _answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
-        limits = httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
-        async with httpx.AsyncClient(headers=self._headers, timeout=self._time_limit, limits=limits) as client:
+        certificates = httpx.create_ssl_context()
 
-            async def work() -> None:
+        async def work() -> None:
+            # A client each: a shared one looks through all its connections for every question and every reply.
+            async with httpx.AsyncClient(
+                headers=self._headers, timeout=self._time_limit, verify=certificates
+            ) as client:
                 for name, request in requests:
                     keep(name, await self._ask(client, request))
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._concurrency):
-                    group.create_task(work())
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(work())
 
     async def _ask(self, client: httpx.AsyncClient, request: Request) -> Reply | Failure:
         for number in range(self._tries):
