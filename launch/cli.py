@@ -103,7 +103,7 @@ def _submitted(arguments: list[str]) -> tuple[str, list[str]]:
     verb, *overrides = arguments
     if verb == "submit":
         overrides = ["cluster.dry_run=true" if word == "--dry-run" else word for word in overrides]
-        if overrides and overrides[0] in VERBS:
+        if overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
             overrides[0] = f"cluster.verb={overrides[0]}"
     return verb, overrides
 

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from trialign.cluster.estimate import estimate
 from trialign.cluster.plan import jobs_for
+from trialign.cluster.preflight import check_settings
 from trialign.cluster.submit import submit
 from trialign.config.compose import Config
 
@@ -23,6 +24,7 @@ def run(config: Config) -> dict[str, str]:
     """Check, estimate, queue; return the jobs by name."""
     given = [override for override in HydraConfig.get().overrides.task if not override.startswith(_OWN)]
     jobs = jobs_for(config.cluster.verb, config, given)
+    check_settings(config)
     if any(job.verb == "train" for job in jobs):
         for line in estimate(config):
             log.info("  %s", line)

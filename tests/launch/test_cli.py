@@ -40,6 +40,9 @@ def test_every_verb_explains_its_settings(verb: str) -> None:
         (["train", "run=x", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["train", "run=x", "seed=one"], "seed"),
         (["quantize", "run=nowhere"], "trialign embed"),
+        (["submit", "trian", "run=x", "cluster=gpu"], "did you mean 'train'"),
+        (["submit", "train", "run=x"], "add cluster=NAME"),
+        (["submit", "train", "run=x", "cluster=gpuu"], "minicluster"),
     ],
 )
 def test_a_mistake_is_one_readable_message_and_no_traceback(arguments: list[str], told: str, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_how_the_ranks_end_decides(
 
 def test_ranks_that_stand_still_are_ended_and_queued_again(cluster: Slurm, tmp_path: Path) -> None:
     job = queue(
-        tmp_path / "run", f"test -e {tmp_path}/again || {{ touch {tmp_path}/again; sleep 600; }}", watchdog_seconds=2.0
+        tmp_path / "run", f"test -e {tmp_path}/again || {{ touch {tmp_path}/again; sleep 600; }}", watchdog_seconds=6.0
     )
     assert ended(cluster, job) == "COMPLETED"
     assert outcomes(tmp_path / "run", "train", job) == ["stood still", "done"]

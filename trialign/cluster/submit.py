@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trialign.cluster import slurm
-from trialign.cluster.preflight import check_partition, check_run, check_settings
+from trialign.cluster.preflight import check_partition, check_run
 from trialign.cluster.record import JobSpec, note_job
 from trialign.cluster.render import render
 from trialign.config.compose import Config
@@ -22,7 +22,7 @@ def submit(jobs: Sequence[JobSpec], config: Config, say: Callable[[str], None]) 
 
     Args:
         jobs: in the order of the stages.
-        config: the composed config.
+        config: the composed config, its settings checked.
         say: called with lines for the terminal.
 
     Returns:
@@ -31,7 +31,6 @@ def submit(jobs: Sequence[JobSpec], config: Config, say: Callable[[str], None]) 
     Raises:
         TrialignError: something cannot work; nothing was queued.
     """
-    check_settings(config)
     if config.cluster.dry_run:
         for job in jobs:
             say(_script(job, config))
