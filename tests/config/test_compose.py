@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
 from trialign.launch.cli import VERBS
 from trialign.launch.settings import markdown
 
-from trialign.config.compose import compose, conf_dir, known_keys
+from trialign.config.compose import compose, conf_dir, known_keys, to_config
 from trialign.config.instantiate import instantiate
-from trialign.config.registry import SCHEMAS
+from trialign.config.registry import SCHEMAS, register
 from trialign.config.stages import STAGES, locate_stage, needed_by
 from trialign.errors import ConfigError
 from trialign.generate.tasks import TASKS
@@ -20,8 +25,9 @@ RUN = "run=/tmp/unused"
 GROUP_FILES = sorted(
     (path.parent.relative_to(conf_dir()).as_posix(), path.stem)
     for path in conf_dir().rglob("*.yaml")
-    if path.parent != conf_dir()
+    if path.parent != conf_dir() and path.parent.name not in ("arm", "ablation")
 )
+ABLATIONS = sorted(path.stem for path in (conf_dir() / "ablation").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(("group", "choice"), GROUP_FILES)
@@ -45,6 +51,22 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
     chosen = f"{group}={choice}"
     more = files.get(choice, files.get(chosen, []))
     assert compose("pipeline", [RUN, chosen, *more]).run == Path("/tmp/unused")
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_arm_of_every_ablation_composes(name: str) -> None:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        arms = hydra_compose("pipeline", [f"ablation={name}"], return_hydra_config=True).hydra.sweeper.params.arm
+        for arm in arms.split(","):
+            tree = hydra_compose("pipeline", [f"ablation={name}", f"arm={arm}"], return_hydra_config=True)
+            HydraConfig.instance().set_config(tree)
+            with open_dict(tree):
+                del tree["hydra"]
+            config = to_config(tree)
+            assert config.run.name == f"{arm}-0"
+            assert {place.name for place in config.from_stage.values()} == {"shared"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
