@@ -39,6 +39,12 @@ def test_a_position_has_one_fate_whatever_window_it_is_read_in() -> None:
     assert (whole != kept_back(windows(("v", 0, 10)), np.array([0]), 0.5)).any()
 
 
+def test_the_same_item_at_another_time_is_another_position() -> None:
+    row = {"user": "u", "items": [3] * 40, "times": list(range(40)), "first_target": 0}
+    found = kept_back(Records(pa.RecordBatch.from_pylist([row], schema=TRAIN)), np.array([0]), 0.5)
+    assert 0 < found.sum() < 40
+
+
 def test_shares_are_met_and_a_larger_one_holds_the_smaller() -> None:
     records = windows(*((f"user {number}", 0, 10) for number in range(1000)))
     small, large = (kept_back(records, np.arange(1000), share) for share in (0.2, 0.5))

@@ -14,7 +14,13 @@ from trialign.evaluate.runs import read_run
 
 TINY = ["data.num_items=64", "data.num_users=60", "embed.text.dim=8", "embed/image=none", "quantize.codebook_size=8"]
 TINY += ["runtime.progress=false", "train.keep_back=0.3", "train.steps=3", "evaluate.free_users=0"]
-TINY += ["baselines.sasrec.epochs=1", "rl.steps=2", "rl.validation.every=2", "rl.validation.users=20"]
+TINY += [
+    "evaluate.baselines=[popularity]",
+    "evaluate.bootstrap_samples=100",
+    "rl.steps=2",
+    "rl.validation.every=2",
+    "rl.validation.users=20",
+]
 
 
 def test_from_a_supervised_run_to_figures_of_its_own(tmp_path: Path) -> None:
