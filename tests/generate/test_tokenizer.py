@@ -59,8 +59,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_task_the_vocabulary_does_not_know_is_named() -> None:
-    with pytest.raises(DataError, match=r"no token <\|caption_to_item\|>"):
-        TextTokenizer.train(TEXTS, vocab_size=320).marker("caption_to_item")
+    with pytest.raises(DataError, match=r"no token <\|item_to_price\|>"):
+        TextTokenizer.train(TEXTS, vocab_size=320).marker("item_to_price")
 
 
 def test_beside_a_foreign_vocabulary_its_own_spelling_of_a_marker_is_not_meant(tmp_path: Path) -> None:

@@ -148,6 +148,11 @@ class RowBatch:
     records: tuple[tuple[tuple[int, int, str | int], ...], ...] = ()
     skipped: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def num_tokens(self) -> torch.Tensor:
+        """How many tokens are read, padding apart; a tensor, so that nothing waits for the device."""
+        return (self.segments_RT > 0).sum()
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RowBatch:
         """Return the batch with its tensors on `device`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -125,6 +126,15 @@ class RolloutDataModule(pl.LightningDataModule):
         """Return this rank's micro-batches."""
         return self.source
 
+    def begin_step(self) -> None:
+        """A step begins: nothing to remember, a batch names its own prompts."""
+
+    @property
+    def batch_under_way(self) -> int:
+        """The number of the step that is trained on, from 1."""
+        assert self.trainer is not None
+        return self.trainer.global_step + 1
+
     def mark(self, batch: RolloutBatch) -> None:
         """Record that the rollouts of a micro-batch were trained on."""
         if batch.after is not None:
@@ -144,8 +154,10 @@ class RolloutDataModule(pl.LightningDataModule):
             else Place(round=max(p["round"] for p in places), cursor=max(p["cursor"] for p in places))
         )
 
-    def records_of(self, batch: RolloutBatch) -> list[dict[str, Any]]:
-        """Return what a micro-batch asked, for a report on what went wrong."""
-        targets = self.source.asked(batch.groups).targets_B.tolist()
-        pairs = zip(batch.histories, targets, strict=True)
-        return [{"items": [*history.tolist(), target]} for history, target in pairs]
+    def records_of(self, batches: Sequence[RolloutBatch]) -> list[dict[str, Any]]:
+        """Return what the micro-batches of a step asked, for a report on what went wrong."""
+        return [
+            {"items": [*history.tolist(), target]}
+            for batch in batches
+            for history, target in zip(batch.histories, self.source.asked(batch.groups).targets_B.tolist(), strict=True)
+        ]

@@ -107,6 +107,12 @@ class RolloutBatch:
     tally: tuple[float, ...] | None
     after: Place | None
 
+    @property
+    def num_tokens(self) -> torch.Tensor:
+        """How many items are read in an update: histories once, and every candidate."""
+        read = sum(len(history) for history in self.histories) + self.groups.items_BG.numel()
+        return torch.tensor(read, device=self.groups.items_BG.device)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RolloutBatch:
         """Return the batch with its tensors on `device`."""
         return replace(self, groups=self.groups.map(lambda found: found.to(device, non_blocking=non_blocking)))

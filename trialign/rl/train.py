@@ -134,6 +134,8 @@ def reinforce(
         policy, other = (Policy(found, trained.template, trie) for found in (generator, beside))
         module, data = _grpo(start, policy, other, seed, steps, runtime, optimizer, **method)
         lanes = method["prompts"]
+    # A batch that is left out would be drawn again: rollouts come of the weights, not of a place in a stream.
+    runtime = {**runtime, "on_spike": "stop"}
     trainer = fit(module, data, folder, seed, steps, clip, lanes, [watch], precision="32-true", **runtime)
     counts: dict[str, Any] = {"steps": trainer.global_step, "validation": watch.counts(), "start": watch.measured[0]}
     if isinstance(module, PolicyModule) and isinstance(data, RolloutDataModule):

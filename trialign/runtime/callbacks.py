@@ -93,7 +93,7 @@ class MachineUse(Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Count the micro-batch's tokens, padding apart; nothing waits for the device."""
-        tokens = (batch.segments_RT > 0).sum()
+        tokens = batch.num_tokens
         self._tokens = tokens if self._tokens is None else self._tokens + tokens
 
     def on_train_batch_end(
