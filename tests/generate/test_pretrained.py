@@ -108,8 +108,10 @@ def test_every_backbone_and_encoding_learns_every_task_and_reads_back_bit_for_bi
     train(dataset, {}, table, tmp_path, **settings | changes)
     with (tmp_path / "log" / "metrics.csv").open() as file:
         log = list(csv.DictReader(file))
-    for task in TASK_NAMES:
-        assert float(log[-1][f"loss/{task}"]) < float(log[0][f"loss/{task}"]), task
+    for task in TASK_NAMES:  # a step holds a few examples of each: compare the first and the last quarter
+        losses = [float(line[f"loss/{task}"]) for line in log if line[f"loss/{task}"]]
+        quarter = len(losses) // 4
+        assert np.mean(losses[-quarter:]) < np.mean(losses[:quarter]), task
     ranker = load_ranker(tmp_path, table, num_beams=10, batch_size=12, device="cpu")
     items_UK, scores_UK = rank_all(ranker)
     ranker.generator = kept[0].eval()
