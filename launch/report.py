@@ -25,9 +25,11 @@ def run(config: Config) -> Path:
 
     wanted = config.report
     found, left_out = [], []
-    for folder in _folders(wanted.runs, leave_out=config.run):
+    folders = _folders(wanted.runs, leave_out=config.run)
+    beside = os.path.commonpath([folder.parent for folder in folders])  # names say what sets the runs apart
+    for folder in folders:
         try:
-            found.append(read_run(folder, os.path.relpath(folder), wanted.split))
+            found.append(read_run(folder, os.path.relpath(folder, beside), wanted.split))
         except StageError as unfinished:
             left_out.append(unfinished.value)
     if not found:
