@@ -136,7 +136,7 @@ def test_ranks_share_the_users_and_agree(
         monkeypatch.setattr(measuring, "world_size", lambda: 3)
         monkeypatch.setattr(measuring, "all_reduce_sum", lambda sums: (parts.append(sums.clone()), sums)[1])
         validated(tmp_path, dataset, table)
-    recall, ndcg, count, loss, tokens = torch.stack(parts).sum(dim=0).tolist()
+    loss, tokens, count, ndcg, recall = torch.stack(parts).sum(dim=0).tolist()
     together = {"loss": loss / tokens, "recall@10": recall / count, "ndcg@10": ndcg / count}
     assert count == 60
     assert together == pytest.approx(whole, rel=1e-6)

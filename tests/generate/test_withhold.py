@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from trialign.data.dataset import Dataset
 from trialign.data.keep_back import kept_back
 from trialign.data.lanes import LaneSource, LaneStream
 from trialign.generate.encoding import ItemEncoding, PositionEncoding, TokensEncoding
+from trialign.generate.task import NO_TEXTS, ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.withhold import Withholding
@@ -64,9 +66,10 @@ def test_sft_and_what_follows_it_share_out_the_positions(
     )
     template = Template(tokenizer, encoding, ["history_to_item"], max_title_tokens=8)
     records, chosen = windows(("u", 0, 10), ("v", 0, 6), ("w", 0, 2)), np.array([2, 0, 1])
-    everything = template.encode_many(0, records, chosen)
+    encode, draws = partial(template.encode_many, NO_TEXTS), np.zeros(3)
+    everything = encode(0, records, chosen, draws)
     sft, later = (
-        Withholding(template.encode_many, encoding, template.tasks, 0.4, only=only)(0, records, chosen)
+        Withholding(encode, encoding, template.tasks, 0.4, only=only)(0, records, chosen, draws)
         for only in (False, True)
     )
     np.testing.assert_array_equal(sft.tokens, everything.tokens)
@@ -85,14 +88,15 @@ def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
 ) -> None:
     encoding = TokensEncoding(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
     template = Template(tokenizer, encoding, ["history_to_item", "title_to_item"], max_title_tokens=8)
-    withholding = Withholding(template.encode_many, encoding, template.tasks, 0.3)
+    encode, draws = partial(template.encode_many, ItemTexts(dataset.items["title"].to_pylist())), np.zeros(4)
+    withholding = Withholding(encode, encoding, template.tasks, 0.3)
     sources = [
         LaneSource("history_to_item", dataset.store("train")),
         LaneSource("title_to_item", dataset.store("items")),
     ]
     items = Records(dataset.store("items").read(0))
     np.testing.assert_array_equal(
-        withholding(1, items, np.arange(4)).targets, template.encode_many(1, items, np.arange(4)).targets
+        withholding(1, items, np.arange(4), draws).targets, encode(1, items, np.arange(4), draws).targets
     )
     shape: dict[str, Any] = {"num_lanes": 2, "row_tokens": 64, "window": 32, "seed": 0}
     whole = LaneStream(sources, withholding, **shape).rows()
