@@ -123,6 +123,24 @@ class ZeroStrategy(DeepSpeedStrategy):
                 "lower_precision_safe_modules": [],  # gradients travel in float32
             }
 
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load, and undo what DeepSpeed's stage 3 does to the optimizer when it reads the universal format.
+
+        It gives every parameter group the settings of the first, weight decay included, and all parameters one tensor
+        to count their steps in, which each of them then advances.
+        """
+        optimizer = getattr(self.deepspeed_engine.optimizer, "optimizer", None)
+        before = [dict(group) for group in optimizer.param_groups] if optimizer is not None else []
+        loaded: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
+        if self.zero_stage_3 and "checkpoint" in (self.config or {}):
+            assert optimizer is not None
+            for group, own in zip(optimizer.param_groups, before, strict=True):
+                # The rate is the schedule's; which parameters a group holds, DeepSpeed has just set.
+                group.update({key: value for key, value in own.items() if key not in ("params", "lr")})
+            for state in optimizer.state.values():
+                state["step"] = state["step"].clone()
+        return loaded
+
     def setup_environment(self) -> None:
         """Start the ranks; on CPU without compiling DeepSpeed's shared-memory collectives, gloo does."""
         if isinstance(self.accelerator, CUDAAccelerator):
