@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PrefixConstrainedLogitsProcessor
 
-from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
+from benchmarks.record import Row, add_data, alone, arguments, compare, paired_seconds, record
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import select
@@ -284,7 +284,7 @@ def _nodes(codes_NL: np.ndarray, level: int) -> torch.Tensor:
 def main() -> None:
     """Run all rows."""
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with amazon2014_beauty")
+    add_data(parser)
     parser.add_argument("--users", type=int, default=8, help="histories of decode.generate")
     parser.add_argument("--train", type=Path, nargs="*", default=[], metavar="DIR", help="of decode.exhaustive")
     options = parser.parse_args()

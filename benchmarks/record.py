@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -70,6 +71,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the rows are written")
     return parser
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`, the folder of the real data sets: by default $TRIALIGN_DATA, else shared/data beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    known = os.environ.get("TRIALIGN_DATA") or (beside if beside.is_dir() else None)
+    parser.add_argument(
+        "--data", type=Path, default=known, required=known is None, metavar="DIR", help="folder with amazon2014_beauty"
+    )
 
 
 def record(rows: Sequence[Row], path: Path | None) -> None:

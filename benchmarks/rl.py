@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.decode import DictTrie, extended, random_model, released
-from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
+from benchmarks.record import Row, add_data, alone, arguments, compare, paired_seconds, record
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
@@ -150,17 +150,14 @@ def arms(stages: Sequence[Path]) -> list[Row]:
 def main() -> None:
     """Run what is asked for."""
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with amazon2014_beauty, for rl.rollout")
+    add_data(parser)
     parser.add_argument("--prompts", type=int, default=8, help="histories of rl.rollout")
     parser.add_argument("--train", type=Path, metavar="DIR", help="of rl.share")
     parser.add_argument("--arms", type=Path, nargs="*", default=[], metavar="DIR", help="of rl.test, control second")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    if options.data is not None:
-        rows.append(
-            rollouts(released(options.data / "amazon2014_beauty/sid/letter_release.index.json"), options.prompts)
-        )
+    codes_NL = released(options.data / "amazon2014_beauty/sid/letter_release.index.json")
+    rows = [] if options.arms else [rollouts(codes_NL, options.prompts)]
     if options.train is not None:
         rows += shares(options.train)
     if options.arms:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from trialign.launch import prepare
 
-from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
+from benchmarks.record import Row, add_data, alone, arguments, compare, paired_seconds, record
 from trialign.config.compose import compose
 from trialign.data.dataset import Dataset
 from trialign.data.rows import Examples, fill_rows, pack
@@ -166,7 +166,7 @@ def measure(histories: Sequence[np.ndarray], num_items: int, encoding: str, prec
 def main() -> None:
     """Measure and record."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds amazon2014_beauty/")
+    add_data(parser)
     asked = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
