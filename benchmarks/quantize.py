@@ -10,6 +10,7 @@ is a nearest-centre search in torch.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import faiss
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
+from trialign.config.quantize import RQVAEConfig
 from trialign.embed.store import Modality
 from trialign.quantize.residual import encode, fit_codebooks, residuals
 from trialign.quantize.rqvae import RQVAEQuantizer
@@ -89,20 +91,9 @@ def rqvae(points_ND: torch.Tensor) -> Row:
     """Items per second of RQ-VAE training, everything included."""
     modalities = {"text": Modality(points_ND.numpy(), np.ones(NUM_ITEMS, bool))}
     epochs = 3
-    quantizer = RQVAEQuantizer(
-        num_levels=LEVELS,
-        codebook_size=CODES,
-        code_dim=64,
-        hidden_dims=[256],
-        fusion_dim=256,
-        num_epochs=epochs,
-        warmup=0.3,
-        batch_size=256,
-        learning_rate=5e-3,
-        weight_decay=0.0,
-        commitment_weight=0.25,
-        ema_decay=0.95,
-    )
+    settings = asdict(RQVAEConfig(num_levels=LEVELS, codebook_size=CODES, num_epochs=epochs))
+    del settings["_target_"]
+    quantizer = RQVAEQuantizer(**settings)
     runtime = {"accelerator": "cpu"}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

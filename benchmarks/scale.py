@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from benchmarks.stream import (
 from trialign.data.lanes import LaneSource, LaneStream
 from trialign.data.order import Permutation, SourceOrder, lane_range
 from trialign.data.shards import INDEX_DTYPE, BlockStore
+from trialign.generate.task import NO_TEXTS
 from trialign.generate.template import Template
 from trialign.runtime.seeding import derive
 
@@ -49,7 +51,12 @@ def windows_of(folder: Path, encoder: Template) -> list[Row]:
     store = write_histories(folder, np.full(64 * 1024, WINDOW_ITEMS))
     size = sum(path.stat().st_size for path in folder.glob("*.tar"))
     stream = LaneStream(
-        [LaneSource(TASK, store)], encoder.encode_many, num_lanes=8, row_tokens=LONG_ROW, window=WINDOW, seed=0
+        [LaneSource(TASK, store)],
+        partial(encoder.encode_many, NO_TEXTS),
+        num_lanes=8,
+        row_tokens=LONG_ROW,
+        window=WINDOW,
+        seed=0,
     )
     rows = stream.rows()
     exhaust(islice(rows, 800))
@@ -93,7 +100,7 @@ def first_rows(store: BlockStore, encoder: Template) -> list[Row]:
         begin = time.process_time()
         stream = LaneStream(
             [LaneSource(TASK, store)],
-            encoder.encode_many,
+            partial(encoder.encode_many, NO_TEXTS),
             num_lanes=LANES,
             row_tokens=ROW_TOKENS,
             window=WINDOW,

@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +45,7 @@ from trialign.data.lanes import LaneSource, MicroBatches
 from trialign.data.module import LaneDataModule
 from trialign.data.shards import INDEX, INDEX_DTYPE, NAMES, BlockStore, ShardWriter, fingerprint_of
 from trialign.generate.encoding import TokensEncoding
+from trialign.generate.task import NO_TEXTS, Given
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.tokens import TokenSpace
@@ -87,11 +89,16 @@ def template() -> Template:
     return Template(tokenizer, TokensEncoding(codes_NL, TokenSpace(tokenizer.size, LEVELS, CODES)), [TASK], 32)
 
 
+def encode_all(encoder: Template, records: Any, count: int) -> packed.Examples:
+    """Return the examples of all of `count` records."""
+    return encoder.encode_many(NO_TEXTS, 0, records, np.arange(count), np.zeros(count))
+
+
 def stream_of(store: BlockStore, encoder: Template, lanes: int) -> LaneDataModule:
     """Return the product's stream over the train histories."""
     return LaneDataModule(
         [LaneSource(TASK, store)],
-        encoder.encode_many,
+        partial(encoder.encode_many, NO_TEXTS),
         num_lanes=lanes,
         row_tokens=ROW_TOKENS,
         window=WINDOW,
@@ -155,7 +162,7 @@ def samples_of(blocks: Iterable[dict[str, bytes]]) -> Iterator[Sample]:
 def read_webdataset(shards: list[str], encoder: Template) -> Iterator[packed.RowBatch]:
     """Yield micro-batches of one pass by webdataset, histories shuffled in its buffer and encoded one by one."""
     pipeline = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).compose(records_of)
-    encoded = pipeline.shuffle(SHUFFLE_BUFFER).map(partial(encoder.encode, 0))
+    encoded = pipeline.shuffle(SHUFFLE_BUFFER).map(lambda record: encoder.encode(0, Given(record)))
     yield from batches_of(encoded.batched(WINDOW, collation_fn=packed.Examples.of))
 
 
@@ -163,7 +170,7 @@ def read_webdataset_vectors(shards: list[str], encoder: Template) -> Iterator[pa
     """Yield micro-batches of one pass by webdataset, histories shuffled in its buffer and encoded many at a time."""
 
     def collated(samples: list[Sample]) -> packed.Examples:
-        return encoder.encode_many(0, Collected(samples), np.arange(len(samples)))  # type: ignore[arg-type]
+        return encode_all(encoder, Collected(samples), len(samples))
 
     pipeline = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).compose(samples_of)
     yield from batches_of(pipeline.shuffle(SHUFFLE_BUFFER).batched(WINDOW, collation_fn=collated))
@@ -175,16 +182,14 @@ def read_webdataset_blocks(shards: list[str], encoder: Template) -> Iterator[pac
     def windows() -> Iterator[packed.Examples]:
         for block in webdataset.WebDataset(shards, shardshuffle=False):
             records = Records(pa.ipc.open_stream(block["arrow"]).read_next_batch())
-            yield encoder.encode_many(0, records, np.arange(len(records)))
+            yield encode_all(encoder, records, len(records))
 
     yield from batches_of(windows())
 
 
 def read_bare(folder: Path, names: list[str], index: NDArray[np.void], encoder: Template) -> Iterator[packed.RowBatch]:
     """Yield micro-batches of one pass over the blocks by pread, in the order of the files."""
-    yield from batches_of(
-        encoder.encode_many(0, records, np.arange(len(records))) for records in bare_blocks(folder, names, index)
-    )
+    yield from batches_of(encode_all(encoder, records, len(records)) for records in bare_blocks(folder, names, index))
 
 
 def bare_blocks(folder: Path, names: list[str], index: NDArray[np.void]) -> Iterator[Records]:
