@@ -13,7 +13,13 @@ from trialign.errors import ConfigError, StageError
 from trialign.evaluate.runs import read_run
 
 TINY = ["data.num_items=64", "data.num_users=60", "embed.text.dim=8", "embed/image=none", "quantize.codebook_size=8"]
-TINY += ["runtime.progress=false", "train.keep_back=0.3", "train.steps=3", "evaluate.free_users=0"]
+TINY += [
+    "runtime.progress=false",
+    "runtime.log_every=1",
+    "train.keep_back=0.3",
+    "train.steps=3",
+    "evaluate.free_users=0",
+]
 TINY += [
     "evaluate.baselines=[popularity]",
     "evaluate.bootstrap_samples=100",
