@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         self.released = threading.Event()
         self.seconds = 0.0
         self.says = sensible
+        self.under_way = self.most = 0
 
     def questions(self) -> list[str]:
         """Return every question asked, text and picture, as often as it was asked."""
@@ -57,8 +58,17 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.told:
             self.server.asked.append(body)
+            self.server.under_way += 1
+            self.server.most = max(self.server.most, self.server.under_way)
             fault = self.server.script.pop(0) if self.server.script else "good"
             self.server.told.notify_all()
+        try:
+            self._do(fault, body)
+        finally:
+            with self.server.told:
+                self.server.under_way -= 1
+
+    def _do(self, fault: str, body: dict) -> None:
         if fault == "hang":
             self.server.released.wait(10)
         elif fault == "drop":

@@ -57,20 +57,22 @@ def test_every_request_once_pictures_as_data_urls(server):
 
 
 def test_no_more_at_a_time_than_asked_for(server):
-    """Requests are taken from their iterator only as they are sent."""
+    """Requests are taken as there is room for them: so many under way, as many ready, one more in the hand."""
     taken = 0
 
     def requests():
         nonlocal taken
-        for number in range(12):
+        for number in range(20):
             taken += 1
             yield str(number), Request("t", b"")
 
     ahead = []
+    server.seconds = 0.02
     backend = Endpoint(url=server.url, model="m", concurrency=3)
     backend.answer(requests(), lambda *_: ahead.append(taken - len(ahead)))
-    assert len(ahead) == 12
-    assert max(ahead) <= 3
+    assert len(ahead) == 20
+    assert max(ahead) <= 3 + 3 + 1
+    assert server.most <= 3
 
 
 def test_further_fields_and_the_key(server, monkeypatch):

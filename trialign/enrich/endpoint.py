@@ -73,36 +73,44 @@ class Endpoint:
             raise group.exceptions[0] from None
 
     async def _answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
+        # As many stand ready as are under way: replies that come together find their workers' next questions made.
+        ready: asyncio.Queue[tuple[str, httpx.Request] | None] = asyncio.Queue(self._concurrency)
         certificates = httpx.create_ssl_context()
+
+        async def prepare() -> None:
+            for name, request in requests:
+                await ready.put((name, self._built(request)))
+            for _ in range(self._concurrency):
+                await ready.put(None)
 
         async def work() -> None:
             # A client each: a shared one looks through all its connections for every question and every reply.
-            async with httpx.AsyncClient(
-                headers=self._headers, timeout=self._time_limit, verify=certificates
-            ) as client:
-                for name, request in requests:
-                    keep(name, await self._ask(client, request))
+            async with httpx.AsyncClient(verify=certificates) as client:
+                while (entry := await ready.get()) is not None:
+                    name, built = entry
+                    keep(name, await self._ask(client, built))
 
         async with asyncio.TaskGroup() as group:
+            group.create_task(prepare())
             for _ in range(self._concurrency):
                 group.create_task(work())
 
-    async def _ask(self, client: httpx.AsyncClient, request: Request) -> Reply | Failure:
+    async def _ask(self, client: httpx.AsyncClient, built: httpx.Request) -> Reply | Failure:
         for number in range(self._tries):
-            answer, wait = await self._once(client, request)
+            answer, wait = await self._once(client, built)
             if isinstance(answer, Reply) or wait is None or number == self._tries - 1:
                 return answer
             # Jitter, so that those turned away together do not come back together.
             await asyncio.sleep(max(wait, self._first_wait * 2**number * random.uniform(0.5, 1.0)))
         raise AssertionError("tries is at least 1")
 
-    async def _once(self, client: httpx.AsyncClient, request: Request) -> tuple[Reply | Failure, float | None]:
+    async def _once(self, client: httpx.AsyncClient, built: httpx.Request) -> tuple[Reply | Failure, float | None]:
         """Return the answer, and where asking again may help the least wait before that."""
         start = time.monotonic()
         try:
             # httpx limits each read; a server that drips bytes needs a limit on the whole.
             async with asyncio.timeout(self._time_limit):
-                response = await client.post(f"{self._url}/chat/completions", json=self._body(request))
+                response = await client.send(built)
         except (TimeoutError, httpx.TimeoutException):
             return Failure("timeout"), 0.0
         except httpx.HTTPError as cause:
@@ -126,6 +134,11 @@ class Endpoint:
             return Reply(text, tokens, time.monotonic() - start, cut), None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             return Failure("protocol", response.text[:200]), 0.0
+
+    def _built(self, request: Request) -> httpx.Request:
+        address = f"{self._url}/chat/completions"
+        limits = {"timeout": httpx.Timeout(self._time_limit).as_dict()}
+        return httpx.Request("POST", address, headers=self._headers, json=self._body(request), extensions=limits)
 
     def _body(self, request: Request) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": request.text}]
