@@ -51,7 +51,31 @@ def test_seeds_of_one_configuration_are_one_row_with_mean_and_spread() -> None:
 
 def test_settings_that_differ_are_named_with_every_value() -> None:
     runs = [run("a", 0.1), run("b", 0.1, **{"train.epochs": 2, "embed.text.dim": 8})]
-    assert differing(runs) == {"embed.text.dim": ["(absent)", 8], "train.epochs": [1, 2]}
+    assert differing(runs) == {"embed.text.dim": ["unset", 8], "train.epochs": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["plain8-0", "plain8-1"], "plain8 (2 seeds)"),
+        (["sweep/seed10", "sweep/seed12"], "sweep (2 seeds)"),
+        (["10", "12"], "10 (2 seeds)"),
+        (["s1", "s2"], "s1 (2 seeds)"),
+    ],
+)
+def test_seeds_are_named_by_what_their_names_share(names: list[str], told: str) -> None:
+    seeds = [run(name, 0.1, **{"train.seed": seed}) for seed, name in enumerate(names)]
+    assert [group.name for group in compare(seeds, []).groups] == [told]
+
+
+def test_groups_that_share_a_stem_keep_their_first_names() -> None:
+    runs = [run(f"arm-{n}", 0.1, **{"train.seed": n % 2, "train.epochs": n // 2}) for n in range(4)]
+    assert [group.name for group in compare(runs, []).groups] == ["arm-0 (2 seeds)", "arm-2 (2 seeds)"]
+
+
+def test_a_setting_that_nobody_set_is_no_difference() -> None:
+    runs = [run("a", 0.1, **{"embed.image": None}), run("b", 0.1, **{"train.epochs": 2})]
+    assert differing(runs) == {"train.epochs": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +108,7 @@ def test_csv_and_print_hold_every_run() -> None:
     console = Console(file=io.StringIO(), width=100)
     print_comparison(found, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert all(word in text for word in ("0.1050", "0.2050", "+0.1000", "train.epochs: 1, 2", "c: not evaluated"))
+    assert all(word in text for word in ("0.1050", "0.2050", "+0.1000", "epochs: 1 (a); 2 (b)", "c: not evaluated"))
 
 
 def test_page_draws_losses_and_escapes_names() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from trialign.page import document, escape, forest, lines, table
 from trialign.ranking import METRICS
 
 _COMPARED = (DECIDES, "recall@10")
-_MISSING = "(absent)"
+_UNSET = "unset"
 _SEEDS = ("enrich.seed", "quantize.seed", "train.seed", "rl.seed", "baselines.seed")
 """Luck. `data.seed` is none: it makes another world."""
 
@@ -37,18 +38,19 @@ class Group:
     """Runs of one configuration, measured on the same examples, that differ in seeds alone.
 
     Attributes:
+        stem: what its runs' names have in common, or the first one's.
         runs: the runs, each generator once.
         repeated: names of runs whose generator is one of `runs` already; counted once.
     """
 
+    stem: str
     runs: list[Run]
     repeated: list[str]
 
     @property
     def name(self) -> str:
-        """The first run's, with the number of seeds."""
-        more = f" ({len(self.runs)} seeds)" if len(self.runs) > 1 else ""
-        return self.runs[0].name + more
+        """The stem, with the number of seeds where there are several."""
+        return f"{self.stem} ({len(self.runs)} seeds)" if len(self.runs) > 1 else self.stem
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -74,19 +76,34 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
             key: value for key, value in run.config.items() if key not in _SEEDS and not key.startswith(_NO_GENERATOR)
         }
         key = (repr(sorted(settings.items())), tuple(run.lost), tuple(run.users))
-        group = groups.setdefault(key, Group([], []))
+        group = groups.setdefault(key, Group(run.name, [], []))
         if any(run.generator == other.generator for other in group.runs):
             group.repeated.append(run.name)
         else:
             group.runs.append(run)
-    return list(groups.values())
+    found = list(groups.values())
+    stems = [_stem(group.runs) for group in found]
+    return [
+        replace(group, stem=stem) if stems.count(stem) == 1 else group for group, stem in zip(found, stems, strict=True)
+    ]
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return the settings that are not alike in all runs, with each run's value."""
+    """Return the settings that are not alike in all runs, with each run's value; unset is as good as absent."""
     keys = sorted({key for run in runs for key in run.config})
-    found = {key: [run.config.get(key, _MISSING) for run in runs] for key in keys}
+    found = {key: [_value(run, key) for run in runs] for key in keys}
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def _value(run: Run, key: str) -> Any:
+    value = run.config.get(key)
+    return _UNSET if value is None else value
+
+
+def _stem(runs: Sequence[Run]) -> str:
+    """Return what names of seeds have in common before their number: `plain` of plain-0 and plain-1."""
+    stems = {re.sub(r"[-_=./][a-z]*\d*$", "", run.name) for run in runs}
+    return stems.pop() if len(runs) > 1 and len(stems) == 1 else runs[0].name
 
 
 def paired_to(reference: Group, group: Group, *, num_samples: int, seed: int) -> dict[str, Any] | str:
@@ -127,9 +144,7 @@ def compare(runs: Sequence[Run], left_out: Sequence[str], *, num_samples: int = 
         seed: of the resampling.
     """
     groups = group_runs(runs)
-    told = [
-        f"{name}: the same generator as {g.runs[0].name}'s group, counted once" for g in groups for name in g.repeated
-    ]
+    told = [f"{name}: the same generator as one of {g.name}, counted once" for g in groups for name in g.repeated]
     told += [
         f"{run.name}: {', '.join(run.lost)} not found where its manifests say, its settings are not compared"
         for run in runs
@@ -163,14 +178,16 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     heading = title(comparison.runs[0].record)
     shown = Table(title=heading, title_justify="left", title_style="bold")
     shown.add_column("", overflow="fold")
-    for metric in _COMPARED:
-        shown.add_column(short(metric), justify="right", no_wrap=True)
-        shown.add_column("minus the first, 95 %", justify="right", no_wrap=True)
+    shown.add_column(short(DECIDES), justify="right", no_wrap=True)
+    shown.add_column("minus the first, 95 %", justify="right", no_wrap=True)
+    shown.add_column("R@10", justify="right", no_wrap=True)
     for group in comparison.groups:
-        shown.add_row(group.name, *(cell for metric in _COMPARED for cell in _cells(comparison, group, metric)))
+        difference = _difference(comparison.paired.get(group.name), DECIDES)
+        shown.add_row(group.name, _with_spread(group, DECIDES, "±"), difference, _with_spread(group, "recall@10", "±"))
     console.print(shown)
-    for key, values in differing(comparison.runs).items():
-        console.print(f"{key}: {', '.join(map(str, values))}", highlight=False, markup=False)
+    for key, holders in _by_value(comparison.groups).items():
+        told = "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
+        console.print(f"{key}: {told}", highlight=False, markup=False)
     for sentence in comparison.left_out:
         console.print(sentence, highlight=False, markup=False)
 
@@ -196,15 +213,22 @@ def comparison_page(comparison: Comparison) -> str:
     return document("Comparison of runs", parts)
 
 
-def _cells(comparison: Comparison, group: Group, metric: str) -> tuple[str, str]:
-    found = comparison.paired.get(group.name)
+def _difference(found: dict[str, Any] | str | None, metric: str) -> str:
     if found is None or isinstance(found, str):
-        return _with_spread(group, metric, "±"), found or ""
+        return found or ""
     entry = found[metric]
-    told = f"{entry['difference']:+.4f}"
-    if entry["low"] is not None:
-        told += f" [{entry['low']:+.4f}, {entry['high']:+.4f}]"
-    return _with_spread(group, metric, "±"), told
+    interval = "" if entry["low"] is None else f" [{entry['low']:+.4f}, {entry['high']:+.4f}]"
+    return f"{entry['difference']:+.4f}{interval}"
+
+
+def _by_value(groups: Sequence[Group]) -> dict[str, dict[str, list[str]]]:
+    """Return, by setting that differs between groups, each value and who has it; what differs in seeds is left out."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for key in differing([group.runs[0] for group in groups]):
+        if key not in _SEEDS:
+            for group in groups:
+                found.setdefault(key, {}).setdefault(str(_value(group.runs[0], key)), []).append(group.stem)
+    return found
 
 
 def _with_spread(group: Group, metric: str, sign: str = "&plusmn;") -> str:
