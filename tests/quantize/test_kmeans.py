@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from trialign.quantize import kmeans as module
-from trialign.quantize.kmeans import draw, kmeans, nearest
+from trialign.quantize.kmeans import draw, kmeans
+from trialign.quantize.nearest import nearest
 
 
 def generator(seed=0):
@@ -28,13 +29,26 @@ def test_hand_worked_clusters():
     assert found.inertia == pytest.approx(1 + 1 + 4 + 4)
 
 
-def test_nearest_equals_the_plain_distance_matrix(monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", 7)
-    points_ND, centers_KD = make_points(50), make_points(9, seed=1)
-    codes_N, squared_N = nearest(points_ND, centers_KD)
-    plain = (points_ND[:, None].double() - centers_KD.double()).square().sum(dim=2)
-    assert (codes_N == plain.argmin(dim=1)).all()
-    torch.testing.assert_close(squared_N.double(), plain.min(dim=1).values, rtol=1e-4, atol=1e-4)
+def lloyd(points_ND, num_clusters, num_iterations):
+    """As it stands in a textbook, in float64, from the same seeds."""
+    centers_KD = module._seed_centers(points_ND, num_clusters, generator()).double()
+    for done in range(num_iterations + 1):
+        distances_NK = (points_ND[:, None].double() - centers_KD).square().sum(dim=2)
+        codes_N = distances_NK.argmin(dim=1)
+        if done < num_iterations:
+            centers_KD = torch.stack([points_ND[codes_N == code].double().mean(dim=0) for code in range(num_clusters)])
+    return centers_KD, codes_N, float(distances_NK.min(dim=1).values.sum())
+
+
+@pytest.mark.parametrize("has_matrix_unit", [False, True])
+def test_equals_plain_lloyd_with_and_without_rough_products(monkeypatch, has_matrix_unit):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_matrix_unit)
+    points_ND = make_points()
+    found = kmeans(points_ND, 32, num_iterations=8, generator=generator(), tolerance=0.0)
+    centers_KD, codes_N, inertia = lloyd(points_ND, 32, 8)
+    assert torch.equal(found.codes_N, codes_N)
+    torch.testing.assert_close(found.centers_KD.double(), centers_KD, rtol=1e-5, atol=1e-5)
+    assert found.inertia == pytest.approx(inertia, rel=1e-6)
 
 
 def test_centres_are_means_and_codes_are_nearest():
@@ -82,9 +96,10 @@ def test_fewer_distinct_points_than_clusters(num_distinct):
 
 
 def test_an_empty_cluster_begins_again_on_a_badly_served_point():
-    points_ND = torch.tensor([[0.0], [0.1], [0.2], [100.0]])
-    codes_N, squared_N = torch.zeros(4, dtype=torch.int64), torch.tensor([0.0, 0.0, 0.0, 1.0])
-    centers_KD = module._update_centers(points_ND, codes_N, squared_N, 2, generator())
+    points_ND, old_KD = torch.tensor([[0.0], [0.1], [0.2], [100.0]]), torch.tensor([[0.1], [-500.0]])
+    codes_N, counts_K = torch.zeros(4, dtype=torch.int64), torch.tensor([4, 0])
+    sums_KD = torch.tensor([[100.3], [0.0]])
+    centers_KD = module._update_centers(points_ND, codes_N, old_KD, sums_KD, counts_K, generator())
     torch.testing.assert_close(centers_KD, torch.tensor([[25.075], [100.0]]))
 
 

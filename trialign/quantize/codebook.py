@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trialign.quantize.kmeans import draw, nearest
+from trialign.quantize.kmeans import draw
+from trialign.quantize.nearest import nearest
 from trialign.quantize.residual import decode, encode, residuals
 from trialign.runtime.collectives import all_reduce_sum, broadcast_
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-_BLOCK = 2048
+from trialign.quantize.nearest import finder, nearest, squared_lengths
+
 _SAMPLE_PER_CLUSTER = 32
 _ROUNDS = 16
 _SHRINK = 0.25
@@ -35,40 +38,22 @@ def kmeans(
         tolerance: stop once an update lowers the inertia by less than this share of it.
     """
     assert len(points_ND) >= num_clusters, (points_ND.shape, num_clusters)
-    centers_KD = _seed_centers(points_ND, num_clusters, generator)
-    lengths_N = squared_lengths(points_ND)
-    codes_N, squared_N = nearest(points_ND, centers_KD, lengths_N)
-    inertia = float(squared_N.sum())
-    for _ in range(num_iterations):
-        before = inertia
-        centers_KD = _update_centers(points_ND, codes_N, squared_N, num_clusters, generator)
-        codes_N, squared_N = nearest(points_ND, centers_KD, lengths_N)
-        inertia = float(squared_N.sum())
-        if before - inertia <= tolerance * before:
+    find, centers_KD = finder(points_ND), _seed_centers(points_ND, num_clusters, generator)
+    codes_N = torch.zeros(len(points_ND), dtype=torch.int64, device=points_ND.device)
+    energy, inertia = float(squared_lengths(points_ND).sum(dtype=torch.float64)), math.inf
+    for done in range(num_iterations + 1):
+        codes_N = find(centers_KD, codes_N)
+        counts_K = torch.bincount(codes_N, minlength=num_clusters)
+        first_K = counts_K.cumsum(0) - counts_K
+        sums_KD = embedding_bag(codes_N.argsort(stable=True), points_ND, first_K, mode="sum")
+        # sum ||x - c||^2 = sum ||x||^2 - 2 c.sum x + n ||c||^2, cluster by cluster: no point is read again.
+        centers64_KD = centers_KD.double()
+        gained_KD = (2.0 * sums_KD - counts_K[:, None] * centers64_KD) * centers64_KD
+        before, inertia = inertia, max(0.0, energy - float(gained_KD.sum()))
+        if done == num_iterations or inertia >= (1.0 - tolerance) * before:
             break
+        centers_KD = _update_centers(points_ND, codes_N, centers_KD, sums_KD, counts_K, generator)
     return KMeans(centers_KD, codes_N, inertia)
-
-
-def nearest(points_ND: Tensor, centers_KD: Tensor, lengths_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the nearest centre of each point (int64 [N]; of equals the first) and its squared distance (float [N]).
-
-    Args:
-        points_ND: float32.
-        centers_KD: float32.
-        lengths_N: `squared_lengths` of the points, for who asks about the same points again and again.
-    """
-    half_K = 0.5 * squared_lengths(centers_KD)
-    # Blocks keep the scores in the cache; ||x - c||^2 = ||x||^2 - 2 (x.c - ||c||^2 / 2).
-    found = [torch.addmm(half_K, block_BD, centers_KD.T, beta=-1.0).max(dim=1) for block_BD in points_ND.split(_BLOCK)]
-    best_N, codes_N = (torch.cat(parts) for parts in zip(*found, strict=True))
-    lengths_N = squared_lengths(points_ND) if lengths_N is None else lengths_N
-    return codes_N, (lengths_N - 2.0 * best_N).clamp_min(0.0)
-
-
-def squared_lengths(points_ND: Tensor) -> Tensor:
-    """Return the squared length of each point (float [N]), without a second copy of the points."""
-    lengths_N: Tensor = torch.linalg.vector_norm(points_ND, dim=1).square()
-    return lengths_N
 
 
 def draw(weights_N: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
@@ -105,14 +90,18 @@ def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generat
 
 
 def _update_centers(
-    points_ND: Tensor, codes_N: Tensor, squared_N: Tensor, num_clusters: int, generator: torch.Generator
+    points_ND: Tensor,
+    codes_N: Tensor,
+    centers_KD: Tensor,
+    sums_KD: Tensor,
+    counts_K: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
-    sums_KD = torch.zeros(num_clusters, points_ND.shape[1], dtype=points_ND.dtype, device=points_ND.device)
-    sums_KD.index_add_(0, codes_N, points_ND)
-    counts_K = torch.bincount(codes_N, minlength=num_clusters)
+    """Return the means of the clusters; one that has no points begins on a point that is far from its centre."""
+    means_KD = sums_KD / counts_K.clamp_min(1)[:, None]
     empty_K = counts_K == 0
-    centers_KD = sums_KD / counts_K.clamp_min(1)[:, None]
     num_empty = int(empty_K.sum())
     if num_empty:
-        centers_KD[empty_K] = points_ND[draw(squared_N, num_empty, generator)]
-    return centers_KD
+        squared_N = squared_lengths(points_ND - centers_KD[codes_N])
+        means_KD[empty_K] = points_ND[draw(squared_N, num_empty, generator)]
+    return means_KD
