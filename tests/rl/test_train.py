@@ -143,7 +143,7 @@ def test_where_nothing_was_kept_back_there_is_nothing_to_ask(
         ({"group": NUM_ITEMS + 1}, "rl.group=13 of a catalogue of 12 items"),
         ({"prompts": 9}, "rl.prompts=9 is not divisible by ranks x runtime.micro_rows = 1 x 2"),
         ({"rewards": {"hit": 0.0}}, "leaves no reward"),
-        ({"runtime": RING_SETTINGS["runtime"] | {"strategy": "zero3"}}, "runtime.strategy=zero3 for rl"),
+        ({"prompts": 6, "runtime": RING_SETTINGS["runtime"] | {"nodes": 2}}, "= 2 x 2"),
         ({"rewards": {"quality_item": 0.5}}, "no quality of the items is known"),
     ],
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from trialign.decode.path import Trie, Walk, walk
 from trialign.generate.backbone import run_backbone, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.item_tokens import ItemTokens
@@ -109,6 +113,13 @@ class Generator(nn.Module):
             Predictions(self.text_logits(hidden_MD[text]), answers_M[text], tasks_M[text]),
             *self.items.predict(hidden_MD[items], answers_M[items], tasks_M[items]),
         ]
+
+    def walk(self, prompts: Sequence[NDArray[np.int64]], trie: Trie, items_BG: torch.Tensor) -> Walk:
+        """Return what is said along the ways of items after prompts, with gradient where that is on; see `walk`.
+
+        One method of the whole module, because a strategy that cuts parameters up gathers them around one.
+        """
+        return walk(self.items.scorer(self, prompts), trie, items_BG)
 
     def text_logits(self, hidden_MD: torch.Tensor) -> torch.Tensor:
         """Return the logits of the text tokens."""

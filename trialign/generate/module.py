@@ -94,7 +94,8 @@ class GeneratorModule(pl.LightningModule):
         if self._copy is None and cuts_parameters(self.trainer.strategy):
             self._copy = WholeCopy(self.generator)
             if self.device_mesh is not None:
-                fully_shard_all(decoder_layers(self.generator.backbone), self.generator, self.device_mesh)
+                layers = decoder_layers(self.generator.backbone)
+                fully_shard_all(layers, self.generator, self.device_mesh, ways=["walk"])
 
     def on_train_end(self) -> None:
         """Put the weights together while all ranks are there."""

@@ -42,6 +42,7 @@ class PolicyModule(GeneratorModule):
     ) -> None:
         super().__init__(policy.generator, tasks=[], **optimizer)
         self._policy = policy
+        policy.gathered = self.gathered
         self._clip, self._kl_weight, self._limits = clip, kl_weight, limits
         self._meter = RolloutMeter(rewards)  # type: ignore[assignment]  # it does for rollouts what the other does
         self._first: dict[str, float] = {}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from trialign.decode.beam import LevelScorer, beam_search
-from trialign.decode.path import Trie, Walk, walk
+from trialign.decode.beam import beam_search
+from trialign.decode.path import Trie, Walk
 from trialign.decode.sample import sample
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
@@ -29,12 +32,17 @@ class Policy:
         generator: in eval mode, so that what is drawn, and what is said of it later, is one distribution.
         template: how it reads histories.
         trie: of the catalogue; it follows the generator to its device.
+
+    Attributes:
+        gathered: gives the generator with all of its weights; set by whoever trains it under a strategy that cuts them
+            up.
     """
 
     def __init__(self, generator: Generator, template: Template, trie: Trie) -> None:
         self.generator = generator
         self._template = template
         self._trie = trie
+        self.gathered: Callable[[], AbstractContextManager[Generator]] = lambda: nullcontext(generator)
 
     @property
     def device(self) -> torch.device:
@@ -43,7 +51,13 @@ class Policy:
 
     def walk(self, histories: Sequence[Items], items_BG: torch.Tensor) -> Walk:
         """Return what the policy says of given items, with gradient where that is on."""
-        return walk(self._scorer(histories), self._on_device(), items_BG)
+        return self.generator.walk(self._prompts(histories), self._on_device(), items_BG)
+
+    @contextmanager
+    def whole(self) -> Iterator[Policy]:
+        """Give the policy as it stands for drawing, where ranks may take as many steps as they like; a collective."""
+        with self.gathered() as generator:
+            yield Policy(generator, self._template, self._on_device())
 
     @torch.no_grad()
     def draw(self, histories: Sequence[Items], num_items: int, sampler: str, draws: torch.Generator) -> Drawn:
@@ -56,7 +70,8 @@ class Policy:
                 exploration out and is biased.
             draws: on the generator's device.
         """
-        scorer, index = self._scorer(histories), self._on_device().index
+        scorer = self.generator.items.scorer(self.generator, self._prompts(histories))
+        index = self._on_device().index
         if sampler == "beams":
             found: tuple[torch.Tensor, torch.Tensor] = beam_search(scorer, index, num_items)
         else:
@@ -69,6 +84,5 @@ class Policy:
             self._trie = self._trie.to(self.device)
         return self._trie
 
-    def _scorer(self, histories: Sequence[Items]) -> LevelScorer:
-        prompts = [self._template.history_prompt(history) for history in histories]
-        return self.generator.items.scorer(self.generator, prompts)
+    def _prompts(self, histories: Sequence[Items]) -> list[NDArray[np.int64]]:
+        return [self._template.history_prompt(history) for history in histories]

@@ -197,15 +197,15 @@ class RolloutSource:
         spare: list[Groups] = []
         tally: NDArray[np.float64] = np.zeros(4 + len(self._rewards))
         cursor, missing = place.cursor, self._num_groups
-        # Ranks go on together, so that a collective in the policy finds all of them.
-        while any_rank(missing, device) and cursor - place.cursor < _MOST_PROMPTS * self._num_groups:
-            groups, differs_B, counted = self._ask(cursor, max(missing, 1), draws)
-            cursor += len(differs_B)
-            tally += counted
-            good, flat = np.flatnonzero(differs_B)[:missing], np.flatnonzero(~differs_B)
-            kept.append(groups.map(itemgetter(torch.from_numpy(good))))
-            spare.append(groups.map(itemgetter(torch.from_numpy(flat))))
-            missing -= len(good)
+        with self.policy.whole() as policy:
+            while any_rank(missing, device) and cursor - place.cursor < _MOST_PROMPTS * self._num_groups:
+                groups, differs_B, counted = self._ask(policy, cursor, max(missing, 1), draws)
+                cursor += len(differs_B)
+                tally += counted
+                good, flat = np.flatnonzero(differs_B)[:missing], np.flatnonzero(~differs_B)
+                kept.append(groups.map(itemgetter(torch.from_numpy(good))))
+                spare.append(groups.map(itemgetter(torch.from_numpy(flat))))
+                missing -= len(good)
         if not any_rank(self._num_groups - missing, device):
             raise TrainingError(
                 f"in all of {int(tally[0])} groups of {self._group} candidates all rewards are equal",
@@ -219,11 +219,11 @@ class RolloutSource:
         return Place(place.round + 1, 0, cursor, skipped, held, tuple(tally.tolist()))
 
     def _ask(
-        self, cursor: int, num_groups: int, draws: torch.Generator
+        self, policy: Policy, cursor: int, num_groups: int, draws: torch.Generator
     ) -> tuple[Groups, NDArray[np.bool_], NDArray[np.float64]]:
         places_B = (cursor + np.arange(num_groups)) * world_size() + rank()
         asked = self._prompts.at(places_B)
-        drawn = self.policy.draw(asked.histories, self._group, self._sampler, draws)
+        drawn = policy.draw(asked.histories, self._group, self._sampler, draws)
         candidates = Candidates(
             drawn.items_BG.cpu().numpy(),
             asked.targets_B,

@@ -37,7 +37,6 @@ from trialign.semid.table import SIDTable
 logger = logging.getLogger(__name__)
 
 CUTOFFS = (1, 10, 50)
-STRATEGIES = ("single", "ddp", "zero1", "zero2")
 
 
 @dataclass(frozen=True)
@@ -100,15 +99,8 @@ def reinforce(
         Counts for the manifest.
 
     Raises:
-        ConfigError: settings that do not fit each other or the data, a strategy that cuts weights up, or nothing was
-            kept back.
+        ConfigError: settings that do not fit each other or the data, or nothing was kept back.
     """
-    if runtime["strategy"] not in STRATEGIES:
-        raise ConfigError(
-            f"runtime.strategy={runtime['strategy']} for rl",
-            rule="rollouts are drawn outside of the training's forward pass, from weights that every rank has whole",
-            remedy=f"set runtime.strategy to one of {', '.join(STRATEGIES)}",
-        )
     trained = load_generator(start.folder, start.sids)
     index = PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size)
     watch = _watch(validation, start.dataset, trained, index, folder)
@@ -143,8 +135,8 @@ def reinforce(
         counts |= {"prompts": place.cursor, "groups_skipped": place.skipped, "stopped": module.stopped}
     watch.restore(module)
     if trainer.is_global_zero:
-        merge_adapters(generator.backbone)
-        save_generator(folder, TrainedGenerator(generator, trained.template, trained.max_history), start.sids)
+        merge_adapters(module.evaluated.backbone)
+        save_generator(folder, TrainedGenerator(module.evaluated, trained.template, trained.max_history), start.sids)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return counts
 
@@ -169,7 +161,7 @@ def _grpo(
     tripwires: Mapping[str, float],
 ) -> tuple[PolicyModule, RolloutDataModule]:
     weights = wanted(rewards)
-    micro, ranks = runtime["micro_rows"], runtime["devices"]
+    micro, ranks = runtime["micro_rows"], runtime["nodes"] * runtime["devices"]
     _check(group, prompts, start.dataset.num_items, micro, ranks)
     asked = Prompts(start.dataset, start.share, seed)
     size = f"{len(asked):,} kept-back positions, {steps:,} steps of {prompts} prompts x {group} rollouts"

@@ -18,7 +18,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
 
 from trialign.errors import ConfigError, suggest
@@ -69,10 +69,15 @@ def cuts_parameters(strategy: Strategy) -> bool:
     return isinstance(strategy, FullyShardedStrategy) or (isinstance(strategy, ZeroStrategy) and strategy.zero_stage_3)
 
 
-def fully_shard_all(layers: Iterable[nn.Module], root: nn.Module, mesh: DeviceMesh) -> None:
-    """Cut a module up by FSDP2: `layers` are gathered one at a time, what lies outside of them with the root."""
+def fully_shard_all(layers: Iterable[nn.Module], root: nn.Module, mesh: DeviceMesh, *, ways: Iterable[str]) -> None:
+    """Cut a module up by FSDP2: `layers` are gathered one at a time, what lies outside of them with the root.
+
+    `ways` are the root's methods, beside `forward`, through which training passes; what they call finds its parameters.
+    """
     for module in (*layers, root):
         fully_shard(module, mesh=mesh["data_parallel"])
+    for method in ways:
+        register_fsdp_forward_method(root, method)
 
 
 class FullyShardedStrategy(ModelParallelStrategy):

@@ -29,12 +29,16 @@ class WholeCopy(Generic[M]):
         self.module = copy.deepcopy(module, hollow)  # type: ignore[arg-type]  # what is in the memo is not copied
 
     def fill(self, module: nn.Module) -> None:
-        """Take the parameters from the module that was cut up, which must be of the same structure; a collective."""
+        """Take the parameters from the module that was cut up, which must be of the same structure; a collective.
+
+        The copy's buffers, which are never cut up, follow to where the parameters are.
+        """
         for (name, parameter), (other, cut) in zip(
             self.module.named_parameters(), module.named_parameters(), strict=True
         ):
             assert name == other, (name, other)
             parameter.data = whole(cut)
+        self.module.to(parameter.device)
 
     def empty(self) -> None:
         """Give the memory back."""
