@@ -34,7 +34,7 @@ def run(config: Config) -> Stage:
     with stage.building(keep=KEPT) as folder:
         modalities = {}
         for name in (name for name in MODALITIES if config.embed[name] is not None):
-            encoder = instantiate(_located(config.embed[name], stage), f"embed.{name}")
+            encoder = instantiate(_located(name, config.embed[name], stage), f"embed.{name}")
             modalities[name] = embed(name, encoder, dataset, texts, folder)
             stage.counts[name] = {"items": int(modalities[name].present_N.sum()), "notes": list(encoder.notes)}
             for note in encoder.notes:
@@ -58,15 +58,15 @@ def _weights(config: Config) -> dict[str, Path]:
     return found
 
 
-def _located(settings: dict[str, Any], stage: Stage) -> dict[str, Any]:
+def _located(modality: str, settings: dict[str, Any], stage: Stage) -> dict[str, Any]:
     """Put the folder of the small CLIP in the place of its name."""
     if settings.get("model") != CLIP_OF_ENRICH:
         return settings
     folder = stage.inputs["enrich"] / "clip"
     if not folder.is_dir():
         raise ConfigError(
-            f"embed.image.model={CLIP_OF_ENRICH}, but {folder} does not exist",
-            rule="embed/image=clip embeds by the small CLIP that the enrich stage trained",
-            remedy="set enrich/clip=storefront or enrich/clip=catalogue too, or choose embed/image=open_clip",
+            f"embed.{modality}.model={CLIP_OF_ENRICH}, but {folder} does not exist",
+            rule=f"embed/{modality}=clip embeds by the small CLIP that the enrich stage trained",
+            remedy=f"set enrich/clip=storefront or enrich/clip=catalogue too, or choose another embed/{modality}",
         )
     return settings | {"model": f"local-dir:{folder}"}

@@ -14,6 +14,9 @@ from trialign.manifest import Manifest, Stage
 
 log = logging.getLogger("trialign")
 
+_STOREFRONT = "trialign.data.storefront.Storefront"
+"""As `data._target_`: builtin interests know that world's language."""
+
 
 def run(config: Config) -> Stage:
     """Make what `enrich` asks for, which may be nothing, or find it made; a shard only asks its share."""
@@ -64,13 +67,15 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
     from trialign.data.dataset import Dataset
     from trialign.enrich.asking import Part
     from trialign.enrich.cache import ReplyCache
+    from trialign.enrich.captions import dealt_anew
     from trialign.enrich.evidence import write_captions, write_interests
     from trialign.enrich.make import make_captions, make_interests
     from trialign.enrich.page import write_page
-    from trialign.enrich.truth import judge_captions, judge_interests, storefront_of
+    from trialign.enrich.truth import judge_captions, judge_interests
 
     dataset = Dataset(stage.inputs["prepare"])
-    world = storefront_of(Manifest.read(stage.inputs["prepare"]).config["data"])
+    truth = dataset.truth()
+    storefront = Manifest.read(stage.inputs["prepare"]).config["data"]["_target_"] == _STOREFRONT
     part = Part() if wanted.shard is None else Part(wanted.shard, wanted.shards)
     captions, interests = None, None
 
@@ -80,12 +85,15 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
     if wanted.captions is not None:
         clip = folder / "clip" if folder is not None and wanted.clip is not None else None
         captions, counts = make_captions(asdict(wanted.captions), dataset, clip, replies, part)
-        _tell(stage, "captions", counts | (judge_captions(world, dataset.keys, captions) if world else {}))
+        _tell(stage, "captions", counts | judge_captions(truth, captions))
     if wanted.interests is not None:
         told = [found.caption for found in captions or ()]
         settings = asdict(wanted.interests)
-        interests, counts = make_interests(settings, dataset, told, replies, part, storefront=world is not None)
-        _tell(stage, "interests", counts | (judge_interests(world, dataset.keys, interests) if world else {}))
+        interests, counts = make_interests(settings, dataset, told, replies, part, storefront=storefront)
+        _tell(stage, "interests", counts | judge_interests(truth, interests))
+    if captions is not None and wanted.captions_dealt is not None:
+        captions = dealt_anew(captions, wanted.captions_dealt)
+        _tell(stage, "captions_dealt", {"seed": wanted.captions_dealt} | judge_captions(truth, captions))
     if folder is not None:
         if captions is not None:
             write_captions(folder, captions)

@@ -14,12 +14,13 @@ from omegaconf import open_dict
 from trialign.launch.cli import VERBS
 from trialign.launch.settings import markdown
 
-from trialign.config.compose import compose, conf_dir, known_keys, to_config
+from trialign.config.compose import Config, compose, conf_dir, known_keys, to_config
 from trialign.config.instantiate import instantiate
 from trialign.config.registry import SCHEMAS, register
-from trialign.config.stages import STAGES, locate_stage, needed_by
+from trialign.config.stages import STAGES, identity_of, locate_stage, needed_by
 from trialign.errors import ConfigError
 from trialign.generate.tasks import TASKS
+from trialign.manifest import flatten
 
 RUN = "run=/tmp/unused"
 GROUP_FILES = sorted(
@@ -55,18 +56,60 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_arm_of_every_ablation_composes(name: str) -> None:
+    composed = [compose_arm(name, arm) for arm in arms_of(name)]
+    for config, arm in zip(composed, arms_of(name), strict=True):
+        assert config.run.name == f"{arm}-0"
+        assert {place.name for place in config.from_stage.values()} == {"shared"}
+    # What arms share is made by one config.
+    for verb in composed[0].from_stage:
+        assert len({repr(identity_of(verb, config)) for config in composed}) == 1
+
+
+def test_every_arm_is_one_of_an_ablation() -> None:
+    listed = {arm for name in ABLATIONS for arm in arms_of(name)}
+    alone = {"enriched8_tokens", "enriched9", "catalogue", "catalogue_enriched"}  # by arm=NAME of ablation=storefront
+    assert {path.stem for path in (conf_dir() / "arm").glob("*.yaml")} == listed | alone
+    for arm in alone:
+        compose_arm("storefront", arm)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("no_style", "data.style_weight", 0.0),
+        ("no_purpose", "data.purpose_weight", 0.0),
+        ("captions_permuted", "enrich.captions_dealt", 0),
+    ],
+)
+def test_a_control_differs_from_the_storefront_in_one_setting_and_shares_nothing_it_decides(
+    name: str, setting: str, value: float
+) -> None:
+    for arm in arms_of(name):
+        control, default = compose_arm(name, arm), compose_arm("storefront", arm)
+        found, usual = flatten(control.identity), flatten(default.identity)
+        assert {key: found[key] for key in found if found[key] != usual[key]} == {setting: value}
+        decided = "prepare" if setting.startswith("data") else "enrich"
+        assert control.run != default.run
+        assert control.from_stage[decided] != default.from_stage[decided]
+
+
+def arms_of(ablation: str) -> list[str]:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        arms = hydra_compose("pipeline", [f"ablation={name}"], return_hydra_config=True).hydra.sweeper.params.arm
-        for arm in arms.split(","):
-            tree = hydra_compose("pipeline", [f"ablation={name}", f"arm={arm}"], return_hydra_config=True)
-            HydraConfig.instance().set_config(tree)
-            with open_dict(tree):
-                del tree["hydra"]
-            config = to_config(tree)
-            assert config.run.name == f"{arm}-0"
-            assert {place.name for place in config.from_stage.values()} == {"shared"}
+        tree = hydra_compose("pipeline", [f"ablation={ablation}"], return_hydra_config=True)
+    return str(tree.hydra.sweeper.params.arm).split(",")
+
+
+def compose_arm(ablation: str, arm: str) -> Config:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        tree = hydra_compose("pipeline", [f"ablation={ablation}", f"arm={arm}"], return_hydra_config=True)
+        HydraConfig.instance().set_config(tree)
+        with open_dict(tree):
+            del tree["hydra"]
+        return to_config(tree)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -59,14 +59,18 @@ def test_embed_reads_the_small_clip_where_it_embeds_by_it(prepared: str, tmp_pat
     stage = run("embed", tmp_path, prepared, "embed/image=clip")
     assert stage.read().inputs["enrich"]["hash"] == made.read().hash
     assert stage.counts["image"]["notes"] == []
+    joint = run("embed", tmp_path / "joint", prepared, f"from.enrich={tmp_path}", "embed/joint=clip")
+    assert joint.read().inputs["enrich"]["hash"] == made.read().hash
+    assert joint.counts["joint"]["items"] == 96
     assert run("enrich", tmp_path, prepared, *short).built is False
 
 
 def test_the_small_clip_must_have_been_trained(prepared: str, tmp_path: Path) -> None:
     run("enrich", tmp_path, prepared)
-    with pytest.raises(ConfigError, match="does not exist") as raised:
-        run("embed", tmp_path, prepared, "embed/image=clip")
-    assert "enrich/clip=storefront" in raised.value.remedy
+    for modality in ("image", "joint"):
+        with pytest.raises(ConfigError, match=f"{modality}.*does not exist") as raised:
+            run("embed", tmp_path, prepared, f"embed/{modality}=clip")
+        assert "enrich/clip=storefront" in raised.value.remedy
 
 
 def test_a_checkpoint_with_other_content_is_another_checkpoint(prepared: str, tmp_path: Path) -> None:

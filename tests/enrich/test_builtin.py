@@ -13,9 +13,9 @@ from trialign.data.dataset import Dataset
 from trialign.data.storefront import Storefront
 from trialign.data.storefront.wording import write_items
 from trialign.enrich.builtin import BuiltinInterests, company, keyphrases, purposes_of
-from trialign.enrich.captions import TagCaptions
+from trialign.enrich.captions import TagCaptions, dealt_anew
 from trialign.enrich.evidence import Caption, ItemInterests
-from trialign.enrich.truth import judge_captions, judge_interests, storefront_of
+from trialign.enrich.truth import judge_captions, judge_interests
 from trialign.errors import ConfigError, DataError
 from trialign.testing import ring_dataset
 
@@ -139,27 +139,28 @@ def test_held_out_events_play_no_part(tmp_path: Path):
 
 
 def test_truth_judges_what_is_named():
-    attributes = SHOP.attributes()
-    keys = [f"item-{index:07d}" for index in range(SHOP.num_items)]
-    right = [Caption(f"It shows the {STYLES[style]} look.") for style in attributes.style_N]
-    assert judge_captions(SHOP, keys, right) == {"style_accuracy": 1.0, "style_accuracy_of_pictures": 1.0}
+    truth = {"style": ["folk", "neon", None, "folk"], "purpose": ["camping", "gifts", "baking", "gifts"]}
+    right = [Caption("It shows the folk look."), Caption("neon, bright"), Caption(), Caption("a folk pattern")]
+    assert judge_captions(truth, right) == {"style_accuracy": 0.75, "style_accuracy_of_pictures": 1.0}
     # One that names two styles names none.
-    both = [Caption(f"{STYLES[0]} or {STYLES[1]}") for _ in keys]
-    assert judge_captions(SHOP, keys, both)["style_accuracy"] == 0.0
-    half = [found if item % 2 else Caption() for item, found in enumerate(right)]
-    assert judge_captions(SHOP, keys[::-1], half[::-1])["style_accuracy"] == 0.5
-    told = [ItemInterests((PURPOSES[purpose],), (1.0,), ("description",)) for purpose in attributes.purpose_N]
-    assert judge_interests(SHOP, keys, told) == {"purpose_accuracy": 1.0, "purpose_precision": 1.0}
+    both = [Caption("folk or neon")] * 4
+    assert judge_captions(truth, both) == {"style_accuracy": 0.0, "style_accuracy_of_pictures": 0.0}
+    told = [ItemInterests((purpose,), (1.0,), ("description",)) for purpose in truth["purpose"]]
+    assert judge_interests(truth, told) == {"purpose_accuracy": 1.0, "purpose_precision": 1.0}
     vague = [ItemInterests(("nothing", *own.interests), (1.0, 0.5), ("description",) * 2) for own in told]
-    assert judge_interests(SHOP, keys, vague) == {"purpose_accuracy": 0.0, "purpose_precision": 0.5}
+    assert judge_interests(truth, vague) == {"purpose_accuracy": 0.0, "purpose_precision": 0.5}
+    assert judge_captions({}, right) == judge_interests({}, told) == {}
 
 
-def test_only_the_storefront_is_known():
-    known = {"_target_": "trialign.data.storefront.Storefront", "seed": 3, "num_items": 400, "num_users": 10}
-    world = storefront_of(known | {"style_weight": 0.0, "purpose_weight": 1.0, "split": "leave_one_out"})
-    assert world is not None
-    assert (world.attributes().style_N == SHOP.attributes().style_N).all()
-    assert storefront_of({"_target_": "trialign.data.sources.Tables"}) is None
+def test_dealt_captions_are_the_same_ones_and_an_item_without_stays_without():
+    made = [Caption(f"caption {item}", "someone") if item % 3 else Caption(failure="no_picture") for item in range(300)]
+    dealt = dealt_anew(made, seed=0)
+    assert dealt == dealt_anew(made, seed=0) != dealt_anew(made, seed=1)
+    assert sorted(found.caption for found in dealt) == sorted(found.caption for found in made)
+    assert [bool(found.caption) for found in dealt] == [bool(found.caption) for found in made]
+    assert all(found == Caption(failure="no_picture") for found in dealt[::3])
+    assert all(found.source == "someone, of another item" for found in dealt if found.caption)
+    assert sum(one.caption == other.caption != "" for one, other in zip(made, dealt, strict=True)) < 10
 
 
 def test_a_small_clip_without_tags_makes_no_captions(tmp_path: Path):

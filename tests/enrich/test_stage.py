@@ -218,6 +218,20 @@ def test_captions_of_the_catalogue_pass_through(tmp_path):
     assert not (tmp_path / "run" / "enrich" / "interests.parquet").exists()
 
 
+def test_captions_dealt_anew_change_neither_interests_nor_questions(world, server):
+    run, data = world
+    enrich(run, data, *asking(server.url))
+    captions, interests = rows(run, "captions"), rows(run, "interests")
+    asked = len(server.asked)
+    enrich(run, data, *asking(server.url, "enrich.captions_dealt=3", "rebuild=true"))
+    dealt = rows(run, "captions")
+    assert len(server.asked) == asked
+    assert rows(run, "interests") == interests
+    assert [row["caption"] for row in dealt] != [row["caption"] for row in captions]
+    assert sorted(row["caption"] for row in dealt) == sorted(row["caption"] for row in captions)
+    assert Manifest.read(run / "enrich").counts["captions_dealt"] == {"seed": 3}
+
+
 def test_a_catalogue_without_captions_says_so(world):
     run, data = world
     with pytest.raises(DataError, match="has no captions"):
@@ -228,6 +242,7 @@ def test_a_catalogue_without_captions_says_so(world):
     ("overrides", "told"),
     [
         (["enrich/captions=builtin"], "without enrich/clip"),
+        (["enrich.captions_dealt=0"], "made first"),
         (["enrich.shard=2", "enrich.shards=2"], "counted from 0"),
         (["enrich.shard=0", "enrich/captions=catalogue"], "spread over processes"),
         (["enrich/interests=endpoint", "enrich.interests.model=m", "enrich.interests.variant=cto"], "variant"),

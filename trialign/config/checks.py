@@ -134,6 +134,12 @@ def _enrich(config: Config) -> None:
             rule="builtin captions are what the small CLIP sees",
             remedy="add enrich/clip=storefront in the storefront, enrich/clip=catalogue elsewhere",
         )
+    if enrich.captions_dealt is not None and enrich.captions is None:
+        raise ConfigError(
+            f"enrich.captions_dealt={enrich.captions_dealt} with enrich/captions=none",
+            rule="captions that are dealt among the items are made first",
+            remedy="choose enrich/captions=builtin or another, or leave enrich.captions_dealt out",
+        )
     if hasattr(enrich.interests, "variant"):
         _known("enrich.interests.variant", enrich.interests.variant, ["direct", "cot"])
     if enrich.shard is None:

@@ -85,6 +85,16 @@ class JointConfig:
     batch_size: int = option(16, "items per forward pass", hashed=False)
 
 
+@dataclass
+class OpenClipJointConfig:
+    """Picture and text in the one space of a trained CLIP: the sum of their vectors."""
+
+    _target_: str = "trialign.embed.joint_clip.OpenClipJoint"
+    model: str = option("enrich.clip", "enrich.clip, a name open_clip knows, local-dir:PATH or hf-hub:NAME")
+    checkpoint: str | None = option(None, "weights to load, where the model does not bring its own")
+    batch_size: int = option(64, "items per forward pass", hashed=False)
+
+
 MODALITIES = ("text", "image", "joint", "collaborative")
 """Fields of EmbedConfig that hold an encoder, in the order they are embedded."""
 
@@ -95,7 +105,7 @@ class EmbedConfig:
 
     text: Any = None
     image: Any = None
-    joint: Any = option(None, "picture and text read together: embed/joint=none or transformers")
+    joint: Any = option(None, "picture and text together: embed/joint=none, transformers or clip")
     collaborative: Any = option(None, "what is chosen together: embed/collaborative=none or ppmi")
     evidence: list[str] = option(
         ["title", "description", "brand", "categories"],

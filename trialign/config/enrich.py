@@ -145,6 +145,11 @@ class EnrichConfig:
         None, "what pictures show: enrich/captions=none, catalogue, builtin, transformers or endpoint"
     )
     interests: Any = option(None, "what items are for: enrich/interests=none, builtin, transformers or endpoint")
+    captions_dealt: int | None = option(
+        None,
+        "negative control: captions are dealt anew among the items that have one, by this seed; interests, made of the "
+        "true captions, and pictures stay. null: no",
+    )
     cache: str = option("${run}/replies", "folder of all replies, kept for good; runs may share it", hashed=False)
     shards: int = option(1, "parts of the catalogue that are asked about in processes of their own", hashed=False)
     shard: int | None = option(

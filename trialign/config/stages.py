@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trialign.config.compose import Config
+from trialign.config.embed import MODALITIES
 from trialign.manifest import Stage
 
 
@@ -29,7 +30,7 @@ class StageSpec:
 
 
 CLIP_OF_ENRICH = "enrich.clip"
-"""As `embed.image.model`: the small CLIP that the enrich stage trained."""
+"""As `embed.image.model` or `embed.joint.model`: the small CLIP that the enrich stage trained."""
 
 
 def reads_enriched_evidence(config: Config) -> bool:
@@ -38,8 +39,8 @@ def reads_enriched_evidence(config: Config) -> bool:
 
 
 def _embeds_by_enrich(config: Config) -> bool:
-    image = config.embed["image"]
-    return reads_enriched_evidence(config) or (image is not None and image.get("model") == CLIP_OF_ENRICH)
+    encoders = (config.embed[modality] or {} for modality in MODALITIES)
+    return reads_enriched_evidence(config) or any(found.get("model") == CLIP_OF_ENRICH for found in encoders)
 
 
 def _reads_captions(config: Config) -> bool:

@@ -94,7 +94,7 @@ class TransformersJoint:
             DataError: a picture cannot be decoded or read by the model.
         """
         texts = self._prepared(texts)
-        remaining = islice(_in_order(images, texts), skip, None)
+        remaining = islice(in_order(images, texts), skip, None)
         while batch := list(islice(remaining, self.batch_size)):
             items = [item for item, _ in batch]
             pictures = [None if data is None else self._scaled(decode(data, item_keys[item])) for item, data in batch]
@@ -148,7 +148,8 @@ class TransformersJoint:
         return found
 
 
-def _in_order(images: Iterable[tuple[int, bytes]], texts: Sequence[str]) -> Iterator[tuple[int, bytes | None]]:
+def in_order(images: Iterable[tuple[int, bytes]], texts: Sequence[str]) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (item, picture or None): those with a picture as the pictures come, then the others, longest text first."""
     pictured = set()
 
     def with_picture() -> Iterator[tuple[int, bytes | None]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from trialign.enrich.protocol import Failure, Request
 from trialign.enrich.templates import template
 from trialign.enrich.words import is_foreign, is_marked_up
 from trialign.errors import ConfigError, DataError
+from trialign.runtime.seeding import numpy_generator
 
 TEMPLATE = "caption_direct"
 NO_PICTURE = "no_picture"
@@ -42,6 +44,19 @@ def caption_questions(dataset: Dataset, items: Collection[int]) -> Iterator[tupl
     for item, picture in dataset.images():
         if item in items:
             yield item, Request(text, picture)
+
+
+def dealt_anew(captions: Sequence[Caption], seed: int) -> list[Caption]:
+    """Return the same captions at other items, drawn: a control, in which captions say nothing of their item.
+
+    An item without a caption stays without one.
+    """
+    captioned = np.flatnonzero([bool(found.caption) for found in captions])
+    drawn = numpy_generator(seed, "enrich", "captions dealt anew").permutation(captioned)
+    dealt = list(captions)
+    for item, other in zip(captioned.tolist(), drawn.tolist(), strict=True):
+        dealt[item] = replace(captions[other], source=f"{captions[other].source}, of another item")
+    return dealt
 
 
 class CatalogueCaptions:

@@ -1,52 +1,39 @@
-"""What the storefront's items really are, to judge captions and interests by; never to make them."""
+"""How much of what a generated world's items are (`Dataset.truth`) captions and interests say; for judging alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trialign.enrich.evidence import Caption, ItemInterests
 
-if TYPE_CHECKING:
-    from trialign.data.storefront import Storefront
-
-_STOREFRONT = "trialign.data.storefront.Storefront"
+Truth = Mapping[str, Sequence[str | None]]
 
 
-def storefront_of(settings: Mapping[str, Any]) -> Storefront | None:
-    """Return the world that a prepared dataset was made from, by its group `data`; None if it was another source."""
-    if settings["_target_"] != _STOREFRONT:
-        return None
-    from trialign.data.storefront import Storefront  # seconds to import
+def judge_captions(truth: Truth, captions: Sequence[Caption]) -> dict[str, float]:
+    """Return the share of captions that name their item's style and no other: of all items, and of those that show one.
 
-    names = ("seed", "num_items", "num_users", "style_weight", "purpose_weight")
-    return Storefront(**{name: settings[name] for name in names})
-
-
-def judge_captions(world: Storefront, keys: Sequence[str], captions: Sequence[Caption]) -> dict[str, float]:
-    """Return the share of captions that name their item's style and no other: of all items, and of those pictured."""
-    truth, index = world.attributes(), _index(keys)
-    names = [style.name for style in world.world.styles]
+    Nothing where no styles are known.
+    """
+    if "style" not in truth:
+        return {}
+    names = sorted({style for style in truth["style"] if style is not None})
     named = [[name for name in names if name in found.caption] for found in captions]
-    right_N = np.array([own == [names[style]] for own, style in zip(named, truth.style_N[index], strict=True)])
+    right_N = np.array([own == [style] for own, style in zip(named, truth["style"], strict=True)])
+    shown_N = np.array([style is not None for style in truth["style"]])
+    return {"style_accuracy": float(right_N.mean()), "style_accuracy_of_pictures": float(right_N[shown_N].mean())}
+
+
+def judge_interests(truth: Truth, interests: Sequence[ItemInterests]) -> dict[str, float]:
+    """Return the share of items whose strongest interest is their purpose, and of all interests that are one.
+
+    Nothing where no purposes are known.
+    """
+    if "purpose" not in truth:
+        return {}
+    pairs = list(zip(truth["purpose"], (found.interests for found in interests), strict=True))
     return {
-        "style_accuracy": float(right_N.mean()),
-        "style_accuracy_of_pictures": float(right_N[truth.pictured_N[index]].mean()),
+        "purpose_accuracy": float(np.mean([names[:1] == (own,) for own, names in pairs])),
+        "purpose_precision": sum(own in names for own, names in pairs) / max(1, sum(len(names) for _, names in pairs)),
     }
-
-
-def judge_interests(world: Storefront, keys: Sequence[str], interests: Sequence[ItemInterests]) -> dict[str, float]:
-    """Return the share of items whose strongest interest is their purpose, and of all interests that are one."""
-    purposes = [world.world.purposes[purpose][0] for purpose in world.attributes().purpose_N[_index(keys)]]
-    told = [found.interests for found in interests]
-    right = [purpose in names for purpose, names in zip(purposes, told, strict=True)]
-    return {
-        "purpose_accuracy": float(np.mean([names[:1] == (own,) for own, names in zip(purposes, told, strict=True)])),
-        "purpose_precision": sum(right) / max(1, sum(map(len, told))),
-    }
-
-
-def _index(keys: Sequence[str]) -> list[int]:
-    return [int(key.rpartition("-")[2]) for key in keys]
