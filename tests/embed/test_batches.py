@@ -106,8 +106,8 @@ def test_nothing_to_encode_is_refused(tmp_path):
 
 def test_a_long_encoding_says_how_far_it_is(tmp_path, caplog, monkeypatch):
     clock = iter(range(0, 10_000, 6))
-    monkeypatch.setattr("trialign.embed.batches.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr("trialign.embed.batches.log.propagate", True)
+    monkeypatch.setattr("trialign.runtime.pace.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("trialign.runtime.pace.log.propagate", True)
     with caplog.at_level("INFO", logger="trialign"):
         write(tmp_path)
     lines = [record.getMessage().strip() for record in caplog.records]

@@ -5,6 +5,8 @@ Three kinds of record exist: a window of a train history, a user to evaluate, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -92,34 +94,40 @@ class Records:
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch = batch
-        self._columns = {name: _reader(batch.column(name)) for name in batch.schema.names}
+        # A window asks for a few records at a time, and Arrow takes longer to open a column than to read those.
+        self._numbers = cache(lambda name: batch.column(name).to_numpy())
+        self._lists = cache(lambda name: _values_and_offsets(batch.column(name)))
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
 
     def __getitem__(self, index: int) -> Record:
-        return {name: read(index) for name, read in self._columns.items()}
+        return {name: read(index) for name, read in self._readers.items()}
 
     def numbers(self, name: str, chosen: NDArray[np.int64]) -> NDArray[Any]:
         """Return a column of numbers at the chosen records."""
-        numbers: NDArray[Any] = self._batch.column(name).to_numpy()[chosen]
+        numbers: NDArray[Any] = self._numbers(name)[chosen]
         return numbers
 
     def lists(self, name: str, chosen: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return the lists of a column of numbers at the chosen records: their values side by side, their lengths."""
-        values, offsets = _values_and_offsets(self._batch.column(name))
+        values, offsets = self._lists(name)
         starts = offsets[chosen].astype(np.int64)
         lengths = offsets[chosen + 1] - starts
         return values[spans(starts, lengths)], lengths
 
     def keys(self, chosen: NDArray[np.int64]) -> list[str | int]:
         """Return what names the chosen records: the users, or the items of the catalogue."""
-        name = "user" if "user" in self._columns else "item"
+        name = "user" if "user" in self._batch.schema.names else "item"
         keys: list[str | int] = self._batch.column(name).take(pa.array(chosen)).to_pylist()
         return keys
 
+    @cached_property
+    def _readers(self) -> dict[str, Callable[[int], Any]]:
+        return {name: _reader(self._batch.column(name)) for name in self._batch.schema.names}
 
-def _reader(column: pa.Array) -> Any:
+
+def _reader(column: pa.Array) -> Callable[[int], Any]:
     if pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type):
         values, offsets = _values_and_offsets(column)
         return lambda index: values[offsets[index] : offsets[index + 1]]

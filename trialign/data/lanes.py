@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -98,6 +99,14 @@ class _Reading:
     skipped: list[tuple[int, int]] = field(default_factory=list)
 
 
+class _Opened(NamedTuple):
+    """The part of an epoch that a lane is in: its run, the block (None: damaged) and a draw for each of its records."""
+
+    run: Run
+    records: Records | None
+    draws: Draws
+
+
 class LaneStream(IterableDataset[Row | TrialignError]):
     """The rows of one rank's lanes, one per lane and round, without end.
 
@@ -158,8 +167,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
             SourceOrder(source.name, source.store.num_records, source.store.records_per_block, seed)
             for source in sources
         ]
-        # (lane, source) -> the part of an epoch that it is in, and its block; None for a damaged one
-        self._opened: dict[tuple[int, int], tuple[Run, Records | None]] = {}
+        self._opened: dict[tuple[int, int], _Opened] = {}  # by lane and source
 
     def __iter__(self) -> Iterator[Row | TrialignError]:
         worker = get_worker_info()
@@ -238,25 +246,25 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         start, stop = lane_range(lane, self.num_lanes, self._orders[source].num_records)
         while num_examples:
             epoch, offset = divmod(index, stop - start)
-            run, records = self._open(lane, source, epoch, start + offset, stop)
+            run, records, draws = self._open(lane, source, epoch, start + offset, stop)
             first = start + offset - run.start
-            chosen = run.records[first : first + num_examples]
+            part = slice(first, first + num_examples)
+            chosen = run.records[part]
             if records is None:
                 reading.parts.append(Examples.nothing(len(chosen)))
                 reading.skipped.append((source, run.block))
                 keys: list[str | int] = [""] * len(chosen)
             else:
-                draws = self._orders[source].draws(epoch, run.block, chosen)
-                reading.parts.append(self._encode(source, records, chosen, draws))
+                reading.parts.append(self._encode(source, records, chosen, draws[part]))
                 keys = records.keys(chosen) if self._ledger else []
             reading.records.extend((source, epoch, key) for key in keys)
             index += len(chosen)
             num_examples -= len(chosen)
 
-    def _open(self, lane: int, source: int, epoch: int, position: int, stop: int) -> tuple[Run, Records | None]:
+    def _open(self, lane: int, source: int, epoch: int, position: int, stop: int) -> _Opened:
         """Return the block at a position of an epoch, and the lane's part of it."""
         opened = self._opened.get((lane, source))
-        if opened is None or opened[0].epoch != epoch or not opened[0].start <= position < opened[0].stop:
+        if opened is None or opened.run.epoch != epoch or not opened.run.start <= position < opened.run.stop:
             run = self._orders[source].run(epoch, position, stop)
             try:
                 records = Records(self.sources[source].store.read(run.block))
@@ -264,7 +272,8 @@ class LaneStream(IterableDataset[Row | TrialignError]):
                 if self._damaged == "stop":
                     raise
                 records = None
-            opened = self._opened[lane, source] = (run, records)
+            draws = self._orders[source].draws(epoch, run.block, run.records)
+            opened = self._opened[lane, source] = _Opened(run, records, draws)
         return opened
 
     def _refuse_idleness(self, lane: int, num_idle: int) -> None:

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from trialign.embed.store import PRESENT, Modality
 from trialign.errors import DataError
 from trialign.manifest import write_atomically
+from trialign.runtime.pace import Pace
 
 log = logging.getLogger("trialign")
 
 PROGRESS = ".progress.json"
 Rows = tuple[Sequence[int], NDArray[np.float32]]
 """Item indices and their vectors [B, D]."""
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 @runtime_checkable
@@ -68,7 +67,8 @@ def write_rows(
     """
     without = without or f"embed/{modality}=none"
     store = _Rows(folder, modality, len(item_keys))
-    pace = _Pace(modality, store.done, total)
+    pace = Pace(modality, total)
+    pace.add(store.done, reused=True)
     saved = time.monotonic()
     for items, vectors_BD in rows_after(store.done):
         if not np.isfinite(vectors_BD).all():
@@ -79,7 +79,7 @@ def write_rows(
                 remedy=f"mend that item's evidence or the model that encodes it, or set {without}",
             )
         store.add(items, vectors_BD)
-        pace.tell(store.done)
+        pace.add(len(items))
         if time.monotonic() - saved >= seconds_between_saves:
             store.save()
             saved = time.monotonic()
@@ -134,27 +134,3 @@ class _Rows:
     def close(self) -> Modality:
         self._vectors_ND = None
         return Modality(np.load(self._vectors, mmap_mode="r", allow_pickle=False), self._present_N)
-
-
-class _Pace:
-    """Says now and then how far an encoding is, how fast it goes and how long it will take."""
-
-    def __init__(self, modality: str, done: int, total: int) -> None:
-        self._modality, self._before, self._total = modality, done, total
-        self._started = self._told = time.monotonic()
-
-    def tell(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._told < _SECONDS_BETWEEN_LINES:
-            return
-        self._told = now
-        rate = (done - self._before) / (now - self._started)
-        left = (self._total - done) / rate
-        log.info(
-            "  %s: %d of %d items, %.1f a second, %d min %02d s left",
-            self._modality,
-            done,
-            self._total,
-            rate,
-            *divmod(round(left), 60),
-        )

@@ -23,10 +23,10 @@ class Pace:
         self._done = self._reused = 0
         self._started = self._told = time.monotonic()
 
-    def add(self, *, reused: bool = False) -> None:
-        """Count one item; one that was `reused` cost nothing and says nothing about the rate."""
-        self._done += 1
-        self._reused += reused
+    def add(self, count: int = 1, *, reused: bool = False) -> None:
+        """Count items that are done; those that were `reused` cost nothing and say nothing about the rate."""
+        self._done += count
+        self._reused += count * reused
         now = time.monotonic()
         if now - self._told >= _SECONDS_BETWEEN_LINES and self._done > self._reused:
             self._told = now

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.page import thumbnail
+from trialign.page import document, thumbnail
 from trialign.runtime.seeding import numpy_generator
 
 _MAX_CODES = 128
@@ -20,28 +20,18 @@ _NUM_EXAMPLES = 8
 _SIDE = 96
 """Pixels of a picture's longer side; shown at two thirds, for screens that have more."""
 
-_STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #1f2328; max-width: 1240px; margin: 2em auto; padding: 0 1.2em }
-h1 { font-size: 24px; margin: 0 0 .2em } h2 { font-size: 17px; margin: 2.4em 0 .4em }
-p { max-width: 62em; margin: .3em 0 .9em } .dim { color: #6e7781; font-weight: normal }
-code { background: #f0f2f4; padding: .1em .4em; border-radius: 3px } code b { color: #0969da }
-table { border-collapse: collapse } td, th { padding: .25em 1.2em .25em 0; text-align: left; vertical-align: middle }
-th { font-weight: normal; color: #6e7781; border-bottom: 1px solid #d0d7de } td.n, th.n { text-align: right }
-.row { display: flex; flex-wrap: wrap; gap: 1em 2.4em }
+_STYLE = """<style>
+code b { color: #0969da } td:has(code) { width: 8em; white-space: nowrap } td.p { padding: 2px .6em 2px 0; width: 1px }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8em; margin: 1.2em 0 }
-.tile { border: 1px solid #d0d7de; border-radius: 6px; padding: .6em 1em }
-.tile b { display: block; font-size: 22px }
+.tile { border: 1px solid #ddd; border-radius: 4px; padding: .6em 1em } .tile b { display: block; font-size: 22px }
 .codes { display: grid; grid-template-columns: repeat(auto-fill, minmax(285px, 1fr)); gap: .8em }
 .near { align-items: start; grid-template-columns: repeat(auto-fill, minmax(540px, 1fr)); gap: 1.2em 2em }
-.card { border: 1px solid #d0d7de; border-radius: 6px; padding: .5em .8em; overflow: hidden }
-.card ul { margin: .3em 0 0; padding: 0; list-style: none; font-size: 12.5px }
-.card li, .cut, .kind { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-.kind { color: #0969da; font-size: 12.5px } .cut { max-width: 30em }
-.pictures { display: flex; gap: 4px; height: 64px; margin-top: .4em; overflow: hidden }
-.pictures img { height: 64px } td img { height: 44px; display: block } td.p { padding: 2px .6em 2px 0; width: 1px }
-td:has(code) { width: 8em; white-space: nowrap }
-svg text { font: 11px system-ui, sans-serif; fill: #6e7781 } .bar { fill: #4c8fd6 }
-"""
+.card { overflow: hidden; margin: 0 } .card ul { margin: .3em 0 0; padding: 0; list-style: none; font-size: 12.5px }
+.card li, .kind { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.kind { color: #0969da; font-size: 12.5px } .cut { max-width: 30em } .bar { fill: #4c8fd6 }
+.pictures { height: 64px; margin-top: .4em; overflow: hidden } .pictures img { height: 64px; max-width: none }
+</style>"""
+"""What this page adds to the look of all pages."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ def page(
     shown = Shown(titles, categories, {item: thumbnail(data, _SIDE) for item, data in images if item in wanted})
     some = "" if len(picked) == len(groups) else f" The {len(picked)} most frequent of {len(groups)} are shown."
     parts = [
-        f"<h1>Semantic IDs of {len(codes_NL):,} items</h1>",
+        _STYLE,
         f"<div class=dim>{codes_NL.shape[1]} levels of {report['codebook_size']} codes</div>",
         _tiles(report),
         _agreements(report),
@@ -103,10 +93,7 @@ def page(
         f"<p>Each with items spread over its second level, and its commonest category.{some}</p>",
         f"<div class=codes>{''.join(_card(*card, shown) for card in picked)}</div>",
     ]
-    return (
-        "<!doctype html><html lang=en><head><meta charset=utf-8><title>Semantic IDs</title>"
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    return document(f"Semantic IDs of {len(codes_NL):,} items", parts)
 
 
 def _groups(codes_NL: NDArray[np.int64]) -> list[tuple[int, NDArray[np.intp]]]:
