@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from trialign.data.dataset import Dataset
+from trialign.data.keep_back import kept_back
 from trialign.data.lanes import LaneStream
 from trialign.data.prepare import prepare
 from trialign.data.rows import Examples
@@ -25,9 +26,12 @@ from trialign.generate.tasks import TASKS, load_task
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.train import train
+from trialign.generate.withhold import Withholding
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS
 
+SHARE = 0.4
+"""Of the positions, kept back."""
 CAPTIONS = [f"a picture of {item}" if item % 3 else "" for item in range(NUM_ITEMS)]
 EQUAL: dict[str, Any] = {
     "tasks": dict.fromkeys(TASKS, 1.0),
@@ -114,13 +118,16 @@ class Walk:
         self.place_of = {item: (user, place) for user, items in logs.items() for place, item in enumerate(items)}
         self.num_examples: Counter[str] = Counter()
         self.drawn: defaultdict[str, set[int]] = defaultdict(set)
+        self.learned: defaultdict[tuple[str, bool], set[int | None]] = defaultdict(set)
 
-    def encode(self, task: int, records: Any, chosen: Any, draws: Any) -> Examples:
-        examples = self.template.encode_many(self.texts, task, records, chosen, draws)
+    def encode(self, task: int, records: Any, chosen: Any, draws: Any, learned: Any = None) -> Examples:
+        examples = self.template.encode_many(self.texts, task, records, chosen, draws, learned)
         for number, index in enumerate(chosen.tolist()):
             span = slice(examples.starts[number], examples.starts[number] + examples.lengths[number])
             if span.start < span.stop:
                 self.num_examples[TASKS[task]] += 1
+                if learned is not None:
+                    self.learn(TASKS[task], examples.tokens[span], examples.targets[span], records, index)
                 self.look(TASKS[task], examples.tokens[span], examples.targets[span], records[index])
         return examples
 
@@ -136,6 +143,13 @@ class Walk:
         if task != "history_to_item":
             self.look_at_drawn(task, found, record)
             self.drawn[task].add(places[-1])
+
+    def learn(self, task: str, tokens: Any, targets: Any, records: Any, index: int) -> None:
+        """Note the positions learned that are kept back, and those that are not."""
+        kept = dict(zip(records[index]["items"].tolist(), kept_back(records, np.array([index]), SHARE), strict=True))
+        for item, is_target in self.mentioned(tokens, targets):
+            if is_target:
+                self.learned[task, bool(kept[item])].add(item)
 
     def look_at_drawn(self, task: str, found: list[tuple[Any, bool]], record: Any) -> None:
         assert [learned for _, learned in found] == [False] * (len(found) - 1) + [True]
@@ -170,3 +184,24 @@ def test_no_example_of_any_task_holds_a_held_out_event(users: tuple[Dataset, dic
     # Over the epochs every position is drawn that can be: the longest log has 38 events, of which 2 are held out.
     for task in ("history_to_title", "titles_to_item"):
         assert len(walk.drawn[task]) > 20, walk.drawn[task]
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_no_task_learns_what_is_kept_back_and_together_they_learn_all_else(
+    users: tuple[Dataset, dict[str, list[int]]], only: bool
+) -> None:
+    """Walks every example of every task on histories; a title that is written is a target as an item is."""
+    of_histories = [name for name in TASKS if load_task(name).source == "train"]
+    walk = Walk(*users)
+    sources = open_sources(users[0], walk.texts, dict.fromkeys(TASKS, 1.0))
+    stream = LaneStream(
+        sources, Withholding(walk.encode, TASKS, SHARE, only=only), num_lanes=1, row_tokens=512, window=64, seed=0
+    )
+    next(row for row in stream.rows() if row.start >= 8 * sum(source.store.num_records for source in sources))
+    possible = walk.learned["history_to_item", only]
+    assert len(possible) > 30
+    for task in of_histories:
+        assert not walk.learned[task, not only], task
+        # Where titles are written or read, the items without one are no targets, or the first of their history.
+        assert walk.learned[task, only] <= possible
+        assert len(walk.learned[task, only]) > 0.4 * len(possible), task

@@ -69,8 +69,7 @@ def test_sft_and_what_follows_it_share_out_the_positions(
     encode, draws = partial(template.encode_many, NO_TEXTS), np.zeros(3)
     everything = encode(0, records, chosen, draws)
     sft, later = (
-        Withholding(encode, encoding, template.tasks, 0.4, only=only)(0, records, chosen, draws)
-        for only in (False, True)
+        Withholding(encode, template.tasks, 0.4, only=only)(0, records, chosen, draws) for only in (False, True)
     )
     np.testing.assert_array_equal(sft.tokens, everything.tokens)
     np.testing.assert_array_equal(sft.targets | later.targets, everything.targets)
@@ -89,7 +88,7 @@ def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
     encoding = TokensEncoding(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
     template = Template(tokenizer, encoding, ["history_to_item", "title_to_item"], max_title_tokens=8)
     encode, draws = partial(template.encode_many, ItemTexts(dataset.items["title"].to_pylist())), np.zeros(4)
-    withholding = Withholding(encode, encoding, template.tasks, 0.3)
+    withholding = Withholding(encode, template.tasks, 0.3)
     sources = [
         LaneSource("history_to_item", dataset.store("train")),
         LaneSource("title_to_item", dataset.store("items")),

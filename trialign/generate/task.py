@@ -110,19 +110,27 @@ class Given:
         record: a window of a history (`items`, `first_target`), or an item of the catalogue (`item`).
         texts: what is written of the items.
         draw: a number in 0..1 that decides where an example leaves something to chance.
+        learned: bool, of each position of a window, whether it may be learned; None: all of them may.
     """
 
     record: Record
     texts: ItemTexts = NO_TEXTS
     draw: float = 0.0
+    learned: NDArray[np.bool_] | None = None
 
     @property
     def item(self) -> int:
         """The item of the catalogue."""
         return int(self.record["item"])
 
+    def targets(self) -> NDArray[np.bool_]:
+        """Return which positions of the window may be a target: those it owns, if they may be learned."""
+        # The first item of all follows nothing that was read.
+        owned: NDArray[np.bool_] = np.arange(len(self.record["items"])) >= max(self.record["first_target"], 1)
+        return owned if self.learned is None else owned & self.learned
+
     def drawn_target(self, *, read_titles: bool, written_title: bool) -> tuple[NDArray[Any], int] | None:
-        """Return the item at one of the positions that the window owns, drawn, and the last items before it.
+        """Return the item at one of the positions of `targets`, drawn, and the last items before it.
 
         Args:
             read_titles: the titles of the items before it are read: one of them, at least, must have one. Those that
@@ -133,8 +141,7 @@ class Given:
             (at most PROMPT_ITEMS items, the item), or None where no position will do.
         """
         items = np.asarray(self.record["items"])
-        # The first item of all follows nothing that was read.
-        possible = np.arange(len(items)) >= max(self.record["first_target"], 1)
+        possible = self.targets()
         if read_titles or written_title:
             titled = self.texts.known("title")[items]
             if written_title:

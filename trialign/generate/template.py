@@ -66,12 +66,19 @@ class Template:
         return TokenizedExample(tokens, targets, task)
 
     def encode_many(
-        self, texts: ItemTexts, task: int, records: Records, chosen: NDArray[np.int64], draws: Draws
+        self,
+        texts: ItemTexts,
+        task: int,
+        records: Records,
+        chosen: NDArray[np.int64],
+        draws: Draws,
+        learned: Sequence[NDArray[np.bool_]] | None = None,
     ) -> Examples:
-        """Return what `encode` makes of each of the chosen records of a block."""
+        """Return what `encode` makes of each of the chosen records of a block; `learned` as in `Given`, of each."""
         if (lists_of := self._tasks[task].lists) is None:
-            pairs = zip(chosen.tolist(), draws.tolist(), strict=True)
-            return Examples.of([self.encode(task, Given(records[index], texts, draw)) for index, draw in pairs])
+            every: Sequence[NDArray[np.bool_] | None] = [None] * len(chosen) if learned is None else learned
+            rows = zip(chosen.tolist(), draws.tolist(), every, strict=True)
+            return Examples.of([self.encode(task, Given(records[index], texts, *more)) for index, *more in rows])
         lists = lists_of(records, chosen)
         lengths = lists.lengths * self.encoding.positions_per_item + 1
         starts = np.cumsum(lengths) - lengths
@@ -80,7 +87,8 @@ class Template:
         tokens = np.full(len(is_item), self.tokenizer.marker(self.tasks[task]))
         tokens[is_item] = self.encoding.positions(lists.items)
         targets = np.zeros(len(is_item), np.bool_)
-        targets[is_item] = self.encoding.spread(lists.targets)
+        may = lists.targets if learned is None else lists.targets & np.concatenate(learned)
+        targets[is_item] = self.encoding.spread(may)
         lengths[~np.logical_or.reduceat(targets, starts)] = 0  # nothing to learn
         return Examples(tokens, targets, starts, lengths, np.full(len(lengths), task))
 

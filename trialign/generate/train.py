@@ -138,7 +138,7 @@ def train(
     watch = _validate(validation, dataset, template, sids, max_history, folder)
     encode: Encode = partial(template.encode_many, texts)
     if keep_back:
-        encode = Withholding(encode, template.encoding, names, keep_back)
+        encode = Withholding(encode, names, keep_back)
     data = stream_rows(sources, encode, folder, seed, runtime["micro_rows"], **stream)
     num_steps = steps or data.steps(epochs)
     counts = _sizes(generator, template, num_steps, stream) | {"left_out": left_out(texts, names)}

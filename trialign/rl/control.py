@@ -44,7 +44,7 @@ def continued(
     require_room(trained.max_history, template.encoding.positions_per_item, stream["row_tokens"])
     one = Template(template.tokenizer, template.encoding, [TASK], template.max_tokens["title"])
     texts = ItemTexts(start.dataset.items["title"].to_pylist())
-    encode = Withholding(partial(one.encode_many, texts), one.encoding, one.tasks, start.share, only=True)
+    encode = Withholding(partial(one.encode_many, texts), one.tasks, start.share, only=True)
     sources = [LaneSource(TASK, start.dataset.store("train"))]
     data = stream_rows(sources, encode, folder, seed, runtime["micro_rows"], **stream)
     # Loaded generators are in eval mode, and Lightning leaves every module in the mode that it finds.

@@ -11,9 +11,8 @@ from trialign.generate.task import Given, ItemList, ItemLists, Part, Task
 
 def parts(given: Given) -> list[Part]:
     """Return a window of a history; an item is a target in the one window that owns it."""
-    items = np.asarray(given.record["items"])
     # The first item of all follows nothing that was read, so it is no example of this task: n items are n - 1.
-    return [ItemList(items, targets=np.arange(len(items)) >= max(given.record["first_target"], 1))]
+    return [ItemList(np.asarray(given.record["items"]), given.targets())]
 
 
 def lists(records: Records, chosen: NDArray[np.int64]) -> ItemLists:
