@@ -67,7 +67,7 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
     from trialign.enrich.evidence import write_captions, write_interests
     from trialign.enrich.make import make_captions, make_interests
     from trialign.enrich.page import write_page
-    from trialign.enrich.truth import judge_captions, judge_interests, storefront_of
+    from trialign.enrich.truth import judge_captions, judge_interests, storefront_of, with_junk
 
     dataset = Dataset(stage.inputs["prepare"])
     world = storefront_of(Manifest.read(stage.inputs["prepare"]).config["data"])
@@ -85,6 +85,8 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
         told = [found.caption for found in captions or ()]
         settings = asdict(wanted.interests)
         interests, counts = make_interests(settings, dataset, told, replies, part, storefront=world is not None)
+        if world is not None:
+            interests = with_junk(world, dataset.keys, interests)
         _tell(stage, "interests", counts | (judge_interests(world, dataset.keys, interests) if world else {}))
     if folder is not None:
         if captions is not None:

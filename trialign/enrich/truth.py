@@ -1,4 +1,4 @@
-"""What the storefront's items really are, to judge captions and interests by; never to make them."""
+"""What the storefront's items really are, to judge captions and interests by; and its junk, to be told from them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,18 @@ def storefront_of(settings: Mapping[str, Any]) -> Storefront | None:
         return None
     from trialign.data.storefront import Storefront  # seconds to import
 
-    names = ("seed", "num_items", "num_users", "style_weight", "purpose_weight")
-    return Storefront(**{name: settings[name] for name in names})
+    names = ("seed", "num_items", "num_users", "style_weight", "purpose_weight", "junk_share")
+    # A dataset that was prepared before there was junk holds none.
+    return Storefront(**{name: settings[name] for name in names if name in settings})
+
+
+def with_junk(world: Storefront, keys: Sequence[str], interests: Sequence[ItemInterests]) -> list[ItemInterests]:
+    """Return the interests that the items of this world carry, which may be those of others (`data.junk_share`)."""
+    index = _index(keys)
+    place = {item: row for row, item in enumerate(index)}
+    donors = world.interests_from()[index].tolist()
+    # One that left the catalogue (data.item_core) leaves an item with its own.
+    return [interests[place.get(donor, row)] for row, donor in enumerate(donors)]
 
 
 def judge_captions(world: Storefront, keys: Sequence[str], captions: Sequence[Caption]) -> dict[str, float]:
