@@ -47,6 +47,7 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
             for made in ("captions", "interests")
             for backend in ("endpoint", "transformers")
         },
+        **{f"reward/judge={backend}": ["reward.judge.model=a"] for backend in ("endpoint", "transformers")},
     }
     chosen = f"{group}={choice}"
     more = files.get(choice, files.get(chosen, []))
@@ -65,8 +66,8 @@ def test_every_arm_of_every_ablation_composes(name: str) -> None:
             with open_dict(tree):
                 del tree["hydra"]
             config = to_config(tree)
-            assert config.run.name == f"{arm}-0"
-            assert {place.name for place in config.from_stage.values()} == {"shared"}
+            assert config.run.name == ("rl_filter-0" if name == "rl_filter" else f"{arm}-0")
+            assert {place.name for place in config.from_stage.values()} - {"start-0"} == {"shared"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
