@@ -1,18 +1,16 @@
-"""Reinforcement learning: rollouts against transformers, where the time of a step goes, and the arms of a comparison.
+"""Reinforcement learning: rollouts against transformers, and where the time of a step goes.
 
     python -m benchmarks.rl --data DIR --train RUN/train --json benchmarks/results/rl.json
-    python -m benchmarks.rl --arms RUN/train RUN2/rl RUN3/rl --json benchmarks/results/rl_storefront.json
 
 `--data` holds amazon2014_beauty/sid/letter_release.index.json. The peer draws as most code in the wild does:
 `generate(do_sample=True, num_return_sequences=G, prefix_allowed_tokens_fn=...)` over a trie of dicts, same weights.
-`--train` names a finished train stage that kept something back; a step of its `rl` is taken apart. `--arms` ranks all
-test users by each of some finished train or rl stages and pairs every one with the second, which is the control.
+`--train` names a finished train stage that kept something back; a step of its `rl` is taken apart.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,8 @@ from benchmarks.record import Row, add_data, alone, arguments, compare, paired_s
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
-from trialign.evaluate.bootstrap import paired_bootstrap
-from trialign.evaluate.protocol import evaluate
-from trialign.generate.artefact import load_generator, load_ranker
+from trialign.generate.artefact import load_generator
 from trialign.manifest import Manifest
-from trialign.ranking import METRICS
 from trialign.reward.functions import Candidates, score
 from trialign.rl.advantage import advantages
 from trialign.rl.loss import policy_loss
@@ -118,50 +113,18 @@ def shares(train: Path, num_prompts: int = 32, uses: int = 2, repeats: int = 5) 
     return [*rows, alone("rl.step", setting, total / repeats / uses, "s of CPU per step")]
 
 
-def arms(stages: Sequence[Path]) -> list[Row]:
-    """Test metrics of each stage, and NDCG@10 and Recall@50 minus the control's, paired over users."""
-    inputs = Manifest.read(stages[0]).inputs
-    sids = SIDTable.load(Path(inputs["assign"]["path"]))
-    dataset = Dataset(Path(inputs["prepare"]["path"]))
-    users = dataset.evaluation("test")
-    values = []
-    for stage in stages:
-        ranker = load_ranker(stage, sids, num_beams=50, batch_size=64, device="cpu")
-        measured = evaluate(
-            ranker,
-            users.histories,
-            users.targets,
-            num_items=dataset.num_items,
-            exclude_seen=False,
-            batch_size=1024,
-        )
-        values.append(measured.values_UC)
-    rows = []
-    for stage, values_UC in zip(stages, values, strict=True):
-        found = paired_bootstrap(values_UC - values[1], num_samples=2000, seed=0)
-        for metric in ("ndcg@10", "recall@1", "recall@10", "recall@50"):
-            column = METRICS.index(metric)
-            low, high = (0.0 if c is None else float(c[column]) for c in (found.low_C, found.high_C))
-            setting = f"{stage.parent.name}: minus control {found.difference_C[column]:+.4f} [{low:+.4f}, {high:+.4f}]"
-            rows.append(alone(f"rl.test.{metric}", setting, float(values_UC[:, column].mean()), metric))
-    return rows
-
-
 def main() -> None:
     """Run what is asked for."""
     parser = arguments(__doc__.splitlines()[0])
     add_data(parser)
     parser.add_argument("--prompts", type=int, default=8, help="histories of rl.rollout")
     parser.add_argument("--train", type=Path, metavar="DIR", help="of rl.share")
-    parser.add_argument("--arms", type=Path, nargs="*", default=[], metavar="DIR", help="of rl.test, control second")
     options = parser.parse_args()
     torch.set_num_threads(1)
     codes_NL = released(options.data / "amazon2014_beauty/sid/letter_release.index.json")
-    rows = [] if options.arms else [rollouts(codes_NL, options.prompts)]
+    rows = [rollouts(codes_NL, options.prompts)]
     if options.train is not None:
         rows += shares(options.train)
-    if options.arms:
-        rows += arms(options.arms)
     record(rows, options.json)
 
 

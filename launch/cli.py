@@ -31,7 +31,7 @@ VERBS: dict[str, str] = {
     "evaluate": "generator and baselines -> metrics.json, the table",
     "report": "finished runs -> one table and page that compare them",
     "recommend": "a user, or typed items -> recommended items with titles",
-    "pipeline": "all of the above but reward and rl, in order; finished stages are skipped",
+    "pipeline": "all of the above, reward and rl where asked for, in order; finished stages are skipped",
     "submit": "a verb, or the pipeline as a chain of jobs, on a Slurm cluster",
     "status": "a run's stages, their jobs, restarts and the last step",
     "doctor": "what this machine offers, and that nothing reaches out",

@@ -14,9 +14,6 @@ from trialign.manifest import Manifest, Stage
 
 log = logging.getLogger("trialign")
 
-_STOREFRONT = "trialign.data.storefront.Storefront"
-"""As `data._target_`: builtin interests know that world's language."""
-
 
 def run(config: Config) -> Stage:
     """Make what `enrich` asks for, which may be nothing, or find it made; a shard only asks its share."""
@@ -69,13 +66,14 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
     from trialign.enrich.cache import ReplyCache
     from trialign.enrich.captions import dealt_anew
     from trialign.enrich.evidence import write_captions, write_interests
+    from trialign.enrich.junk import storefront_of, with_junk
     from trialign.enrich.make import make_captions, make_interests
     from trialign.enrich.page import write_page
     from trialign.enrich.truth import judge_captions, judge_interests
 
     dataset = Dataset(stage.inputs["prepare"])
     truth = dataset.truth()
-    storefront = Manifest.read(stage.inputs["prepare"]).config["data"]["_target_"] == _STOREFRONT
+    world = storefront_of(Manifest.read(stage.inputs["prepare"]).config["data"])
     part = Part() if wanted.shard is None else Part(wanted.shard, wanted.shards)
     captions, interests = None, None
 
@@ -89,7 +87,9 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
     if wanted.interests is not None:
         told = [found.caption for found in captions or ()]
         settings = asdict(wanted.interests)
-        interests, counts = make_interests(settings, dataset, told, replies, part, storefront=storefront)
+        interests, counts = make_interests(settings, dataset, told, replies, part, storefront=world is not None)
+        if world is not None:
+            interests = with_junk(world, dataset.keys, interests)
         _tell(stage, "interests", counts | judge_interests(truth, interests))
     if captions is not None and wanted.captions_dealt is not None:
         captions = dealt_anew(captions, wanted.captions_dealt)

@@ -14,7 +14,7 @@ from trialign.launch import evaluate, recommend
 from trialign.launch.cli import script
 
 from trialign.config.compose import Config
-from trialign.config.stages import STAGES, locate_stage
+from trialign.config.stages import locate_stage, planned
 from trialign.pipeline import StageRun, run_pipeline
 
 log = logging.getLogger("trialign")
@@ -22,7 +22,7 @@ log = logging.getLogger("trialign")
 
 def run(config: Config) -> list[StageRun]:
     """Run the stages, then show where everything is, what one user is recommended, and how good it is."""
-    scripts = {verb: script(verb) for verb in STAGES} | {"evaluate": evaluate.build}
+    scripts = {verb: script(verb) for verb in planned(config)} | {"evaluate": evaluate.build}
     done = run_pipeline(config, scripts, log.info)
     Console().print(_summary(done))
     if config.recommend.user is None and not config.recommend.items:

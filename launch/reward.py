@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
@@ -11,7 +12,7 @@ from trialign.manifest import Stage
 
 def run(config: Config) -> Stage:
     """Train and measure the reward model, or find it trained."""
-    stage = open_stage("reward", config, sources=model_files("model", config.reward.model))
+    stage = open_stage("reward", config, sources=_sources(config))
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
@@ -20,8 +21,20 @@ def run(config: Config) -> Stage:
 
     dataset, evidence = Dataset(stage.inputs["prepare"]), load_evidence(stage.inputs["enrich"])
     runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "log_every", "progress")}
-    with stage.building(["log"]) as folder:
+    with stage.building(["log", "corpus"]) as folder:
         stage.counts |= train_reward(
             dataset, evidence, folder, seed=config.seed, **asdict(config.reward), runtime=runtime
         )
     return stage
+
+
+def _sources(config: Config) -> dict[str, Path]:
+    """Return the files whose content decides what is made: models named by path, and the judge's prompts."""
+    from trialign.enrich.templates import template_file
+
+    judge, found = config.reward.judge, model_files("model", config.reward.model)
+    if judge is not None:
+        found |= {f"prompts/{name}": template_file(name) for name in ("judge", "retry")}
+        if not hasattr(judge, "url"):
+            found |= model_files("judge.model", judge.model)
+    return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trialign.config.compose import Config
-from trialign.config.stages import STAGES, locate_stage
+from trialign.config.stages import locate_stage, planned
 from trialign.manifest import MANIFEST, Manifest, Stage
 
 
@@ -26,7 +26,7 @@ class StageRun:
 def run_pipeline(
     config: Config, scripts: Mapping[str, Callable[[Config], Stage]], announce: Callable[[str], None]
 ) -> list[StageRun]:
-    """Run every stage of STAGES in this process.
+    """Run every stage that is planned in this process.
 
     Args:
         config: the composed config, the same for all stages.
@@ -36,14 +36,14 @@ def run_pipeline(
     Returns:
         One record per stage, in order.
     """
-    done = []
-    for number, verb in enumerate(STAGES, start=1):
+    done, verbs = [], planned(config)
+    for number, verb in enumerate(verbs, start=1):
         folder = locate_stage(config, verb)
         shared = verb in config.from_stage
         if shared and (folder / MANIFEST).exists():
             done.append(StageRun(verb, "taken", 0.0, folder, Manifest.read(folder)))
             continue
-        announce(f"[{number}/{len(STAGES)}] {verb}" + (f", into {folder}" if shared else ""))
+        announce(f"[{number}/{len(verbs)}] {verb}" + (f", into {folder}" if shared else ""))
         started = time.monotonic()
         stage = scripts[verb](_there(config, verb, folder) if shared else config)
         seconds = time.monotonic() - started
@@ -54,5 +54,5 @@ def run_pipeline(
 
 def _there(config: Config, verb: str, folder: Path) -> Config:
     """Return the config by which a stage reads what it does here, and writes into another run."""
-    others = {other: locate_stage(config, other) for other in STAGES if other != verb}
+    others = {other: locate_stage(config, other) for other in planned(config) if other != verb}
     return replace(config, run=folder.parent, from_stage=others)

@@ -48,6 +48,7 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
             for made in ("captions", "interests")
             for backend in ("endpoint", "transformers")
         },
+        **{f"reward/judge={backend}": ["reward.judge.model=a"] for backend in ("endpoint", "transformers")},
     }
     chosen = f"{group}={choice}"
     more = files.get(choice, files.get(chosen, []))
@@ -58,8 +59,8 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
 def test_every_arm_of_every_ablation_composes(name: str) -> None:
     composed = [compose_arm(name, arm) for arm in arms_of(name)]
     for config, arm in zip(composed, arms_of(name), strict=True):
-        assert config.run.name == f"{arm}-0"
-        assert {place.name for place in config.from_stage.values()} == {"shared"}
+        assert config.run.name == ("rl_filter-0" if name == "rl_filter" else f"{arm}-0")
+        assert {place.name for place in config.from_stage.values()} - {"start-0"} == {"shared"}
     # What arms share is made by one config.
     for verb in composed[0].from_stage:
         assert len({repr(identity_of(verb, config)) for config in composed}) == 1

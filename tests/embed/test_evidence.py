@@ -129,3 +129,19 @@ class TestStage:
         stage = script("quantize")(compose("quantize", [f"run={tmp_path}", *small]))
         assert stage.read().inputs["embed"]["hash"] == rich.read().hash
         assert "loss/interest" in (tmp_path / "quantize" / "log" / "metrics.csv").read_text()
+
+
+def test_unlikely_interests_are_dropped_and_counted():
+    kept, left_out = SAID.likely([[0.3, 0.7], []], 0.5)
+    assert kept == Evidence(SAID.captions, [["a desk"], []], [[0.4], []])
+    assert left_out == 1
+    assert SAID.likely([[0.3, 0.7], []], 0.0) == (SAID, 0)
+    with pytest.raises(DataError, match="chances of 1 interests, 2 were mined"):
+        SAID.likely([[0.3], []], 0.5)
+
+
+@pytest.mark.parametrize("override", ["embed.least_chance=0.5", "embed.least_chance=1"])
+def test_a_chance_that_leaves_nothing_out_or_everything_is_refused(override):
+    more = ["embed.evidence=[title,interests]"] if override.endswith("=1") else []
+    with pytest.raises(ConfigError, match=r"embed\.least_chance"):
+        compose("embed", ["run=runs/x", override, *more])

@@ -133,6 +133,25 @@ def test_captions_and_interests_reach_the_generator_and_the_page(run: Path, tmp_
     assert "enrich" not in Manifest.read(run / "train").inputs
 
 
+def test_what_a_stage_asks_for_is_made_before_it(run: Path, tmp_path: Path) -> None:
+    """Interests below a chance are dropped before embedding, and the policy that is evaluated is learned."""
+    made = ["enrich/interests=builtin", "enrich.interests.num_pairs=64", "data.junk_share=0.2"]
+    judged = ["reward.epochs=1", "reward.tiny.num_layers=1", "embed.least_chance=0.6"]
+    learned = ["train.keep_back=0.3", "evaluate.generator=rl", "rl.steps=2", "rl.prompts=4", "rl.validation.every=2"]
+    learned += ["rl.rewards.quality_item=0.5", "embed.evidence=[title,interests]"]
+    outcomes = run_all(tmp_path / "arm", *made, *judged, *learned)
+    order = list(outcomes)
+    assert order.index("reward") < order.index("embed")
+    assert order.index("train") < order.index("rl") < order.index("evaluate")
+    counts = Manifest.read(tmp_path / "arm" / "embed").counts
+    chances = pq.read_table(tmp_path / "arm" / "reward" / "quality.parquet")["chances"].to_pylist()
+    assert counts["interests_left_out"] == sum(chance < 0.6 for found in chances for chance in found) > 0
+    inputs = Manifest.read(tmp_path / "arm" / "evaluate" / "test").inputs
+    assert "rl" in inputs
+    assert "train" not in inputs
+    assert "reward" in Manifest.read(tmp_path / "arm" / "rl").inputs
+
+
 def test_stages_of_another_catalogue_are_refused(run: Path, tmp_path: Path) -> None:
     other = compose("prepare", [f"run={tmp_path / 'other'}", *TINY, "data.seed=1"])
     script("prepare")(other)

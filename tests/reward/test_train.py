@@ -32,9 +32,11 @@ SIGNS += [
 NUM_ITEMS = 150
 SETTINGS: dict[str, Any] = {
     "seed": 0,
+    "judge": None,
+    "cache": "",
     "model": None,
     "lora": None,
-    "tiny": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "dropout": 0.0, "vocab_size": 400},
+    "tiny": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "dropout": 0.0, "vocab_size": 400, "num_pairs": 0},
     "max_tokens": 32,
     "held_out": 0.2,
     "epochs": 20,
@@ -48,6 +50,9 @@ SETTINGS: dict[str, Any] = {
 class Catalogue(NamedTuple):
     items: pa.Table
     num_items: int
+
+    def truth(self) -> dict[str, list[str | None]]:
+        return {}
 
 
 def world() -> tuple[Catalogue, Evidence]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trialign.config.compose import compose
+from trialign.errors import ConfigError
 from trialign.rl.advantage import advantages, differ
 
 REWARDS = np.array([[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5], [2.0, 1.0, 0.0, 1.0]])
@@ -42,3 +44,5 @@ def test_groups_whose_rewards_are_equal_say_nothing() -> None:
 
 def test_a_group_of_one_is_never_better_than_itself() -> None:
     assert advantages(np.array([[3.0]]), normalise=True)[0, 0] == pytest.approx(0.0)
+    with pytest.raises(ConfigError, match=r"rl\.group=1"):
+        compose("rl", ["run=runs/x", "rl.group=1"])

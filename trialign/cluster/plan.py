@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trialign.cluster.record import JobSpec
 from trialign.config.compose import Config
-from trialign.config.stages import STAGES
+from trialign.config.stages import STAGES, planned
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import code_revision
 
@@ -29,7 +29,7 @@ def jobs_for(verb: str | None, config: Config, overrides: Sequence[str]) -> list
         ConfigError: the verb is none that can be submitted.
     """
     if verb == "pipeline":
-        return [job_for(stage, config, overrides) for stage in STAGES if stage not in config.from_stage]
+        return [job_for(stage, config, overrides) for stage in planned(config) if stage not in config.from_stage]
     if verb not in STAGES:
         raise ConfigError(
             f"trialign submit {verb or ''}".rstrip(),

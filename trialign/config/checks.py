@@ -168,6 +168,13 @@ def _embed(config: Config) -> None:
             rule="an item's text is made of something, and of nothing twice",
             remedy="set 'embed.evidence=[title,description,brand,categories]'",
         )
+    least = config.embed["least_chance"]
+    if not 0.0 <= least < 1.0 or (least and "interests" not in evidence and not config.embed["interests"]):
+        raise ConfigError(
+            f"embed.least_chance={least}",
+            rule="a chance from 0 to below 1, by which interests are left out that are embedded otherwise",
+            remedy="set embed.least_chance=0, or add interests to embed.evidence",
+        )
     if config.embed["interests"] and config.embed["text"] is None:
         raise ConfigError(
             "embed.interests=true with embed/text=none",

@@ -54,6 +54,9 @@ class StorefrontConfig(DataConfig):
     num_users: int = option(6000, "users with a history")
     style_weight: float = option(1.0, "how much the style seen in pictures drives choice; 0 switches it off")
     purpose_weight: float = option(1.0, "how much the purpose of items drives choice; 0 switches it off")
+    junk_share: float = option(
+        0.0, "share of the items whose mined interests are junk: those of another item, half of them of its category"
+    )
 
 
 @dataclass

@@ -114,3 +114,6 @@ class EmbedConfig:
     interests: bool = option(
         False, "embed each interest too, by the text encoder: quantize.interest_weight is measured against these"
     )
+    least_chance: float = option(
+        0.0, "interests that the reward stage gives a smaller chance of being good are left out; 0 keeps all"
+    )

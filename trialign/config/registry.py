@@ -34,7 +34,7 @@ from trialign.config.enrich import (
 )
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
-from trialign.config.reward import RewardConfig
+from trialign.config.reward import EndpointJudgeConfig, RewardConfig, TransformersJudgeConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import TrackingConfig
@@ -82,6 +82,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "stream": {"stream": StreamConfig},
     "reward": {"reward": RewardConfig},
     "reward/lora": {"lora": LoraConfig},
+    "reward/judge": {"transformers_judge": TransformersJudgeConfig, "endpoint_judge": EndpointJudgeConfig},
     "rl": {"rl": RLConfig},
     "rl/lora": {"lora": LoraConfig},
     "baselines": {"baselines": BaselinesConfig},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from trialign.config.enrich import AskedConfig, EndpointBackendConfig, TransformersBackendConfig
 from trialign.config.option import option
 from trialign.config.train import LoraConfig
 
@@ -17,12 +19,34 @@ class TinyRewardConfig:
     num_heads: int = option(2, "attention heads")
     dropout: float = option(0.1, "on states")
     vocab_size: int = option(2000, "BPE tokens trained on texts and interests")
+    num_pairs: int = option(
+        0, "descriptions of the storefront's pretraining corpus that it learns from first, as a language model has read"
+    )
+
+
+@dataclass
+class AskedJudgeConfig(AskedConfig):
+    """How a judge is asked: about an item's own interests and planted ones, 0 or 1 each."""
+
+    lost: float = option(0.05, "share of items that may stay without a usable reply; more stop the stage")
+
+
+@dataclass
+class TransformersJudgeConfig(AskedJudgeConfig, TransformersBackendConfig):
+    """A judge by any causal language model of transformers."""
+
+
+@dataclass
+class EndpointJudgeConfig(AskedJudgeConfig, EndpointBackendConfig):
+    """A judge by a server."""
 
 
 @dataclass
 class RewardConfig:
-    """A binary classifier of (item, interest), labelled by own interests against those of other items."""
+    """A binary classifier of (item, interest), labelled by own interests against those of others, or by a judge."""
 
+    judge: Any = option(None, "a model that labels the pairs: reward/judge=none, transformers or endpoint")
+    cache: str = option("${run}/replies", "folder of all replies of the judge, kept for good", hashed=False)
     model: str | None = option(None, "an encoder or decoder of transformers by name or path; null: reward.tiny")
     lora: LoraConfig | None = option(None, "adapters in a named model: reward/lora=none or lora")
     tiny: TinyRewardConfig = field(default_factory=TinyRewardConfig)

@@ -70,7 +70,11 @@ STAGES: dict[str, StageSpec] = {
     "prepare": StageSpec(inputs=(), groups=("data",)),
     "baselines": StageSpec(inputs=("prepare",), groups=("baselines",), seeded=True),
     "enrich": StageSpec(inputs=("prepare",), groups=("enrich",)),
-    "embed": StageSpec(inputs=("prepare",), groups=("embed",), inputs_if={"enrich": _embeds_by_enrich}),
+    "embed": StageSpec(
+        inputs=("prepare",),
+        groups=("embed",),
+        inputs_if={"enrich": _embeds_by_enrich, "reward": lambda config: config.embed["least_chance"] > 0},
+    ),
     "quantize": StageSpec(inputs=("embed",), groups=("quantize",), seeded=True),
     "assign": StageSpec(
         inputs=("prepare",),
@@ -104,7 +108,22 @@ ASKED_FOR: dict[str, StageSpec] = {
         inputs_if={"reward": _rewards_quality},
     ),
 }
-"""Stages that a pipeline leaves to commands of their own."""
+"""Stages that run where one of the others reads what they make, or by commands of their own."""
+
+
+def planned(config: Config) -> list[str]:
+    """Return the stages of a pipeline in the order they run: all of STAGES, and before each what it asks for."""
+    order: list[str] = []
+
+    def add(verb: str) -> None:
+        for asked in needed_by(verb, config):
+            if asked in ASKED_FOR and asked not in order:
+                add(asked)
+        order.append(verb)
+
+    for verb in STAGES:
+        add(verb)
+    return order
 
 
 def model_files(role: str, name: str | None) -> dict[str, Path]:

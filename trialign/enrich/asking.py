@@ -79,7 +79,7 @@ class Interview(Generic[Found]):
     """How a catalogue is asked about.
 
     Attributes:
-        what: `captions` or `interests`.
+        what: `captions`, `interests` or `judge`.
         backend: who is asked.
         questions: of some items, each with its request.
         read: a reply's text to what it says, or to why it cannot be used.
@@ -87,6 +87,7 @@ class Interview(Generic[Found]):
         max_side: pixels of a picture's longer side, beyond which it is scaled down.
         retries: further questions about a reply that cannot be used.
         lost: share of the questions that may stay without a reply.
+        group: config group that asks, for errors.
     """
 
     what: str
@@ -97,6 +98,7 @@ class Interview(Generic[Found]):
     max_side: int
     retries: int
     lost: float
+    group: str = "enrich"
 
     def ask(self, items: Collection[int], cache: ReplyCache) -> Asked[Found]:
         """Ask about `items`; every reply is in the cache before it is used.
@@ -122,7 +124,7 @@ class Interview(Generic[Found]):
         detail = next((f" ({found.detail})" for found in failures if found.detail), "")
         raise StageError(
             f"{len(failures)} questions for {self.what} got no reply from {self.backend.source}: {causes}{detail}",
-            rule=f"enrich.{self.what}.lost={self.lost} of {num_items} may stay without one",
+            rule=f"{self.group}.{self.what}.lost={self.lost} of {num_items} may stay without one",
             remedy="see to the server, the model's name or the key; the same command then asks only what is missing",
         )
 

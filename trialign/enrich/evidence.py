@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from trialign.errors import DataError
 
 CAPTIONS, INTERESTS = "captions.parquet", "interests.parquet"
 DESCRIPTION, CO_ENGAGEMENT = "description", "co-engagement"
@@ -66,6 +69,30 @@ class Evidence(NamedTuple):
     captions: list[str]
     interests: list[list[str]]
     confidences: list[list[float]]
+
+    def likely(self, chances: Sequence[Sequence[float]], least: float) -> tuple[Evidence, int]:
+        """Return the evidence without interests of a smaller chance than `least`, and how many were left out.
+
+        Args:
+            chances: per item, of its interests in their order, to be good ones.
+            least: 0 to 1.
+
+        Raises:
+            DataError: the chances are those of other interests.
+        """
+        if [len(found) for found in chances] != [len(found) for found in self.interests]:
+            raise DataError(
+                f"chances of {sum(map(len, chances))} interests, {sum(map(len, self.interests))} were mined",
+                rule="the reward stage judged the interests that are embedded",
+                remedy="run `trialign reward` again for this enrich stage",
+            )
+        kept = [[chance >= least for chance in found] for found in chances]
+
+        def choose(rows: list[list[Any]]) -> list[list[Any]]:
+            return [list(compress(row, keep)) for row, keep in zip(rows, kept, strict=True)]
+
+        left_out = sum(map(len, kept)) - sum(map(sum, kept))
+        return Evidence(self.captions, choose(self.interests), choose(self.confidences)), left_out
 
 
 def write_captions(folder: Path, captions: Sequence[Caption]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("prompts")
@@ -30,16 +31,27 @@ def template_hash(name: str) -> str:
 
 def interests_prompt(variant: str, evidence: Mapping[str, str], max_interests: int) -> str:
     """Return the prompt; `evidence` goes in as one line of JSON, so that no text in it can leave its frame."""
-    told = "{{{}}}".format(", ".join(f'"{name}": {_quoted(text)}' for name, text in evidence.items()))
     # Evidence last: braces in a title must not be taken for a place to fill.
     text = template(f"interests_{variant}").replace("{max_interests}", str(max_interests))
-    return text.replace("{evidence}", told)
+    return text.replace("{evidence}", _told(evidence))
+
+
+def judge_prompt(evidence: Mapping[str, str], interests: Sequence[str]) -> str:
+    """Return the prompt that asks whether each of some phrases is a good interest; all of them go in as JSON."""
+    before, between, after = re.split(r"\{evidence\}|\{interests\}", template("judge"))
+    number = str(len(interests))
+    listed = "[{}]".format(", ".join(map(_quoted, interests)))
+    return before + _told(evidence) + between + listed + after.replace("{number}", number)
 
 
 def retry_prompt(question: str, cause: str, number: int) -> str:
     """Return a question asked again, with the cause that its reply could not be used."""
     text = template("retry").replace("{cause}", cause.replace("_", " ")).replace("{number}", str(number + 1))
     return text.replace("{question}", question)
+
+
+def _told(evidence: Mapping[str, str]) -> str:
+    return "{{{}}}".format(", ".join(f'"{name}": {_quoted(text)}' for name, text in evidence.items()))
 
 
 def _quoted(text: str) -> str:

@@ -19,10 +19,14 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
 
 
 class Pairs(NamedTuple):
-    """Tokens of some pairs, padded on the right: `tokens_BT` int64, `real_BT` bool."""
+    """Tokens of some pairs, the interest first, padded on the right.
+
+    `tokens_BT`: int64. `real_BT`: bool, no padding. `interest_BT`: bool, of the interest; the item stands behind it.
+    """
 
     tokens_BT: torch.Tensor
     real_BT: torch.Tensor
+    interest_BT: torch.Tensor
 
 
 class Reader:
@@ -39,17 +43,23 @@ class Reader:
 
     def __call__(self, interests: Sequence[str], items: Sequence[str]) -> Pairs:
         """Return the pairs as one batch."""
+        asked = [[*self._encode(interest), self._separator] for interest in interests]
         rows = [
-            torch.tensor([*self._encode(interest), self._separator, *self._encode(item)][: self._max_tokens])
-            for interest, item in zip(interests, items, strict=True)
+            torch.tensor([*first, *self._encode(item)][: self._max_tokens])
+            for first, item in zip(asked, items, strict=True)
         ]
-        lengths_B = torch.tensor([len(row) for row in rows])
+        lengths_B, ends_B = (torch.tensor([len(row) for row in found]) for found in (rows, asked))
         tokens_BT = pad_sequence(rows, batch_first=True)
-        return Pairs(tokens_BT, torch.arange(tokens_BT.shape[1]) < lengths_B[:, None])
+        places_T = torch.arange(tokens_BT.shape[1])
+        return Pairs(tokens_BT, places_T < lengths_B[:, None], places_T < ends_B[:, None])
 
 
 class RewardModel(nn.Module):
-    """Logit of an interest being good for its item: mean of the encoder's states, one linear layer.
+    """Logit of an interest being good for its item.
+
+    The encoder reads both as one text. A linear layer sees the mean state of the interest, that of the item, and their
+    product, as classifiers of sentence pairs do (Conneau et al. 2017): without the product a small encoder from scratch
+    does not begin to learn which words belong together.
 
     Args:
         encoder: any encoder or decoder of transformers.
@@ -59,15 +69,22 @@ class RewardModel(nn.Module):
     def __init__(self, encoder: nn.Module, width: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(width, 1)
+        self.head = nn.Linear(3 * width, 1)
 
     def forward(self, pairs: Pairs) -> torch.Tensor:
         """Return logits [B]."""
         states_BTD = self.encoder(input_ids=pairs.tokens_BT, attention_mask=pairs.real_BT.long()).last_hidden_state
-        real_BT1 = pairs.real_BT[..., None].to(states_BTD.dtype)
-        mean_BD = (states_BTD * real_BT1).sum(dim=1) / real_BT1.sum(dim=1).clamp(min=1)
-        logits_B: torch.Tensor = self.head(mean_BD).squeeze(1)
+        interest_BD = _mean(states_BTD, pairs.interest_BT & pairs.real_BT)
+        item_BD = _mean(states_BTD, pairs.real_BT & ~pairs.interest_BT)
+        logits_B: torch.Tensor = self.head(torch.cat([interest_BD, item_BD, interest_BD * item_BD], dim=1)).squeeze(1)
         return logits_B
+
+
+def _mean(states_BTD: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
+    """Return the mean [B, D] of the chosen states; zero where none is."""
+    chosen_BT1 = chosen_BT[..., None].to(states_BTD.dtype)
+    mean_BD: torch.Tensor = (states_BTD * chosen_BT1).sum(dim=1) / chosen_BT1.sum(dim=1).clamp(min=1)
+    return mean_BD
 
 
 def tiny_model(

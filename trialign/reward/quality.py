@@ -24,11 +24,18 @@ def item_quality(chances: Sequence[Sequence[float]], confidences: Sequence[Seque
     return found
 
 
-def write_quality(folder: Path, quality: Sequence[float | None]) -> None:
-    """Write `quality.parquet`: `item` int32, `quality` float32, null where nothing could be judged."""
+def write_quality(folder: Path, quality: Sequence[float | None], chances: Sequence[Sequence[float]]) -> None:
+    """Write `quality.parquet`: `item` int32, `quality` float32, null where nothing could be judged, and `chances`.
+
+    Args:
+        folder: the stage's.
+        quality: as `item_quality` returns it.
+        chances: per item, of its interests in their order, to be good ones.
+    """
     columns = {
         "item": pa.array(range(len(quality)), pa.int32()),
         "quality": pa.array([None if q is None else np.float32(q) for q in quality], pa.float32()),
+        "chances": pa.array(chances, pa.list_(pa.float32())),
     }
     pq.write_table(pa.table(columns), folder / QUALITY)
 
@@ -39,10 +46,20 @@ def load_quality(folder: Path) -> NDArray[np.float64]:
     Raises:
         DataError: there is no such table.
     """
+    column = _read(folder)["quality"].to_pylist()
+    return np.array([0.0 if value is None else value for value in column], np.float64)
+
+
+def load_chances(folder: Path) -> list[list[float]]:
+    """Return the chance of every interest of every item to be a good one; errors as `load_quality`."""
+    found: list[list[float]] = _read(folder)["chances"].to_pylist()
+    return found
+
+
+def _read(folder: Path) -> pa.Table:
     path = folder / QUALITY
     if not path.exists():
         raise DataError(
             f"{path} does not exist", rule="the reward stage writes it", remedy="run `trialign reward` for that run"
         )
-    column = pq.read_table(path)["quality"].to_pylist()
-    return np.array([0.0 if value is None else value for value in column], np.float64)
+    return pq.read_table(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
+from trialign.config.instantiate import instantiate
 from trialign.data.dataset import Dataset
+from trialign.data.storefront.corpus import description_purposes
+from trialign.enrich.cache import ReplyCache
 from trialign.enrich.evidence import Evidence
+from trialign.enrich.interests import evidence_of
 from trialign.generate.adapters import merge_adapters
 from trialign.page import document, lines, table
 from trialign.reward.baselines import interest_only, overlap
+from trialign.reward.judge import judged_labels
 from trialign.reward.labels import Labels, builtin_labels
-from trialign.reward.metrics import accuracy, auc_by_kind, ece, reliability
+from trialign.reward.metrics import accuracy, auc, auc_by_kind, ece, reliability
 from trialign.reward.model import Reader, RewardModel, pretrained_model, tiny_model
 from trialign.reward.module import RewardModule, pair_loader
 from trialign.reward.quality import item_quality, write_quality
@@ -29,6 +35,11 @@ from trialign.runtime.trainer import build_trainer
 
 logger = logging.getLogger(__name__)
 
+_CORPUS_EPOCHS = 8
+_CORPUS_READING: dict[str, Any] = {"batch_size": 128, "learning_rate": 5e-3, "weight_decay": 0.01}
+"""How a corpus is read before the labels are: who learns from 12,000 descriptions tells what they affirm from what they
+deny after some 1,500 steps, and hardly before (benchmarks/rl.md)."""
+
 
 def train_reward(
     dataset: Dataset,
@@ -36,6 +47,8 @@ def train_reward(
     folder: Path,
     *,
     seed: int,
+    judge: Mapping[str, Any] | None,
+    cache: str,
     model: str | None,
     lora: Mapping[str, Any] | None,
     tiny: Mapping[str, Any],
@@ -54,9 +67,11 @@ def train_reward(
         evidence: what enrich made; its interests are judged.
         folder: an existing directory.
         seed: of labels, split, weights and order.
+        judge: group `reward/judge`; None labels by construction.
+        cache: folder of a judge's replies.
         model: an encoder or decoder of transformers by name or path; None: the small one, from scratch.
         lora: fields of `LoraConfig`, for a named model.
-        tiny: sizes of the small one, as `tiny_model`.
+        tiny: sizes of the small one, as `tiny_model`, and `num_pairs` that it learns from first.
         max_tokens: of item and interest together.
         held_out: share of the items that the figures are of; as many calibrate.
         epochs: passes over the others.
@@ -69,29 +84,28 @@ def train_reward(
         Counts for the manifest.
     """
     texts = _texts(dataset, evidence)
-    labels = builtin_labels(evidence.interests, texts, seed)
+    labels, asked = _labels(dataset, evidence, texts, seed, judge, cache)
     order = numpy_generator(seed, "reward split").permutation(np.unique(labels.items_M))
     size = max(1, round(held_out * len(order)))
     test, calibration, train = (labels.of(part) for part in (order[:size], order[size : 2 * size], order[2 * size :]))
+    seed_global(seed, "reward")
+    taught: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
     if model is None:
         words = [*texts, *{interest for found in evidence.interests for interest in found}]
-        scorer, reader = tiny_model(words, **tiny, max_tokens=max_tokens, seed=seed)
+        sizes, num_pairs = dict(tiny), tiny["num_pairs"]
+        del sizes["num_pairs"]
+        scorer, reader = tiny_model(words, **sizes, max_tokens=max_tokens, seed=seed)
+        if num_pairs:
+            known, read = _corpus(num_pairs, dataset.items["title"].to_pylist(), seed)
+            _fit(scorer, reader, known, read, folder / "corpus", seed, _CORPUS_EPOCHS, runtime, **_CORPUS_READING)
     else:
         scorer, reader = pretrained_model(model, lora=lora, max_tokens=max_tokens, seed=seed)
-    loader = pair_loader(reader, train, texts, batch_size, seed)
-    module = RewardModule(
-        scorer,
-        share=float(train.good_M.mean()),
-        num_steps=epochs * len(loader),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-    )
-    seed_global(seed, "reward")
-    build_trainer(folder, max_epochs=epochs, clip=1.0, **runtime).fit(module, loader)
+    _fit(scorer, reader, train, texts, folder, seed, epochs, runtime, **taught)
     scorer.eval().cpu()
     scale = _calibrate(score_pairs(scorer, reader, calibration, texts, batch_size), calibration.good_M)
     chances_M = _chance(score_pairs(scorer, reader, test, texts, batch_size), scale)
-    record = _record(chances_M, train, test, texts) | {"scale": scale}
+    purposes = dataset.truth().get("purpose")
+    record = _record(chances_M, train, test, texts, purposes) | {"scale": scale, "judge": asked}
     (folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "reward.html").write_text(_page(record))
     _write_all_quality(folder, scorer, reader, scale, evidence, texts, batch_size)
@@ -100,7 +114,65 @@ def train_reward(
     logger.info(
         "  held-out AUC: %s", ", ".join(f"{name} {value:.3f}" for name, value in record["model"]["auc"].items())
     )
-    return {"pairs": len(labels.items_M), "held_out": len(test.items_M), "auc": record["model"]["auc"]["all"]}
+    counts = {"pairs": len(labels.items_M), "held_out": len(test.items_M), "auc": record["model"]["auc"]["all"]}
+    return counts | ({"judge": asked} if asked else {})
+
+
+def _labels(
+    dataset: Dataset,
+    evidence: Evidence,
+    texts: Sequence[str],
+    seed: int,
+    judge: Mapping[str, Any] | None,
+    cache: str,
+) -> tuple[Labels, dict[str, Any]]:
+    """Return labelled pairs, and what came of asking a judge, if one was asked."""
+    built = builtin_labels(evidence.interests, texts, seed)
+    if judge is None:
+        return built, {}
+    settings = dict(judge)
+    asking = {name: settings.pop(name) for name in ("retries", "lost")}
+    backend, replies = instantiate(settings, "reward.judge"), ReplyCache(Path(cache).expanduser().absolute(), "judge")
+    try:
+        return judged_labels(built, evidence_of(dataset, evidence.captions), backend, replies, seed=seed, **asking)
+    finally:
+        replies.close()
+
+
+def _corpus(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Labels, list[str]]:
+    """Return descriptions of the storefront's pretraining corpus, each with its purpose and with another one.
+
+    Each stands behind one of `titles`, which say nothing of it, so that it stands where it does in an item's text.
+    """
+    pairs = list(description_purposes(seed, num_pairs))
+    purposes = sorted({pair.purpose for pair in pairs})
+    draws = numpy_generator(seed, "reward corpus")
+    others = [[other for other in purposes if other != pair.purpose] for pair in pairs]
+    wrong = [found[draws.integers(len(found))] for found in others]
+    good_M = np.arange(2 * num_pairs) < num_pairs
+    labels = Labels(
+        np.tile(np.arange(num_pairs), 2), [pair.purpose for pair in pairs] + wrong, good_M, (~good_M).astype(np.int64)
+    )
+    return labels, [f"{titles[place % len(titles)]}\n{pair.description}" for place, pair in enumerate(pairs)]
+
+
+def _fit(
+    scorer: RewardModel,
+    reader: Reader,
+    labels: Labels,
+    texts: Sequence[str],
+    folder: Path,
+    seed: int,
+    epochs: int,
+    runtime: Mapping[str, Any],
+    *,
+    batch_size: int,
+    **optimizer: Any,
+) -> None:
+    """Train on pairs, with a schedule of their own."""
+    loader = pair_loader(reader, labels, texts, batch_size, seed)
+    module = RewardModule(scorer, share=float(labels.good_M.mean()), num_steps=epochs * len(loader), **optimizer)
+    build_trainer(folder, max_epochs=epochs, clip=1.0, **runtime).fit(module, loader)
 
 
 @torch.inference_mode()
@@ -134,19 +206,26 @@ def _chance(logits_M: NDArray[np.float64], scale: tuple[float, float]) -> NDArra
     return chances
 
 
-def _record(chances_M: NDArray[np.float64], train: Labels, test: Labels, texts: Sequence[str]) -> dict[str, Any]:
-    return {
-        "items": len(np.unique(test.items_M)),
-        "pairs": len(test.items_M),
-        "model": {
-            "auc": auc_by_kind(chances_M, test),
-            "accuracy": accuracy(chances_M, test.good_M),
-            "ece": ece(chances_M, test.good_M),
-        },
-        "interest_only": {"auc": auc_by_kind(interest_only(train, test), test)},
-        "overlap": {"auc": auc_by_kind(overlap(texts, test), test)},
-        "reliability": reliability(chances_M, test.good_M),
-    }
+def _record(
+    chances_M: NDArray[np.float64],
+    train: Labels,
+    test: Labels,
+    texts: Sequence[str],
+    purposes: Sequence[str | None] | None,
+) -> dict[str, Any]:
+    scores = {"model": chances_M, "interest_only": interest_only(train, test), "overlap": overlap(texts, test)}
+    found: dict[str, Any] = {name: {"auc": auc_by_kind(values_M, test)} for name, values_M in scores.items()}
+    found["model"] |= {"accuracy": accuracy(chances_M, test.good_M), "ece": ece(chances_M, test.good_M)}
+    found |= {"items": len(np.unique(test.items_M)), "pairs": len(test.items_M)}
+    found["reliability"] = reliability(chances_M, test.good_M)
+    if purposes is not None:
+        true_M = np.array([purposes[item] == told for item, told in zip(test.items_M, test.interests, strict=True)])
+        truth, own_M = replace(test, good_M=true_M), test.kinds_M == 0
+        found["truth"] = {
+            name: auc_by_kind(values_M, truth) | {"own": auc(values_M[own_M], true_M[own_M])}
+            for name, values_M in scores.items()
+        }
+    return found
 
 
 def _page(record: Mapping[str, Any]) -> str:
@@ -164,6 +243,7 @@ def _page(record: Mapping[str, Any]) -> str:
             f"<p>{told}expected calibration error {record['model']['ece']:.3f}.</p>",
             "<h2>AUC, good ones against each kind of the others</h2>",
             table(("", *kinds), rows),
+            *_truth(record),
             "<h2>Reliability: share of good ones by probability</h2>",
             lines(drawn),
         ],
@@ -187,4 +267,13 @@ def _write_all_quality(
         score_pairs(scorer, reader, Labels(items_M, every, nothing.astype(bool), nothing), texts, batch_size), scale
     )
     by_item = [part.tolist() for part in np.split(chances_M, np.cumsum(counts)[:-1])]
-    write_quality(folder, item_quality(by_item, evidence.confidences))
+    write_quality(folder, item_quality(by_item, evidence.confidences), by_item)
+
+
+def _truth(record: Mapping[str, Any]) -> list[str]:
+    """Return the same table by what the items of a generated world are really for."""
+    if "truth" not in record:
+        return []
+    kinds = list(record["truth"]["model"])
+    rows = [(name, *(f"{values[kind]:.3f}" for kind in kinds)) for name, values in record["truth"].items()]
+    return ["<h2>The same against the truth; own: true ones among an item's own</h2>", table(("", *kinds), rows)]

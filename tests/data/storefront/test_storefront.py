@@ -109,3 +109,23 @@ def test_lengths_stay_in_the_stated_range_and_below_half_a_tiny_catalogue() -> N
 def test_numbers_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Storefront(**SETTINGS | change)
+
+
+def test_junk_interests_are_of_another_purpose_half_of_them_from_the_own_category() -> None:
+    shop = Storefront(**SETTINGS | {"num_items": 4000, "junk_share": 0.1})
+    truth, from_N = shop.attributes(), shop.interests_from()
+    junk_N = from_N != np.arange(4000)
+    assert 0.08 < junk_N.mean() < 0.12
+    assert (truth.purpose_N[from_N[junk_N]] != truth.purpose_N[junk_N]).all()
+    near = (truth.category_N[from_N[junk_N]] == truth.category_N[junk_N]).mean()
+    assert 0.4 < near < 0.65  # half by intent, and one in 32 of the others by chance
+    assert (Storefront(**SETTINGS).interests_from() == np.arange(60)).all()
+
+
+def test_junk_changes_neither_catalogue_nor_choices(tmp_path: Path) -> None:
+    assert files(tmp_path / "junk", junk_share=0.5) == files(tmp_path / "none")
+
+
+def test_a_share_of_junk_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"junk_share=1\.5"):
+        Storefront(**SETTINGS | {"junk_share": 1.5})

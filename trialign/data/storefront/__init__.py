@@ -50,13 +50,21 @@ class Storefront:
         num_users: users with a history.
         style_weight: multiplies the influence of style on choice; 0 removes it.
         purpose_weight: multiplies the influence of purpose on choice; 0 removes it.
+        junk_share: of the items, whose interests `interests_from` takes from others; choices do not depend on it.
 
     Raises:
         ConfigError: a number is out of range.
     """
 
     def __init__(
-        self, *, seed: int, num_items: int, num_users: int, style_weight: float, purpose_weight: float
+        self,
+        *,
+        seed: int,
+        num_items: int,
+        num_users: int,
+        style_weight: float,
+        purpose_weight: float,
+        junk_share: float = 0.0,
     ) -> None:
         self.world = frozen_world()
         shortest = int(self.world.history["shortest"])
@@ -64,8 +72,9 @@ class Storefront:
         _check_count("num_users", num_users, 1, "someone has to choose")
         _check_weight("style_weight", style_weight)
         _check_weight("purpose_weight", purpose_weight)
+        _check_share("junk_share", junk_share)
         self.seed, self.num_items, self.num_users = seed, num_items, num_users
-        self.style_weight, self.purpose_weight = style_weight, purpose_weight
+        self.style_weight, self.purpose_weight, self.junk_share = style_weight, purpose_weight, junk_share
 
     def sources(self) -> dict[str, Path]:
         """Return {}: nothing is read from outside."""
@@ -103,6 +112,23 @@ class Storefront:
         """Return what the items are: the truth that the catalogue shows in part; for judging, never for training."""
         return draw_attributes(self.world, self.num_items, self.seed)
 
+    def interests_from(self) -> Integers:
+        """Return the item whose interests each item carries: itself, or, where they are junk, one of another purpose.
+
+        Half of the junk comes from the item's own category, so that it looks like what belongs there.
+        """
+        truth = self.attributes()
+        draws = numpy_generator(self.seed, "storefront", "junk interests")
+        from_N = np.arange(self.num_items)
+        chance_N, places_N = draws.random(self.num_items), draws.random(self.num_items)
+        for item in np.flatnonzero(chance_N < self.junk_share):
+            other_N = truth.purpose_N != truth.purpose_N[item]
+            near_N = other_N & (truth.category_N == truth.category_N[item])
+            inside = chance_N[item] < self.junk_share / 2 and near_N.any()
+            if len(donors := np.flatnonzero(near_N if inside else other_N)):
+                from_N[item] = donors[int(places_N[item] * len(donors))]
+        return from_N
+
     def taste(self) -> Taste:
         """Return the choice function of this storefront's users."""
         return taste_of(
@@ -134,6 +160,11 @@ def _check_weight(name: str, value: float) -> None:
             rule="a finite number, 0 or more: it multiplies the influence of an attribute on choice",
             remedy=f"set data.{name}=0 to switch the influence off, 1 for the world as it is calibrated",
         )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name}={value}", rule="a share of the items, 0 to 1", remedy=f"set data.{name}=0.1, or 0")
 
 
 def _item_table(keys: list[str], wordings: list[Wording]) -> pa.Table:
