@@ -127,11 +127,13 @@ def rows_by_step(folder: Path) -> dict[int, list[str]]:
 
 
 def test_two_ranks_then_one_then_two_see_the_rows_of_two(dataset: Path, tmp_path: Path) -> None:
+    """Red: lanes of the first rank alone, a lane that begins anew, micro-batches counted as the old world counts."""
     two, one = {"strategy": "ddp", "devices": 2}, {"strategy": "single", "devices": 1}
     run_ranks(train_ring, 2, dataset, tmp_path / "whole", two, None)
     folder = tmp_path / "changing"
-    run_ranks(train_ring, 2, dataset, folder, two, 4 * 2 + 0)  # killed in step 5, saved at 3
-    run_ranks(train_ring, 1, dataset, folder, one, 7 * 4 + 1)  # goes on from 3, killed in step 8, saved at 6
+    # Killed in step 5, saved at 3; goes on from there, killed in step 8, saved at 6.
+    assert -signal.SIGKILL in run_ranks(train_ring, 2, dataset, folder, two, 4 * 2 + 0)
+    assert run_ranks(train_ring, 1, dataset, folder, one, 7 * 4 + 1) == [-signal.SIGKILL]
     assert run_ranks(train_ring, 2, dataset, folder, two, None) == [0, 0]
     assert rows_by_step(folder) == rows_by_step(tmp_path / "whole")
     assert [int(line["step"]) for line in outcome(folder)[1] if line["loss"]] == [1, 3, 5, 7]
@@ -276,6 +278,9 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(
         patch.setattr(Path, "rename", killed)
         assert -signal.SIGKILL in run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None)
     assert (tmp_path / "killed" / "checkpoints" / "partial").is_dir()
+    newest = newest_checkpoint(tmp_path / "killed" / "checkpoints")
+    assert newest is not None
+    assert newest.name == "step-00000003"
     assert run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 

@@ -16,22 +16,30 @@ from trialign.generate.artefact import load_generator
 from trialign.generate.module import GeneratorModule
 from trialign.generate.train import BEST, train
 from trialign.runtime import loss_watch
+from trialign.runtime.collectives import rank
 from trialign.runtime.loss_watch import RewoundError
 from trialign.semid.table import SIDTable
+from trialign.testing import run_ranks
 
 SPIKE, STEPS = 15, 20
 """The global batch that makes the loss jump, and the steps that are wanted."""
 
 
-@pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+def jumping(of_rank: int, nats: float) -> Any:
+    """Return a training step in which the loss of one rank jumps at one global batch."""
     step = GeneratorModule.training_step
 
     def jump(self: GeneratorModule, batch: Any) -> torch.Tensor:
         loss = step(self, batch)
-        return loss + 5.0 if self.trainer.datamodule.batch_under_way == SPIKE else loss  # type: ignore[attr-defined]
+        jumps = rank() == of_rank and self.trainer.datamodule.batch_under_way == SPIKE  # type: ignore[attr-defined]
+        return loss + nats if jumps else loss
 
-    monkeypatch.setattr(GeneratorModule, "training_step", jump)
+    return jump
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GeneratorModule, "training_step", jumping(0, 5.0))
 
 
 def watched(settings: dict[str, Any], policy: str) -> dict[str, Any]:
@@ -41,9 +49,10 @@ def watched(settings: dict[str, Any], policy: str) -> dict[str, Any]:
 
 def rows_by_step(folder: Path) -> dict[int, list[dict[str, Any]]]:
     steps: dict[int, list[dict[str, Any]]] = {}
-    for line in (folder / "ledger" / "rank-00000.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        steps.setdefault(row.pop("step"), []).append(row)
+    for path in sorted((folder / "ledger").iterdir()):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            steps.setdefault(row.pop("step"), []).append(row)
     return steps
 
 
@@ -82,6 +91,39 @@ def test_rewound_it_trains_on_every_batch_but_the_one(
     assert told["records"] == whole[SPIKE]
     wanted = [number for number in range(1, STEPS + 2) if number != SPIKE]
     assert rewound == {step: whole[number] for step, number in enumerate(wanted, start=1)}
+
+
+def train_two(dataset: Dataset, table: SIDTable, folder: Path, more: dict[str, Any], strategy: str) -> None:
+    """Train where one rank's loss jumps; what the error says is written down. Runs on both ranks."""
+    GeneratorModule.training_step = jumping(1, 8.0)  # type: ignore[method-assign]  # 4 in the mean over ranks
+    folder.mkdir(exist_ok=True)
+    runtime = more["runtime"] | {"strategy": strategy, "devices": 2}
+    try:
+        train(dataset, {}, table, folder, **more | {"runtime": runtime})
+    except RewoundError as error:
+        (folder / f"told-{rank()}").write_text(error.value)
+
+
+@pytest.mark.parametrize("strategy", ["ddp"])
+def test_one_ranks_spike_rewinds_all_ranks(
+    dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path, strategy: str
+) -> None:
+    """Red: a rank that looks at its own loss."""
+    more, folder = watched(settings, "rewind"), tmp_path / "rewound"
+    train(dataset, {}, table, tmp_path / "whole", **more | {"steps": STEPS + 1})
+    assert run_ranks(train_two, 2, dataset, table, folder, more, strategy, timeout=120) == [0, 0]
+    whole = rows_by_step(tmp_path / "whole")
+    dumps = [json.loads((folder / "log" / f"spike-{SPIKE:08d}-{rank:05d}.json").read_text()) for rank in (0, 1)]
+    assert dumps[0]["loss"] == dumps[1]["loss"]
+    assert sorted((found for dump in dumps for found in dump["records"]), key=str) == sorted(whole[SPIKE], key=str)
+    assert all(f"the loss of step {SPIKE}" in (folder / f"told-{rank}").read_text() for rank in (0, 1))
+    assert not (folder / "generator.safetensors").exists()
+    assert run_ranks(train_two, 2, dataset, table, folder, more, strategy, timeout=120) == [0, 0]
+    wanted = [number for number in range(1, STEPS + 2) if number != SPIKE]
+    rewound = rows_by_step(folder)
+    for step, number in enumerate(wanted, start=1):
+        assert sorted(rewound[step], key=str) == sorted(whole[number], key=str)
+    assert len(rewound) == STEPS
 
 
 @pytest.mark.usefixtures("poisoned")

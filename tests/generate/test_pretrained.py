@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from trialign.data.dataset import Dataset
+from trialign.data.module import TrainedRows
 from trialign.errors import ConfigError
 from trialign.generate import train as stage
 from trialign.generate.adapters import add_adapters, merge_adapters
@@ -27,6 +31,7 @@ from trialign.generate.tasks import TASKS
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.train import train
 from trialign.runtime import strategy as strategies
+from trialign.runtime.preemption import PreemptedError
 from trialign.semid.table import SIDTable
 from trialign.testing import run_ranks
 
@@ -282,32 +287,65 @@ def test_a_saved_generator_needs_no_base_model(
     assert load_generator(tmp_path / "train", table).generator.own is not None
 
 
-def train_on_ranks(dataset: Dataset, table: SIDTable, folder: Path, settings: dict[str, Any], names: list[str]) -> None:
+ADAPTED: dict[str, Any] = {
+    "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": []},
+    "items": {"encoding": "position", "id_embedding": True, "features": [], "joint_nodes": 6},
+    "validation": {"every": 4, "users": 0, "num_beams": 10, "patience": 0, "batch_size": 32},
+    "steps": 8,
+    "learning_rate": 1e-3,
+}
+
+
+def train_on_ranks(
+    dataset: Dataset,
+    table: SIDTable,
+    folder: Path,
+    settings: dict[str, Any],
+    names: list[str],
+    devices: int,
+    ask_at: int | None = None,
+) -> None:
+    """Train by one strategy after the other, to the end or until asked to make room after a micro-batch."""
     strategies.LEAST_CUT = 0  # the matrices are small, and are to be cut up nevertheless
+    mark = TrainedRows.on_train_batch_end
+
+    def marked(self: TrainedRows, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        mark(self, trainer, module, outputs, batch, batch_idx)
+        if batch_idx == ask_at:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
     for strategy in names:
         (folder / strategy).mkdir(exist_ok=True)
-        devices = 1 if strategy == "single" else 2
         runtime = settings["runtime"] | {"strategy": strategy, "devices": devices, "micro_rows": 1}
-        train(dataset, {}, table, folder / strategy, **settings | {"runtime": runtime})
+        with contextlib.suppress(PreemptedError):
+            train(dataset, {}, table, folder / strategy, **settings | {"runtime": runtime})
 
 
-def test_adapters_under_strategies_that_cut_parameters_up(
-    dataset: Dataset, table: SIDTable, settings: dict[str, Any], saved: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """Frozen parameters are cut up too, and what is merged and saved is what one process saves."""
-    changes = {
-        "backbone": {"model": str(saved("qwen2")), "dropout": 0.0},
-        "lora": {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": []},
-        "items": {"encoding": "position", "id_embedding": True, "features": [], "joint_nodes": 6},
-        "validation": {"every": 4, "users": 0, "num_beams": 10, "patience": 0, "batch_size": 32},
-        "steps": 8,
-        "learning_rate": 1e-3,
-    }
-    assert run_ranks(train_on_ranks, 1, dataset, table, tmp_path, settings | changes, ["single"]) == [0]
-    assert run_ranks(train_on_ranks, 2, dataset, table, tmp_path, settings | changes, ["fsdp2", "zero3"]) == [0, 0]
-    wanted = load_file(tmp_path / "single" / "generator.safetensors")
-    for strategy in ("fsdp2", "zero3"):
-        found = load_file(tmp_path / strategy / "generator.safetensors")
+def require_alike(folder: Path, names: Sequence[str]) -> None:
+    wanted = load_file(folder / "single" / "generator.safetensors")
+    for strategy in names:
+        found = load_file(folder / strategy / "generator.safetensors")
         assert found.keys() == wanted.keys()
         for name, tensor in wanted.items():
             torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4)
+
+
+def test_adapters_under_strategies_that_cut_parameters_up_on_any_number_of_ranks(
+    dataset: Dataset, table: SIDTable, settings: dict[str, Any], saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Frozen parameters are cut up too, and what is merged and saved is what one process saves.
+
+    Interrupted on two ranks, one goes on. Red: adapters that begin anew, moments that do.
+    """
+    settings |= ADAPTED | {"backbone": {"model": str(saved("qwen2")), "dropout": 0.0}}
+    given, moved = (dataset, table, tmp_path, settings), (dataset, table, tmp_path / "moved", settings)
+    assert run_ranks(train_on_ranks, 1, *given, ["single"], 1) == [0]
+    assert run_ranks(train_on_ranks, 2, *given, ["fsdp2", "zero3"], 2) == [0, 0]
+    require_alike(tmp_path, ["fsdp2", "zero3"])
+    (tmp_path / "moved").mkdir()
+    assert run_ranks(train_on_ranks, 2, *moved, ["zero2", "zero3"], 2, 3 * 2) == [0, 0]  # asked in step 4
+    assert {path.name for path in moved[2].glob("*/checkpoints/step-*.json")} == {"step-00000005.json"}
+    assert run_ranks(train_on_ranks, 1, *moved, ["zero2", "zero3"], 1) == [0]
+    (tmp_path / "single").rename(tmp_path / "moved" / "single")
+    require_alike(tmp_path / "moved", ["zero2", "zero3"])

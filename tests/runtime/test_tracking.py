@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import struct
 import threading
 import time
@@ -19,10 +20,11 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from trialign.config.compose import compose
-from trialign.config.tracking import Tracking
+from trialign.config.tracking import Tracking, tracking_of
 from trialign.data.dataset import Dataset
 from trialign.data.module import TrainedRows
 from trialign.generate.train import train
+from trialign.manifest import Stage
 from trialign.runtime import tracking as stage
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, TINY, ring_dataset, run_ranks
@@ -69,6 +71,13 @@ def sent(run: Path) -> tuple[set[str], list[dict[str, Any]]]:
         if record.WhichOneof("record_type") == "history"
     ]
     return {path.stem for path in files}, lines
+
+
+def written(file: Path) -> None:
+    """Wait until W&B's own process has written all of an offline file."""
+    end = time.monotonic() + 60
+    while not any(record.HasField("exit") for record in records(file)) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def told_of(run: Path) -> Tracking:
@@ -132,8 +141,6 @@ class _Refuse(BaseHTTPRequestHandler):
 def server(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a server that refuses every key, or one that accepts connections and says nothing."""
     if request.param == "no answer":
-        import socket
-
         with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
             yield f"http://127.0.0.1:{silent.getsockname()[1]}"
         return
@@ -157,11 +164,97 @@ def test_a_server_that_will_not_have_us_stops_nothing(
     logger.log_metrics({"loss": 1.5}, 4)
     logger.finalize("success")
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
-    end = time.monotonic() + 60
-    while not any(record.HasField("exit") for record in records(file)) and time.monotonic() < end:
-        time.sleep(0.05)  # W&B's own process is still writing
+    written(file)
     _, lines = sent(tmp_path / "run")
     assert [(line["_step"], line["loss"]) for line in lines] == [(4, 1.5)]
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """As much of W&B's server as a run needs, until it hangs up."""
+
+    protocol_version = "HTTP/1.1"
+    lost = threading.Event()
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.lost.is_set():
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        entity = {"id": "", "name": "me"}
+        bucket = {"id": "", "name": "run", "project": {"id": "", "name": "tests", "entity": entity}}
+        answers: dict[str, Any] = {
+            "upsertBucket": {"bucket": bucket, "inserted": True},
+            "createRunFiles": {"runID": "", "uploadHeaders": [], "files": []},
+        }
+        told = json.dumps({"data": {name: answer for name, answer in answers.items() if name.encode() in asked}})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told.encode())
+
+    def log_message(self, *arguments: Any) -> None:
+        """Keep quiet."""
+
+
+def test_a_network_that_is_lost_later_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_FINISH_SECONDS", 2.0)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as answering:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{answering.server_address[1]}")
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        logger = stage.wandb_logger(told_of(tmp_path / "run"), None)
+        assert logger is not None
+        assert logger.experiment.settings.mode == "online"
+        logger.log_metrics({"loss": 0.0}, 0)
+        _Answer.lost.set()
+        answering.shutdown()
+    for step in range(1, 6):
+        logger.log_metrics({"loss": float(step)}, step)
+    logger.finalize("success")
+    (file,) = (tmp_path / "run").glob("wandb/run-*/*.wandb")
+    written(file)
+    _, lines = sent(tmp_path / "run")  # what `wandb sync` would send
+    assert [(line["_step"], line["loss"]) for line in lines] == [(step, float(step)) for step in range(6)]
+
+
+def lose_wandb(dataset: Path, run: Path) -> None:
+    """Train; W&B's own process is killed in the middle. One process of its own."""
+    mark = TrainedRows.on_train_batch_end
+
+    def marked(self: TrainedRows, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        mark(self, trainer, module, outputs, batch, batch_idx)
+        if batch_idx == 2 * 5:
+            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            (core,) = [pid for pid in children if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            os.kill(int(core), signal.SIGKILL)
+
+    TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
+    train_ring(dataset, run, None)
+
+
+def test_w_and_b_that_dies_takes_no_training_with_it(tmp_path: Path) -> None:
+    dataset, run = tmp_path / "dataset", tmp_path / "sweep" / "one"
+    dataset.mkdir()
+    ring_dataset(dataset)
+    assert run_ranks(lose_wandb, 1, dataset, run) == [0]
+    with (run / "train" / "log" / "metrics.csv").open() as file:
+        assert [int(line["step"]) for line in csv.DictReader(file)] == list(range(STEPS))
+    assert (run / "train" / "generator.safetensors").exists()
+
+
+def test_members_of_a_sweep_share_a_group_however_deep_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = []
+    for name in ("", "widths"):
+        monkeypatch.setenv("WANDB_RUN_GROUP", name)
+        for member in ("a/1", "b/1"):
+            config = compose("train", [f"run={tmp_path}/widths/{member}", "tracking=wandb"])
+            told = tracking_of(config, Stage("train", tmp_path, {}))
+            assert told is not None
+            groups.append(told.group)
+    assert groups == ["a", "b", "widths", "widths"]
 
 
 def test_every_stage_that_trains_is_tracked_and_items_stand_in_a_table_with_pictures(tmp_path: Path) -> None:

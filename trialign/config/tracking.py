@@ -24,7 +24,9 @@ class TrackingConfig:
     wandb: bool = option(False, "track the stages that train, and the semantic IDs: tracking=wandb", hashed=False)
     project: str = option("trialign", "W&B project", hashed=False)
     group: str | None = option(
-        None, "W&B group; null: the folder that the run lies in, which the members of a sweep share", hashed=False
+        None,
+        "W&B group; null: WANDB_RUN_GROUP, which a sweep on Slurm sets, else the folder that the run lies in",
+        hashed=False,
     )
 
 
@@ -55,7 +57,8 @@ def tracking_of(config: Config, stage: Stage) -> Tracking | None:
         run=config.run,
         stage=stage.name,
         project=config.tracking.project,
-        group=config.tracking.group or config.run.parent.name,
+        # A sweep on Slurm names its group to all of its members, however deep their directories lie.
+        group=config.tracking.group or os.environ.get("WANDB_RUN_GROUP") or config.run.parent.name,
         config={**stage.config, "runtime": asdict(config.runtime)},
     )
 

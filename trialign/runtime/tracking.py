@@ -3,7 +3,8 @@
 A stage is one W&B run. Its id stands beside the stage's checkpoints, so a job that was killed and goes on continues the
 same run. W&B loses what it had not written when the process died; the CSV does not. So an attempt that goes on sends
 the lines of the CSV again, from the first one the server lacks; offline it replaces the files of the attempt before.
-Whatever W&B meets (no network, a wrong key, a full disk) is a warning; the run goes on offline, or without W&B.
+Whatever W&B meets (no network, a wrong key, a full disk, its own process killed) is a warning; the run goes on offline,
+or without W&B.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ _DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 class SteadyWandb(WandbLogger):
     """Lightning's W&B logger, whose steps strictly increase over any number of attempts, and which ends its run.
 
+    Once W&B's own process is gone it tells it nothing more.
+
     Args:
         run: a started W&B run.
     """
@@ -49,20 +52,25 @@ class SteadyWandb(WandbLogger):
     def __init__(self, run: Any) -> None:
         super().__init__(experiment=run)
         self._first = run.starting_step  # 0, or what the server has of earlier attempts
+        self._lost = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send figures of a step, unless the server has it."""
         assert step is not None
         if step >= self._first:
-            self.experiment.log(dict(metrics), step=step)
+            self._tell(lambda: self.experiment.log(dict(metrics), step=step))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run, so that the next stage of this process can have one of its own."""
         if self._experiment is not None:
-            self.experiment.finish(exit_code=0 if status == "success" else 1)
+            self._tell(lambda: self.experiment.finish(exit_code=0 if status == "success" else 1))
             self._experiment = None
+
+    def _tell(self, tell: Callable[[], Any]) -> None:
+        if not self._lost:
+            self._lost = not _told(tell)
 
 
 def wandb_logger(tracking: Tracking, memory: Path | None, past: Iterable[Mapping[str, Any]] = ()) -> SteadyWandb | None:
@@ -107,13 +115,24 @@ def log_table(
         parts = {f".{place}": part for place, part in enumerate(value, 1)} if isinstance(value, list) else {"": value}
         numbers |= {key + end: part for end, part in parts.items() if isinstance(part, int | float)}
     cells = [[wandb.Image(_picture(cell)) if isinstance(cell, bytes) else cell for cell in row] for row in rows]
-    run.log({**numbers, name: wandb.Table(columns=list(columns), data=cells)}, step=0)
-    run.finish()
+    _told(lambda: run.log({**numbers, name: wandb.Table(columns=list(columns), data=cells)}, step=0))
+    _told(run.finish)
+
+
+def _told(tell: Callable[[], Any]) -> bool:
+    """Tell W&B something; return whether it listens."""
+    try:
+        tell()
+    except Exception as cause:  # as in `_start`
+        logger.warning("  W&B is lost, the run goes on without it: %s", str(cause) or type(cause).__name__)
+        return False
+    return True
 
 
 def _start(tracking: Tracking, run_id: str | None) -> Any | None:
     """Return a W&B run, offline where online does not answer, None where not even that can be had."""
     import wandb
+    from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
     # Tables with pictures are staged here until they are sent: with the rest, wherever the run directory is moved.
     os.environ["WANDB_DATA_DIR"] = _DATA_DIR or str(tracking.run / "wandb" / "data")
@@ -128,7 +147,7 @@ def _start(tracking: Tracking, run_id: str | None) -> Any | None:
     )
     for mode in dict.fromkeys((wandb_mode(), "offline")):
         try:
-            return wandb.init(
+            run = wandb.init(
                 mode=mode,  # type: ignore[arg-type]  # one of W&B's words; another is refused below
                 id=run_id,
                 resume="allow" if run_id else None,
@@ -140,6 +159,8 @@ def _start(tracking: Tracking, run_id: str | None) -> Any | None:
                 dir=str(tracking.run),
                 settings=settings,
             )
+            unregister_all_post_import_hooks()  # with its process gone, they would fail every import that they watch
+            return run
         except Exception as cause:  # whatever it is, it is no reason to lose a training
             logger.warning("  W&B cannot be had %s: %s", mode, str(cause).splitlines()[0])
     return None

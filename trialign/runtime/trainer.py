@@ -132,6 +132,9 @@ def _log(folder: Path, flush_every: int, done_steps: int) -> tuple[CSVLogger, li
 def _quieten() -> None:
     """Keep Lightning's greetings and its advice for other designs out of the log; warnings of substance stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    # Every rank greets by itself.
+    for greeting in ("lightning_fabric.utilities.distributed", "pytorch_lightning.strategies.deepspeed"):
+        logging.getLogger(greeting).setLevel(logging.WARNING)
     # Says at every checkpoint how it will be read by default.
     logging.getLogger("pytorch_lightning.trainer.connectors.checkpoint_connector").setLevel(logging.WARNING)
     # The loaders are small tensors in memory or a stream with workers of its own.
@@ -141,3 +144,4 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its datamodule is
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")  # a login node may train without it
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
+    warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")  # DeepSpeed's
