@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError, DataError
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.reward.labels import KINDS, builtin_labels
+from trialign.reward.labels import KINDS, builtin_labels, corpus_labels
 from trialign.reward.model import pretrained_model
 from trialign.reward.quality import load_quality
 from trialign.reward.train import train_reward
@@ -78,6 +78,19 @@ def test_labels_hold_every_own_interest_and_never_call_it_bad() -> None:
     assert set(labels.kinds_M.tolist()) == set(range(len(KINDS)))
     assert (
         labels.interests == builtin_labels(evidence.interests, catalogue.items["description"].to_pylist(), 0).interests
+    )
+
+
+def test_a_title_does_not_give_away_the_purpose_of_a_description_of_the_corpus() -> None:
+    labels, texts = corpus_labels(320, [f"title {number}" for number in range(8)], seed=0)  # as many as purposes
+    assert labels.good_M.sum() == len(texts) == 320
+    purposes = dict(zip(labels.items_M[labels.good_M].tolist(), labels.interests, strict=False))
+    known: dict[str, set[str]] = {}
+    for item, text in enumerate(texts):
+        known.setdefault(text.splitlines()[0], set()).add(purposes[item])
+    assert {len(found) for found in known.values()} == {8}
+    assert all(
+        phrase != purposes[item] for item, phrase in list(zip(labels.items_M, labels.interests, strict=True))[320:]
     )
 
 

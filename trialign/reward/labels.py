@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from trialign.data.storefront.corpus import description_purposes
 from trialign.errors import DataError
 from trialign.runtime.seeding import numpy_generator
 
@@ -81,6 +82,28 @@ def builtin_labels(interests: Sequence[Sequence[str]], texts: Sequence[str], see
             remedy="look at enrich/interests.parquet; mine more specific ones",
         )
     return Labels(np.array([item for item, _, _ in rows]), [phrase for _, phrase, _ in rows], kinds_M == 0, kinds_M)
+
+
+def corpus_labels(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Labels, list[str]]:
+    """Return descriptions of the storefront's pretraining corpus, each with its purpose and with another one.
+
+    Each stands behind one of `titles`, drawn without regard to it, so that it stands where it does in an item's text.
+
+    Returns:
+        The pairs, and the texts that their `items_M` number.
+    """
+    pairs = list(description_purposes(seed, num_pairs))
+    purposes = sorted({pair.purpose for pair in pairs})
+    draws = numpy_generator(seed, "reward corpus")
+    others = [[other for other in purposes if other != pair.purpose] for pair in pairs]
+    wrong = [found[draws.integers(len(found))] for found in others]
+    good_M = np.arange(2 * num_pairs) < num_pairs
+    labels = Labels(
+        np.tile(np.arange(num_pairs), 2), [pair.purpose for pair in pairs] + wrong, good_M, (~good_M).astype(np.int64)
+    )
+    # Drawn, not dealt in turn: purposes take turns, and a title would give its purpose away.
+    before = [titles[place] for place in draws.integers(len(titles), size=num_pairs)]
+    return labels, [f"{title}\n{pair.description}" for title, pair in zip(before, pairs, strict=True)]
 
 
 def _nearness(texts: Sequence[str]) -> NDArray[np.float64]:

@@ -17,7 +17,6 @@ from sklearn.linear_model import LogisticRegression
 
 from trialign.config.instantiate import instantiate
 from trialign.data.dataset import Dataset
-from trialign.data.storefront.corpus import description_purposes
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.evidence import Evidence
 from trialign.enrich.interests import evidence_of
@@ -25,7 +24,7 @@ from trialign.generate.adapters import merge_adapters
 from trialign.page import document, lines, table
 from trialign.reward.baselines import interest_only, overlap
 from trialign.reward.judge import judged_labels
-from trialign.reward.labels import Labels, builtin_labels
+from trialign.reward.labels import Labels, builtin_labels, corpus_labels
 from trialign.reward.metrics import accuracy, auc, auc_by_kind, ece, reliability
 from trialign.reward.model import Reader, RewardModel, pretrained_model, tiny_model
 from trialign.reward.module import RewardModule, pair_loader
@@ -35,10 +34,10 @@ from trialign.runtime.trainer import build_trainer
 
 logger = logging.getLogger(__name__)
 
-_CORPUS_EPOCHS = 8
+_CORPUS_EPOCHS = 10
 _CORPUS_READING: dict[str, Any] = {"batch_size": 128, "learning_rate": 5e-3, "weight_decay": 0.01}
 """How a corpus is read before the labels are: who learns from 12,000 descriptions tells what they affirm from what they
-deny after some 1,500 steps, and hardly before (benchmarks/rl.md)."""
+deny after some 1,500 steps without dropout, and hardly before (benchmarks/rl.md)."""
 
 
 def train_reward(
@@ -96,7 +95,7 @@ def train_reward(
         del sizes["num_pairs"]
         scorer, reader = tiny_model(words, **sizes, max_tokens=max_tokens, seed=seed)
         if num_pairs:
-            known, read = _corpus(num_pairs, dataset.items["title"].to_pylist(), seed)
+            known, read = corpus_labels(num_pairs, dataset.items["title"].to_pylist(), seed)
             _fit(scorer, reader, known, read, folder / "corpus", seed, _CORPUS_EPOCHS, runtime, **_CORPUS_READING)
     else:
         scorer, reader = pretrained_model(model, lora=lora, max_tokens=max_tokens, seed=seed)
@@ -137,23 +136,6 @@ def _labels(
         return judged_labels(built, evidence_of(dataset, evidence.captions), backend, replies, seed=seed, **asking)
     finally:
         replies.close()
-
-
-def _corpus(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Labels, list[str]]:
-    """Return descriptions of the storefront's pretraining corpus, each with its purpose and with another one.
-
-    Each stands behind one of `titles`, which say nothing of it, so that it stands where it does in an item's text.
-    """
-    pairs = list(description_purposes(seed, num_pairs))
-    purposes = sorted({pair.purpose for pair in pairs})
-    draws = numpy_generator(seed, "reward corpus")
-    others = [[other for other in purposes if other != pair.purpose] for pair in pairs]
-    wrong = [found[draws.integers(len(found))] for found in others]
-    good_M = np.arange(2 * num_pairs) < num_pairs
-    labels = Labels(
-        np.tile(np.arange(num_pairs), 2), [pair.purpose for pair in pairs] + wrong, good_M, (~good_M).astype(np.int64)
-    )
-    return labels, [f"{titles[place % len(titles)]}\n{pair.description}" for place, pair in enumerate(pairs)]
 
 
 def _fit(
