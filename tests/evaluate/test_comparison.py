@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,47 @@ def test_a_generator_that_stands_twice_is_counted_once() -> None:
     page = comparison_page(found)
     assert "copy: the same generator" in page
     assert "half: not evaluated" in page
+
+
+def test_semantics_stand_beside_each_other_averaged_over_the_seeds_that_have_them() -> None:
+    quality = {
+        "collisions": {"before": 0.25, "after": 0.0},
+        "style": {"adjusted_mutual_information": {"prefix_1": 0.5, "prefix_2": 0.25}},
+    }
+    free = {"invalid_rate": 0.1, "invalid_rate@10": 0.2, "illegal_mass": [0.0, 0.125], "by_construction": False}
+    told = {
+        "finds": {"caption_to_item": {"recall@1": 0.25, "recall@10": 0.5}},
+        "writes": {"item_to_title": {"exact": 0.0, "token_f1": 0.75}},
+    }
+    runs = [run("a", 0.1), run("b", 0.1, **{"train.seed": 1}), run("c", 0.1, **{"train.epochs": 2})]
+    said = [(0.25, 0.5, told), (0.75, 0.25, {**told, "writes": {}}), (0.5, 0.5, {})]
+    changed = [
+        replace(
+            one,
+            quality=quality | {"collisions": {"before": collisions}},
+            record=one.record | {"free_decoding": free | {"invalid_rate": rate}, "understanding": understanding},
+        )
+        for one, (collisions, rate, understanding) in zip(runs, said, strict=True)
+    ]
+    group, other = compare(changed, []).groups
+    assert group.identifiers() == {"collisions before": 0.5, "style, 1 code": 0.5, "style, 2 codes": 0.25}
+    assert group.understanding() == {
+        "invalid rate": 0.375, "invalid rate@10": 0.2, "illegal mass, level 1": 0.0, "illegal mass, level 2": 0.125,
+        "caption to item R@1": 0.25, "caption to item R@10": 0.5,
+    }  # fmt: skip
+    # Zeros by construction are no measurement.
+    silent = replace(runs[2], record=runs[2].record | {"free_decoding": free | {"by_construction": True}})
+    assert compare([silent], []).groups[0].understanding() == {}
+    console = Console(file=io.StringIO(), width=100)
+    print_comparison(compare(changed, []), console)
+    assert isinstance(console.file, io.StringIO)
+    for printed in (console.file.getvalue(), comparison_page(compare(changed, []))):
+        for told_there in ("collisions before", "caption to item R@10", "0.3750"):
+            assert told_there in printed
+    rows = {line["run"]: line for line in csv.DictReader(io.StringIO(to_csv(compare(changed, []))))}
+    assert (rows["a"]["item to title F1"], rows["b"]["item to title F1"]) == ("0.75", "")
+    assert rows["b"]["collisions before"] == "0.75"
+    assert other.identifiers()["collisions before"] == 0.5
 
 
 def test_csv_and_print_hold_every_run() -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 from trialign.evaluate.bootstrap import paired_bootstrap
 from trialign.evaluate.report import DECIDES, seen_rule, short, title
 from trialign.evaluate.runs import Run
+from trialign.evaluate.semantics import Figures, identifier_figures, understanding_figures
 from trialign.page import document, escape, forest, lines, table
 from trialign.ranking import METRICS
 
@@ -66,6 +67,14 @@ class Group:
         """Return the metric's standard deviation over the seeds, None for a single one."""
         values = [run.record["model"][metric] for run in self.runs]
         return statistics.stdev(values) if len(values) > 1 else None
+
+    def identifiers(self) -> Figures:
+        """Return what is said of its semantic IDs, averaged over the seeds; only what is said of all of them."""
+        return _averaged([identifier_figures(run.quality) for run in self.runs])
+
+    def understanding(self) -> Figures:
+        """Return what is said of its generators' understanding, likewise."""
+        return _averaged([understanding_figures(run.record) for run in self.runs])
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -160,7 +169,11 @@ def to_csv(comparison: Comparison) -> str:
     settings = differing(runs)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "group", "split", "exclude_seen", *settings, *METRICS, *(f"other.{m}" for m in METRICS)])
+    told = [identifier_figures(run.quality) | understanding_figures(run.record) for run in runs]
+    further = list(dict.fromkeys(name for own in told for name in own))
+    writer.writerow(
+        ["run", "group", "split", "exclude_seen", *settings, *METRICS, *(f"other.{m}" for m in METRICS), *further]
+    )
     names = [group.name for group in comparison.groups for _ in group.runs]
     for row, (run, group) in enumerate(zip(runs, names, strict=True)):
         chosen = [values[row] for values in settings.values()]
@@ -169,6 +182,7 @@ def to_csv(comparison: Comparison) -> str:
         writer.writerow(
             [run.name, group, run.record["split"], run.record["exclude_seen"], *chosen, *figures]
             + [other.get(metric, "") for metric in METRICS]
+            + [told[row].get(name, "") for name in further]
         )
     return out.getvalue()
 
@@ -185,9 +199,16 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         difference = _difference(comparison.paired.get(group.name), DECIDES)
         shown.add_row(group.name, _with_spread(group, DECIDES, "±"), difference, _with_spread(group, "recall@10", "±"))
     console.print(shown)
+    for heading, rows in _told(comparison):
+        told = Table(title=heading, title_justify="left", title_style="bold")
+        for name in ("", *(group.stem for group in comparison.groups)):
+            told.add_column(name, justify="right" if name else "left", overflow="fold")
+        for row in rows:
+            told.add_row(*row)
+        console.print(told)
     for key, holders in _by_value(comparison.groups).items():
-        told = "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
-        console.print(f"{key}: {told}", highlight=False, markup=False)
+        who = "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
+        console.print(f"{key}: {who}", highlight=False, markup=False)
     for sentence in comparison.left_out:
         console.print(sentence, highlight=False, markup=False)
 
@@ -204,6 +225,10 @@ def comparison_page(comparison: Comparison) -> str:
             [(escape(g.name), *(_with_spread(g, metric) for metric in METRICS)) for g in comparison.groups],
         ),
         *_differences(comparison),
+        *(
+            f"<h2>{escape(heading)}</h2>" + table(("", *(escape(group.name) for group in comparison.groups)), rows)
+            for heading, rows in _told(comparison)
+        ),
         "<h2>What differs</h2>",
         _settings_table(runs),
         "<h2>Every run, the other rule for seen items beside it</h2>",
@@ -211,6 +236,25 @@ def comparison_page(comparison: Comparison) -> str:
         *_curves(runs),
     ]
     return document("Comparison of runs", parts)
+
+
+def _averaged(told: Sequence[Figures]) -> Figures:
+    return {
+        name: statistics.fmean(own[name] for own in told) for name in told[0] if all(name in own for own in told[1:])
+    }
+
+
+def _told(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """Yield heading and rows of what is said beyond rankings, a column per group, as far as anything is."""
+    headings = {
+        "Semantic IDs: collisions, and mutual information of prefixes with labels": Group.identifiers,
+        "Free decoding, and what is understood of items": Group.understanding,
+    }
+    for heading, figures_of in headings.items():
+        told = [figures_of(group) for group in comparison.groups]
+        names = dict.fromkeys(name for own in told for name in own)
+        if names:
+            yield heading, [(name, *(f"{own[name]:.4f}" if name in own else "" for own in told)) for name in names]
 
 
 def _difference(found: dict[str, Any] | str | None, metric: str) -> str:

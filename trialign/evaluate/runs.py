@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Run:
         values_UC: every metric of every example, columns as in METRICS.
         curves: column of the generator's log/metrics.csv -> (step, value).
         generator: hash of the train stage, or the rl stage where that made it.
+        quality: quality.json of its semantic IDs; {} where that is lost.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Run:
     values_UC: NDArray[np.float64]
     curves: Mapping[str, list[tuple[float, float]]]
     generator: str
+    quality: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def owners(self) -> list[str]:
@@ -94,6 +96,7 @@ def read_run(folder: Path, name: str, split: str) -> Run:
         values_UC=values_UC,
         curves=_curves(places[made_by] / "log" / "metrics.csv") if made_by in places else {},
         generator=manifest.lineage[made_by],
+        quality=json.loads((places["assign"] / "quality.json").read_text()) if "assign" in places else {},
     )
 
 
