@@ -91,6 +91,17 @@ def test_keys_of_different_types_are_read_as_text_and_told(
     assert "column 'user' is int64 in e1.parquet, string in e2.parquet; read as text" in caplog.text
 
 
+def test_integers_among_the_texts_of_json_lines_are_told(
+    tables: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ['{"user": 7, "item": "a", "time": 1}', '{"user": "7", "item": "a", "time": 2}']
+    (tmp_path / "e.jsonl").write_text("\n".join([*lines, '{"user": "u", "item": "b", "time": 3}']))
+    with caplog.at_level(logging.WARNING):
+        assert _events(tables("e.jsonl"), tmp_path) == [("7", "a", 1), ("7", "a", 2), ("u", "b", 3)]
+    assert "column 'user' is text in 2 rows of e.jsonl, no text in 1; read as text" in caplog.text
+    assert "'item'" not in caplog.text
+
+
 def test_a_rank_is_an_order_without_a_clock(tables: Make, tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("who,what,place\nu,a,2\nu,b,1\n")
     source = tables(columns={"user": "who", "item": "what", "time": None, "rank": "place"})

@@ -164,12 +164,24 @@ def check(rows: ibis.Table, paths: Sequence[Path], rules: Mapping[str, str], als
 
 
 def tell_mixed(parts: Sequence[Part], names: Sequence[str]) -> None:
-    """Say where one column is of different types in different files; keys are read as text from both."""
+    """Say where one column is of different types, in different files or JSON lines; keys are read as text from all."""
     for name in names:
         kinds = {str(part.table[name].type()): part.paths[0] for part in parts}
-        if len(kinds) > 1:
-            told = ", ".join(f"{kind} in {path.name}" for kind, path in kinds.items())
-            logger.warning("column '%s' is %s; read as text, so that 1 and '1' are the same", name, told)
+        told = [f"{kind} in {path.name}" for kind, path in kinds.items()] if len(kinds) > 1 else []
+        told += [found for part in parts for found in _mixed_values(part, name)]
+        if told:
+            logger.warning("column '%s' is %s; read as text, so that 1 and '1' are the same", name, ", ".join(told))
+
+
+def _mixed_values(part: Part, name: str) -> list[str]:
+    """Return what to say of a column of JSON that holds text in some rows only."""
+    column = part.table[name]
+    if not column.type().is_json():
+        return []
+    with readable(part.paths):
+        [found] = part.table.aggregate(values=column.count(), texts=column.str.count()).to_pyarrow().to_pylist()
+    texts, others = found["texts"], found["values"] - found["texts"]
+    return [f"text in {texts} rows of {part.paths[0].name}, no text in {others}"] if texts and others else []
 
 
 def _unwrapped(column: ibis.Column) -> ibis.Column:
