@@ -116,6 +116,23 @@ def test_leftovers_are_kept_for_the_same_configuration_only(tmp_path: Path) -> N
     assert attempt(8) == set()
 
 
+def test_a_training_that_could_go_on_is_not_cleared_for_other_settings(tmp_path: Path) -> None:
+    def attempt(dim: int, *, rebuild: bool = False) -> list[Path]:
+        made = stage(tmp_path, config={"dim": dim}, rebuild=rebuild)
+        with pytest.raises(KeyboardInterrupt), made.building(keep=["checkpoints"]) as folder:  # noqa: PT012
+            left = list((folder / "checkpoints").glob("*"))
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            (folder / "checkpoints" / "step-00000040.json").touch()
+            raise KeyboardInterrupt
+        return left
+
+    attempt(4)
+    with pytest.raises(StageError, match=r"step-00000040 of a training with other settings: config\.dim 4 -> 8"):
+        attempt(8)
+    assert len(attempt(4)) == 1
+    assert attempt(8, rebuild=True) == []
+
+
 def test_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
     program = f"""
 import sys

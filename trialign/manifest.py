@@ -38,6 +38,7 @@ MANIFEST = "manifest.json"
 MACHINE = "machine.csv"
 """How fast a machine was: kept in a stage's folder, but no part of what the stage made."""
 _LAUNCH = ".launch"
+_ATTEMPT = ".attempt.json"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _VERSIONED = (
     "torch",
@@ -127,13 +128,15 @@ class Stage:
         Sets `finished` when a manifest made from the same configuration and inputs is there.
 
         Raises:
-            StageError: it is finished but something changed and `rebuild` is False; an input is unfinished; or two
-                inputs descend from different versions of one stage.
+            StageError: it is finished, or a training of it was killed, but something changed and `rebuild` is False;
+                an input is unfinished; or two inputs descend from different versions of one stage.
         """
         manifests = {verb: Manifest.read(path) for verb, path in self.inputs.items()}
         self._input_hashes = {verb: found.hash for verb, found in manifests.items()}
         self._lineage = _merge_lineages(self.name, manifests)
         if not (self.folder / MANIFEST).exists():
+            if not rebuild:
+                self._refuse_to_clear_checkpoints()
             return
         changes = self._changes(Manifest.read(self.folder))
         if not changes:
@@ -162,7 +165,7 @@ class Stage:
         _make(self.folder)
         with locked(self.folder):
             (self.folder / MANIFEST).unlink(missing_ok=True)
-            attempt = self.folder / ".attempt.json"
+            attempt = self.folder / _ATTEMPT
             identity = json.dumps(self._identity(), sort_keys=True)
             same = attempt.exists() and attempt.read_text() == identity
             for child in self.folder.iterdir():
@@ -178,6 +181,25 @@ class Stage:
             (self.folder / _LAUNCH).unlink()
             self._write(time.monotonic() - started)
             self.finished = self.built = True
+
+    def _refuse_to_clear_checkpoints(self) -> None:
+        """Refuse to begin anew where an attempt with other settings left a training that could go on.
+
+        Raises:
+            StageError: it did.
+        """
+        steps = sorted((self.folder / "checkpoints").glob("step-*.json"))
+        attempt = self.folder / _ATTEMPT
+        if not steps or not attempt.exists():
+            return
+        found = (attempt.read_text(), json.dumps(self._identity()))
+        before, now = (flatten(json.loads(text)) for text in found)
+        if changes := [f"{key} {json.dumps(old)} -> {json.dumps(new)}" for key, old, new in _differences(before, now)]:
+            raise StageError(
+                f"{self.folder} holds {steps[-1].stem} of a training with other settings: " + "; ".join(changes),
+                rule="a training goes on with the settings, the model and the data that it began with",
+                remedy="undo the change, choose another run=DIR, or add rebuild=true to begin anew",
+            )
 
     def _follow(self) -> None:
         """Wait until the first rank of this srun has cleared the folder; other launchers start the others later."""

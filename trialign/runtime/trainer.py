@@ -143,5 +143,6 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a policy is, on purpose
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its datamodule is
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")  # a login node may train without it
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*")  # an attempt that goes on writes on
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")  # DeepSpeed's
