@@ -174,15 +174,15 @@ def to_csv(comparison: Comparison) -> str:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the groups with their metrics, the differences to the first, and what was left out."""
-    heading = title(comparison.runs[0].record)
-    shown = Table(title=heading, title_justify="left", title_style="bold")
-    shown.add_column("", overflow="fold")
+    console.print(title(comparison.runs[0].record), style="bold")
     for metric in _COMPARED:
+        shown = Table()
+        shown.add_column("", overflow="fold")
         shown.add_column(short(metric), justify="right", no_wrap=True)
         shown.add_column("minus the first, 95 %", justify="right", no_wrap=True)
-    for group in comparison.groups:
-        shown.add_row(group.name, *(cell for metric in _COMPARED for cell in _cells(comparison, group, metric)))
-    console.print(shown)
+        for group in comparison.groups:
+            shown.add_row(group.name, *_cells(comparison, group, metric))
+        console.print(shown)
     for heading, rows in _told(comparison):
         told = Table(title=heading, title_justify="left", title_style="bold")
         for name in ("", *(group.name for group in comparison.groups)):
