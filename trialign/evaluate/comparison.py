@@ -189,16 +189,16 @@ def to_csv(comparison: Comparison) -> str:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the groups with their metrics, the differences to the first, and what was left out."""
-    heading = title(comparison.runs[0].record)
-    shown = Table(title=heading, title_justify="left", title_style="bold")
-    shown.add_column("", overflow="fold")
-    shown.add_column(short(DECIDES), justify="right", no_wrap=True)
-    shown.add_column("minus the first, 95 %", justify="right", no_wrap=True)
-    shown.add_column("R@10", justify="right", no_wrap=True)
-    for group in comparison.groups:
-        difference = _difference(comparison.paired.get(group.name), DECIDES)
-        shown.add_row(group.name, _with_spread(group, DECIDES, "±"), difference, _with_spread(group, "recall@10", "±"))
-    console.print(shown)
+    console.print(title(comparison.runs[0].record), style="bold")
+    for metric in _COMPARED:
+        shown = Table()
+        shown.add_column("", overflow="fold")
+        shown.add_column(short(metric), justify="right", no_wrap=True)
+        shown.add_column("minus the first, 95 %", justify="right", no_wrap=True)
+        for group in comparison.groups:
+            difference = _difference(comparison.paired.get(group.name), metric)
+            shown.add_row(group.name, _with_spread(group, metric, "±"), difference)
+        console.print(shown)
     for heading, rows in _told(comparison):
         told = Table(title=heading, title_justify="left", title_style="bold")
         for name in ("", *(group.stem for group in comparison.groups)):
