@@ -197,13 +197,12 @@ class _Answer(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-def test_a_network_that_is_lost_later_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_FINISH_SECONDS", 2.0)
-    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+def lose_network(run: Path) -> None:
+    """Log a line, lose the server, log more. A process of its own: W&B remembers the first server that it met."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as answering:
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{answering.server_address[1]}")
+        os.environ["WANDB_BASE_URL"] = f"http://127.0.0.1:{answering.server_address[1]}"
         threading.Thread(target=answering.serve_forever, daemon=True).start()
-        logger = stage.wandb_logger(told_of(tmp_path / "run"), None)
+        logger = stage.wandb_logger(told_of(run), None)
         assert logger is not None
         assert logger.experiment.settings.mode == "online"
         logger.log_metrics({"loss": 0.0}, 0)
@@ -212,9 +211,16 @@ def test_a_network_that_is_lost_later_loses_nothing(tmp_path: Path, monkeypatch:
     for step in range(1, 6):
         logger.log_metrics({"loss": float(step)}, step)
     logger.finalize("success")
-    (file,) = (tmp_path / "run").glob("wandb/run-*/*.wandb")
+    (file,) = run.glob("wandb/run-*/*.wandb")
     written(file)
-    _, lines = sent(tmp_path / "run")  # what `wandb sync` would send
+
+
+def test_a_network_that_is_lost_later_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_FINISH_SECONDS", 2.0)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    run = tmp_path / "sweep" / "one"
+    assert run_ranks(lose_network, 1, run) == [0]
+    _, lines = sent(run)  # what `wandb sync` would send
     assert [(line["_step"], line["loss"]) for line in lines] == [(step, float(step)) for step in range(6)]
 
 
