@@ -87,7 +87,8 @@ def builtin_labels(interests: Sequence[Sequence[str]], texts: Sequence[str], see
 def corpus_labels(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Labels, list[str]]:
     """Return descriptions of the storefront's pretraining corpus, each with its purpose and with another one.
 
-    Each stands behind one of `titles`, drawn without regard to it, so that it stands where it does in an item's text.
+    Half of them stand behind one of `titles`, drawn without regard to it, as they do in an item's text. The other half
+    stand alone: there a small encoder learns what affirms and what denies, which behind titles it did not begin to.
 
     Returns:
         The pairs, and the texts that their `items_M` number.
@@ -103,7 +104,11 @@ def corpus_labels(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Lab
     )
     # Drawn, not dealt in turn: purposes take turns, and a title would give its purpose away.
     before = [titles[place] for place in draws.integers(len(titles), size=num_pairs)]
-    return labels, [f"{title}\n{pair.description}" for title, pair in zip(before, pairs, strict=True)]
+    alone = draws.random(num_pairs) < 0.5
+    return labels, [
+        pair.description if bare else f"{title}\n{pair.description}"
+        for title, pair, bare in zip(before, pairs, alone, strict=True)
+    ]
 
 
 def _nearness(texts: Sequence[str]) -> NDArray[np.float64]:

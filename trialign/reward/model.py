@@ -100,20 +100,27 @@ def tiny_model(
 ) -> tuple[RewardModel, Reader]:
     """Return a small bidirectional encoder of random weights, its BPE trained on `texts`."""
     tokenizer = TextTokenizer.train(texts, vocab_size=vocab_size)
+    # Rotary positions: which verb stands before a word is a question of how far, not of where.
     config = AutoConfig.for_model(
-        "bert",
+        "modernbert",
         vocab_size=tokenizer.size,
         hidden_size=hidden_size,
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         intermediate_size=2 * hidden_size,
         max_position_embeddings=max_tokens,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=0.0,
+        embedding_dropout=dropout,
+        mlp_dropout=dropout,
+        global_attn_every_n_layers=1,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+        cls_token_id=None,
+        sep_token_id=None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "reward model"))
-        model = RewardModel(AutoModel.from_config(config, add_pooling_layer=False), hidden_size)
+        model = RewardModel(AutoModel.from_config(config), hidden_size)
     return model, Reader(tokenizer.encode, tokenizer.end, max_tokens)
 
 

@@ -34,10 +34,10 @@ from trialign.runtime.trainer import build_trainer
 
 logger = logging.getLogger(__name__)
 
-_CORPUS_EPOCHS = 10
+_CORPUS_EPOCHS = 3
 _CORPUS_READING: dict[str, Any] = {"batch_size": 128, "learning_rate": 5e-3, "weight_decay": 0.01}
-"""How a corpus is read before the labels are: who learns from 12,000 descriptions tells what they affirm from what they
-deny after some 1,500 steps without dropout, and hardly before (benchmarks/rl.md)."""
+"""How a corpus is read before the labels are: more of it rather than more often, since few descriptions are learned by
+heart (benchmarks/rl.md)."""
 
 
 def train_reward(
