@@ -69,7 +69,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_that_is_said(
 def test_a_process_number_that_is_used_again_is_another_process(tmp_path: Path) -> None:
     write_lock(tmp_path, pid=os.getpid(), started="1", machine=lock._machine())
     with locked(tmp_path):
-        pass
+        assert [path.name for path in tmp_path.iterdir()] == [".lock.0002"], "taken over"
 
 
 def test_on_another_machine_silence_decides(tmp_path: Path) -> None:

@@ -14,30 +14,12 @@ from pathlib import Path
 import pytest
 from trialign.slurm.minicluster import Minicluster
 
+from trialign import testing
 from trialign.cluster import slurm
 from trialign.cluster.record import FOLDER, attempts_of, jobs_of
 
 NODES = ("n1", "n2", "n3")
-TINY = [
-    "data.num_items=96",
-    "data.num_users=60",
-    "data.block_records=16",
-    "embed.text.dim=16",
-    "embed/image=none",
-    "quantize.codebook_size=8",
-    "train.steps=6",
-    "train.backbone.hidden_size=32",
-    "train.backbone.num_heads=2",
-    "train.backbone.intermediate_size=64",
-    "train.backbone.vocab_size=400",
-    "stream.lanes=4",
-    "runtime.micro_rows=2",
-    "runtime.accelerator=cpu",
-    "runtime.threads=1",
-    "runtime.progress=false",
-    "evaluate.bootstrap_samples=100",
-    "evaluate.baselines=[popularity]",
-]
+TINY = [*testing.TINY, "embed/image=none", "runtime.threads=1", "evaluate.baselines=[popularity]"]
 STAGES_BEFORE = ("prepare", "enrich", "embed", "quantize", "assign", "baselines")
 
 
