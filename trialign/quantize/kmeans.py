@@ -77,7 +77,7 @@ def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generat
     point each. Shrunk seeds compare by direction instead, and the clusters start balanced.
     """
     order = torch.randperm(len(points_ND), generator=generator)[: _SAMPLE_PER_CLUSTER * num_clusters]
-    sample_SD = points_ND[order.to(points_ND.device)]
+    sample_SD = points_ND.index_select(0, order.to(points_ND.device))
     centers_KD, lengths_S = sample_SD[:1], squared_lengths(sample_SD)
     _, squared_S = nearest(sample_SD, centers_KD, lengths_S)
     while len(centers_KD) < num_clusters:

@@ -81,11 +81,11 @@ class RoughPoints:
             rough_BE, codes_B = self._rough_NE[part], codes_N[part]
             scores_BK, reach_B = rough_BE @ rough_KE.T, rough_BE[:, -1]
             open_B = _unproved(scores_BK, codes_B, reach_B, slack_K)
-            scores_BK, reach_B = scores_BK[open_B], reach_B[open_B]
+            scores_BK, reach_B = scores_BK.index_select(0, open_B), reach_B[open_B]
             codes_B[open_B] = best_B = scores_BK.max(dim=1).indices
             open_parts.append(start + open_B[_unproved(scores_BK, best_B, reach_B, slack_K)])
         for rows in torch.cat(open_parts).split(_BLOCK):
-            codes_N[rows] = nearest(self._points_ND[rows], centers_KD)[0]
+            codes_N[rows] = nearest(self._points_ND.index_select(0, rows), centers_KD)[0]
         return codes_N
 
     def _rough(self, centers_KD: Tensor) -> Tensor:
