@@ -50,6 +50,17 @@ def test_concentration_gathers_the_items_of_a_prefix_at_little_cost(points):
     assert found[0.1][1] < 1.2 * found[0.0][1]
 
 
+def test_a_large_group_attracts_no_more_than_four_items_do():
+    """Forty items at 0 and four at 1, and one at .55: by plain frequencies the forty would have it."""
+    residual = torch.tensor([[0.0]] * 40 + [[1.0]] * 4 + [[0.55]])
+    codes_N = torch.tensor([0] * 40 + [1] * 5)
+    vectors_KD, found_N, _ = concentrate(
+        residual, torch.zeros(45).long(), torch.tensor([[0.0], [1.0]]), codes_N, 1.0, 20
+    )
+    assert found_N.tolist() == codes_N.tolist()
+    torch.testing.assert_close(vectors_KD, torch.tensor([[0.0], [4.55 / 5]]))
+
+
 def test_encoding_again_gives_the_codes_that_were_fitted(points):
     """The prefixes that `separate` sees are those that encoding yields."""
     codebooks, _ = fit(points, concentration=0.1)

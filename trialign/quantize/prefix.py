@@ -16,6 +16,8 @@ from trialign.runtime.seeding import torch_generator
 
 _FAMILIARITY = 0.5
 """How many items a prefix must hold for its own frequencies to count as much as those of the whole level."""
+_ENOUGH = 4
+"""Items of a prefix under one code that attract as much as any number of them."""
 
 
 def fit_levels(
@@ -73,6 +75,8 @@ def concentrate(
 
     Entropy-constrained quantization (Chou, Lookabaugh and Gray, 1989): a code is chosen by squared distance plus
     strength x mean squared residual x -log p(code | code before), the frequencies and the vectors being fitted in turn.
+    More than four items of a prefix under one code count as four. Otherwise large groups grow at the cost of small
+    ones, until a few prefixes hold most items (benchmarks/quantize.md).
 
     Args:
         residual_ND: what the levels before left over.
@@ -96,8 +100,8 @@ def concentrate(
         vectors_KD = torch.where(sizes_K[:, None] > 0, sums_KD / sizes_K.clamp_min(1)[:, None], vectors_KD)
         # A code that no item has keeps a little of every prefix: it can be chosen again.
         overall_K = (sizes_K + 1.0) / (len(codes_N) + num_codes)
-        totals_K1 = counts_KK.sum(dim=1, keepdim=True)
-        penalty_KK = -scale * ((counts_KK + _FAMILIARITY * overall_K) / (totals_K1 + _FAMILIARITY)).log()
+        # What makes frequencies of counts is one number for all codes of a prefix: it changes no choice.
+        penalty_KK = -scale * (counts_KK.clamp_max(_ENOUGH) + _FAMILIARITY * overall_K).log()
         squared_NK = vectors_KD.square().sum(dim=1) - 2.0 * residual_ND @ vectors_KD.T
         before_choice_N, codes_N = codes_N, (squared_NK + penalty_KK[before_N]).argmin(dim=1)
         if torch.equal(codes_N, before_choice_N):
