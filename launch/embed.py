@@ -37,10 +37,10 @@ def run(config: Config) -> Stage:
         log.info("  %d interests left out, of a chance below %g", left_out, config.embed["least_chance"])
     texts = item_texts(dataset.items, config.embed["evidence"], enriched)
     with stage.building(keep=KEPT) as folder:
-        modalities = {}
+        modalities: dict[str, store.Modality] = {}
         for name in (name for name in MODALITIES if config.embed[name] is not None):
             encoder = instantiate(_located(name, config.embed[name], stage), f"embed.{name}")
-            modalities[name] = embed(name, encoder, dataset, texts, folder)
+            modalities[name] = embed(name, encoder, dataset, texts, folder, modalities)
             stage.counts[name] = {"items": int(modalities[name].present_N.sum()), "notes": list(encoder.notes)}
             for note in encoder.notes:
                 log.info("  %s", note)

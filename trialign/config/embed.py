@@ -64,6 +64,9 @@ class PpmiConfig:
     dim: int = option(128, "width of the vectors; lowered to what the histories allow, and said so")
     window: int = option(5, "places; items at most so far apart co-occur, with weight 1 / places")
     smoothing: float = option(0.75, "exponent of the context's frequency; below 1 rare contexts count less")
+    text_prior: float = option(
+        0.0, "events that the mean of an item's ten nearest in text is worth beside its own; 0: text plays no part"
+    )
 
 
 @dataclass
@@ -106,7 +109,7 @@ class EmbedConfig:
     text: Any = None
     image: Any = None
     joint: Any = option(None, "picture and text together: embed/joint=none, transformers or clip")
-    collaborative: Any = option(None, "what is chosen together: embed/collaborative=none or ppmi")
+    collaborative: Any = option(None, "what is chosen together: embed/collaborative=none, ppmi or ppmi_and_text")
     evidence: list[str] = option(
         ["title", "description", "brand", "categories"],
         "what an item's text is made of, a line each: title, description, brand, categories, caption, interests",

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
 
@@ -19,36 +21,53 @@ from trialign.embed.store import Modality
 from trialign.errors import ConfigError, DataError
 from trialign.types import Items
 
+_NEIGHBOURS = 10
+
 
 class PpmiSvd:
-    """Items to vectors by PPMI and a truncated SVD; an item that stands beside no other has none.
+    """Items to vectors by PPMI and a truncated SVD; an item that stands beside no other has none of its own.
 
     Args:
         dim: D, width of the vectors; lowered to what the matrix allows.
         window: two items of a history co-occur if at most this many places apart, with weight 1 / places.
         smoothing: exponent of the context's frequency, in (0, 1]; below 1 rare contexts count less.
+        text_prior: events that an item's nearest neighbours in text are worth, see `shrink`; 0 leaves text aside.
     """
 
-    def __init__(self, dim: int, window: int, smoothing: float) -> None:
+    def __init__(self, dim: int, window: int, smoothing: float, text_prior: float) -> None:
         if not 0.0 < smoothing <= 1.0 or window < 1:
             raise ConfigError(
                 f"embed.collaborative.smoothing={smoothing} with window={window}",
                 rule="0 < smoothing <= 1 and window is at least 1",
                 remedy="set embed.collaborative.smoothing=0.75 embed.collaborative.window=5",
             )
-        self.dim, self.window, self.smoothing = dim, window, smoothing
+        if text_prior < 0.0:
+            raise ConfigError(
+                f"embed.collaborative.text_prior={text_prior}",
+                rule="a number of events, 0 or more",
+                remedy="set embed.collaborative.text_prior=0",
+            )
+        self.dim, self.window, self.smoothing, self.text_prior = dim, window, smoothing, text_prior
         self.notes: list[str] = []
 
-    def encode(self, histories: Sequence[Items], num_items: int) -> Modality:
-        """Return the vectors of all items that co-occur with another.
+    def encode(self, histories: Sequence[Items], num_items: int, text: Modality | None) -> Modality:
+        """Return the vectors of all items that co-occur with another, or by `text_prior` resemble one that does.
 
         Args:
             histories: item indices, oldest first, without any held-out event.
             num_items: N.
+            text: the items' text vectors, where there are any.
 
         Raises:
+            ConfigError: a prior of texts without texts.
             DataError: nothing co-occurs.
         """
+        if self.text_prior and text is None:
+            raise ConfigError(
+                f"embed.collaborative.text_prior={self.text_prior}, and no text is embedded",
+                rule="the prior is the mean of an item's neighbours in text",
+                remedy="choose embed/text=tfidf or another, or set embed.collaborative.text_prior=0",
+            )
         counts_NN = co_occurrence(histories, num_items, self.window)
         if not counts_NN.nnz:
             raise DataError(
@@ -65,7 +84,41 @@ class PpmiSvd:
         left_ND, values_D, _ = randomized_svd(ppmi_NN, dim, n_iter=4, random_state=0)
         vectors_ND = normalize(left_ND * np.sqrt(values_D)).astype(np.float32)
         present_N &= vectors_ND.any(axis=1)
-        return Modality(vectors_ND, present_N)
+        found = Modality(vectors_ND, present_N)
+        if not self.text_prior or text is None:
+            return found
+        events_N = np.bincount(np.concatenate(histories), minlength=num_items)
+        return shrink(found, text, events_N, self.text_prior)
+
+
+def shrink(collaborative: Modality, text: Modality, events_N: NDArray[np.int64], prior: float) -> Modality:
+    """Draw the vectors of seldom chosen items towards those of their ten nearest neighbours in text.
+
+    An item chosen five times stands where chance put it beside five users' other items. As an empirical Bayes
+    estimate, n its own events: (n x own + prior x mean of the neighbours) / (n + prior), means and results brought to
+    length 1. A new item, which has only a text, begins at its neighbours' mean.
+
+    Args:
+        collaborative: vectors of length 1.
+        text: of the same items.
+        events_N: how often each was chosen.
+        prior: in events.
+    """
+    told_N = np.flatnonzero(text.present_N)
+    known_N = np.flatnonzero(text.present_N & collaborative.present_N)
+    if not len(known_N):
+        return collaborative
+    finder = NearestNeighbors(n_neighbors=min(_NEIGHBOURS + 1, len(known_N)), metric="cosine", algorithm="brute")
+    rows_TM = known_N[finder.fit(text.vectors_ND[known_N]).kneighbors(text.vectors_ND[told_N], return_distance=False)]
+    others_TM = rows_TM != told_N[:, None]  # an item is no neighbour of its own, and of equals it may not be the first
+    others_TM &= others_TM.cumsum(axis=1) <= _NEIGHBOURS
+    sums_TD = np.zeros((len(told_N), collaborative.dim), np.float32)
+    for rows_T, others_T in zip(rows_TM.T, others_TM.T, strict=True):
+        sums_TD += collaborative.vectors_ND[rows_T] * others_T[:, None]
+    vectors_ND = collaborative.vectors_ND * events_N[:, None]
+    vectors_ND[told_N] += prior * normalize(sums_TD)
+    vectors_ND = normalize(vectors_ND).astype(np.float32)
+    return Modality(vectors_ND, vectors_ND.any(axis=1))
 
 
 def ppmi(counts_NN: csr_array, smoothing: float) -> csr_array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,26 @@ class Evidence:
     total: int
 
 
-def evidence_of(modality: str, dataset: Dataset, texts: Sequence[str]) -> Evidence:
-    """Return what there is to encode for `text`, `image`, `joint` or `collaborative`."""
+def evidence_of(modality: str, dataset: Dataset, texts: Sequence[str], before: Mapping[str, Modality]) -> Evidence:
+    """Return what there is to encode for `text`, `image`, `joint` or `collaborative`, see `embed`."""
     if modality == "text":
         return Evidence((texts,), sum(map(bool, texts)))
     if modality == "collaborative":
-        return Evidence((dataset.train_histories(), dataset.num_items), dataset.num_items)
+        return Evidence((dataset.train_histories(), dataset.num_items, before.get("text")), dataset.num_items)
     pictured_N = dataset.items["has_image"].to_numpy()
     if modality == "image":
         return Evidence((dataset.images(), dataset.keys), int(np.sum(pictured_N)))
     return Evidence((dataset.images(), texts, dataset.keys), int(np.sum(pictured_N | np.array(list(map(bool, texts))))))
 
 
-def embed(modality: str, encoder: Any, dataset: Dataset, texts: Sequence[str], folder: Path) -> Modality:
+def embed(
+    modality: str,
+    encoder: Any,
+    dataset: Dataset,
+    texts: Sequence[str],
+    folder: Path,
+    before: Mapping[str, Modality],
+) -> Modality:
     """Write one modality's vectors into `folder` and return them.
 
     Args:
@@ -53,11 +60,13 @@ def embed(modality: str, encoder: Any, dataset: Dataset, texts: Sequence[str], f
         dataset: the catalogue.
         texts: what is known of each item in words.
         folder: the stage's directory.
+        before: the modalities that are embedded; collaborative vectors may lean on those of texts.
 
     Raises:
+        ConfigError: the encoder asks for a modality that is not among these.
         DataError: the evidence cannot be encoded, or no item has any.
     """
-    evidence = evidence_of(modality, dataset, texts)
+    evidence = evidence_of(modality, dataset, texts, before)
     if not isinstance(encoder, BatchEncoder):
         found: Modality = encoder.encode(*evidence.arguments)
         store.save(folder, {modality: found}, dataset.keys)
