@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
+import aiohttp
 
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
 from trialign.errors import ConfigError
@@ -74,71 +74,61 @@ class Endpoint:
 
     async def _answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
         # As many stand ready as are under way: replies that come together find their workers' next questions made.
-        ready: asyncio.Queue[tuple[str, httpx.Request] | None] = asyncio.Queue(self._concurrency)
-        certificates = httpx.create_ssl_context()
+        ready: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(self._concurrency)
 
         async def prepare() -> None:
             for name, request in requests:
-                await ready.put((name, self._built(request)))
+                await ready.put((name, json.dumps(self._body(request)).encode()))
+                await asyncio.sleep(0)  # whoever holds a question or a reply goes first
             for _ in range(self._concurrency):
                 await ready.put(None)
 
-        async def work() -> None:
-            # A client each: a shared one looks through all its connections for every question and every reply.
-            async with httpx.AsyncClient(verify=certificates) as client:
-                while (entry := await ready.get()) is not None:
-                    name, built = entry
-                    keep(name, await self._ask(client, built))
+        async def work(session: aiohttp.ClientSession) -> None:
+            while (entry := await ready.get()) is not None:
+                name, body = entry
+                keep(name, await self._ask(session, body))
 
-        async with asyncio.TaskGroup() as group:
+        # The time limit is one on the whole of a try: a server that drips bytes is in time with every read.
+        limits = aiohttp.ClientTimeout(total=self._time_limit)
+        connections = aiohttp.TCPConnector(limit=self._concurrency)
+        async with (
+            aiohttp.ClientSession(
+                connector=connections, timeout=limits, headers=self._headers, trust_env=True
+            ) as session,
+            asyncio.TaskGroup() as group,
+        ):
             group.create_task(prepare())
             for _ in range(self._concurrency):
-                group.create_task(work())
+                group.create_task(work(session))
 
-    async def _ask(self, client: httpx.AsyncClient, built: httpx.Request) -> Reply | Failure:
+    async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Reply | Failure:
         for number in range(self._tries):
-            answer, wait = await self._once(client, built)
+            answer, wait = await self._once(session, body)
             if isinstance(answer, Reply) or wait is None or number == self._tries - 1:
                 return answer
             # Jitter, so that those turned away together do not come back together.
             await asyncio.sleep(max(wait, self._first_wait * 2**number * random.uniform(0.5, 1.0)))
         raise AssertionError("tries is at least 1")
 
-    async def _once(self, client: httpx.AsyncClient, built: httpx.Request) -> tuple[Reply | Failure, float | None]:
+    async def _once(self, session: aiohttp.ClientSession, body: bytes) -> tuple[Reply | Failure, float | None]:
         """Return the answer, and where asking again may help the least wait before that."""
         start = time.monotonic()
         try:
-            # httpx limits each read; a server that drips bytes needs a limit on the whole.
-            async with asyncio.timeout(self._time_limit):
-                response = await client.send(built)
-        except (TimeoutError, httpx.TimeoutException):
+            async with session.post(f"{self._url}/chat/completions", data=body, allow_redirects=False) as response:
+                text = await response.text(errors="replace")
+        except TimeoutError:
             return Failure("timeout"), 0.0
-        except httpx.HTTPError as cause:
+        except aiohttp.ClientError as cause:
             return Failure("connection", type(cause).__name__), 0.0
-        status = response.status_code
+        status = response.status
         if status != 200:
             told = response.headers.get("retry-after", "")
             wait = min(float(told), self._time_limit) if told.isdecimal() else 0.0
-            return Failure(f"http_{status}", response.text[:200]), wait if status == 429 or status >= 500 else None
+            return Failure(f"http_{status}", text[:200]), wait if status == 429 or status >= 500 else None
         try:
-            found = response.json()
-            choice = found["choices"][0]
-            message = choice["message"]
-            if message.get("refusal"):
-                return Failure("refused", str(message["refusal"])[:200]), None
-            tokens = int((found.get("usage") or {}).get("total_tokens", 0))
-            cut = choice.get("finish_reason") == "length"
-            text = message["content"] or ""
-            if not isinstance(text, str):
-                raise TypeError("content is no text")
-            return Reply(text, tokens, time.monotonic() - start, cut), None
+            return _read(text, time.monotonic() - start), None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return Failure("protocol", response.text[:200]), 0.0
-
-    def _built(self, request: Request) -> httpx.Request:
-        address = f"{self._url}/chat/completions"
-        limits = {"timeout": httpx.Timeout(self._time_limit).as_dict()}
-        return httpx.Request("POST", address, headers=self._headers, json=self._body(request), extensions=limits)
+            return Failure("protocol", text[:200]), 0.0
 
     def _body(self, request: Request) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": request.text}]
@@ -155,16 +145,30 @@ class Endpoint:
         } | self._extra
 
 
+def _read(text: str, seconds: float) -> Reply | Failure:
+    found = json.loads(text)
+    choice = found["choices"][0]
+    message = choice["message"]
+    if message.get("refusal"):
+        return Failure("refused", str(message["refusal"])[:200])
+    content = message["content"] or ""
+    if not isinstance(content, str):
+        raise TypeError("content is no text")
+    tokens = int((found.get("usage") or {}).get("total_tokens", 0))
+    return Reply(content, tokens, seconds, choice.get("finish_reason") == "length")
+
+
 def _headers(key_from: str | None) -> dict[str, str]:
+    kind = {"Content-Type": "application/json"}
     if key_from is None:
-        return {}
+        return kind
     if not os.environ.get(key_from):
         raise ConfigError(
             f"key_from={key_from}, but that environment variable is not set",
             rule="the server's key stands in the environment, never in a config or a manifest",
             remedy=f"export {key_from}=..., or set key_from=null for a server without a key",
         )
-    return {"Authorization": f"Bearer {os.environ[key_from]}"}
+    return kind | {"Authorization": f"Bearer {os.environ[key_from]}"}
 
 
 def _check(url: str, **numbers: int) -> None:
