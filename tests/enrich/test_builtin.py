@@ -85,6 +85,15 @@ def test_keyphrases_are_special_to_their_class_and_stand_in_the_text():
     assert found[0].interests.index("boils water") < found[0].interests.index("steel body")
 
 
+def test_what_every_caption_begins_with_is_no_keyphrase():
+    looks = ("waves", "lilac", "chrome", "linen")
+    items = [(f"thing{item % 3}", "", ["Home"]) for item in range(24)]
+    captions = [f"The picture shows {looks[item % 4]}." for item in range(24)]
+    names, scores_NT = keyphrases(Catalogue(items), captions)
+    assert not {"picture", "shows", "picture shows"} & {word for name in names for word in (name, *name.split())}
+    assert {"waves", "lilac", "chrome", "linen"} <= {names[column] for column in scores_NT.tocoo().coords[1]}
+
+
 def test_keyphrases_worked_by_hand():
     catalogue = Catalogue([("red", "", ["A"]), ("red", "", ["A"]), ("red blue", "", ["B"]), ("blue", "", ["B"])])
     names, scores_NT = keyphrases(catalogue, [])

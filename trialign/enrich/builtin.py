@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 
 from trialign.data.co_occurrence import co_occurrence
@@ -146,16 +146,25 @@ def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], cs
 
     Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794, equation 1): all texts of a class, here of the deepest
     category, are one document; tf(t, c) log(1 + A / f(t)), f over all classes, A words per class. A phrase of two words
-    weighs two words. Scores are shares of the best of the class.
+    weighs two words. Scores are shares of the best of the class. Words that stand in more than half of the items (and
+    in more than ten), such as those with which every caption begins, are read over.
 
     Raises:
         DataError: no phrase occurs in two items.
     """
     texts = [" . ".join(evidence.values()) for evidence in evidence_of(dataset, captions)]
-    counter = CountVectorizer(
-        ngram_range=(1, 2), stop_words="english", min_df=2, token_pattern=r"[^\W\d_]{3,}", dtype=np.float64
-    )
+    word = r"[^\W\d_]{3,}"
     try:
+        words = CountVectorizer(token_pattern=word, binary=True)
+        in_items_W = np.asarray(words.fit_transform(texts).sum(axis=0)).ravel()
+        everywhere = words.get_feature_names_out()[in_items_W > max(10, len(texts) / 2)]
+        counter = CountVectorizer(
+            ngram_range=(1, 2),
+            stop_words=[*ENGLISH_STOP_WORDS, *everywhere],
+            min_df=2,
+            token_pattern=word,
+            dtype=np.float64,
+        )
         counts_NT = csr_array(counter.fit_transform(texts))
     except ValueError as cause:
         raise DataError(
