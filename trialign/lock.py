@@ -34,6 +34,10 @@ SILENT = 60.0
 PREFIX = ".lock."
 
 
+class HeldError(StageError):
+    """A living process holds the folder."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """Who holds a folder.
@@ -61,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, beat while the block runs, let go.
 
     Raises:
-        StageError: a living process holds it.
+        HeldError: a living process holds it.
     """
     path = _acquire(folder)
     done = threading.Event()
@@ -112,7 +116,7 @@ def _acquire(folder: Path) -> Path:
                         log.info("waiting for what is left of %s to fall silent", owner)
                         time.sleep(1.0)
                         continue
-                    raise StageError(
+                    raise HeldError(
                         f"{folder} is being written by another process ({owner})",
                         rule="one writer per stage folder",
                         remedy="wait for it or stop it, or choose another run=DIR",

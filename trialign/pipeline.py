@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.config.stages import locate_stage, planned
+from trialign.lock import HeldError, living_owner
 from trialign.manifest import MANIFEST, Manifest, Stage
+
+_LOOK = 2.0
+_SAY = 60.0
+"""Seconds between two looks at who makes a shared stage, and two lines about it: a silent job counts as stuck."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,42 @@ def run_pipeline(
     for number, verb in enumerate(verbs, start=1):
         folder = locate_stage(config, verb)
         shared = verb in config.from_stage
-        if shared and (folder / MANIFEST).exists():
-            done.append(StageRun(verb, "taken", 0.0, folder, Manifest.read(folder)))
-            continue
-        announce(f"[{number}/{len(verbs)}] {verb}" + (f", into {folder}" if shared else ""))
+        line = f"[{number}/{len(verbs)}] {verb}" + (f", into {folder}" if shared else "")
         started = time.monotonic()
-        stage = scripts[verb](_there(config, verb, folder) if shared else config)
+        if shared:
+            make = partial(_announced, announce, line, scripts[verb], _there(config, verb, folder))
+            stage = _made_once(make, folder, announce)
+        else:
+            stage = _announced(announce, line, scripts[verb], config)
         seconds = time.monotonic() - started
-        outcome = "built" if stage.built else "skipped"
-        done.append(StageRun(verb, outcome, seconds, stage.folder, stage.read()))
+        if stage is None:
+            done.append(StageRun(verb, "taken", seconds, folder, Manifest.read(folder)))
+        else:
+            done.append(StageRun(verb, "built" if stage.built else "skipped", seconds, stage.folder, stage.read()))
     return done
+
+
+def _announced(announce: Callable[[str], None], line: str, script: Callable[[Config], Stage], config: Config) -> Stage:
+    announce(line)
+    return script(config)
+
+
+def _made_once(make: Callable[[], Stage], folder: Path, announce: Callable[[str], None]) -> Stage | None:
+    """Make a stage that several runs share; None if it is there, or was made by another run while this one waited."""
+    said = -_SAY
+    while not (folder / MANIFEST).exists():
+        owner = living_owner(folder)
+        if owner is None:
+            try:
+                return make()
+            except HeldError:  # by one that came a moment earlier
+                time.sleep(_LOOK)
+                continue
+        if time.monotonic() - said >= _SAY:
+            announce(f"  waiting for {owner}, which makes it")
+            said = time.monotonic()
+        time.sleep(_LOOK)
+    return None
 
 
 def _there(config: Config, verb: str, folder: Path) -> Config:

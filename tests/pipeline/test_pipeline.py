@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import runpy
 import shutil
 from pathlib import Path
@@ -12,10 +14,12 @@ import pytest
 from trialign.launch import evaluate, pipeline, recommend
 from trialign.launch.cli import script
 
-from trialign.config.compose import compose
-from trialign.config.stages import STAGES
+from trialign.config.compose import Config, compose
+from trialign.config.stages import STAGES, planned
 from trialign.errors import ConfigError, DataError, StageError, TrialignError
-from trialign.manifest import MANIFEST, Manifest
+from trialign.lock import HeldError, locked
+from trialign.manifest import MANIFEST, Manifest, Stage
+from trialign.pipeline import run_pipeline
 from trialign.semid.table import SIDTable
 from trialign.testing import TINY
 
@@ -108,6 +112,47 @@ def test_what_arms_share_is_made_once_by_the_first_of_them(run: Path, tmp_path: 
     assert Manifest.read(tmp_path / "first" / "train").hash == hashes(run)["train"]
     outcomes = run_all(tmp_path / "second", "train.steps=5", *shared)
     assert {verb for verb, outcome in outcomes.items() if outcome == "taken"} == set(sharing)
+
+
+@pytest.mark.parametrize("left", ["finished", "nothing"])
+def test_an_arm_waits_for_another_that_makes_what_they_share(run: Path, tmp_path: Path, left: str) -> None:
+    """The other holds the lock; it ends while this one waits, and leaves the stage or, killed, nothing."""
+    common = tmp_path / "common" / "prepare"
+    common.mkdir(parents=True)
+    config = compose("pipeline", [f"run={tmp_path / 'arm'}", *TINY, f"from.prepare={common.parent}"])
+    other, lines = contextlib.ExitStack(), []
+
+    def announce(line: str) -> None:
+        lines.append(line)
+        if "waiting for" in line:
+            if left == "finished":
+                shutil.copytree(run / "prepare", common, dirs_exist_ok=True)
+            other.close()
+
+    other.enter_context(locked(common))
+    with other:
+        scripts = {verb: script(verb) for verb in planned(config)} | {"evaluate": evaluate.build}
+        done = {stage.verb: stage for stage in run_pipeline(config, scripts, announce)}
+    assert f"pid {os.getpid()} on" in lines[0]
+    assert done["prepare"].outcome == ("taken" if left == "finished" else "built")
+    assert done["prepare"].manifest.hash == hashes(run)["prepare"]
+    assert done["train"].outcome == "built"
+
+
+def test_of_two_arms_that_begin_at_once_one_makes_what_they_share(run: Path, tmp_path: Path) -> None:
+    config = compose("pipeline", [f"run={tmp_path / 'arm'}", *TINY, f"from.prepare={tmp_path / 'common'}"])
+    calls = []
+
+    def beaten(given: Config) -> Stage:
+        """Finds the folder held although nobody held it a moment ago."""
+        calls.append(given.run)
+        shutil.copytree(run / "prepare", tmp_path / "common" / "prepare")
+        raise HeldError("held", rule="one writer", remedy="wait")
+
+    scripts = {verb: script(verb) for verb in planned(config)} | {"evaluate": evaluate.build, "prepare": beaten}
+    done = {stage.verb: stage.outcome for stage in run_pipeline(config, scripts, lambda _: None)}
+    assert calls == [tmp_path / "common"]
+    assert done["prepare"] == "taken"
 
 
 def test_captions_and_interests_reach_the_generator_and_the_page(run: Path, tmp_path: Path) -> None:
