@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from trialign.errors import StageError
+from trialign.lock import HeldError
 from trialign.manifest import MANIFEST, Manifest, Stage, flatten
 
 
@@ -152,6 +153,16 @@ with made.building():
             build(stage(tmp_path))
         writer.stdin.close()
         assert writer.wait(timeout=60) == 0
+    assert stage(tmp_path).finished
+
+
+def test_what_another_finished_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    """Two find nothing there; one builds, and the other gets the lock once it is through."""
+    slow = stage(tmp_path)
+    build(stage(tmp_path), "first")
+    with pytest.raises(HeldError, match="finished by another process meanwhile"), slow.building():
+        pytest.fail("it must not begin")
+    assert (slow.folder / "vectors.bin").read_text() == "first"
     assert stage(tmp_path).finished
 
 

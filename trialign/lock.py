@@ -35,7 +35,7 @@ PREFIX = ".lock."
 
 
 class HeldError(StageError):
-    """A living process holds the folder."""
+    """Another process holds the folder, or had it a moment ago."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ downstream they meet.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.metadata
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from trialign.errors import DataError, StageError, TrialignError
-from trialign.lock import is_lock, locked
+from trialign.lock import HeldError, is_lock, locked
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -134,7 +135,8 @@ class Stage:
         manifests = {verb: Manifest.read(path) for verb, path in self.inputs.items()}
         self._input_hashes = {verb: found.hash for verb, found in manifests.items()}
         self._lineage = _merge_lineages(self.name, manifests)
-        if not (self.folder / MANIFEST).exists():
+        self._seen = _bytes_of(self.folder / MANIFEST)
+        if self._seen is None:
             if not rebuild:
                 self._refuse_to_clear_checkpoints()
             return
@@ -157,6 +159,9 @@ class Stage:
                 Leftovers are kept only if they were made by the same configuration and inputs.
             first: this process is the first of the ranks that build the stage together. The others only lend a hand:
                 their process ends well with the block, and what comes after it is the first one's.
+
+        Raises:
+            HeldError: another process builds it, or has built it since `prepare` looked.
         """
         if not first:
             self._follow()
@@ -164,7 +169,14 @@ class Stage:
             sys.exit(0)
         _make(self.folder)
         with locked(self.folder):
+            if _bytes_of(self.folder / MANIFEST) != self._seen:
+                raise HeldError(
+                    f"{self.folder} was finished by another process meanwhile",
+                    rule="a finished stage is never made twice",
+                    remedy="give the command again: it takes what is there, or says what is different",
+                )
             (self.folder / MANIFEST).unlink(missing_ok=True)
+            self._seen = None
             attempt = self.folder / _ATTEMPT
             identity = json.dumps(self._identity(), sort_keys=True)
             same = attempt.exists() and attempt.read_text() == identity
@@ -255,6 +267,12 @@ class Stage:
             versions=_versions(),
         )
         write_atomically(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return path.read_bytes()
+    return None
 
 
 def disk_is_full(cause: Exception) -> bool:
