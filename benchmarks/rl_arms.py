@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.quality import ranked
 from trialign.data.dataset import Dataset
 from trialign.enrich.evidence import load_evidence
 from trialign.evaluate.bootstrap import paired_bootstrap
@@ -55,11 +55,8 @@ def main() -> None:
 def _values(run: Path) -> dict[str, Any]:
     """Return per user metrics and items, and what the manifests say."""
     dataset = Dataset(Path(Manifest.read(run / "evaluate" / "test").inputs["prepare"]["path"]))
-    table = pq.read_table(run / "evaluate" / "test" / "topk.parquet")
-    items_UK = np.full((len(table), 50), NO_ITEM, np.int32)
-    for row, found in enumerate(table["items"].to_pylist()):
-        items_UK[row, : len(found)] = [dataset.item_of(key) for key in found]
-    targets = [np.array([dataset.item_of(key) for key in found], np.int32) for found in table["targets"].to_pylist()]
+    items_UK = ranked(run, dataset)
+    targets = dataset.evaluation("test").targets
     learned = run / "rl" / "manifest.json"
     counts = Manifest.read(run / "rl") if learned.exists() else None
     return {"values": measure(items_UK, targets), "items": items_UK[:, :10], "rl": counts}
