@@ -46,24 +46,19 @@ def run_pipeline(
     for number, verb in enumerate(verbs, start=1):
         folder = locate_stage(config, verb)
         shared = verb in config.from_stage
-        line = f"[{number}/{len(verbs)}] {verb}" + (f", into {folder}" if shared else "")
+        if not (shared and (folder / MANIFEST).exists()):
+            announce(f"[{number}/{len(verbs)}] {verb}" + (f", into {folder}" if shared else ""))
         started = time.monotonic()
         if shared:
-            make = partial(_announced, announce, line, scripts[verb], _there(config, verb, folder))
-            stage = _made_once(make, folder, announce)
+            stage = _made_once(partial(scripts[verb], _there(config, verb, folder)), folder, announce)
         else:
-            stage = _announced(announce, line, scripts[verb], config)
+            stage = scripts[verb](config)
         seconds = time.monotonic() - started
         if stage is None:
             done.append(StageRun(verb, "taken", seconds, folder, Manifest.read(folder)))
         else:
             done.append(StageRun(verb, "built" if stage.built else "skipped", seconds, stage.folder, stage.read()))
     return done
-
-
-def _announced(announce: Callable[[str], None], line: str, script: Callable[[Config], Stage], config: Config) -> Stage:
-    announce(line)
-    return script(config)
 
 
 def _made_once(make: Callable[[], Stage], folder: Path, announce: Callable[[str], None]) -> Stage | None:

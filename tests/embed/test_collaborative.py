@@ -122,10 +122,12 @@ def test_what_cannot_be_used_is_refused():
     for window, smoothing in ((0, 0.75), (10, 0.0), (10, 1.5)):
         with pytest.raises(ConfigError, match=r"embed\.collaborative"):
             PpmiSvd(8, window, smoothing, 0)
-    with pytest.raises(ConfigError, match=r"text_prior=-1"):
-        PpmiSvd(8, 10, 0.75, -1)
-    with pytest.raises(ConfigError, match=r"text_prior=2, and no text is embedded"):
-        PpmiSvd(8, 10, 0.75, 2).encode(make_histories(), 24, None)
+
+
+@pytest.mark.parametrize("override", ["embed.collaborative.text_prior=-1", "embed/text=none"])
+def test_a_prior_without_texts_is_refused_before_any_work(override):
+    with pytest.raises(ConfigError, match=r"embed\.collaborative\.text_prior="):
+        compose("embed", ["run=unused", "embed/collaborative=ppmi_and_text", override])
 
 
 def prepared(folder: Path, lists: dict[str, list[int]]) -> Path:

@@ -133,7 +133,8 @@ def test_an_arm_waits_for_another_that_makes_what_they_share(run: Path, tmp_path
     with other:
         scripts = {verb: script(verb) for verb in planned(config)} | {"evaluate": evaluate.build}
         done = {stage.verb: stage for stage in run_pipeline(config, scripts, announce)}
-    assert f"pid {os.getpid()} on" in lines[0]
+    assert "] prepare, into" in lines[0]
+    assert f"waiting for pid {os.getpid()} on" in lines[1]
     assert done["prepare"].outcome == ("taken" if left == "finished" else "built")
     assert done["prepare"].manifest.hash == hashes(run)["prepare"]
     assert done["train"].outcome == "built"

@@ -181,6 +181,14 @@ def _embed(config: Config) -> None:
             rule="interests are embedded by the encoder of the texts",
             remedy="choose embed/text=tfidf or another, or set embed.interests=false",
         )
+    prior = (config.embed["collaborative"] or {}).get("text_prior", 0.0)
+    if prior < 0.0 or (prior and config.embed["text"] is None):
+        raise ConfigError(
+            f"embed.collaborative.text_prior={prior}"
+            + (" with embed/text=none" if config.embed["text"] is None else ""),
+            rule="0 or more events, and above 0 there are texts to lean on",
+            remedy="choose embed/collaborative=ppmi, or embed/text=tfidf or another",
+        )
 
 
 def _positive(config: Config) -> None:

@@ -41,12 +41,6 @@ class PpmiSvd:
                 rule="0 < smoothing <= 1 and window is at least 1",
                 remedy="set embed.collaborative.smoothing=0.75 embed.collaborative.window=5",
             )
-        if text_prior < 0.0:
-            raise ConfigError(
-                f"embed.collaborative.text_prior={text_prior}",
-                rule="a number of events, 0 or more",
-                remedy="set embed.collaborative.text_prior=0",
-            )
         self.dim, self.window, self.smoothing, self.text_prior = dim, window, smoothing, text_prior
         self.notes: list[str] = []
 
@@ -56,18 +50,11 @@ class PpmiSvd:
         Args:
             histories: item indices, oldest first, without any held-out event.
             num_items: N.
-            text: the items' text vectors, where there are any.
+            text: the items' text vectors; what `text_prior` leans on.
 
         Raises:
-            ConfigError: a prior of texts without texts.
             DataError: nothing co-occurs.
         """
-        if self.text_prior and text is None:
-            raise ConfigError(
-                f"embed.collaborative.text_prior={self.text_prior}, and no text is embedded",
-                rule="the prior is the mean of an item's neighbours in text",
-                remedy="choose embed/text=tfidf or another, or set embed.collaborative.text_prior=0",
-            )
         counts_NN = co_occurrence(histories, num_items, self.window)
         if not counts_NN.nnz:
             raise DataError(
@@ -85,8 +72,9 @@ class PpmiSvd:
         vectors_ND = normalize(left_ND * np.sqrt(values_D)).astype(np.float32)
         present_N &= vectors_ND.any(axis=1)
         found = Modality(vectors_ND, present_N)
-        if not self.text_prior or text is None:
+        if not self.text_prior:
             return found
+        assert text is not None, "config.checks refuses a prior of texts without texts"
         events_N = np.bincount(np.concatenate(histories), minlength=num_items)
         return shrink(found, text, events_N, self.text_prior)
 

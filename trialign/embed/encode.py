@@ -63,7 +63,6 @@ def embed(
         before: the modalities that are embedded; collaborative vectors may lean on those of texts.
 
     Raises:
-        ConfigError: the encoder asks for a modality that is not among these.
         DataError: the evidence cannot be encoded, or no item has any.
     """
     evidence = evidence_of(modality, dataset, texts, before)
