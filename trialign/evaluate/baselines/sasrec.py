@@ -1,4 +1,4 @@
-"""SASRec (Kang & McAuley 2018), trained by full softmax cross-entropy: the baseline that is tuned like one's own model.
+"""SASRec (Kang & McAuley 2018), trained by full softmax cross-entropy; one configuration, not searched.
 
 A causal transformer over item vectors; an item's vector, its id embedding plus a projection of its text vector, is used
 at the input and at the output. Every position of every history is learned, and the softmax runs over the whole
