@@ -154,7 +154,7 @@ def _tell(made: Any) -> None:
     """Say what became of a stage, and where it is; the verbs that are no stage speak for themselves."""
     from trialign.manifest import Stage
 
-    if not isinstance(made, Stage) or made.name == "evaluate":
+    if not isinstance(made, Stage) or made.name == "evaluate" or not made.finished:  # one share of enrich is none
         return
     manifest = made.read()
     counts = [f"{name} {value:,}" for name, value in manifest.counts.items() if type(value) is int and value]

@@ -22,11 +22,7 @@ def run(config: Config) -> Stage:
         return stage
     if config.enrich.shard is not None:
         _answer(config, stage, None)
-        log.info(
-            "  shard %d of %d is answered; `trialign enrich` without it merges",
-            config.enrich.shard,
-            config.enrich.shards,
-        )
+        _tell_left(config)
         return stage
     with stage.building() as folder:
         _train_clip(config, stage, folder)
@@ -100,6 +96,17 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
         if interests is not None:
             write_interests(folder, interests)
         write_page(folder, dataset, captions, interests)
+
+
+def _tell_left(config: Config) -> None:
+    """Say what is left when a share is answered: shares that nobody has begun, and the command that joins all."""
+    from trialign.enrich.asking import Part
+
+    shards, cache = config.enrich.shards, Path(config.enrich.cache).expanduser()
+    missing = [shard for shard in range(shards) if not (cache / f"{Part(shard, shards).name}.jsonl").exists()]
+    begun = f"not begun yet: {', '.join(map(str, missing))}" if missing else "all of them are begun"
+    log.info("  shard %d of %d is answered (shards count from 0; %s)", config.enrich.shard, shards, begun)
+    log.info("  the stage is not finished: when all are answered, `trialign enrich` without enrich.shard writes it")
 
 
 def _tell(stage: Stage, what: str, counts: dict[str, Any]) -> None:

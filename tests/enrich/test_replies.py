@@ -36,7 +36,7 @@ def test_reasoning_stands_apart():
         ("  ", "empty"),
         ("[]", "empty"),
         ("<interests/>", "not_json"),
-        ("```json\n[]\n```", "not_json"),
+        ("```json\n[]\n```", "empty"),
         ("[" * 100_000, "not_json"),
         ("[%s]" % (ONE % "NaN"), "not_json"),
         ("{}", "wrong_shape"),
@@ -57,6 +57,43 @@ def test_failures_have_causes(text, cause):
     answer = parse_interests(text, "direct", 5)
     assert isinstance(answer, Failure)
     assert answer.cause == cause
+
+
+BARE = "[%s]" % (ONE % 0.5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{BARE}\n```",
+        f"```\n{BARE}\n```\n",
+        f"Here are the interests:\n\n```json\n{BARE}\n```\nLet me know if you need more.",
+        f"Sure! {BARE}",
+        f"{BARE}\n\nThese follow from the title.",
+    ],
+)
+def test_a_fence_and_words_around_the_one_value_are_left_out(text):
+    assert parse_interests(text, "direct", 5) == Interests(("dry skin",), (0.5,))
+    reasoned = text.replace(BARE, '{"reasoning": "because [it] {says} so", "interests": ' + BARE + "}")
+    assert parse_interests(reasoned, "cot", 5) == Interests(("dry skin",), (0.5,), "because [it] {says} so")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BARE}\n{BARE}",
+        f"First thought:\n```json\n{BARE}\n```\nBetter:\n```json\n{BARE}\n```",
+        '{"interests": ' + BARE,
+        '[{"interest": "dry skin", "confidence": 0.5}, {"interest": "oily sk',
+        f"For this [product]: {BARE}",
+        f"```json\n{BARE[:-1]}\n```",
+        "```json\n[%s]\n```" % (ONE % "NaN"),
+    ],
+)
+def test_what_is_ambiguous_or_broken_is_not_mended(text):
+    answer = parse_interests(text, "direct", 5)
+    assert isinstance(answer, Failure)
+    assert answer.cause == "not_json"
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,8 @@ def test_tables_are_as_promised(world, server):
     assert evidence.interests == [row["interests"] for row in interests]
     counts = Manifest.read(run / "enrich").counts
     assert counts["captions"] == {
-        "found": 4, "failures": {"no_picture": 1}, "replies": 4, "asked_now": 4, "retried": 0, "tokens": 28,
-        "seconds": counts["captions"]["seconds"],
+        "found": 4, "failures": {"no_picture": 1}, "replies": 4, "asked_now": 4, "retried": 0, "unwrapped": 0,
+        "tokens": 28, "seconds": counts["captions"]["seconds"],
     }  # fmt: skip
     assert counts["interests"]["cut"] == 1
     assert load_evidence(run) == ([], [], [])
@@ -173,6 +173,38 @@ def test_shards_ask_their_share_and_the_last_step_merges(world, server, tmp_path
     assert enrich(run, data, *asking(server.url)).built
     assert len(server.asked) == 2 * asked
     assert {path.name: path.read_bytes() for path in (run / "enrich").glob("*.parquet")} == expected
+
+
+def test_a_share_is_a_command_that_ends_well_and_says_what_is_left(world, server):
+    run, data = world
+
+    def command(*overrides: str) -> str:
+        words = [f"run={run}", *source(data), *asking(server.url, *overrides)]
+        run_it = [sys.executable, "-m", "trialign.launch.cli", "enrich", *words]
+        done = subprocess.run(run_it, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = command("enrich.shards=3", "enrich.shard=1")
+    assert "shard 1 of 3 is answered" in first
+    assert "not begun yet: 0, 2" in first
+    assert "enrich: built" not in first
+    assert not (run / "enrich" / "manifest.json").exists()
+    assert "not begun yet: 2" in command("enrich.shards=3", "enrich.shard=0")
+    assert "all of them are begun" in command("enrich.shards=3", "enrich.shard=2")
+    asked = len(server.asked)
+    assert "enrich: built" in command()
+    assert len(server.asked) == asked
+
+
+def test_replies_in_a_fence_are_read_and_counted(world, server):
+    run, data = world
+    said = server.says
+    server.says = lambda text, image: f"```json\n{said(text, image)}\n```"
+    enrich(run, data, *asking(server.url, of=("interests",)))
+    counts = Manifest.read(run / "enrich").counts["interests"]
+    assert (counts["found"], counts["unwrapped"], counts["retried"]) == (3, 3, 0)
+    assert sum(bool(row["interests"]) for row in rows(run, "interests")) == 3
 
 
 @pytest.mark.parametrize("says", ["", "no idea", "<xml/>", '{"a": 1}', "\u4e0d\u77e5\u9053"])

@@ -45,6 +45,7 @@ class Asked(Generic[Found]):
         replies: consulted, asked for now or kept from before.
         asked: of these, how many were asked for now.
         retried: questions that told what was wrong with the reply before.
+        unwrapped: replies that could be used without the fence or the words around their JSON.
         tokens, seconds: what all consulted replies cost when they were made.
         lost: items whose question got no reply.
         hopeless: so many questions in a row got none that asking ended.
@@ -54,6 +55,7 @@ class Asked(Generic[Found]):
     replies: int = 0
     asked: int = 0
     retried: int = 0
+    unwrapped: int = 0
     tokens: int = 0
     seconds: float = 0.0
     lost: set[int] = field(default_factory=set)
@@ -69,6 +71,7 @@ class Asked(Generic[Found]):
             "replies": self.replies,
             "asked_now": self.asked,
             "retried": self.retried,
+            "unwrapped": self.unwrapped,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 3),
         }
@@ -87,6 +90,7 @@ class Interview(Generic[Found]):
         max_side: pixels of a picture's longer side, beyond which it is scaled down.
         retries: further questions about a reply that cannot be used.
         lost: share of the questions that may stay without a reply.
+        bare: a reply's text to the part that `read` reads, to count what stands around it.
         group: config group that asks, for errors.
     """
 
@@ -98,6 +102,7 @@ class Interview(Generic[Found]):
     max_side: int
     retries: int
     lost: float
+    bare: Callable[[str], str] = str.strip
     group: str = "enrich"
 
     def ask(self, items: Collection[int], cache: ReplyCache) -> Asked[Found]:
@@ -201,3 +206,5 @@ class _Round(Generic[Found]):
         asked.answers[item] = found
         if isinstance(found, Failure):
             self._unusable[item] = found.cause
+        elif self._interview.bare(answer.text) != answer.text.strip():
+            asked.unwrapped += 1

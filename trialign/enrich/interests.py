@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trialign.data.dataset import Dataset
+from trialign.enrich.bare import read_json
 from trialign.enrich.protocol import Failure, Request
 from trialign.enrich.templates import interests_prompt
 from trialign.enrich.words import is_foreign, is_marked_up
@@ -45,7 +45,7 @@ def parse_interests(text: str, variant: str, max_interests: int) -> Interests | 
     """Read a reply.
 
     Args:
-        text: the reply.
+        text: the reply; what stands around its JSON is left out, see `bare_json`.
         variant: `direct`, a list of `{"interest", "confidence"}`; `cot`, that list beside a `reasoning`.
         max_interests: more are a failure.
 
@@ -56,7 +56,7 @@ def parse_interests(text: str, variant: str, max_interests: int) -> Interests | 
     if not text.strip():
         return Failure("empty")
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        found = read_json(text)
     except (ValueError, RecursionError):
         return Failure("not_json", text[:200])
     reasoning = ""
@@ -102,7 +102,3 @@ def _is_interest(one: Any) -> bool:
 def _is_text(value: Any) -> bool:
     # Half a surrogate pair is legal JSON, but no text that a file can hold.
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

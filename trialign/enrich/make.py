@@ -12,6 +12,7 @@ from trialign.config.enrich import AskedCaptionsConfig, AskedInterestsConfig
 from trialign.config.instantiate import instantiate
 from trialign.data.dataset import Dataset
 from trialign.enrich.asking import Asked, Interview, Part
+from trialign.enrich.bare import bare_json
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.captions import NO_PICTURE, TEMPLATE, caption_questions, parse_caption
 from trialign.enrich.evidence import DESCRIPTION, Caption, ItemInterests
@@ -98,6 +99,7 @@ def make_interests(
         backend=backend,
         questions=lambda items: interest_questions(evidence, items, variant, most),
         read=lambda text: parse_interests(text, variant, most),
+        bare=bare_json,
         prompt_hash=template_hash(f"interests_{variant}"),
         max_side=_NO_PICTURES,
         **asking,

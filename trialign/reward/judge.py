@@ -6,13 +6,13 @@ that a judge who calls everything good is noticed. Replies are strict, kept for 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from trialign.enrich.asking import Interview
+from trialign.enrich.bare import bare_json, read_json
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.protocol import Backend, Failure, Request
 from trialign.enrich.templates import judge_prompt, template_hash
@@ -25,7 +25,7 @@ Verdicts = tuple[bool, ...]
 
 
 def parse_verdicts(text: str) -> Verdicts | Failure:
-    """Read a reply: a JSON list of the numbers 0 and 1, nothing else.
+    """Read a reply: a JSON list of the numbers 0 and 1, alone or as `bare_json` finds it.
 
     Returns:
         The verdicts; or a failure: `empty`, `not_json`, `wrong_shape`.
@@ -33,7 +33,7 @@ def parse_verdicts(text: str) -> Verdicts | Failure:
     if not text.strip():
         return Failure("empty")
     try:
-        found = json.loads(text)
+        found = read_json(text)
     except (ValueError, RecursionError):
         return Failure("not_json", text[:200])
     # True is 1 to Python; a judge was asked for numbers.
@@ -79,6 +79,7 @@ def judged_labels(
         backend=backend,
         questions=questions,
         read=parse_verdicts,
+        bare=bare_json,
         prompt_hash=template_hash(TEMPLATE),
         max_side=1,
         retries=retries,
