@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from trialign import __version__
 from trialign.errors import ConfigError, TrialignError, suggest
+from trialign.foreign import LINES, harmless
 
 VERBS: dict[str, str] = {
     "prepare": "catalogue and interaction logs -> dataset",
@@ -63,6 +64,7 @@ def main() -> None:
     Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (made room).
     """
     arguments = sys.argv[1:]
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # titles know more than Latin letters
     if "SLURM_STEP_ID" in os.environ:
         faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor asks for it when nothing moves
     try:
@@ -88,7 +90,7 @@ def main() -> None:
         sys.exit(130)
     except Exception:
         # Python's own 1 would look like an error that is told and comes again.
-        traceback.print_exc()
+        print(harmless(traceback.format_exc(), keep=LINES), end="", file=sys.stderr)
         sys.exit(70)
 
 
@@ -146,7 +148,7 @@ def _start(verb: str, overrides: list[str]) -> None:
 
 
 def _give_up(error: TrialignError) -> NoReturn:
-    print(f"trialign: {error}", file=sys.stderr)
+    print(f"trialign: {harmless(str(error), keep=LINES)}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 
@@ -169,10 +171,15 @@ def _log_plainly() -> None:
     log = logging.getLogger("trialign")
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Plain("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO if launched_rank() == 0 else logging.WARNING)
         log.propagate = False
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record), keep=LINES)
 
 
 def _overview() -> str:

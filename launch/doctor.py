@@ -15,10 +15,10 @@ from trialign.errors import StageError
 
 def run(config: Config) -> None:
     """Print the table."""
-    from rich.console import Console
     from rich.table import Table
 
     from trialign.runtime.doctor import Finding, examine
+    from trialign.terminal import console
 
     pins = Path(__file__).resolve().parents[1] / "constraints.txt"
     findings = examine(config.run, pins if pins.exists() else None)
@@ -29,7 +29,7 @@ def run(config: Config) -> None:
         table.add_column(column, overflow="fold")
     for finding in findings:
         table.add_row(finding.what, finding.found, finding.remark)
-    Console().print(table)
+    console().print(table)
 
 
 def _reached_out() -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from rich.console import Console
 from rich.table import Table
 from trialign.launch import evaluate, recommend
 from trialign.launch.cli import script
@@ -17,6 +16,7 @@ from trialign.config.compose import Config
 from trialign.config.stages import locate_stage, planned
 from trialign.errors import ConfigError
 from trialign.pipeline import StageRun, run_pipeline
+from trialign.terminal import console
 
 log = logging.getLogger("trialign")
 
@@ -31,7 +31,7 @@ def run(config: Config) -> list[StageRun]:
         )
     scripts = {verb: script(verb) for verb in planned(config)} | {"evaluate": evaluate.build}
     done = run_pipeline(config, scripts, log.info)
-    Console().print(_summary(done))
+    console().print(_summary(done))
     if config.recommend.user is None and not config.recommend.items:
         config = replace(config, recommend=replace(config.recommend, user=_first_user(config)))
     recommend.run(config)

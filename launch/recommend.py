@@ -16,13 +16,12 @@ from trialign.manifest import Manifest
 
 def run(config: Config) -> list[str]:
     """Print the history and the recommended items; return the keys of the latter, best first."""
-    from rich.console import Console
-
     from trialign.data.dataset import Dataset
     from trialign.generate.artefact import load_ranker
     from trialign.generate.page import recommendation_page
     from trialign.runtime.device import device_of
     from trialign.semid.table import SIDTable
+    from trialign.terminal import console
     from trialign.types import NO_ITEM
 
     wanted = config.recommend
@@ -39,7 +38,7 @@ def run(config: Config) -> list[str]:
         folders[config.evaluate.generator], sids, num_beams=wanted.num_beams, batch_size=1, device=device
     )
     (items,), (scores,) = ranker.rank([history], wanted.k, exclude_seen=wanted.exclude_seen)
-    Console().print(recommendation_page(dataset, sids, wanted.user or "the named items", history, items, scores))
+    console().print(recommendation_page(dataset, sids, wanted.user or "the named items", history, items, scores))
     return [dataset.keys[item] for item in items if item != NO_ITEM]
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import astuple
 
-from rich.console import Console
 from rich.table import Table
 
 from trialign.cluster.status import StageStatus, status
 from trialign.config.compose import Config
 from trialign.errors import StageError
+from trialign.terminal import console
 
 _COLUMNS = ("", "stage", "job", "state", "restarts", "step", "last attempt ended")
 
@@ -27,5 +27,5 @@ def run(config: Config) -> list[StageStatus]:
         table.add_column(column, overflow="fold")
     for line in lines:
         table.add_row(*astuple(line))
-    Console().print(table)
+    console().print(table)
     return lines

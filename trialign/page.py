@@ -9,9 +9,11 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape as escape_markup
 
 from PIL import Image
+
+from trialign.foreign import LINES, harmless
 
 __all__ = ["bars", "document", "escape", "forest", "lines", "picture", "table", "thumbnail"]
 
@@ -40,6 +42,11 @@ _LABEL = 230
 
 _CHARACTERS = 36
 """Longest name that fits into them."""
+
+
+def escape(text: str) -> str:
+    """Return text from outside as HTML that shows it: no markup, and what would act written out."""
+    return escape_markup(harmless(text, keep=LINES))
 
 
 def document(title: str, parts: Iterable[str]) -> str:

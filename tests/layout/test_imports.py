@@ -13,7 +13,7 @@ PACKAGE = CHECKOUT / "trialign"
 
 # Upstream first: a module imports from its own place or from places before it.
 ORDER = [
-    ("types", "errors", "lock", "manifest", "ranking", "page"),
+    ("types", "errors", "foreign", "terminal", "lock", "manifest", "ranking", "page"),
     ("config",),
     ("runtime",),
     ("data",),
@@ -108,6 +108,13 @@ def test_command_line_imports_nothing_heavy_before_it_knows_the_verb() -> None:
     tree = ast.parse((CHECKOUT / "launch" / "cli.py").read_text())
     top = [ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert not [line for line in top if any(word in line for word in ("hydra", "torch", "config", "omegaconf"))], top
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_text_leaves_by_doors_that_make_it_harmless(path: Path) -> None:
+    doors = {"rich.console": ("terminal.py",), "html": ("page.py", "markup.py")}
+    for name, typing_only in imports(path):
+        assert typing_only or path.name in doors.get(name, (path.name,)), f"{path} imports {name}; use {doors[name]}"
 
 
 def test_names_say_something() -> None:

@@ -34,6 +34,7 @@ class DataConfig:
     buckets: int = option(16, "user buckets of the prepared events, a power of 16")
     missing_items: str = option("refuse", "events of items without a catalogue entry: refuse, or drop (counted)")
     broken_images: str = option("refuse", "pictures that cannot be decoded or are too large: refuse, or drop (counted)")
+    read_html: bool = option(False, "read texts of the catalogue as HTML (counted); false: they are kept as they are")
     max_pixels: int = option(
         50_000_000, "width x height of a picture; read from its header, before anything is decoded"
     )

@@ -32,6 +32,7 @@ from trialign.data.events import Histories, kept_items, read_buckets, spread_eve
 from trialign.data.examples import ExampleWriter, read_examples, spread_examples
 from trialign.data.histories import EventWriter, SplitWriters, cutter
 from trialign.data.images import write_images
+from trialign.data.markup import html_read
 from trialign.data.oracle import OracleWriter, write_truth
 from trialign.data.source import Oracle, RawData, Source
 from trialign.data.splits import SPLITS, Cuts
@@ -70,6 +71,7 @@ def prepare(
     engine: str = "duckdb",
     broken_images: str = "refuse",
     max_pixels: int = 50_000_000,
+    read_html: bool = False,
 ) -> dict[str, Any]:
     """Write the dataset of `source` into `folder`.
 
@@ -95,6 +97,7 @@ def prepare(
         engine: `duckdb`, or `spark`, which then checks, numbers, cores and spreads the log to the same buckets.
         broken_images: `refuse` or `drop` pictures that cannot be used.
         max_pixels: of a picture.
+        read_html: whether texts of the catalogue are read as HTML; else a warning says how many hold some.
 
     Returns:
         Counts for the manifest.
@@ -108,7 +111,8 @@ def prepare(
     with bounded_tables(folder / "spill", memory=memory, threads=threads) as tables:
         raw = source.load(folder / "raw")
         _check_source(raw, split, cored=bool(user_core or item_core))
-        catalogue = index_catalogue(raw.items)
+        items, num_html = _read_html(raw.items, read_html)
+        catalogue = index_catalogue(items)
         spread = _Spread(folder / SPREAD, source)
         # Pictures may be the larger part of the work: what can be refused without them is refused first.
         if not spread.finished:
@@ -117,7 +121,7 @@ def prepare(
             limits: dict[str, Any] = {"memory": memory, "threads": threads}
             with nullcontext(tables) if engine == "duckdb" else started_spark(folder / "spill-spark", **limits) as at:
                 spread.finish(_spread(raw, catalogue, spread.begin(), common | {"tables": at}, cores))
-        counts = spread.counts()
+        counts = spread.counts() | num_html
         sizes = {"block_records": block_records, "shard_blocks": shard_blocks}
         pictures = {"images_per_shard": images_per_shard, "broken_images": broken_images, "max_pixels": max_pixels}
         counts |= _write_items(raw, catalogue, spread.kept, folder, pictures, **sizes)
@@ -234,6 +238,20 @@ def _write_examples(spread: Path, splits: SplitWriters, catalogue: pa.Table) -> 
         for bucket in read_examples(spread, catalogue):
             writer.write(bucket)
     return writer.counts()
+
+
+def _read_html(items: pa.Table, wanted: bool) -> tuple[pa.Table, dict[str, int]]:
+    """Return the catalogue, and how many items had HTML that was read."""
+    shown, keys = html_read(items)
+    if keys and not wanted:
+        logger.warning(
+            "%d of %d items have HTML in their texts, e.g. %s; it is kept as text, data.read_html=true reads it",
+            len(keys),
+            items.num_rows,
+            ", ".join(map(str, keys[:3])),
+        )
+        return items, {}
+    return shown, {"items_with_html": len(keys)} if keys else {}
 
 
 def _num_empty(texts: pa.ChunkedArray) -> int:

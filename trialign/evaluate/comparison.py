@@ -8,11 +8,10 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from trialign.evaluate.bootstrap import paired_bootstrap
@@ -21,6 +20,9 @@ from trialign.evaluate.runs import Run
 from trialign.evaluate.semantics import Figures, identifier_figures, understanding_figures
 from trialign.page import document, escape, forest, lines, table
 from trialign.ranking import METRICS
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _COMPARED = (DECIDES, "recall@10")
 _UNSET = "unset"
@@ -208,9 +210,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(told)
     for key, holders in _by_value(comparison.groups).items():
         who = "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
-        console.print(f"{key}: {who}", highlight=False, markup=False)
+        console.print(f"{key}: {who}")
     for sentence in comparison.left_out:
-        console.print(sentence, highlight=False, markup=False)
+        console.print(sentence)
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -226,7 +228,8 @@ def comparison_page(comparison: Comparison) -> str:
         ),
         *_differences(comparison),
         *(
-            f"<h2>{escape(heading)}</h2>" + table(("", *(escape(group.name) for group in comparison.groups)), rows)
+            f"<h2>{escape(heading)}</h2>"
+            + table(("", *(escape(group.name) for group in comparison.groups)), [[*map(escape, row)] for row in rows])
             for heading, rows in _told(comparison)
         ),
         "<h2>What differs</h2>",

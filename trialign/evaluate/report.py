@@ -8,18 +8,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
 
 from trialign.errors import DataError
 from trialign.evaluate.bootstrap import paired_bootstrap
 from trialign.evaluate.protocol import Measured
 from trialign.ranking import METRICS
+from trialign.terminal import console
 from trialign.types import EvaluationSplit
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH = 100
 """Columns of the printed report."""
@@ -96,23 +99,22 @@ def oracle_means(table: pa.Table, users: Sequence[str]) -> dict[str, float]:
 
 def report_text(record: Mapping[str, Any]) -> str:
     """Return the report as plain text, 100 columns wide."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-    print_report(record, console)
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+    file = io.StringIO()
+    print_report(record, console(width=WIDTH, file=file))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
-def print_report(record: Mapping[str, Any], console: Console | None = None) -> None:
+def print_report(record: Mapping[str, Any], out: Console | None = None) -> None:
     """Print the table of a metrics.json, and what it says about the model and the best baseline."""
-    console = console or Console(width=WIDTH)
-    console.print(_table(record, title(record)))
+    out = out or console(width=WIDTH)
+    out.print(_table(record, title(record)))
     for sentence in sentences(record):
-        console.print(sentence, highlight=False, markup=False)
+        out.print(sentence)
     other = record["other_protocol"]
-    console.print()
-    console.print(_table(other, f"the same, {seen_rule(other)}"))
+    out.print()
+    out.print(_table(other, f"the same, {seen_rule(other)}"))
     for sentence in against_best(other):
-        console.print(sentence, highlight=False, markup=False)
+        out.print(sentence)
 
 
 def best_baseline(figures: Mapping[str, Any]) -> str | None:

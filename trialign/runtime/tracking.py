@@ -26,6 +26,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from trialign.config.tracking import Tracking, wandb_mode
+from trialign.foreign import LINES, harmless
 from trialign.manifest import flatten, write_atomically
 from trialign.runtime.ranks import launched_rank
 
@@ -114,9 +115,13 @@ def log_table(
     for key, value in flatten(dict(figures)).items():
         parts = {f".{place}": part for place, part in enumerate(value, 1)} if isinstance(value, list) else {"": value}
         numbers |= {key + end: part for end, part in parts.items() if isinstance(part, int | float)}
-    cells = [[wandb.Image(_picture(cell)) if isinstance(cell, bytes) else cell for cell in row] for row in rows]
+    cells = [[wandb.Image(_picture(cell)) if isinstance(cell, bytes) else _shown(cell) for cell in row] for row in rows]
     _told(lambda: run.log({**numbers, name: wandb.Table(columns=list(columns), data=cells)}, step=0))
     _told(run.finish)
+
+
+def _shown(cell: Any) -> Any:
+    return harmless(cell, keep=LINES) if isinstance(cell, str) else cell
 
 
 def _told(tell: Callable[[], Any]) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.page import document, thumbnail
+from trialign.page import document, escape, thumbnail
 from trialign.runtime.seeding import numpy_generator
 
 _MAX_CODES = 128

@@ -1,0 +1,26 @@
+"""Text from outside (titles, keys, replies, paths) at the doors: it is shown, and it does nothing.
+
+A terminal obeys escape sequences, and anything that draws text reorders it at a direction control, so that what is read
+is not what is there. `harmless` writes such characters out. Each door adds its own markup to that: `terminal.console`
+for a terminal, `page.escape` for HTML.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
+"""Controls, lines' and paragraphs' ends, direction controls, byte order and annotation marks, halves of characters."""
+
+LINES = "\n\t"
+"""What `harmless` keeps where text may have several lines."""
+
+
+def harmless(text: str, *, keep: str = "") -> str:
+    r"""Return `text` with every character that acts instead of showing written out, e.g. `\x1b` and `\u202e`.
+
+    Args:
+        text: from outside.
+        keep: characters that stay as they are, such as `LINES`.
+    """
+    return _ACTS.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
