@@ -31,8 +31,7 @@ def run(config: Config) -> Stage:
         share=Manifest.read(stage.inputs["train"]).config["train"].get("keep_back", 0.0),
         quality_N=load_quality(stage.inputs["reward"]) if "reward" in stage.inputs else None,
     )
-    runtime = asdict(config.runtime)
-    del runtime["threads"]  # took effect when torch was imported
+    runtime = config.runtime.of_training()
     runtime["tracking"] = tracking_of(config, stage)
     kept = [CHECKPOINTS, AVOIDED, BEST, "log", "ledger"]
     with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():

@@ -26,8 +26,7 @@ def run(config: Config) -> Stage:
     from trialign.semid.table import SIDTable
 
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
-    runtime = asdict(config.runtime)
-    del runtime["threads"]  # took effect when torch was imported
+    runtime = config.runtime.of_training()
     runtime["tracking"] = tracking_of(config, stage)
     kept = [CHECKPOINTS, AVOIDED, BEST, "log", "ledger"]
     with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():

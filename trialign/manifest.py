@@ -33,6 +33,7 @@ from typing import Any
 
 from trialign.errors import DataError, StageError, TrialignError
 from trialign.lock import HeldError, is_lock, locked
+from trialign.progress import Intervals, telling
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -112,6 +113,7 @@ class Stage:
         counts: what the stage counted; goes into its manifest.
         finished: a valid manifest is there.
         built: this process wrote it.
+        intervals: how often it tells how far it is.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Stage:
     counts: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     built: bool = False
+    intervals: Intervals = field(default_factory=Intervals)
 
     def prepare(self, *, rebuild: bool) -> None:
         """Decide whether the stage is done already.
@@ -165,7 +168,8 @@ class Stage:
         """
         if not first:
             self._follow()
-            yield self.folder
+            with telling(self.name, None, self.intervals):
+                yield self.folder
             sys.exit(0)
         _make(self.folder)
         with locked(self.folder):
@@ -187,7 +191,7 @@ class Stage:
             write_atomically(attempt, identity)
             write_atomically(self.folder / _LAUNCH, _launch())
             started = time.monotonic()
-            with _full_disk_told(self.folder):
+            with _full_disk_told(self.folder), telling(self.name, self.folder, self.intervals):
                 yield self.folder
             attempt.unlink()
             (self.folder / _LAUNCH).unlink()

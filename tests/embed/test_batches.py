@@ -105,15 +105,15 @@ def test_nothing_to_encode_is_refused(tmp_path):
 
 
 def test_a_long_encoding_says_how_far_it_is(tmp_path, caplog, monkeypatch):
-    clock = iter(range(0, 10_000, 6))
-    monkeypatch.setattr("trialign.runtime.pace.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr("trialign.runtime.pace.log.propagate", True)
+    clock = iter(range(0, 10_000, 20))
+    monkeypatch.setattr("trialign.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("trialign.progress.log.propagate", True)
     with caplog.at_level("INFO", logger="trialign"):
         write(tmp_path)
     lines = [record.getMessage().strip() for record in caplog.records]
     assert lines
-    assert lines[0].startswith("text: 4 of 19 items, ")
-    assert "a second" in lines[0]
+    assert lines[0].startswith("text vectors: 4 of 19, ")
+    assert "a minute" in lines[0]
     assert "left" in lines[0]
 
 

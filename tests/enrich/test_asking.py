@@ -13,7 +13,6 @@ from trialign.enrich.cache import ReplyCache
 from trialign.enrich.pictures import scaled
 from trialign.enrich.protocol import Failure, Reply, Request
 from trialign.errors import StageError
-from trialign.runtime.pace import Pace
 
 
 class Model:
@@ -159,11 +158,3 @@ def test_an_enormous_picture_is_scaled_down_others_go_as_they_are(tmp_path):
 
 def test_other_formats_are_sent_as_png():
     assert scaled(picture(8, 8, "WEBP"), 64).startswith(b"\x89PNG")
-
-
-def test_progress_tells_rate_and_remaining_time():
-    pace = Pace("captions", 1000)
-    for number in range(400):
-        pace.add(reused=number < 100)
-    # 300 made in 10 s are 30 a second: 600 more take 20 s.
-    assert pace.line(10.0) == "captions: 400 of 1000 items, 30.0 a second, 0 min 20 s left"

@@ -12,7 +12,7 @@ from trialign.cluster.record import FOLDER, attempts_of, jobs_of, reached
 from trialign.config.stages import STAGES
 from trialign.lock import living_owner
 from trialign.manifest import MANIFEST
-from trialign.runtime.ranks import PROGRESS
+from trialign.progress import read_progress
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,8 @@ def _line(name: str, run: Path, jobs: Mapping[str, str], states: Mapping[str, st
 
 
 def _step(folder: Path, finished: bool) -> str:
-    """Return the optimizer steps taken: of a finished training, of one under way, of its newest checkpoint."""
+    """Return how far a stage is: the steps of a finished training, the last beat, else the newest checkpoint."""
     if finished:
         return str(json.loads((folder / MANIFEST).read_text())["counts"].get("steps", ""))
-    if (folder / PROGRESS).exists():
-        return (folder / PROGRESS).read_text().strip()
-    return str(reached(folder) or "")
+    beat = read_progress(folder)
+    return str(reached(folder) or "") if beat is None else str(beat)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from trialign.config.option import option
+from trialign.progress import Intervals
+
+_NOT_OF_TRAINING = ("threads", "beat_seconds", "line_seconds")
 
 
 @dataclass
@@ -40,3 +44,18 @@ class RuntimeConfig:
     )
     log_every: int = option(10, "steps between two log lines", hashed=False)
     progress: bool = option(True, "show progress", hashed=False)
+    line_seconds: float = option(
+        60.0, "between two lines in the log that say how far a stage is, how fast, how long it takes", hashed=False
+    )
+    beat_seconds: float = option(
+        5.0, "between two writes of progress.json, by which a job's watchdog and `status` see a stage", hashed=False
+    )
+
+    @property
+    def intervals(self) -> Intervals:
+        """How often a stage tells how far it is."""
+        return Intervals(beat=self.beat_seconds, line=self.line_seconds)
+
+    def of_training(self) -> dict[str, Any]:
+        """Return the fields that a training takes; the others take effect around it."""
+        return {name: value for name, value in asdict(self).items() if name not in _NOT_OF_TRAINING}

@@ -178,6 +178,7 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
         config=identity_of(verb, config),
         inputs={needed: locate_stage(config, needed) for needed in needed_by(verb, config)},
         sources=sources or {},
+        intervals=config.runtime.intervals,
     )
     stage.prepare(rebuild=config.rebuild)
     return stage

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trialign.embed.store import PRESENT, Modality
 from trialign.errors import DataError
 from trialign.manifest import write_atomically
-from trialign.runtime.pace import Pace
+from trialign.progress import Pace
 
 log = logging.getLogger("trialign")
 
@@ -67,22 +67,22 @@ def write_rows(
     """
     without = without or f"embed/{modality}=none"
     store = _Rows(folder, modality, len(item_keys))
-    pace = Pace(modality, total)
-    pace.add(store.done, reused=True)
-    saved = time.monotonic()
-    for items, vectors_BD in rows_after(store.done):
-        if not np.isfinite(vectors_BD).all():
-            first = items[int(np.flatnonzero(~np.isfinite(vectors_BD).all(axis=1))[0])]
-            raise DataError(
-                f"the {modality} vector of item {item_keys[first]!r} holds NaN or infinity",
-                rule="vectors are finite",
-                remedy=f"mend that item's evidence or the model that encodes it, or set {without}",
-            )
-        store.add(items, vectors_BD)
-        pace.add(len(items))
-        if time.monotonic() - saved >= seconds_between_saves:
-            store.save()
-            saved = time.monotonic()
+    with Pace(f"{modality} vectors", total) as pace:
+        pace.add(store.done, reused=True)
+        saved = time.monotonic()
+        for items, vectors_BD in rows_after(store.done):
+            if not np.isfinite(vectors_BD).all():
+                first = items[int(np.flatnonzero(~np.isfinite(vectors_BD).all(axis=1))[0])]
+                raise DataError(
+                    f"the {modality} vector of item {item_keys[first]!r} holds NaN or infinity",
+                    rule="vectors are finite",
+                    remedy=f"mend that item's evidence or the model that encodes it, or set {without}",
+                )
+            store.add(items, vectors_BD)
+            pace.add(len(items))
+            if time.monotonic() - saved >= seconds_between_saves:
+                store.save()
+                saved = time.monotonic()
     if not store.done:
         raise DataError(
             f"no item has what the {modality} modality is made from",

@@ -13,7 +13,7 @@ from trialign.enrich.pictures import scaled
 from trialign.enrich.protocol import Backend, Failure, Reply, Request
 from trialign.enrich.templates import retry_prompt
 from trialign.errors import StageError
-from trialign.runtime.pace import Pace
+from trialign.progress import Pace
 
 Found = TypeVar("Found")
 _HOPELESS = 20
@@ -114,8 +114,8 @@ class Interview(Generic[Found]):
         asked: Asked[Found] = Asked()
         wanted = dict.fromkeys(items, "")
         for number in range(self.retries + 1):
-            told = Pace(self.what if not number else f"{self.what}, asked again", len(wanted))
-            wanted = _Round(self, cache, asked, wanted, number, told).run()
+            with Pace(self.what if not number else f"{self.what}, asked again", len(wanted)) as pace:
+                wanted = _Round(self, cache, asked, wanted, number, pace).run()
             self._judge(asked, len(items))
             if not wanted:
                 break

@@ -48,7 +48,6 @@ from trialign.runtime.checkpoint import (
 from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.loss_watch import LossWatch, avoided
 from trialign.runtime.preemption import Preemption
-from trialign.runtime.progress import Progress
 from trialign.runtime.seeds import StepSeeds
 from trialign.runtime.tracking import MEMORY
 from trialign.runtime.trainer import build_trainer
@@ -253,7 +252,6 @@ def fit(
             *watching,
             checkpoints,
             Preemption(checkpoints),
-            Progress(folder),
         ],
         strategy=strategy,
         universal=resumed is not None and resumed.universal,

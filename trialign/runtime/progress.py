@@ -1,9 +1,7 @@
-"""How far a training is, where others can see it: the watchdog of a batch job, `trialign status`."""
+"""The optimizer steps of a training, counted where others can see it."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
@@ -12,19 +10,20 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from trialign.runtime.ranks import PROGRESS
+from trialign.progress import Pace
 
 
-class Progress(Callback):
-    """Writes down the steps taken, at most once a second, on the first rank.
+class TrainingPace(Callback):
+    """Counts the steps taken; those of the attempts before say nothing about the rate."""
 
-    Args:
-        folder: of the stage; the file goes when its checkpoints go.
-    """
+    def __init__(self) -> None:
+        self._pace: Pace | None = None
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / PROGRESS
-        self._written = 0.0
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Begin to count."""
+        self._pace = Pace("steps", int(trainer.estimated_stepping_batches))
+        self._pace.__enter__()
+        self._pace.add(trainer.global_step, reused=True)
 
     def on_train_batch_end(
         self,
@@ -34,8 +33,11 @@ class Progress(Callback):
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Write, where the last time is a second ago."""
-        if trainer.is_global_zero and time.monotonic() - self._written > 1.0:
-            self._path.parent.mkdir(exist_ok=True)
-            self._path.write_text(f"{trainer.global_step}\n")
-            self._written = time.monotonic()
+        """Count the step that is whole."""
+        assert self._pace is not None
+        self._pace.reach(trainer.global_step)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Say how long it took."""
+        assert self._pace is not None
+        self._pace.__exit__(None, None, None)

@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import CSVLogger
 from trialign.config.tracking import Tracking
 from trialign.runtime.callbacks import StepClock
 from trialign.runtime.device import device_of
+from trialign.runtime.progress import TrainingPace
 from trialign.runtime.ranks import launched_rank
 from trialign.runtime.strategy import build_strategy
 from trialign.runtime.tracking import wandb_logger
@@ -107,7 +108,7 @@ def build_trainer(
         log_every_n_steps=log_every,
         logger=[log, *([] if tracked is None else [tracked])],
         profiler=clock,
-        callbacks=[*callbacks, *more],
+        callbacks=[*callbacks, TrainingPace(), *more],
         plugins=plugins,
         enable_checkpointing=False,
         enable_progress_bar=progress,

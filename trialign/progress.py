@@ -1,0 +1,268 @@
+"""How far a stage is: a line in the log now and then, and a beat that the watchdog of a job and `status` read.
+
+A long piece of work counts what it has done, by a `Pace`. Nothing is told by a clock of its own: work that stands still
+tells nothing, which is what shows that it does. It needs nothing but Python's standard library, as a job's supervisor
+may run outside the container of the ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+log = logging.getLogger("trialign")
+
+T = TypeVar("T")
+
+BEAT = "progress.json"
+"""The file in a stage's folder, while the stage is made."""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often progress is told, in seconds.
+
+    Attributes:
+        beat: between two beats.
+        line: between two lines in a log.
+    """
+
+    beat: float = 5.0
+    line: float = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A beat: how far a stage is.
+
+    Attributes:
+        stage: the verb.
+        what: what is counted now, e.g. `users ranked by sasrec`.
+        done: how much of it is done, by earlier attempts too.
+        total: how much there is; None where that is not known.
+        rate: done per second in this attempt; None before anything is.
+        seconds_left: of what is counted now, at this rate; None where it cannot be known.
+        number: which of the stage's counts this is, from 1.
+        within: what is counted in the middle of it, as a line, e.g. a validation; None most of the time.
+        advances: rises whenever something was counted; a beat with the same number is of a stage that stands still.
+        seconds: since the attempt began.
+        at: when the beat was written, in seconds since 1970 by the clock of the stage's machine.
+        rank: which rank counted; the first counts for all.
+        attempt: differs from attempt to attempt.
+    """
+
+    stage: str
+    what: str
+    done: int
+    total: int | None
+    rate: float | None
+    seconds_left: float | None
+    number: int
+    within: str | None
+    advances: int
+    seconds: float
+    at: float
+    rank: int
+    attempt: str
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """How far the stage is, comparable between attempts at the same stage: a larger one is further."""
+        return self.number, self.done
+
+    def __str__(self) -> str:
+        line = _line(self.what, self.done, self.total, self.rate, self.seconds_left)
+        return f"{line} ({self.within})" if self.within else line
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """Return the last beat of the stage that is made in `folder`; None where there is none that can be read."""
+    try:
+        found = json.loads((folder / BEAT).read_text())
+        return Progress(**{field.name: found[field.name] for field in fields(Progress)})
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, half of one after a power cut, another version's
+        return None
+
+
+class Pace:
+    """Counts what is done of a long piece of work, for the stage that is being made.
+
+    A block: `with Pace("users", 6000) as pace: ... pace.add(1024)`. Inside another one it is told as a part of that.
+
+    Args:
+        what: the work, e.g. `captions`.
+        total: how much there is; None where that is not known.
+    """
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        self.what, self.total = what, total
+        self.done = self._reused = 0
+        self._started = time.monotonic()
+        self._teller = _current
+
+    def __enter__(self) -> Self:
+        self._teller.open(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, cause: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._teller.close(self, whole=kind is None)
+
+    def add(self, count: int = 1, *, reused: bool = False) -> None:
+        """Count what is done; what is `reused` cost nothing and says nothing about the rate."""
+        if count:
+            self.done += count
+            self._reused += count * reused
+            self._teller.advanced()
+
+    def reach(self, done: int) -> None:
+        """Count up to `done`, where the work itself says how far it is."""
+        self.add(max(0, done - self.done))
+
+    def rate(self) -> float | None:
+        """Return what was done per second, None before anything was."""
+        seconds = time.monotonic() - self._started
+        made = self.done - self._reused
+        return made / seconds if made and seconds else None
+
+    def seconds_left(self) -> float | None:
+        """Return how long the rest will take at this rate."""
+        rate = self.rate()
+        return None if rate is None or self.total is None else max(0, self.total - self.done) / rate
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._started
+
+    def __str__(self) -> str:
+        return _line(self.what, self.done, self.total, self.rate(), self.seconds_left())
+
+
+def paced(pieces: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield `pieces` and count each once it is worked through; `total` where they do not say how many they are."""
+    if total is None and isinstance(pieces, Sized):
+        total = len(pieces)
+    with Pace(what, total) as pace:
+        for piece in pieces:
+            yield piece
+            pace.add()
+
+
+@contextmanager
+def telling(stage: str, folder: Path | None, intervals: Intervals) -> Iterator[None]:
+    """Tell what is counted in the block as the progress of `stage`; beats go to `folder`, where there is one."""
+    global _current
+    before, _current = _current, _Teller(stage, folder, intervals)
+    try:
+        yield
+    except BaseException:
+        _current.beat()  # how far it came
+        raise
+    finally:
+        _current = before
+    if folder is not None:
+        (folder / BEAT).unlink(missing_ok=True)
+
+
+class _Teller:
+    """Tells what is counted in one attempt at a stage."""
+
+    def __init__(self, stage: str, folder: Path | None, intervals: Intervals) -> None:
+        self._stage, self._folder, self._intervals = stage, folder, intervals
+        self._open: list[Pace] = []
+        self._number = self._advances = 0
+        self._began = self._told = time.monotonic()
+        self._beaten = -intervals.beat
+        self._lock = threading.RLock()  # a second thread may look at how far a query is
+
+    def open(self, pace: Pace) -> None:
+        with self._lock:
+            if not self._open:
+                self._number += 1
+            self._open.append(pace)
+            self._told = time.monotonic()
+            self.advanced()
+
+    def close(self, pace: Pace, *, whole: bool) -> None:
+        with self._lock:
+            self._open.remove(pace)
+            if whole and pace.seconds >= self._intervals.line:
+                log.info("  %s: %s in %s", pace.what, f"{pace.done:,}", _duration(pace.seconds))
+
+    def advanced(self) -> None:
+        with self._lock:
+            self._advances += 1
+            now = time.monotonic()
+            if not self._open:
+                return
+            if now - self._told >= self._intervals.line:
+                self._told = now
+                log.info("  %s", str(self._open[-1]))  # as it is now
+            if now - self._beaten >= self._intervals.beat:
+                self.beat()
+
+    def beat(self) -> None:
+        """Write how far the stage is, where somebody may look and something is counted."""
+        if self._folder is None or not self._open:
+            return
+        path, (outer, *inner) = self._folder / BEAT, self._open
+        self._beaten = time.monotonic()
+        beat = Progress(
+            stage=self._stage,
+            what=outer.what,
+            done=outer.done,
+            total=outer.total,
+            rate=outer.rate(),
+            seconds_left=outer.seconds_left(),
+            number=self._number,
+            within=str(inner[-1]) if inner else None,
+            advances=self._advances,
+            seconds=self._beaten - self._began,
+            at=time.time(),
+            rank=0,
+            attempt=_attempt(),
+        )
+        aside = path.with_name(path.name + ".partial")
+        try:
+            # Not forced to the disk: a beat that a power cut takes is one of a stage that is gone.
+            aside.write_text(json.dumps(asdict(beat)) + "\n")
+            aside.replace(path)
+        except OSError as cause:  # the stage itself may need no more room
+            log.warning("the beat %s cannot be written: %s", path, cause)
+
+
+_current = _Teller("", None, Intervals())
+
+
+def _line(what: str, done: int, total: int | None, rate: float | None, left: float | None) -> str:
+    words = [f"{what}: {done:,}" + ("" if total is None else f" of {total:,}")]
+    if rate is not None:
+        words.append(f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:.1f} a minute")
+    if left is not None:
+        words.append(f"{_duration(left)} left")
+    return ", ".join(words)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _attempt() -> str:
+    if "SLURM_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    return f"pid {os.getpid()}"
