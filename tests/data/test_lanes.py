@@ -170,6 +170,26 @@ def test_rows_of_a_window_are_not_in_the_order_of_packing(history_store: Stores)
     assert abs(np.mean(firsts) - np.mean(lasts)) < 3
 
 
+def test_every_window_of_every_lane_has_an_order_of_its_rows_of_its_own(history_store: Stores) -> None:
+    """Examples of one length: packing fills rows in the order of the lane, so what is served is the shuffle alone."""
+
+    def alike(source: int, record: Record) -> TokenizedExample:
+        return TokenizedExample(np.repeat(record["items"][:1].astype(np.int64), 6), np.ones(6, np.bool_), 0)
+
+    sources = [LaneSource("a", history_store(500, 50))]
+    served = {}
+    for lane in (0, 1):
+        changes: dict[str, Any] = {"num_lanes": 2, "encode": alike}
+        in_order = [examples_of(row)[0] for row in islice(lane_of(lane, sources, window=1, **changes), 160)]
+        rows = [examples_of(row) for row in islice(lane_of(lane, sources, window=16, **changes), 40)]
+        firsts = [in_order[4 * number] for number in range(40)]
+        windows = [[firsts[4 * w : 4 * w + 4].index(row[0]) for row in rows[4 * w : 4 * w + 4]] for w in range(10)]
+        assert all(sorted(window) == [0, 1, 2, 3] for window in windows)
+        served[lane] = windows
+    assert len({tuple(window) for window in served[0]}) >= 5
+    assert served[0] != served[1]
+
+
 def test_step_targets_count_the_rank_and_mark_the_first_micro_batch(history_store: Stores) -> None:
     rows = stream([LaneSource("a", history_store(50, 7))], rank=1, world_size=2)
     batches: list[RowBatch] = list(islice(MicroBatches(rows, rows_per_step=3, micro_rows=1), 9))

@@ -98,6 +98,18 @@ def test_epochs_sources_and_seeds_have_orders_of_their_own() -> None:
             assert np.mean(np.equal(one, other)) < 0.02
 
 
+def test_inside_a_block_every_epoch_source_seed_and_block_has_an_order_of_its_own() -> None:
+    def inside(name: str, seed: int, epoch: int, block: int) -> list[int]:
+        blocks, records = walk(SourceOrder(name, 1000, 100, seed), epoch)
+        return records[blocks == block].tolist()
+
+    orders = [inside("a", 0, 0, 0), inside("a", 0, 1, 0), inside("b", 0, 0, 0), inside("a", 1, 0, 0)]
+    orders += [inside("a", 0, 0, 1), inside("a", 0, 2, 0), list(range(100))]
+    for i, one in enumerate(orders):
+        for other in orders[:i]:
+            assert np.mean(np.equal(one, other)) < 0.1
+
+
 @given(st.integers(1, 60), st.integers(0, 5000))
 def test_lanes_part_an_epoch_and_differ_by_one_at_most(num_lanes: int, num_records: int) -> None:
     ranges = [lane_range(lane, num_lanes, num_records) for lane in range(num_lanes)]

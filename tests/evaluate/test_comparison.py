@@ -89,6 +89,21 @@ def test_what_was_measured_on_something_else_is_said_and_not_paired(changed: dic
     assert told in comparison_page(found)
 
 
+def test_differences_are_over_users_not_over_their_examples() -> None:
+    """Three equal examples of every user widen no evidence: the interval is that of one example each."""
+
+    def thrice(one: Run) -> Run:
+        users = [(user, f"[{number}]") for user, _ in one.users for number in range(3)]
+        return replace(one, users=users, values_UC=np.repeat(one.values_UC, 3, axis=0))
+
+    draws = np.random.default_rng(0)
+    runs = [run("a", 0.1), run("b", 0.2, **{"train.epochs": 2})]
+    runs = [replace(one, values_UC=one.values_UC + draws.normal(0, 0.1, one.values_UC.shape)) for one in runs]
+    once, often = compare(runs, []).paired["b"], compare([thrice(one) for one in runs], []).paired["b"]
+    for metric in METRICS:
+        assert often[metric] == pytest.approx(once[metric]), metric
+
+
 def test_a_generator_that_stands_twice_is_counted_once() -> None:
     one = run("a", 0.1)
     again = Run(**{**one.__dict__, "name": "copy"})

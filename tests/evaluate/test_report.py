@@ -89,7 +89,38 @@ def test_both_rules_for_seen_items_are_reported_and_never_mixed() -> None:
     first, second = report_text(found).split("the same, ")
     assert "items already seen stay in the ranking" in first
     assert second.startswith("items already seen are struck")
-    assert "oracle" not in second, "its ceiling is that of rankings that keep what was seen"
+
+
+def test_the_oracle_stands_under_both_rules_with_what_the_model_reaches_there() -> None:
+    """Its world has no repeats: it never ranks a seen item, so filtering is what makes others comparable with it."""
+    found = record(other=measured([0] * 40), oracle=dict.fromkeys(METRICS, 0.9))
+    other = found["other_protocol"]
+    assert found["oracle"] == other["oracle"] == dict.fromkeys(METRICS, 0.9)
+    assert found["share_of_oracle"]["recall@1"] == pytest.approx(0.5 / 0.9)
+    assert other["share_of_oracle"]["recall@1"] == pytest.approx(1.0 / 0.9)
+    for text, share in zip(report_text(found).split("the same, "), ("67.5%", "111.1%"), strict=True):
+        assert "oracle (best attainable)" in text
+        assert f"The model reaches {share} of the oracle's N@10." in text
+    assert "oracle" not in report_text(record())
+
+
+def test_intervals_are_over_users_not_over_their_examples() -> None:
+    """Forty examples of ten users, four alike each, are worth ten observations."""
+    places = [0, 3, -1, 0, 8, 30, 0, -1, 2, 5]
+    known = {
+        "model": measured([place for place in places for _ in range(4)]),
+        "users": [str(n // 4) for n in range(40)],
+    }
+    baselines = {"popularity": measured([20, 7, 3, -1] * 10)}
+    alike = {"popularity": measured([place for place in places[::-1] for _ in range(4)])}
+    single = record(model=measured(places), baselines={"popularity": measured(places[::-1])})
+    found = record(**known, baselines=alike)
+    for metric, entry in single["paired"]["popularity"].items():
+        assert found["paired"]["popularity"][metric] == pytest.approx(entry), metric
+    apart = record(**known | {"users": None}, baselines=alike)["paired"]["popularity"]["ndcg@10"]
+    entry = found["paired"]["popularity"]["ndcg@10"]
+    assert apart["high"] - apart["low"] < 0.7 * (entry["high"] - entry["low"])
+    assert record(**known, baselines=baselines)["num_users"] == 10
 
 
 def test_examples_of_one_user_are_counted_as_such() -> None:

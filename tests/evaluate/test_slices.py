@@ -35,6 +35,14 @@ def test_spread_by_hand() -> None:
     assert found == pytest.approx({"coverage@10": 4 / 5, "head_share@10": 3 / 12, "head_share_of_targets": 1 / 5})
 
 
+def test_the_head_is_a_tenth_of_the_items() -> None:
+    # Of twenty items two: 0 and 1. They hold 2 of 4 places; items 2 and 3, in the first fifth too, hold the others.
+    items = np.array([[0, 2, *[NO_ITEM] * 8], [1, 3, *[NO_ITEM] * 8]], np.int32)
+    targets: list[Items] = [np.array([found], np.int32) for found in (0, 2)]
+    found = spread(items, targets, np.arange(20)[::-1])
+    assert found == pytest.approx({"coverage@10": 4 / 20, "head_share@10": 2 / 4, "head_share_of_targets": 1 / 2})
+
+
 def test_prefix_recall_by_hand() -> None:
     codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0, 2]])
     # Target 0: item 1 shares its first code. 1: item 0 does. 2: is there. 3: is there. 4: items 1 and 0 share one code.

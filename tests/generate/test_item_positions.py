@@ -89,6 +89,22 @@ def test_a_prefix_has_the_probability_of_what_lies_below(
         torch.testing.assert_close(first_BK[:, code], items_BN[:, below].sum(dim=1))
 
 
+def test_a_nodes_vector_is_the_mean_of_the_items_below_it(
+    make: Callable[[int], Generator], index: PrefixIndex, sids: SIDTable
+) -> None:
+    items = make(0).items
+    with torch.no_grad():
+        leaves_ND, levels = items.leaf_vectors(), items.search_vectors()
+    codes_NL = sids.codes_NL[index.items.numpy()]  # in the order of the trie
+    assert len(levels) == codes_NL.shape[1]
+    for depth, nodes_SD in enumerate(levels, start=1):
+        _, first, owner_N = np.unique(codes_NL[:, :depth], axis=0, return_index=True, return_inverse=True)
+        assert (np.diff(first) > 0).all()
+        wanted = [leaves_ND[torch.from_numpy(owner_N.ravel() == node)].mean(dim=0) for node in range(len(first))]
+        torch.testing.assert_close(nodes_SD, torch.stack(wanted))
+    assert len(levels[0]) < len(leaves_ND)
+
+
 @pytest.mark.parametrize("joint_nodes", JOINT)
 def test_every_parameter_learns(joint_nodes: int, make: Callable[[int], Generator], positions: Template) -> None:
     generator = make(joint_nodes)

@@ -42,6 +42,18 @@ def test_under_autocast_products_are_rounded_and_sums_are_not() -> None:
     torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
 
 
+def test_under_autocast_losses_are_float32_of_the_rounded_products() -> None:
+    """Sums in bfloat16 would hold two or three digits of every loss."""
+    queries, table, answers = inputs(ROWS + 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        scored = table_cross_entropy(queries, table, answers)
+        logits = queries @ table.T
+    assert logits.dtype == torch.bfloat16
+    losses = functional.cross_entropy(logits.float(), answers, reduction="none")
+    torch.testing.assert_close(scored.losses_M, losses)
+    torch.testing.assert_close(scored.total, losses.sum())
+
+
 def test_an_answer_that_ties_for_first_counts() -> None:
     scored = table_cross_entropy(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([2]))
     assert scored.correct_M.tolist() == [True]

@@ -101,6 +101,15 @@ def test_watching_changes_nothing_and_the_figures_are_the_evaluations(
     assert counts["validation"]["loss"] == pytest.approx(losses / tokens, rel=1e-5)
 
 
+def test_the_last_step_is_measured_where_no_measurement_is_due(
+    dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    counts = train(dataset, {}, table, tmp_path, **settings | {"steps": 6, "validation": VALIDATION})
+    measured = [line["step"] for line in log_of(tmp_path) if line["validation/ndcg@10"]]
+    assert measured == ["3", "5"]  # of the log: steps 4 and 6
+    assert counts["validation"]["times"] == 2
+
+
 def test_patience_stops_where_nothing_gets_better(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:

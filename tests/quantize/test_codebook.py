@@ -82,6 +82,19 @@ def test_dead_codes_come_back(seed):
     assert books.vectors_LKD.abs().max() < 100
 
 
+def test_a_revived_code_weighs_as_much_as_one_item():
+    """Kept, the count of a code that was long dead would send it far beyond the next item that chooses it."""
+    books = EMACodebooks(num_levels=1, codebook_size=2, dim=1, decay=0.5)
+    books.set(torch.tensor([[[0.0], [100.0]]]))
+    for _ in range(10):
+        books.update(torch.zeros(4, 1), books(torch.zeros(4, 1)))
+    assert books.revive(torch.tensor([[0.0], [0.0], [8.0]]), generator()) == 1
+    assert books.vectors_LKD.flatten().tolist() == [0.0, 8.0]
+    books.update(torch.tensor([[10.0]]), books(torch.tensor([[10.0]])))
+    # n = .5 x 1 + .5 x 1; s = .5 x 8 + .5 x 10
+    assert books.vectors_LKD[0, 1].item() == pytest.approx(9.0)
+
+
 def test_codes_in_use_are_not_revived():
     latents_ND = torch.randn(300, 4, generator=generator())
     books = EMACodebooks(num_levels=1, codebook_size=8, dim=4, decay=0.9)

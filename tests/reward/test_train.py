@@ -81,6 +81,17 @@ def test_labels_hold_every_own_interest_and_never_call_it_bad() -> None:
     )
 
 
+def test_far_interests_are_those_of_the_farther_half_and_near_ones_of_the_ten_nearest() -> None:
+    """Two kinds of text, every item with an interest of its own: near is of its kind, far of the other."""
+    texts = ["warm wool scarf"] * 20 + ["steel bread knife"] * 20
+    labels = builtin_labels([[f"use {item}"] for item in range(40)], texts, seed=0)
+    for name, alike in (("near", True), ("far", False)):
+        rows = np.flatnonzero(labels.kinds_M == KINDS.index(name))
+        assert len(rows) == 40
+        of = np.array([int(labels.interests[row].split()[1]) for row in rows])
+        assert (((labels.items_M[rows] < 20) == (of < 20)) == alike).all(), name
+
+
 def test_a_title_does_not_give_away_the_purpose_of_a_description_of_the_corpus() -> None:
     labels, texts = corpus_labels(1280, [f"title {number}" for number in range(8)], seed=0)  # as many as purposes
     assert labels.good_M.sum() == len(texts) == 1280

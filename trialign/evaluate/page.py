@@ -9,7 +9,7 @@ import numpy as np
 
 from trialign.data.dataset import Dataset, Evaluation
 from trialign.evaluate.protocol import Rankings
-from trialign.evaluate.report import against_best, rows_of, seen_rule, sentences, short, title
+from trialign.evaluate.report import against_best, against_oracle, rows_of, seen_rule, sentences, short, title
 from trialign.evaluate.slices import PLACES
 from trialign.page import bars, document, escape, forest, picture, table, thumbnail
 from trialign.ranking import METRICS
@@ -42,7 +42,7 @@ def evaluation_page(
         _charts(record),
         *_intervals(record),
         f"<h2>The same, {seen_rule(other)}</h2>",
-        _said(against_best(other)),
+        _said([*against_best(other), *against_oracle(other)]),
         _metrics_table(other),
         *_seen(record),
         *_spread(record),
@@ -67,7 +67,7 @@ def _charts(record: Mapping[str, Any]) -> str:
     charts = []
     for metric in _CHARTED:
         rows = [(label, found[metric]) for label, found in rows_of(record) if not label.startswith("oracle")]
-        mark = ("oracle", record["oracle"][metric]) if "oracle" in record and not record["exclude_seen"] else None
+        mark = ("oracle", record["oracle"][metric]) if "oracle" in record else None
         charts.append(f"<div><h2>{short(metric)}</h2>{bars(rows, mark=mark, width=220)}</div>")
     return f"<div class=row>{''.join(charts)}</div>"
 

@@ -68,13 +68,9 @@ def metrics_record(
         "split": split,
         "num_users": len(set(users)),
         "num_examples": len(users),
-        **_figures(stated, users, num_samples, seed),
+        **_figures(stated, users, num_samples, seed, oracle),
     }
-    if oracle is not None:
-        means = record["model"]
-        record["oracle"] = dict(oracle)
-        record["share_of_oracle"] = {name: means[name] / oracle[name] for name in METRICS if oracle[name] > 0}
-    return record | {"other_protocol": _figures(other, users, num_samples, seed)} | dict(details or {})
+    return record | {"other_protocol": _figures(other, users, num_samples, seed, oracle)} | dict(details or {})
 
 
 def oracle_means(table: pa.Table, users: Sequence[str]) -> dict[str, float]:
@@ -113,7 +109,7 @@ def print_report(record: Mapping[str, Any], out: Console | None = None) -> None:
     other = record["other_protocol"]
     out.print()
     out.print(_table(other, f"the same, {seen_rule(other)}"))
-    for sentence in against_best(other):
+    for sentence in [*against_best(other), *against_oracle(other)]:
         out.print(sentence)
 
 
@@ -143,22 +139,28 @@ def rows_of(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, floa
     for name, found in figures["baselines"].items():
         yield (f"{name} (best baseline)" if name == best else name), found
     if "oracle" in figures:
-        yield ("oracle, seen items kept" if figures["exclude_seen"] else "oracle (best attainable)"), figures["oracle"]
+        yield "oracle (best attainable)", figures["oracle"]
 
 
-def _figures(compared: Compared, users: Sequence[str], num_samples: int, seed: int) -> dict[str, Any]:
+def _figures(
+    compared: Compared, users: Sequence[str], num_samples: int, seed: int, oracle: Mapping[str, float] | None
+) -> dict[str, Any]:
     rows = {
         name: {**found.means(), "invalid_rate": found.invalid_rate}
         for name, found in {"model": compared.model, **compared.baselines}.items()
     }
     model = rows.pop("model")
-    return {
+    figures = {
         "exclude_seen": compared.exclude_seen,
         "model": model,
         "baselines": rows,
         "paired": _paired(compared, users, num_samples, seed),
         "invalid_rate": model["invalid_rate"],
     }
+    if oracle is not None:
+        figures["oracle"] = dict(oracle)
+        figures["share_of_oracle"] = {name: model[name] / oracle[name] for name in METRICS if oracle[name] > 0}
+    return figures
 
 
 def _paired(compared: Compared, users: Sequence[str], num_samples: int, seed: int) -> dict[str, Any]:
@@ -196,9 +198,7 @@ def _table(figures: Mapping[str, Any], heading: str) -> Table:
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """Return what a metrics.json says of the model, in words."""
-    told = against_best(record)
-    if DECIDES in record.get("share_of_oracle", {}) and not record["exclude_seen"]:
-        told.append(f"The model reaches {record['share_of_oracle'][DECIDES]:.1%} of the oracle's {short(DECIDES)}.")
+    told = [*against_best(record), *against_oracle(record)]
     rate = record["invalid_rate"]
     if rate > 0:
         # Rounding must not print a rate of 0 for a ranking that has faults.
@@ -215,6 +215,13 @@ def against_best(figures: Mapping[str, Any]) -> list[str]:
         return []
     told = [f"Against {best}, the best baseline by {short(DECIDES)} (95 % intervals, paired bootstrap over users):"]
     return told + [_compare(name, figures["paired"][best][name]) for name in (DECIDES, "recall@10")]
+
+
+def against_oracle(figures: Mapping[str, Any]) -> list[str]:
+    """Return how much of the attainable the model reaches, in words; nothing where the world is not known."""
+    if DECIDES not in figures.get("share_of_oracle", {}):
+        return []
+    return [f"The model reaches {figures['share_of_oracle'][DECIDES]:.1%} of the oracle's {short(DECIDES)}."]
 
 
 def _compare(name: str, entry: Mapping[str, Any]) -> str:
