@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trialign.config.compose import Config
 from trialign.config.instantiate import instantiate
-from trialign.config.stages import open_stage
+from trialign.config.stages import open_stage, runtime_of
 from trialign.config.tracking import tracking_of
 from trialign.manifest import Stage
 
@@ -18,7 +18,8 @@ def run(config: Config) -> Stage:
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
 
     vectors = {"modalities": load(stage.inputs["embed"]), "interests": load_interests(stage.inputs["embed"])}
-    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "devices", "strategy")}
+    ranks = runtime_of("quantize", config)
+    runtime = {name: getattr(ranks, name) for name in ("accelerator", "devices", "nodes", "strategy")}
     runtime["tracking"] = tracking_of(config, stage)
     quantizer = instantiate(config.quantize, "quantize")
     first = launched_rank() == 0

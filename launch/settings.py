@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import MISSING as MANDATORY
 
 from trialign.config.registry import SCHEMAS
-from trialign.config.stages import ASKED_FOR, STAGES
+from trialign.config.stages import ALL_STAGES
 
 _ALSO = {
     "recommend": ("recommend",),
@@ -28,7 +28,7 @@ _ALSO = {
 def describe(verb: str) -> str:
     """Return the help of a verb: what it does, what it reads, its settings."""
     doc = (importlib.import_module(f"trialign.launch.{verb}").__doc__ or "").strip()
-    spec = (STAGES | ASKED_FOR).get(verb)
+    spec = ALL_STAGES.get(verb)
     reads = f"reads: {', '.join(spec.inputs) or 'files'}\n" if spec else ""
     groups = _ALSO.get(verb) or (spec.groups if spec else tuple(_top_groups()))
     blocks = [doc, f"{reads}seed: {'seed=N changes the result' if spec and spec.seeded else 'no seed of its own'}"]

@@ -24,7 +24,7 @@ def run(config: Config) -> dict[str, str]:
     """Check, estimate, queue; return the jobs by name."""
     given = [override for override in HydraConfig.get().overrides.task if not override.startswith(_OWN)]
     jobs = jobs_for(config.cluster.verb, config, given)
-    check_settings(config)
+    check_settings(config, jobs)
     if any(job.verb == "train" for job in jobs):
         for line in estimate(config):
             log.info("  %s", line)

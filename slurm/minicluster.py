@@ -1,6 +1,6 @@
 """A real Slurm of virtual nodes on one machine, for a normal user: to learn on, to test on.
 
-    python -m trialign.slurm.minicluster start DIR [--nodes 3] [--cpus 2] [--gpus 0]
+    python -m trialign.slurm.minicluster start DIR [--nodes 3] [--cpus 2] [--gpus 0] [--no-requeue]
     eval "$(python -m trialign.slurm.minicluster env DIR)"        sbatch, squeue and trialign then speak to it
     python -m trialign.slurm.minicluster status DIR
     python -m trialign.slurm.minicluster kill-node DIR n2         a node fails: its slurmd and its jobs are killed
@@ -9,7 +9,7 @@
 
 Needs the packages slurmctld, slurmd, slurm-client and munge (Debian and Ubuntu). Configuration, key, logs and process
 numbers live in DIR; everything listens on loopback; there is no accounting, no cgroup, no systemd. Partition `low` can
-be preempted by `high`.
+be preempted by `high`. With `--no-requeue` no job may be queued again, as on clusters that forbid it.
 """
 
 from __future__ import annotations
@@ -78,10 +78,22 @@ PreemptMode=REQUEUE
 # A job that is preempted first receives the signal that it asked for.
 SlurmctldParameters=preempt_send_user_signal
 GresTypes=gpu
-NodeName=DEFAULT CPUs={cpus} CoresPerSocket={cpus} RealMemory=64000 {gres}State=UNKNOWN
+{plugins}NodeName=DEFAULT CPUs={cpus} CoresPerSocket={cpus} RealMemory=64000 {gres}State=UNKNOWN
 {nodes}
 PartitionName=low Default=YES Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=60 MaxTime=INFINITE DefaultTime=60
 PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE DefaultTime=60
+"""
+
+
+_FORBID_REQUEUE = """\
+-- Slurm's own JobRequeue=0 is a default, which `sbatch --requeue` overrides; a site that forbids it does so here.
+function slurm_job_submit(job, partitions, user)
+    job.requeue = 0
+    return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user)
+    return slurm.SUCCESS
+end
 """
 
 
@@ -101,8 +113,17 @@ class Minicluster:
         self.configuration = self.folder / "slurm.conf"
         self._record = self.folder / "processes.json"
 
-    def start(self, *, nodes: int = 3, cpus: int = 2, gpus: int = 0, timeout: float = 60.0) -> None:
+    def start(
+        self, *, nodes: int = 3, cpus: int = 2, gpus: int = 0, requeue: bool = True, timeout: float = 60.0
+    ) -> None:
         """Start munge, the controller and the nodes, and wait until the nodes are idle; or find them running.
+
+        Args:
+            nodes: how many.
+            cpus: of each.
+            gpus: of each; names without a device.
+            requeue: whether jobs may be queued again.
+            timeout: seconds until the nodes must be idle.
 
         Raises:
             MiniclusterError: half of it runs, a program is missing, or the nodes are not idle in time.
@@ -127,7 +148,7 @@ class Minicluster:
         key = self.folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))
-        self._configure(names, cpus, gpus, sockets / "munge")
+        self._configure(names, cpus, gpus, sockets / "munge", requeue=requeue)
         flags = {
             "key-file": key,
             "socket": sockets / "munge",
@@ -179,7 +200,7 @@ class Minicluster:
         lines = [f"{name:<12} {'up' if self._alive(name) else 'DOWN'}" for name in self._processes()]
         return "\n".join([*lines, self._ask("sinfo", "-N", "-l"), self._ask("squeue")])
 
-    def _configure(self, names: list[str], cpus: int, gpus: int, munge: Path) -> None:
+    def _configure(self, names: list[str], cpus: int, gpus: int, munge: Path, *, requeue: bool) -> None:
         host = socket.gethostname().split(".")[0]
         controller, *ports = _free_ports(1 + len(names))
         devices = []
@@ -189,6 +210,8 @@ class Minicluster:
                 device.symlink_to("/dev/null")  # slurmd looks for a character device
                 devices.append(f"NodeName={name} Name=gpu Type=virtual File={device}")
         (self.folder / "gres.conf").write_text("\n".join(["AutoDetect=off", *devices]) + "\n")
+        if not requeue:
+            (self.folder / "job_submit.lua").write_text(_FORBID_REQUEUE)
         nodes = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
             for name, port in zip(names, ports, strict=True)
@@ -202,6 +225,7 @@ class Minicluster:
             "cpus": cpus,
             "gres": f"Gres=gpu:virtual:{gpus} " if gpus else "",
             "nodes": "\n".join(nodes),
+            "plugins": "" if requeue else "JobSubmitPlugins=lua\n",
         }
         self.configuration.write_text(_CONFIGURATION.format(**values))
 
@@ -325,11 +349,12 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--cpus", type=int, default=2, help="per node")
     parser.add_argument("--gpus", type=int, default=0, help="per node; they are names without a device")
+    parser.add_argument("--no-requeue", action="store_true", help="no job may be queued again")
     wanted = parser.parse_args()
     cluster = Minicluster(wanted.folder)
     try:
         if wanted.verb == "start":
-            cluster.start(nodes=wanted.nodes, cpus=wanted.cpus, gpus=wanted.gpus)
+            cluster.start(nodes=wanted.nodes, cpus=wanted.cpus, gpus=wanted.gpus, requeue=not wanted.no_requeue)
         elif wanted.verb == "stop":
             cluster.stop()
         elif wanted.verb == "status":

@@ -33,6 +33,9 @@ SILENT = 60.0
 
 PREFIX = ".lock."
 
+LOCK_JOB = "TRIALIGN_JOB"
+"""Names the job to the ranks of a supervisor: one that takes over from another has another number in Slurm."""
+
 
 class HeldError(StageError):
     """Another process holds the folder, or had it a moment ago."""
@@ -101,7 +104,7 @@ def started(pid: int) -> str | None:
 
 
 def _acquire(folder: Path) -> Path:
-    pid, job = os.getpid(), os.environ.get("SLURM_JOB_ID", "")
+    pid, job = os.getpid(), os.environ.get(LOCK_JOB) or os.environ.get("SLURM_JOB_ID", "")
     mine = Owner(pid, started(pid) or "", _machine(), platform.node(), job)
     draft = folder / f"{PREFIX}draft-{mine.host}-{mine.pid}"
     draft.write_text(json.dumps(asdict(mine)))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from trialign.launch.cli import VERBS
 
 from trialign.cluster.plan import job_for, jobs_for
 from trialign.cluster.preflight import check_settings
 from trialign.cluster.record import JobSpec
 from trialign.cluster.render import render
 from trialign.cluster.slurm import _gpus
+from trialign.cluster.status import status
 from trialign.cluster.sweep import members_of
-from trialign.config.compose import Config, compose
-from trialign.config.stages import STAGES
+from trialign.config.compose import Config, compose, conf_dir
+from trialign.config.registry import FromConfig
+from trialign.config.stages import ALL_STAGES, STAGES, planned, runtime_of
 from trialign.errors import ConfigError
 
 
@@ -35,12 +39,70 @@ def test_only_stages_and_the_pipeline_are_submitted() -> None:
             jobs_for(verb, config(), [])
 
 
-def test_gpus_are_asked_for_where_a_node_has_them() -> None:
-    asked = ("cluster=gpu", "runtime.nodes=2", "runtime.devices=4", "runtime.strategy=ddp", "stream.lanes=64")
-    assert job_for("train", config(*asked), []).gpus_per_node == 4
-    assert job_for("embed", config(*asked), []).gpus_per_node == 1
-    assert job_for("prepare", config(*asked), []).gpus_per_node == 0
-    assert job_for("train", config(*asked, "runtime.accelerator=cpu"), []).gpus_per_node == 0
+FOUR_GPUS = ("cluster=gpu", "runtime.nodes=2", "runtime.devices=4", "runtime.strategy=ddp", "stream.lanes=64")
+
+
+@pytest.mark.parametrize(
+    ("verb", "overrides", "shape"),
+    [
+        ("prepare", (), (1, 1, 0)),
+        ("enrich", (), (1, 1, 0)),  # nothing is asked for
+        ("enrich", ("enrich/interests=builtin",), (1, 1, 1)),
+        ("embed", (), (1, 1, 1)),
+        ("quantize", (), (1, 1, 0)),  # residual k-means counts on one CPU
+        ("quantize", ("quantize=rqvae",), (2, 4, 4)),
+        ("assign", (), (1, 1, 0)),
+        ("train", (), (2, 4, 4)),
+        ("train", ("runtime.accelerator=cpu",), (2, 4, 0)),
+        ("reward", (), (1, 1, 1)),
+        ("rl", (), (2, 4, 4)),
+        ("evaluate", (), (1, 1, 1)),
+        ("pipeline", ("runtime.nodes=1", "runtime.devices=1"), (1, 1, 1)),
+    ],
+)
+def test_every_stage_gets_the_ranks_and_gpus_that_it_can_use(
+    verb: str, overrides: tuple[str, ...], shape: tuple[int, int, int]
+) -> None:
+    job = job_for(verb, config(*FOUR_GPUS, *overrides), [])
+    assert (job.nodes, job.tasks_per_node, job.gpus_per_node) == shape
+
+
+def test_what_a_stage_is_told_of_ranks_is_what_its_job_has() -> None:
+    """Red: a job of one task whose stage asks Lightning for the ranks of the training."""
+    for asked in (config(*FOUR_GPUS), config(*FOUR_GPUS, "quantize=rqvae")):
+        for verb in ALL_STAGES:
+            job, runtime = job_for(verb, asked, []), runtime_of(verb, asked)
+            assert (job.nodes, job.tasks_per_node) == (runtime.nodes, runtime.devices)
+            assert runtime.strategy == ("ddp" if job.nodes > 1 else "single")
+
+
+def test_the_stages_that_meet_ranks_are_those_that_are_planned_on_several() -> None:
+    """Every stage that starts ranks is one that may have several: found in the scripts, held against the table."""
+    scripts = {verb: (conf_dir().parent / "launch" / f"{verb}.py").read_text() for verb in ALL_STAGES}
+    on_several = {verb for verb in ALL_STAGES if ALL_STAGES[verb].ranks(config("quantize=rqvae"))}
+    assert {verb for verb, text in scripts.items() if "ranks_for_a_while" in text} == on_several
+
+
+def test_every_stage_is_a_verb_can_be_named_by_from_and_is_submitted_and_shown(tmp_path: Path) -> None:
+    assert set(ALL_STAGES) <= set(VERBS)
+    assert {found.name for found in fields(FromConfig)} == set(ALL_STAGES) - {"evaluate"}  # which nothing reads
+    assert {job_for(verb, config(), []).verb for verb in ALL_STAGES} == set(ALL_STAGES)
+    assert [jobs_for(verb, config(), [])[0].verb for verb in ALL_STAGES] == list(ALL_STAGES)
+    assert {line.name for line in status(tmp_path)} == set(ALL_STAGES)
+
+
+def test_a_chain_trains_by_reinforcement_on_the_ranks_of_the_run() -> None:
+    asked = config(*FOUR_GPUS, "evaluate.generator=rl", "rl.objective=sft", "train.keep_back=0.2")
+    jobs = {job.verb: job for job in jobs_for("pipeline", asked, [])}
+    assert list(jobs) == planned(asked)
+    assert (jobs["rl"].nodes, jobs["rl"].tasks_per_node, jobs["rl"].gpus_per_node) == (2, 4, 4)
+
+
+def test_one_process_needs_no_strategy_whatever_the_run_sets_for_others() -> None:
+    asked = config("runtime.devices=2", "stream.lanes=16")
+    check_settings(asked, jobs_for("embed", asked, []))
+    with pytest.raises(ConfigError, match=r"2 ranks .* of rl"):
+        check_settings(asked, jobs_for("rl", asked, []))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +118,9 @@ def test_gpus_are_asked_for_where_a_node_has_them() -> None:
     ],
 )
 def test_what_the_config_alone_shows_is_refused(overrides: list[str], told: str, remedy: str) -> None:
+    asked = config(*overrides)
     with pytest.raises(ConfigError, match=told) as refused:
-        check_settings(config(*overrides))
+        check_settings(asked, jobs_for("train", asked, []))
     assert remedy in refused.value.remedy
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trialign.slurm.minicluster import Minicluster
 
 from trialign import testing
 from trialign.cluster import slurm
-from trialign.cluster.record import FOLDER, attempts_of, jobs_of
+from trialign.cluster.plan import job_for
+from trialign.cluster.record import FOLDER, JobSpec, attempts_of, jobs_of, note_job
+from trialign.cluster.render import render
+from trialign.config.compose import Config, compose
 
 NODES = ("n1", "n2", "n3")
 TINY = [*testing.TINY, "embed/image=none", "runtime.threads=1", "evaluate.baselines=[popularity]"]
@@ -72,6 +79,29 @@ class Slurm:
         return None
 
 
+def settings(run: Path, *overrides: str) -> Config:
+    return compose("submit", [f"run={run}", "cluster=minicluster", *overrides])
+
+
+def queue(run: Path, command: str, **changes: object) -> str:
+    """Queue a job whose ranks run a shell command; return its number."""
+    config = settings(run)
+    (run / FOLDER / "log").mkdir(parents=True, exist_ok=True)
+    plain = {"command": ["sh", "-c", command], "health_check": False, "max_restarts": 1}
+    spec: JobSpec = replace(job_for("train", config, []), **{**plain, **changes})
+    script = spec.folder / "train.sbatch"
+    specs = shlex.quote(str(spec.save()))
+    script.write_text(render(spec, config.cluster, specs=specs, environment={}, log=spec.folder / "log"))
+    job = slurm.submit(script)
+    note_job(spec.folder, "train", job)
+    return job
+
+
+def ended(cluster: Slurm, job: str) -> str:
+    cluster.wait(lambda: cluster.state(job) in slurm.ENDED, f"the end of job {job}")
+    return cluster.state(job)
+
+
 def outcomes(run: Path, name: str, job: str) -> list[str]:
     """Return how the attempts of a job ended; `lost` where nobody could say."""
     found: list[str] = []
@@ -95,15 +125,16 @@ def pause() -> None:
     time.sleep(random.random() * 0.4)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+@contextmanager
+def started(folder: Path, **settings: Any) -> Iterator[Slurm]:
+    """Start a cluster, and let Slurm's commands speak to it."""
     if shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         message = "Slurm's daemons are not installed (slurmctld slurmd slurm-client munge)"
         if "slurm" in os.environ.get("TRIALIGN_REQUIRE", "").split(","):
             pytest.fail(f"TRIALIGN_REQUIRE demands slurm, but {message}")
         pytest.skip(message)
-    made = Minicluster(tmp_path_factory.mktemp("slurm"))
-    made.start(nodes=len(NODES), cpus=2)
+    made = Minicluster(folder)
+    made.start(nodes=len(NODES), cpus=2, **settings)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made.environment().items():
             patch.setenv(name, value)
@@ -111,3 +142,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
             yield Slurm(made)
         finally:
             made.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    with started(tmp_path_factory.mktemp("slurm")) as found:
+        yield found

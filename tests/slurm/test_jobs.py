@@ -54,6 +54,21 @@ def test_a_pipeline_is_a_chain_of_jobs(cluster: Slurm, chain: Path) -> None:
     assert told.count("COMPLETED") == len(STAGES)
 
 
+def test_a_chain_gives_every_stage_the_ranks_that_it_can_use(cluster: Slurm, chain: Path, tmp_path: Path) -> None:
+    """Red: `rl` on one rank; a stage of one process that asks Lightning for the ranks of the others."""
+    run = tmp_path / "ranks"
+    two = ["runtime.devices=2", "runtime.strategy=ddp", "quantize=rqvae", "quantize.num_epochs=2"]
+    reinforced = ["train.keep_back=0.3", "evaluate.generator=rl", "rl.steps=2", "rl.prompts=4", "rl.validation.every=2"]
+    judged = ["enrich/interests=builtin", "rl.rewards.quality_item=1", "reward.tiny.num_pairs=0", "reward.epochs=1"]
+    taken = [f"from.{verb}={chain}" for verb in ("prepare", "embed", "baselines")]
+    cluster.submit("pipeline", run, *two, *reinforced, *judged, *taken)
+    jobs = jobs_of(run)
+    assert set(jobs) == {"enrich", "reward", "quantize", "assign", "train", "rl", "evaluate"}
+    cluster.finish(run, *jobs.values())
+    ranks = {verb: len(list((run / FOLDER / "log").glob(f"{verb}_{job}_?.log"))) for verb, job in jobs.items()}
+    assert ranks == {verb: 1 + (verb in ("quantize", "train", "rl")) for verb in jobs}
+
+
 def test_a_training_that_is_killed_preempted_and_loses_its_node_ends_as_if_nothing_had_been(
     cluster: Slurm, chain: Path, tmp_path: Path
 ) -> None:

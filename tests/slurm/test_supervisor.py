@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,38 +10,13 @@ import pytest
 from trialign.cluster import slurm
 from trialign.cluster.plan import job_for
 from trialign.cluster.preflight import check_partition, check_run
-from trialign.cluster.record import FOLDER, JobSpec, note_job
-from trialign.cluster.render import render
-from trialign.config.compose import Config, compose
+from trialign.cluster.record import FOLDER
 from trialign.errors import ConfigError, StageError
 from trialign.lock import locked
 
-from .conftest import Slurm, outcomes
+from .conftest import Slurm, ended, outcomes, queue, settings
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def settings(run: Path, *overrides: str) -> Config:
-    return compose("submit", [f"run={run}", "cluster=minicluster", *overrides])
-
-
-def queue(run: Path, command: str, **changes: object) -> str:
-    """Queue a job whose ranks run a shell command; return its number."""
-    config = settings(run)
-    (run / FOLDER / "log").mkdir(parents=True, exist_ok=True)
-    plain = {"command": ["sh", "-c", command], "health_check": False, "max_restarts": 1}
-    spec: JobSpec = replace(job_for("train", config, []), **{**plain, **changes})
-    script = spec.folder / "train.sbatch"
-    specs = shlex.quote(str(spec.save()))
-    script.write_text(render(spec, config.cluster, specs=specs, environment={}, log=spec.folder / "log"))
-    job = slurm.submit(script)
-    note_job(spec.folder, "train", job)
-    return job
-
-
-def ended(cluster: Slurm, job: str) -> str:
-    cluster.wait(lambda: cluster.state(job) in slurm.ENDED, f"the end of job {job}")
-    return cluster.state(job)
 
 
 @pytest.mark.parametrize(

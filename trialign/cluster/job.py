@@ -1,7 +1,7 @@
 """The supervisor: what a batch job runs, one process on its first node.
 
-`python -m trialign.cluster.job SPEC` looks at the nodes, starts the ranks by srun, tells them when Slurm wants room,
-ends them when they stand still, and queues the job again where that may help. By how the ranks ended:
+`python -m trialign.cluster.job SPEC SCRIPT` looks at the nodes, starts the ranks by srun, tells them when Slurm wants
+room, ends them when they stand still, and queues the job again where that may help. By how the ranks ended:
 
 | ranks | job |
 |---|---|
@@ -10,8 +10,8 @@ ends them when they stand still, and queues the job again where that may help. B
 | 75, or Slurm asked for the room | queued again |
 | anything else (killed, a lost peer, out of memory), or no progress for too long | queued again |
 
-and no more once `max_restarts` in a row got no further. It needs nothing but Python's standard library, as it may run
-outside the container of the ranks.
+and no more once `max_restarts` in a row got no further. Where Slurm does not queue it again, a successor takes over
+(`successor.py`). It needs nothing but Python's standard library, as it may run outside the container of the ranks.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from trialign.cluster import slurm
-from trialign.cluster.record import JobSpec, attempts_of, note_attempt, reached
-from trialign.lock import is_lock
+from trialign.cluster.record import JobSpec, attempts_of, lineage, note_attempt, reached
+from trialign.cluster.successor import hand_over, queue_successor
+from trialign.lock import LOCK_JOB, is_lock
 from trialign.manifest import code_revision
 
 REQUEUE = 75
@@ -36,10 +38,15 @@ _TAIL = 30
 
 
 class Supervisor:
-    """One attempt of one job."""
+    """One attempt of one job.
 
-    def __init__(self, spec: JobSpec) -> None:
-        self.spec = spec
+    Args:
+        spec: what to run.
+        script: what `sbatch` was given.
+    """
+
+    def __init__(self, spec: JobSpec, script: Path) -> None:
+        self.spec, self.script = spec, script
         self.job = os.environ["SLURM_JOB_ID"]
         if "SLURM_ARRAY_TASK_ID" in os.environ:  # an element of an array is known by both
             self.job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -115,7 +122,9 @@ class Supervisor:
             *spec.srun,
             *spec.command,
         ]
-        meeting = {"MASTER_ADDR": slurm.node_address(self.nodes[0])}
+        # By the first job of its lineage a lock knows whose it is, after a requeue and in a successor.
+        known_as = {LOCK_JOB: lineage(spec.folder, self.job)[0]}
+        meeting = {"MASTER_ADDR": slurm.node_address(self.nodes[0])} | known_as
         return subprocess.Popen(command, env=os.environ | meeting)
 
     def _watch(self, ranks: subprocess.Popen[bytes]) -> tuple[str, int]:
@@ -151,24 +160,45 @@ class Supervisor:
             return "made room", code
         return ("failed" if code in _TOLD else "died"), code
 
-    def _requeue(self, outcome: str, code: int = REQUEUE, exclude: list[str] | None = None) -> int:
-        """Queue the job again; Slurm ends what is left of this attempt, this process included."""
+    def _requeue(self, outcome: str, code: int = REQUEUE, exclude: Sequence[str] = ()) -> int:
+        """Queue the job again; Slurm ends what is left of this attempt, this process included.
+
+        Where it may not be queued again, a successor takes over, and this job's own code is of no account.
+        """
         note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code)
-        self.say(f"{outcome}: queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
+        self.say(f"{outcome}: is to be queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
         if code != REQUEUE:
             self._quote_ranks()
-        slurm.ask("scontrol", "requeue", self.job)
+        try:
+            slurm.ask("scontrol", "requeue", self.job)
+        except slurm.ClusterError as cause:
+            return self._succeeded(cause, exclude)
         for _ in range(20):  # Slurm takes the list once the job waits, and leaves this process some seconds
             if not exclude or self._excluded(exclude):
                 break
             time.sleep(0.5)
         return REQUEUE
 
-    def _excluded(self, nodes: list[str]) -> bool:
+    def _succeeded(self, refused: slurm.ClusterError, exclude: Sequence[str]) -> int:
+        """Hand over to a successor, as this job may not be queued again."""
         try:
-            words = slurm.ask("scontrol", "-o", "show", "job", self.job).split()
-            before = next(word for word in words if word.startswith("ExcNodeList=")).partition("=")[2]
-            every = ",".join([*([] if before == "(null)" else [before]), *nodes])
+            state = slurm.states([self.job])[self.job]
+            if state != "RUNNING":  # whoever ends a job does not want another
+                self.say(f"is not queued again: {state}")
+                return 1
+            successor = queue_successor(self.spec, self.script, self.job, exclude=exclude)
+            self.say(f"may not be queued again ({refused.value}); job {successor} takes over")
+            left = hand_over(self.job, successor)
+        except slurm.ClusterError as cause:
+            self.say(f"{refused}\n{cause}\nthe same `trialign submit` goes on from where it stands")
+            return 1
+        if left:
+            self.say(f"warning: {' '.join(left)} still wait for this job; `trialign submit` queues them again")
+        return REQUEUE
+
+    def _excluded(self, nodes: Sequence[str]) -> bool:
+        try:
+            every = ",".join([*slurm.excluded_nodes(self.job), *nodes])
             slurm.ask("scontrol", "update", f"JobId={self.job}", f"ExcNodeList={every}")
         except slurm.ClusterError:
             return False
@@ -204,4 +234,4 @@ class Supervisor:
 
 
 if __name__ == "__main__":
-    sys.exit(Supervisor(JobSpec.load(Path(sys.argv[1]))).run())
+    sys.exit(Supervisor(JobSpec.load(Path(sys.argv[1])), Path(sys.argv[2])).run())

@@ -1,4 +1,4 @@
-"""Which jobs a verb makes, with how many ranks each: `train` on all that the run asks for, other stages on one."""
+"""Which jobs a verb makes, each with the ranks and GPUs that its stage can use (`config/stages.py`)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 
 from trialign.cluster.record import JobSpec
 from trialign.config.compose import Config
-from trialign.config.stages import STAGES, planned
+from trialign.config.stages import ALL_STAGES, planned, runtime_of
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import code_revision
-
-_ON_GPU = ("enrich", "embed", "quantize", "train", "evaluate")
 
 
 def jobs_for(verb: str | None, config: Config, overrides: Sequence[str]) -> list[JobSpec]:
@@ -30,20 +28,24 @@ def jobs_for(verb: str | None, config: Config, overrides: Sequence[str]) -> list
     """
     if verb == "pipeline":
         return [job_for(stage, config, overrides) for stage in planned(config) if stage not in config.from_stage]
-    if verb not in STAGES:
+    if verb not in ALL_STAGES:
         raise ConfigError(
             f"trialign submit {verb or ''}".rstrip(),
             rule="a stage, or the pipeline, is submitted: trialign submit VERB cluster=NAME run=DIR",
-            remedy=suggest(verb or "", [*STAGES, "pipeline"]),
+            remedy=suggest(verb or "", [*ALL_STAGES, "pipeline"]),
         )
     return [job_for(verb, config, overrides)]
 
 
 def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
     """Return the job of one verb; a whole pipeline in one job has one rank."""
-    cluster, runtime = config.cluster, config.runtime
-    nodes, devices = (runtime.nodes, runtime.devices) if verb == "train" else (1, 1)
-    gpus = cluster.gpus_per_node > 0 and runtime.accelerator != "cpu" and verb in (*_ON_GPU, "pipeline")
+    cluster, stages = config.cluster, planned(config) if verb == "pipeline" else [verb]
+    nodes, devices = 1, 1
+    if verb != "pipeline":
+        runtime = runtime_of(verb, config)
+        nodes, devices = runtime.nodes, runtime.devices
+    on_gpus = cluster.gpus_per_node > 0 and config.runtime.accelerator != "cpu"
+    gpus = on_gpus and any(ALL_STAGES[stage].gpu(config) for stage in stages)
     program = cluster.program or [sys.executable, "-m", "trialign.launch.cli"]
     return JobSpec(
         name=verb,

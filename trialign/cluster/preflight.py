@@ -13,33 +13,34 @@ from trialign.errors import ConfigError, StageError, suggest
 from trialign.lock import living_owner
 
 
-def check_settings(config: Config) -> None:
+def check_settings(config: Config, jobs: Sequence[JobSpec]) -> None:
     """Refuse what the config alone shows.
 
     Raises:
         ConfigError: no cluster is named, one process is asked for several ranks, or nodes have too few GPUs.
     """
     cluster, runtime = config.cluster, config.runtime
-    world_size = runtime.nodes * runtime.devices
     if cluster.name == "none":
         raise ConfigError(
             "no cluster is named",
             rule="a site is a file of conf/cluster/",
             remedy="add cluster=NAME, e.g. cluster=minicluster after `make minicluster`",
         )
-    if runtime.strategy == "single" and world_size != 1:
-        raise ConfigError(
-            f"runtime.strategy=single with {world_size} ranks (runtime.nodes x runtime.devices)",
-            rule="`single` is one process",
-            remedy="set runtime.strategy=ddp or a stage of ZeRO, or one node and one device",
-        )
-    if cluster.gpus_per_node and runtime.accelerator != "cpu" and runtime.devices > cluster.gpus_per_node:
-        need = -(-world_size // cluster.gpus_per_node)
-        raise ConfigError(
-            f"runtime.devices={runtime.devices} with cluster.gpus_per_node={cluster.gpus_per_node}",
-            rule="every rank has a GPU of its own: tasks per node x 1 GPU is what a node has, or less",
-            remedy=f"set runtime.devices={cluster.gpus_per_node} runtime.nodes={need}",
-        )
+    for job in jobs:
+        world_size = job.nodes * job.tasks_per_node
+        if runtime.strategy == "single" and world_size != 1:
+            raise ConfigError(
+                f"runtime.strategy=single with {world_size} ranks (runtime.nodes x runtime.devices) of {job.name}",
+                rule="`single` is one process",
+                remedy="set runtime.strategy=ddp or a stage of ZeRO, or one node and one device",
+            )
+        if job.gpus_per_node > cluster.gpus_per_node:
+            need = -(-world_size // cluster.gpus_per_node)
+            raise ConfigError(
+                f"runtime.devices={runtime.devices} with cluster.gpus_per_node={cluster.gpus_per_node}",
+                rule="every rank has a GPU of its own: tasks per node x 1 GPU is what a node has, or less",
+                remedy=f"set runtime.devices={cluster.gpus_per_node} runtime.nodes={need}",
+            )
 
 
 def check_partition(config: Config, jobs: Sequence[JobSpec]) -> None:

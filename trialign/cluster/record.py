@@ -2,7 +2,7 @@
 
 | path | content |
 |---|---|
-| `jobs.jsonl` | one line per job that was queued |
+| `jobs.jsonl` | one line per job that was queued; `succeeds`: the job it takes over from |
 | `NAME.json` | what the supervisor does: command, ranks, limits, code revision |
 | `NAME.config.json` | the resolved configuration |
 | `NAME.sbatch` | the script |
@@ -83,6 +83,22 @@ def note_job(folder: Path, name: str, job: str, **more: Any) -> None:
     _append(folder / "jobs.jsonl", {"name": name, "job": job, "at": _now(), **more})
 
 
+def lineage(folder: Path, job: str) -> list[str]:
+    """Return a job and those it succeeds, the first of them first."""
+    succeeds, jobs = _successions(folder), [job]
+    while jobs[0] in succeeds:
+        jobs.insert(0, succeeds[jobs[0]])
+    return jobs
+
+
+def last_of(folder: Path, job: str) -> str:
+    """Return the job that took over from one, the last if several did in turn; itself if none did."""
+    successors = {before: after for after, before in _successions(folder).items()}
+    while job in successors:
+        job = successors[job]
+    return job
+
+
 def jobs_of(run: Path) -> dict[str, str]:
     """Return the last job of every name."""
     return {line["name"]: line["job"] for line in _lines(run / FOLDER / "jobs.jsonl")}
@@ -94,14 +110,20 @@ def note_attempt(spec: JobSpec, event: str, **more: Any) -> None:
 
 
 def attempts_of(folder: Path, name: str, job: str) -> list[dict[str, Any]]:
-    """Return the events of a job's attempts, in order."""
-    return [line for line in _lines(folder / f"{name}.attempts.jsonl") if line["job"] == job]
+    """Return the events of the attempts of a job and of those it succeeds, in order."""
+    jobs = lineage(folder, job)
+    return [line for line in _lines(folder / f"{name}.attempts.jsonl") if line["job"] in jobs]
 
 
 def reached(stage: Path) -> int:
     """Return the step that a stage would go on from: of its newest checkpoint, else 0."""
     steps = (path.stem.removeprefix("step-") for path in (stage / "checkpoints").glob("step-*.json"))
     return max(map(int, steps), default=0)
+
+
+def _successions(folder: Path) -> dict[str, str]:
+    """Return job -> the job that it succeeds."""
+    return {line["job"]: line["succeeds"] for line in _lines(folder / "jobs.jsonl") if "succeeds" in line}
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -105,6 +106,21 @@ def states(jobs: Sequence[str]) -> dict[str, str]:
             history = ""
         found |= _table(history.splitlines())
     return {job: found.get(job, "UNKNOWN") for job in jobs}
+
+
+def dependencies() -> dict[str, str]:
+    """Return what the user's waiting jobs wait for, as `sbatch --dependency` takes it."""
+    lines = ask("squeue", "-h", "--me", "-r", "-t", "PENDING", "-o", "%i|%E").splitlines()
+    told = dict(line.split("|", 1) for line in lines)
+    # afterok:7(unfulfilled),afterok:8(unfulfilled)
+    return {job: re.sub(r"\([^)]*\)", "", found) for job, found in told.items() if found != "(null)"}
+
+
+def excluded_nodes(job: str) -> list[str]:
+    """Return the nodes that a job leaves out, by name."""
+    words = ask("scontrol", "-o", "show", "job", job).split()
+    nodes = next((word.partition("=")[2] for word in words if word.startswith("ExcNodeList=")), "(null)")
+    return [] if nodes == "(null)" else nodes_of(nodes)
 
 
 def node_address(node: str) -> str:

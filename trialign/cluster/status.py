@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trialign.cluster import slurm
 from trialign.cluster.record import FOLDER, attempts_of, jobs_of, reached
-from trialign.config.stages import STAGES
+from trialign.config.stages import ALL_STAGES
 from trialign.lock import living_owner
 from trialign.manifest import MANIFEST
 from trialign.progress import read_progress
@@ -32,7 +32,7 @@ def status(run: Path) -> list[StageStatus]:
     """Return how every stage, and every job that is no stage, stands."""
     jobs = jobs_of(run)
     states = slurm.states(list(jobs.values())) if jobs else {}
-    return [_line(name, run, jobs, states) for name in dict.fromkeys([*STAGES, *jobs])]
+    return [_line(name, run, jobs, states) for name in dict.fromkeys([*ALL_STAGES, *jobs])]
 
 
 def _line(name: str, run: Path, jobs: Mapping[str, str], states: Mapping[str, str]) -> StageStatus:

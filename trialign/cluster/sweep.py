@@ -16,7 +16,7 @@ from pathlib import Path
 from trialign.cluster import slurm
 from trialign.cluster.plan import job_for, stage_folder
 from trialign.cluster.preflight import check_partition, check_run, check_settings
-from trialign.cluster.record import FOLDER, JobSpec, jobs_of, note_job
+from trialign.cluster.record import FOLDER, JobSpec, jobs_of, last_of, note_job
 from trialign.cluster.render import render
 from trialign.cluster.submit import write_config
 from trialign.config.compose import Config
@@ -77,7 +77,7 @@ def queue(members: Sequence[Member], say: Callable[[str], None]) -> dict[str, st
     """
     cluster, verb = members[0].config.cluster, members[0].job.verb
     for member in members:
-        check_settings(member.config)
+        check_settings(member.config, [member.job])
     open_ = [member for member in members if not _finished(member)]
     if cluster.dry_run:
         say(_script(open_ or members, Path("DIR")))
@@ -116,6 +116,7 @@ def wait_for(jobs: dict[str, str], say: Callable[[str], None]) -> None:
     """
     last: dict[str, str] = {}
     while True:
+        jobs = {run: last_of(Path(run) / FOLDER, job) for run, job in jobs.items()}
         states = slurm.states(list(jobs.values()))
         for run, job in jobs.items():
             if states[job] != last.get(job):

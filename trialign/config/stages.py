@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trialign.config.compose import Config
 from trialign.config.embed import MODALITIES
+from trialign.config.runtime import RuntimeConfig
 from trialign.manifest import Stage
+
+
+def _always(config: Config) -> bool:  # noqa: ARG001
+    return True
+
+
+def _never(config: Config) -> bool:  # noqa: ARG001
+    return False
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage's place in the graph.
+    """A stage's place in the graph, and what of a cluster it can use.
 
     Args:
         inputs: verbs whose finished stages it reads.
         groups: config groups that determine its numbers.
         seeded: whether the root `seed` does too.
         inputs_if: verbs that it reads only where its config asks for what they made.
+        ranks: whether it runs on all ranks of `runtime`; every other stage is one process.
+        gpu: whether a GPU makes it faster.
     """
 
     inputs: tuple[str, ...]
     groups: tuple[str, ...]
     seeded: bool = False
     inputs_if: Mapping[str, Callable[[Config], bool]] = field(default_factory=dict)
+    ranks: Callable[[Config], bool] = _never
+    gpu: Callable[[Config], bool] = _never
 
 
 CLIP_OF_ENRICH = "enrich.clip"
@@ -61,6 +74,14 @@ def _codes_by_quantizer(config: Config) -> bool:
     return config.assign.index is None
 
 
+def _quantizer_trains(config: Config) -> bool:
+    return str(config.quantize["_target_"]).endswith(".RQVAEQuantizer")
+
+
+def _quantizer_counts(config: Config) -> bool:
+    return str(config.quantize["_target_"]).endswith(".RQKMeansQuantizer")
+
+
 def _rewards_quality(config: Config) -> bool:
     rewards = config.rl.rewards
     return config.rl.objective == "grpo" and any(rewards[name] for name in rewards if name.startswith("quality"))
@@ -69,13 +90,20 @@ def _rewards_quality(config: Config) -> bool:
 STAGES: dict[str, StageSpec] = {
     "prepare": StageSpec(inputs=(), groups=("data",)),
     "baselines": StageSpec(inputs=("prepare",), groups=("baselines",), seeded=True),
-    "enrich": StageSpec(inputs=("prepare",), groups=("enrich",)),
+    "enrich": StageSpec(inputs=("prepare",), groups=("enrich",), gpu=_is_enriched),
     "embed": StageSpec(
         inputs=("prepare",),
         groups=("embed",),
         inputs_if={"enrich": _embeds_by_enrich, "reward": lambda config: config.embed["least_chance"] > 0},
+        gpu=_always,
     ),
-    "quantize": StageSpec(inputs=("embed",), groups=("quantize",), seeded=True),
+    "quantize": StageSpec(
+        inputs=("embed",),
+        groups=("quantize",),
+        seeded=True,
+        ranks=_quantizer_trains,
+        gpu=lambda config: not _quantizer_counts(config),
+    ),
     "assign": StageSpec(
         inputs=("prepare",),
         groups=("assign",),
@@ -86,6 +114,8 @@ STAGES: dict[str, StageSpec] = {
         groups=("train", "stream"),
         seeded=True,
         inputs_if={"embed": lambda config: bool(config.train.items.features), "enrich": _reads_captions},
+        ranks=_always,
+        gpu=_always,
     ),
     "evaluate": StageSpec(
         inputs=("prepare", "assign", "baselines"),
@@ -95,20 +125,26 @@ STAGES: dict[str, StageSpec] = {
             "rl": lambda config: config.evaluate.generator == "rl",
             "enrich": _asks_of_evidence,
         },
+        gpu=_always,
     ),
 }
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""
 
 ASKED_FOR: dict[str, StageSpec] = {
-    "reward": StageSpec(inputs=("prepare", "enrich"), groups=("reward",), seeded=True),
+    "reward": StageSpec(inputs=("prepare", "enrich"), groups=("reward",), seeded=True, gpu=_always),
     "rl": StageSpec(
         inputs=("prepare", "assign", "train"),
         groups=("rl", "stream"),
         seeded=True,
         inputs_if={"reward": _rewards_quality},
+        ranks=_always,
+        gpu=_always,
     ),
 }
 """Stages that run where one of the others reads what they make, or by commands of their own."""
+
+ALL_STAGES: dict[str, StageSpec] = STAGES | ASKED_FOR
+"""Every stage there is: what can be submitted, shown, and named by `from.STAGE`."""
 
 
 def planned(config: Config) -> list[str]:
@@ -138,8 +174,15 @@ def model_files(role: str, name: str | None) -> dict[str, Path]:
 
 def needed_by(verb: str, config: Config) -> list[str]:
     """Return the stages that `verb` reads under this config."""
-    spec = (STAGES | ASKED_FOR)[verb]
+    spec = ALL_STAGES[verb]
     return [*spec.inputs, *(other for other, asked in spec.inputs_if.items() if asked(config))]
+
+
+def runtime_of(verb: str, config: Config) -> RuntimeConfig:
+    """Return `runtime` as a stage can use it: a stage of one process has one rank, whatever the run sets for others."""
+    if ALL_STAGES[verb].ranks(config):
+        return config.runtime
+    return replace(config.runtime, nodes=1, devices=1, strategy="single")
 
 
 def locate_stage(config: Config, verb: str) -> Path:
@@ -153,7 +196,7 @@ def locate_stage(config: Config, verb: str) -> Path:
 
 def identity_of(verb: str, config: Config) -> dict[str, Any]:
     """Return the settings that determine a stage's numbers, as its manifest has them."""
-    spec = (STAGES | ASKED_FOR)[verb]
+    spec = ALL_STAGES[verb]
     identity: dict[str, Any] = {group: config.identity[group] for group in spec.groups}
     return identity | {"seed": config.seed} if spec.seeded else identity
 
@@ -162,7 +205,7 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
     """Return the stage `verb` of this run, its inputs found and checked, `finished` if nothing is left to do.
 
     Args:
-        verb: a key of STAGES or ASKED_FOR.
+        verb: a key of ALL_STAGES.
         config: the composed config.
         sources: files from outside the run that the stage reads, by role.
 

@@ -45,7 +45,7 @@ class Quantizer(Protocol):
         """Learn the codebooks, log into `folder`, and return the health of the codes.
 
         That is metrics.health, and `reconstruction`: by modality, the squared error of reading it back as a share of
-        what predicting its mean would cost. `runtime` holds accelerator, devices and strategy, for who trains;
+        what predicting its mean would cost. `runtime` holds accelerator, devices, nodes and strategy, for who trains;
         `interests` are the vectors of the items' interests, for who measures its codes against them.
         """
         ...

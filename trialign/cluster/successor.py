@@ -1,0 +1,49 @@
+"""A job that takes over from another, where Slurm does not queue a job again.
+
+The successor runs the same script in the same folder once the job it succeeds has ended, and its attempts count
+together with those before it. Jobs that wait for the one wait for the other from then on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from trialign.cluster import slurm
+from trialign.cluster.record import JobSpec, note_job
+
+
+def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[str] = ()) -> str:
+    """Queue the successor of a job that still runs and return its number.
+
+    Args:
+        spec: of the job.
+        script: what `sbatch` was given for it.
+        job: its number, `ARRAY_TASK` for an element of an array.
+        exclude: nodes to leave out, besides those that are left out already.
+
+    Raises:
+        ClusterError: Slurm does not take it.
+    """
+    task = job.partition("_")[2]
+    options = [f"--dependency=afterany:{job}", *([f"--array={task}"] if task else [])]
+    if left_out := [*slurm.excluded_nodes(job), *exclude]:
+        options.append(f"--exclude={','.join(left_out)}")
+    number = slurm.submit(script, *options)
+    successor = f"{number}_{task}" if task else number
+    note_job(spec.folder, spec.name, successor, succeeds=job)
+    return successor
+
+
+def hand_over(job: str, successor: str) -> list[str]:
+    """Let the jobs that wait for one wait for its successor; return those that Slurm does not let."""
+    name = re.compile(rf"(?<![\d_]){re.escape(job)}(?![\d_])")
+    left = []
+    for waiting, dependency in slurm.dependencies().items():
+        if waiting != successor and name.search(dependency):
+            try:
+                slurm.ask("scontrol", "update", f"JobId={waiting}", f"Dependency={name.sub(successor, dependency)}")
+            except slurm.ClusterError:
+                left.append(waiting)
+    return left
