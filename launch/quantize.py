@@ -23,7 +23,8 @@ def run(config: Config) -> Stage:
     runtime["tracking"] = tracking_of(config, stage)
     quantizer = instantiate(config.quantize, "quantize")
     first = launched_rank() == 0
-    with stage.building(first=first) as folder, ranks_for_a_while():
+    patience = 60.0 * config.runtime.patience_minutes
+    with stage.building(first=first, patience=patience) as folder, ranks_for_a_while():
         stage.counts["health"] = quantizer.fit(**vectors, seed=config.seed, folder=folder, runtime=runtime)
         if first:
             quantizer.save(folder)

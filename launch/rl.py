@@ -7,7 +7,7 @@ from dataclasses import asdict
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
-from trialign.manifest import Manifest, Stage
+from trialign.manifest import CHECKPOINTS, Manifest, Stage
 
 
 def run(config: Config) -> Stage:
@@ -16,10 +16,8 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.data.dataset import Dataset
-    from trialign.generate.train import BEST
     from trialign.reward.quality import load_quality
     from trialign.rl.train import Start, reinforce
-    from trialign.runtime.checkpoint import CHECKPOINTS
     from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
@@ -33,8 +31,9 @@ def run(config: Config) -> Stage:
     )
     runtime = config.runtime.of_training()
     runtime["tracking"] = tracking_of(config, stage)
-    kept = [CHECKPOINTS, AVOIDED, BEST, "log", "ledger"]
-    with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
+    kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
+    patience = 60.0 * config.runtime.patience_minutes
+    with stage.building(kept, first=launched_rank() == 0, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= reinforce(
             start, folder, seed=config.seed, **asdict(config.rl), stream=asdict(config.stream), runtime=runtime
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
-from trialign.manifest import Manifest, Stage
+from trialign.manifest import CHECKPOINTS, Manifest, Stage
 
 
 def run(config: Config) -> Stage:
@@ -19,8 +19,7 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed.store import load
     from trialign.enrich.evidence import load_evidence
-    from trialign.generate.train import BEST, train
-    from trialign.runtime.checkpoint import CHECKPOINTS
+    from trialign.generate.train import train
     from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
@@ -28,8 +27,9 @@ def run(config: Config) -> Stage:
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     runtime = config.runtime.of_training()
     runtime["tracking"] = tracking_of(config, stage)
-    kept = [CHECKPOINTS, AVOIDED, BEST, "log", "ledger"]
-    with stage.building(kept, first=launched_rank() == 0) as folder, ranks_for_a_while():
+    kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
+    patience = 60.0 * config.runtime.patience_minutes
+    with stage.building(kept, first=launched_rank() == 0, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= train(
             dataset,
             load(stage.inputs["embed"]) if "embed" in stage.inputs else {},

@@ -14,7 +14,7 @@ import pytest
 
 from trialign.errors import StageError
 from trialign.lock import HeldError
-from trialign.manifest import MANIFEST, Manifest, Stage, flatten
+from trialign.manifest import MANIFEST, Manifest, Stage, flatten, write_atomically
 
 
 def stage(folder: Path, name: str = "embed", *, rebuild: bool = False, **settings: object) -> Stage:
@@ -132,6 +132,82 @@ def test_a_training_that_could_go_on_is_not_cleared_for_other_settings(tmp_path:
         attempt(8)
     assert len(attempt(4)) == 1
     assert attempt(8, rebuild=True) == []
+
+
+def test_checkpoints_stay_until_the_manifest_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the last save, the training behind it is not lost; what lay in them is no part of the stage."""
+    checkpoint = tmp_path / "embed" / "checkpoints" / "step-00000040"
+
+    def attempt() -> Stage:
+        made = stage(tmp_path)
+        with made.building(keep=["checkpoints"]) as folder:
+            (folder / "vectors.bin").write_text("vectors")
+            checkpoint.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def full(path: Path, text: str) -> None:
+        if path.name == MANIFEST:
+            raise OSError("a cable was pulled")
+        write_atomically(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trialign.manifest.write_atomically", full)
+        with pytest.raises(OSError, match="a cable was pulled"):
+            attempt()
+    assert checkpoint.exists()
+    assert set(attempt().read().files) == {"vectors.bin"}
+    assert not checkpoint.parent.exists()
+    checkpoint.mkdir(parents=True)  # killed right behind the manifest
+    assert stage(tmp_path).finished
+    assert not checkpoint.parent.exists()
+
+
+def lend_a_hand(folder: Path, patience: float) -> subprocess.Popen[str]:
+    """Start a further rank; it says when its part is done, and at its end whether the manifest is there."""
+    program = f"""
+from trialign.manifest import MANIFEST, Stage
+from pathlib import Path
+made = Stage(name="embed", folder=Path({str(folder)!r}) / "embed", config={{"dim": 4}})
+made.prepare(rebuild=False)
+try:
+    with made.building(first=False, patience={patience}):
+        print("done", flush=True)
+except Exception as cause:
+    print(cause, flush=True)
+finally:
+    print((made.folder / MANIFEST).exists(), flush=True)
+"""
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+def test_the_other_ranks_stay_until_the_first_has_written_the_manifest(tmp_path: Path) -> None:
+    """A launcher ends whoever is left soon after one rank has ended well: the first, in its last save."""
+    with stage(tmp_path).building():
+        other = lend_a_hand(tmp_path, patience=60.0)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "done\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(2.0)
+    said, _ = other.communicate(timeout=30)
+    assert (said, other.returncode) == ("True\n", 0)
+
+
+def test_the_other_ranks_end_where_the_first_takes_longer_than_their_patience(tmp_path: Path) -> None:
+    with stage(tmp_path).building(), lend_a_hand(tmp_path, patience=1.0) as other:
+        said, _ = other.communicate(timeout=30)
+    assert "the first rank took more than 1 s to write" in said
+
+
+def test_the_other_ranks_end_where_the_first_ended_without_a_manifest(tmp_path: Path) -> None:
+    other = None
+    with pytest.raises(OSError, match="a cable"), stage(tmp_path).building():  # noqa: PT012
+        other = lend_a_hand(tmp_path, patience=600.0)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "done\n"
+        raise OSError("a cable was pulled")
+    assert other is not None
+    said, _ = other.communicate(timeout=30)
+    assert "the first rank ended without" in said
 
 
 def test_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:

@@ -32,15 +32,19 @@ from pathlib import Path
 from typing import Any
 
 from trialign.errors import DataError, StageError, TrialignError
-from trialign.lock import HeldError, is_lock, locked
+from trialign.lock import HeldError, is_lock, living_owner, locked
 from trialign.progress import Intervals, telling
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+CHECKPOINTS = "checkpoints"
+"""What a stage in training goes on from; no part of what the stage makes, it goes when the manifest is there."""
 MACHINE = "machine.csv"
 """How fast a machine was: kept in a stage's folder, but no part of what the stage made."""
 _LAUNCH = ".launch"
 _ATTEMPT = ".attempt.json"
+_LOOK, _OWNERLESS = 0.5, 4
+"""Seconds between two looks for the manifest, and after how many without an owner the first rank counts as gone."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _VERSIONED = (
     "torch",
@@ -52,6 +56,12 @@ _VERSIONED = (
     "pyarrow",
     "numpy",
 )
+
+
+class FirstRankLostError(StageError):
+    """The first of several ranks ended before it had finished the stage; another attempt may."""
+
+    exit_code = 70
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,7 @@ class Stage:
         changes = self._changes(Manifest.read(self.folder))
         if not changes:
             self.finished = True
+            self._clear_checkpoints()  # an attempt may have been killed right behind its manifest
         elif not rebuild:
             raise StageError(
                 f"{self.folder} was finished with other settings: " + "; ".join(changes),
@@ -154,22 +165,25 @@ class Stage:
             )
 
     @contextmanager
-    def building(self, keep: Sequence[str] = (), *, first: bool = True) -> Iterator[Path]:
+    def building(self, keep: Sequence[str] = (), *, first: bool = True, patience: float = 3600.0) -> Iterator[Path]:
         """Hold the stage's lock, clear what an unfinished attempt left, and write the manifest if the block succeeds.
 
         Args:
             keep: names inside the folder that a killed attempt may hand on to this one (checkpoints, finished buckets).
                 Leftovers are kept only if they were made by the same configuration and inputs.
             first: this process is the first of the ranks that build the stage together. The others only lend a hand:
-                their process ends well with the block, and what comes after it is the first one's.
+                their process ends well once the manifest is there, and what comes after it is the first one's.
+            patience: seconds that the others wait for it.
 
         Raises:
             HeldError: another process builds it, or has built it since `prepare` looked.
+            FirstRankLostError: the first rank ended without a manifest, or took longer than the others' patience.
         """
         if not first:
             self._follow()
             with telling(self.name, None, self.intervals):
                 yield self.folder
+            self._stay(patience)
             sys.exit(0)
         _make(self.folder)
         with locked(self.folder):
@@ -197,6 +211,7 @@ class Stage:
             (self.folder / _LAUNCH).unlink()
             self._write(time.monotonic() - started)
             self.finished = self.built = True
+            self._clear_checkpoints()  # not before: until the manifest is there, an attempt may be killed
 
     def _refuse_to_clear_checkpoints(self) -> None:
         """Refuse to begin anew where an attempt with other settings left a training that could go on.
@@ -204,7 +219,7 @@ class Stage:
         Raises:
             StageError: it did.
         """
-        steps = sorted((self.folder / "checkpoints").glob("step-*.json"))
+        steps = sorted((self.folder / CHECKPOINTS).glob("step-*.json"))
         attempt = self.folder / _ATTEMPT
         if not steps or not attempt.exists():
             return
@@ -222,6 +237,24 @@ class Stage:
         launch = self.folder / _LAUNCH
         while _launch() and not (launch.exists() and launch.read_text() == _launch()):
             time.sleep(0.2)
+
+    def _stay(self, patience: float) -> None:
+        """Wait for the first rank's manifest: launchers end the ranks that are left soon after one has ended well."""
+        end, ownerless = time.monotonic() + patience, 0
+        while not (self.folder / MANIFEST).exists():
+            # More than one look: on a file system of many machines a lock may be seen to go before a manifest to come.
+            ownerless = 0 if living_owner(self.folder) else ownerless + 1
+            if ownerless == _OWNERLESS or time.monotonic() > end:
+                what = "ended without" if ownerless == _OWNERLESS else f"took more than {patience:.0f} s to write"
+                raise FirstRankLostError(
+                    f"the first rank {what} {self.folder / MANIFEST}",
+                    rule="the other ranks stay until the first has finished the stage (runtime.patience_minutes)",
+                    remedy="look into the first rank's log; the same command goes on from the newest checkpoint",
+                )
+            time.sleep(_LOOK)
+
+    def _clear_checkpoints(self) -> None:
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
     def read(self) -> Manifest:
         """Return the manifest of this (finished) stage."""
@@ -252,7 +285,7 @@ class Stage:
         files = {
             str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and not is_lock(path)
+            if path.is_file() and not is_lock(path) and CHECKPOINTS not in path.relative_to(self.folder).parts[:1]
         }
         manifest = Manifest(
             stage=self.name,
@@ -392,7 +425,7 @@ def _open_to_the_umask(folder: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_file() and not is_lock(path):  # others' looks at the lock come and go
             path.chmod(0o666 & ~umask)
 
 

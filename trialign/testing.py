@@ -54,6 +54,7 @@ RING_SETTINGS: dict[str, Any] = {
         "micro_rows": 2,
         "checkpoint_activations": False,
         "checkpoint_every": 0,
+        "patience_minutes": 5.0,
         "on_spike": "stop",
         "spike": 0.0,
         "log_every": 10,

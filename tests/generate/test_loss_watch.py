@@ -149,7 +149,7 @@ def test_the_best_of_a_rewound_attempt_stays_until_it_is_surpassed(
     more = settings | {"steps": 4, "validation": validation}
     train(dataset, {}, table, tmp_path / "other", **more | {"seed": 5})
     weights = load_file(tmp_path / "other" / "generator.safetensors")
-    (tmp_path / "next").mkdir()
+    (tmp_path / "next" / BEST).parent.mkdir(parents=True)
     left = load_generator(tmp_path / "other", table).generator.named_parameters()  # without those that are shared
     save_file(
         {name: parameter.detach() for name, parameter in left},

@@ -116,7 +116,7 @@ class Supervisor:
             f"--ntasks={spec.nodes * spec.tasks_per_node}",
             f"--cpus-per-task={spec.cpus_per_task}",  # not inherited from sbatch in Slurm 22.05 to 23.02
             "--kill-on-bad-exit=1",  # the other ranks would wait for the one that died
-            "--wait=60",
+            "--wait=0",  # a rank that ends well ends behind the manifest: the first may still send what W&B waits for
             f"--output={self._log('%t')}",
             "--open-mode=append",
             *spec.srun,

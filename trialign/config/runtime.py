@@ -33,6 +33,11 @@ class RuntimeConfig:
     checkpoint_every: int = option(
         200, "steps between two checkpoints of train, which a killed command goes on from; 0: none", hashed=False
     )
+    patience_minutes: float = option(
+        60.0,
+        "how long ranks wait for the first one where it works alone: the last save, the conversion of a checkpoint",
+        hashed=False,
+    )
     on_spike: str = option(
         "stop",
         "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command goes on from "

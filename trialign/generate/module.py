@@ -25,7 +25,7 @@ from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
 from trialign.generate.validation import Validation
-from trialign.runtime.collectives import all_gather_objects, rank, world_size
+from trialign.runtime.collectives import rank, world_size
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.strategy import cuts_parameters, fully_shard_all
 from trialign.runtime.whole import WholeCopy
@@ -192,14 +192,11 @@ class Validate(Callback):
         self.measured = list(state_dict["measured"])
 
     def restore(self, module: GeneratorModule) -> None:
-        """Put the best weights back and remove their file."""
+        """Put the best weights back; their file stays until the stage is finished."""
         best = load_file(self._best)
         with torch.no_grad():
             for name, parameter in _trained(module.evaluated).items():
                 parameter.copy_(best[name])
-        all_gather_objects(None)  # everybody has read it
-        if rank() == 0:
-            self._best.unlink()
 
     def _measure(self, trainer: pl.Trainer, module: GeneratorModule, step: int) -> None:
         with module.gathered() as generator:
@@ -227,6 +224,7 @@ class Validate(Callback):
         """
         found = self.measured[-1]
         if rank() == 0 and found["ndcg@10"] > self._kept().get("ndcg@10", -1.0):
+            self._best.parent.mkdir(exist_ok=True)
             aside = self._best.with_suffix(".partial")
             weights = {name: value.detach().contiguous() for name, value in _trained(generator).items()}
             save_file(weights, aside, {"figures": json.dumps(found)})

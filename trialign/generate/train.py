@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -37,14 +36,9 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
 from trialign.generate.withhold import Withholding
-from trialign.manifest import MACHINE
+from trialign.manifest import CHECKPOINTS, MACHINE
 from trialign.runtime.callbacks import GradientNorm, MachineUse, StepClock, training_flops
-from trialign.runtime.checkpoint import (
-    CHECKPOINTS,
-    TrainingCheckpoints,
-    newest_checkpoint,
-    step_of,
-)
+from trialign.runtime.checkpoint import TrainingCheckpoints, newest_checkpoint, step_of
 from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.loss_watch import LossWatch, avoided
 from trialign.runtime.preemption import Preemption
@@ -56,8 +50,8 @@ from trialign.semid.table import SIDTable
 
 logger = logging.getLogger(__name__)
 
-BEST = "best.safetensors"
-"""The best weights so far, while training goes on; a killed attempt hands them on."""
+BEST = f"{CHECKPOINTS}/best.safetensors"
+"""The best weights so far, while training goes on."""
 
 
 def train(
@@ -158,10 +152,9 @@ def train(
 
 
 def _save(folder: Path, generator: Generator, template: Template, max_history: int, sids: SIDTable) -> None:
-    """Write the generator and remove what only an unfinished attempt needs."""
+    """Write the generator; what only an unfinished attempt needs goes when the stage has its manifest."""
     merge_adapters(generator.backbone)
     save_generator(folder, TrainedGenerator(generator, template, max_history), sids)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _sizes(generator: Generator, template: Template, num_steps: int, stream: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,6 +213,7 @@ def fit(
     checkpoint_every: int,
     on_spike: str,
     spike: float,
+    patience_minutes: float,
     precision: str,
     **runtime: Any,
 ) -> Any:
@@ -233,7 +227,9 @@ def fit(
     if checkpoint is not None:
         done = step_of(checkpoint)
         logger.info("  going on from step %d of an attempt that did not finish", done)
-        resumed = resume_from(checkpoint, strategy=strategy, world_size=nodes * devices, model=model)
+        resumed = resume_from(
+            checkpoint, strategy=strategy, world_size=nodes * devices, model=model, patience=60.0 * patience_minutes
+        )
     checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, model=model, every=checkpoint_every)
     token_flops, clock = training_flops(module.generator.backbone), StepClock()
     trainer = build_trainer(

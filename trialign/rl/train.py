@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ from trialign.rl.reference import frozen_copy, load_reference
 from trialign.rl.rollout import Policy
 from trialign.rl.source import RolloutSource
 from trialign.rl.tripwires import Limits
-from trialign.runtime.checkpoint import CHECKPOINTS
 from trialign.semid.table import SIDTable
 
 logger = logging.getLogger(__name__)
@@ -137,7 +135,6 @@ def reinforce(
     if trainer.is_global_zero:
         merge_adapters(module.evaluated.backbone)
         save_generator(folder, TrainedGenerator(module.evaluated, trained.template, trained.max_history), start.sids)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return counts
 
 

@@ -26,9 +26,6 @@ from trialign.manifest import sha256_of, write_atomically
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-"""The folder of a stage that holds them; a killed attempt hands it on."""
-
 STATE = "state"
 """The part of a checkpoint that Lightning reads: one file, or a folder where each rank has files of its own."""
 

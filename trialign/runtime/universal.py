@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 _ROOM = 3.0
 """Bytes of room per byte of the checkpoint: its parts, the parameters put together of them, and some to spare."""
 
-_LOOK_EVERY, _PATIENCE = 0.5, 3600.0
-"""Seconds between two looks of the ranks that wait, and until they give up."""
+_LOOK_EVERY = 0.5
+"""Seconds between two looks of the ranks that wait."""
 
 _TAG = "checkpoint"
 """The folder inside a checkpoint that DeepSpeed reads, as Lightning calls it."""
@@ -51,7 +51,7 @@ def fingerprint(model: nn.Module) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str) -> Resumed:
+def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str, patience: float) -> Resumed:
     """Return what to load on these ranks, converted where it must be; called by every rank before they meet.
 
     Args:
@@ -59,6 +59,7 @@ def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str)
         strategy: how ranks share the work now.
         world_size: how many they are now.
         model: the `fingerprint` of what is trained now.
+        patience: seconds that the other ranks wait for the first one to convert it.
 
     Raises:
         ConfigError: the checkpoint is another model's, or another strategy's that cuts its state up otherwise.
@@ -81,10 +82,10 @@ def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str)
         )
     if then == now or not strategy.startswith("zero"):
         return Resumed(checkpoint / STATE, universal=False)
-    return Resumed(_converted(checkpoint, made_by, world_size), universal=True)
+    return Resumed(_converted(checkpoint, made_by, world_size, patience), universal=True)
 
 
-def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int) -> Path:
+def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int, patience: float) -> Path:
     """Return the universal form of a checkpoint; the first rank makes it, the others watch the folder."""
     path = checkpoint.parent / f"{UNIVERSAL}{step_of(checkpoint):08d}"
     index = path.with_suffix(".json")
@@ -92,12 +93,12 @@ def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int) -> Path:
         if not index.exists() or fault_of(path, index) is not None:
             _convert(checkpoint, path, made_by, now)
         return path / STATE
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + patience
     while not index.exists():
         if time.monotonic() > end:
             raise TrainingError(
-                f"{index} is not there after {_PATIENCE:.0f} s",
-                rule="the first rank converts the checkpoint while the others wait",
+                f"{index} is not there after {patience:.0f} s",
+                rule="the first rank converts the checkpoint while the others wait (runtime.patience_minutes)",
                 remedy="look into the first rank's log; start as many ranks as before to do without",
             )
         time.sleep(_LOOK_EVERY)
