@@ -41,9 +41,13 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass
 class World:
-    """A source from rows of events, or of ready examples, with whatever else a test wants to hand over."""
+    """A source from rows of events, or of ready examples, with whatever else a test wants to hand over.
+
+    Rows of more than user, item and order go on with `columns`.
+    """
 
     rows: Sequence[tuple[Any, ...]] = ()
+    columns: Sequence[str] = ("tie",)
     keys: Sequence[str] = ("p", "q", "r")
     examples: Sequence[tuple[str | None, list[str] | None, list[str] | None, str | None]] | None = None
     images: Any = None
@@ -70,7 +74,8 @@ class World:
             table = _table(self.examples, schema | {"split": pa.string()})
             return RawData(items=items, has_clock=False, examples=ibis.memtable(table))
         wide = any(len(row) > 3 for row in self.rows)
-        schema = {"user": pa.string(), "item": pa.string(), "order": pa.int64()} | ({"tie": pa.int64()} if wide else {})
+        schema = {"user": pa.string(), "item": pa.string(), "order": pa.int64()}
+        schema |= dict.fromkeys(self.columns if wide else (), pa.int64())
         events = ibis.memtable(_table(self.rows, schema))
         return RawData(items=items, has_clock=self.has_clock, events=events, images=self.images, oracle=self.oracle)
 

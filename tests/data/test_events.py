@@ -71,17 +71,6 @@ def test_a_log_may_count_from_its_own_beginning(world: World, caplog: pytest.Log
     assert "all times lie before March 1973" in caplog.text
 
 
-def test_ties_in_time_are_broken_by_the_tie_column_then_by_item(world: World) -> None:
-    rows = [("a", "r", 70), ("a", "q", 50), ("a", "r", 50), ("a", "p", 70)]
-    for order in (rows, rows[::-1]):
-        dataset, _ = world(order)
-        assert _test_rows(dataset) == [{"user": "a", "items": [1, 2, 0], "times": [50, 50, 70], "targets": [2]}]
-    tied = [("a", "r", 70, 0), ("a", "q", 50, 2), ("a", "r", 50, 1), ("a", "p", 70, 0)]
-    for order in (tied, tied[::-1]):
-        dataset, _ = world(order)
-        assert _test_rows(dataset) == [{"user": "a", "items": [2, 1, 0], "times": [50, 50, 70], "targets": [2]}]
-
-
 def test_the_core_by_hand(world: World) -> None:
     # s has one event and goes; that leaves d with one, then t with one, then c with one.
     pairs = ["ap", "aq", "bp", "bq", "ds", "dt", "cp", "ct"]

@@ -7,7 +7,7 @@ hashed once each, not once per event: from the first join on, an event is a few 
 The folder of spread events holds
 
     users/bucket=b0/...     number, user       numbers follow the hash order
-    events/bucket=b0/...    user (number), item (index), order, tie where the source has one
+    events/bucket=b0/...    user (number), item (index), order, fine and tie where the source has them
     items.npy               the catalogue's rows that stayed
 """
 
@@ -30,10 +30,13 @@ from numpy.typing import NDArray
 from trialign.data.clock import check_clock
 from trialign.data.core import core_of
 from trialign.data.tables import first_rows
+from trialign.data.ties import find_ties, hash_keys, shuffle_ties
 from trialign.errors import DataError
 
 _PIECE_EVENTS = 1 << 20
 """Events read at a time; one user's are never parted."""
+_FINER = ("fine", "tie")
+"""Columns that decide between events of equal `order`, the first of them first; a source may have none."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Histories:
         lengths: int64 [U], at least 1.
         items: int32 [E], item indices, oldest first within a user.
         times: int64 [E], what they were ordered by.
+        tied: bool [E], whether nothing but a hash puts the event behind the one before it; see `ties`.
     """
 
     users: pa.StringArray
@@ -53,6 +57,7 @@ class Histories:
     lengths: NDArray[np.int64]
     items: pa.Int32Array
     times: pa.Int64Array
+    tied: NDArray[np.bool_]
 
 
 def spread_events(
@@ -71,7 +76,7 @@ def spread_events(
     """Write the events as Parquet partitioned by user bucket, users and items as integers.
 
     Args:
-        events: `user`, `item`, `order` and maybe `tie`, as `RawData.events`.
+        events: `user`, `item`, `order` and maybe `fine` and `tie`, as `RawData.events`.
         catalogue: `item` (index) and `key`.
         folder: where they go; see the module's docstring.
         tables: where they are computed, once the log was read by the engine it is bound to.
@@ -91,9 +96,9 @@ def spread_events(
     """
     steps = folder / "steps"
     steps.mkdir(parents=True)
-    ties = [name for name in ("tie",) if name in events.columns]
+    finer = [name for name in _FINER if name in events.columns]
     # Read once: a log of text is slow to parse, and may number its rows as it is read.
-    columns = events.select("user", "item", ibis._.order.cast("int64"), *ties)
+    columns = events.select("user", "item", ibis._.order.cast("int64"), *finer)
     columns.get_backend().to_parquet(columns, steps / "log.parquet")
     events = tables.read_parquet(steps / "log.parquet")
     items = _number_items(events, catalogue, steps, tables)
@@ -106,7 +111,7 @@ def spread_events(
     numbered = (
         events.join(users, events.user == users.user)
         .join(known, events.item == known.key)
-        .select("order", *ties, "bucket", user=users.number, item=known.index)
+        .select("order", *finer, "bucket", user=users.number, item=known.index)
     )
     tables.to_parquet(numbered, steps / "numbered.parquet")
     numbered = tables.read_parquet(steps / "numbered.parquet")
@@ -123,21 +128,33 @@ def spread_events(
     return counts
 
 
-def read_buckets(folder: Path, tables: Backend) -> Iterator[Histories]:
-    """Yield all histories in hash order, about a million events at a time."""
+def read_buckets(folder: Path, keys: pa.ChunkedArray, tables: Backend) -> Iterator[Histories]:
+    """Yield all histories in hash order, about a million events at a time.
+
+    Args:
+        folder: where `spread_events` wrote.
+        keys: of the items that stayed; hashes of them order what has one user and time.
+        tables: where buckets are sorted.
+    """
+    item_hashes_N = None
     for bucket in sorted((folder / "events").glob("bucket=*")):
         names = pq.read_table(folder / "users" / bucket.name, partitioning=None).sort_by("number")
         numbers = names["number"].to_numpy()
         for piece in _pieces(bucket, tables):
-            found = piece["user"].combine_chunks().to_numpy()
+            columns = {name: piece[name].combine_chunks() for name in piece.column_names}
+            items = columns.pop("item")
+            order = {name: column.to_numpy() for name, column in columns.items()}
+            found = order["user"]
             starts = np.concatenate([[0], np.flatnonzero(np.diff(found)) + 1])
-            yield Histories(
-                users=names["user"].take(pa.array(np.searchsorted(numbers, found[starts]))).combine_chunks(),
-                starts=starts,
-                lengths=np.diff(starts, append=len(found)),
-                items=piece["item"].combine_chunks(),
-                times=piece["order"].combine_chunks(),
-            )
+            lengths = np.diff(starts, append=len(found))
+            users = names["user"].take(pa.array(np.searchsorted(numbers, found[starts]))).combine_chunks()
+            tied_E = find_ties(list(order.values()))
+            if tied_E.any():
+                if item_hashes_N is None:
+                    item_hashes_N = hash_keys(keys, tables)
+                user_hashes = np.repeat(hash_keys(users, tables), lengths)
+                items = pa.array(shuffle_ties(items.to_numpy(), tied_E, order["order"], user_hashes, item_hashes_N))
+            yield Histories(users, starts, lengths, items, columns["order"], tied_E)
 
 
 def kept_items(folder: Path) -> NDArray[np.int64]:
@@ -240,7 +257,7 @@ def _check(events: ibis.Table, items: ibis.Table, tables: Backend, missing_items
 def _pieces(bucket: Path, tables: Backend) -> Iterator[pa.Table]:
     """Yield the sorted events of a bucket, cut between users."""
     files = [str(path) for path in sorted(bucket.glob("*.parquet"))]
-    columns = [name for name in ("user", "order", "tie", "item") if name in pq.read_schema(files[0]).names]
+    columns = [name for name in ("user", "order", *_FINER, "item") if name in pq.read_schema(files[0]).names]
     order = ", ".join(f'"{name}"' for name in columns)
     # DuckDB itself rather than Ibis: a query of a small bucket takes less than its translation would.
     query = tables.con.execute(

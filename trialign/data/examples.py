@@ -175,6 +175,7 @@ def _histories(users: list[str], sequences: list[tuple[int, ...]]) -> Histories:
         lengths=lengths,
         items=pa.array(items, pa.int32()),
         times=pa.array(np.arange(len(items)) - np.repeat(starts, lengths), pa.int64()),
+        tied=np.zeros(len(items), np.bool_),
     )
 
 

@@ -17,6 +17,7 @@ from trialign.data.events import Histories
 from trialign.data.oracle import OracleWriter
 from trialign.data.shards import ShardWriter
 from trialign.data.splits import Cuts, Lengths, last_n, temporal, windows
+from trialign.data.ties import in_ties
 from trialign.types import EvaluationSplit, Split
 
 _RECORDS = 1 << 14
@@ -127,7 +128,16 @@ class EventWriter:
         self._oracles = oracles
         self._cut = cut
         self._counts = dict.fromkeys(
-            ("users", "users_not_trained", "users_not_evaluated", "events", "events_unused"), 0
+            (
+                "users",
+                "users_not_trained",
+                "users_not_evaluated",
+                "users_cut_in_ties",
+                "events",
+                "events_in_ties",
+                "events_unused",
+            ),
+            0,
         )
         self._chosen_N = np.zeros(num_items, np.bool_)
 
@@ -145,7 +155,9 @@ class EventWriter:
         self._counts["users"] += len(histories.lengths)
         self._counts["users_not_trained"] += int((cuts.train == 0).sum())
         self._counts["users_not_evaluated"] += int((tested.begin == tested.end).sum())
+        self._counts["users_cut_in_ties"] += int(_cut_in_ties(histories, cuts).sum())
         self._counts["events"] += len(histories.items)
+        self._counts["events_in_ties"] += int(in_ties(histories.tied).sum())
         self._counts["events_unused"] += int((histories.lengths - used).sum())
         self._chosen_N[histories.items.to_numpy()] = True
 
@@ -161,6 +173,15 @@ class EventWriter:
         for row in np.flatnonzero(end > begin):
             start = histories.starts[row]
             oracle.add(histories.users[row].as_py(), items[start : start + begin[row]])
+
+
+def _cut_in_ties(histories: Histories, cuts: Cuts) -> NDArray[np.bool_]:
+    """Return whose events of one time stand on both sides of a cut, so that a hash chose what is held out."""
+    found_U = np.zeros(len(histories.lengths), np.bool_)
+    for position in (cuts.train, *(targets.begin for targets in cuts.held.values())):
+        inside = position < histories.lengths
+        found_U[inside] |= histories.tied[(histories.starts + position)[inside]]
+    return found_U
 
 
 def _num_before(histories: Histories, time: int) -> Lengths:

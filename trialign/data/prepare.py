@@ -133,8 +133,10 @@ def prepare(
                 cut_times = cut_times or times_of_shares(times_of(spread.folder, tables), cut_shares, tables)
                 counts["cut_times"] = list(cut_times)
             cut = cutter(split, min_events=min_events, last=last_n, cut_times=cut_times)
-            keys = catalogue["key"].take(pa.array(spread.kept)).to_pylist()
-            counts |= _write_events(read_buckets(spread.folder, tables), splits, cut, raw.oracle, keys, folder)
+            keys = catalogue["key"].take(pa.array(spread.kept))
+            histories = read_buckets(spread.folder, keys, tables)
+            counts |= _write_events(histories, splits, cut, raw.oracle, keys.to_pylist(), folder)
+            _tell_ties(counts)
     if counts["users_not_evaluated"] == counts["users"]:
         logger.warning("none of %d users has test targets", counts["users"])
     shutil.rmtree(spread.folder)
@@ -230,6 +232,15 @@ def _write_events(
     for name, asked in oracles.items():
         asked.write(folder / "oracle" / f"{name}.parquet")
     return writer.counts()
+
+
+def _tell_ties(counts: dict[str, Any]) -> None:
+    if counts["events_in_ties"]:
+        logger.warning(
+            "%d of %d events share user and time with another; a hash orders them, and the cut of %d of %d users lies"
+            " among them; data.columns.tie names a column that knows their order",
+            *(counts[name] for name in ("events_in_ties", "events", "users_cut_in_ties", "users")),
+        )
 
 
 def _write_examples(spread: Path, splits: SplitWriters, catalogue: pa.Table) -> dict[str, Any]:

@@ -43,9 +43,9 @@ class RawData:
             an item lacks is "" or []. And `caption`, a string, where the source has captions.
         has_clock: `order` is a time in whole seconds since 1970, comparable between users; else a rank within the
             user's list. False where there are examples.
-        events: one row per event: `user` string, `item` string, `order` int64, and optionally `tie` int64, which
-            decides among a user's events of equal order (where it is absent or equal, the item's place in the catalogue
-            does).
+        events: one row per event: `user` string, `item` string, `order` int64, and optionally int64 columns that decide
+            among a user's events of equal order: `fine`, the nanoseconds beyond the second, then `tie`. Where nothing
+            decides, a hash does (see `ties`).
         examples: one row per ready example of the split `given`: `user` string, `items` list<string> (what the user
             had chosen, oldest first), `target` list<string> (what came next, at least one; a train row has exactly
             one), `split` string: `train`, `validation` or `test`. A user may have any number of rows.

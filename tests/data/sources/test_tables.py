@@ -122,24 +122,24 @@ def test_events_have_exactly_one_order(tables: Make, columns: dict[str, Any], me
 
 
 @pytest.mark.parametrize(
-    ("unit", "found", "seconds", "micros"),
+    ("unit", "found", "seconds", "nanos"),
     [
         ("s", "1714000000", 1714000000, 0),
-        ("s", "1714000000.25", 1714000000, 250_000),
+        ("s", "1714000000.25", 1714000000, 250_000_000),
         ("s", "1.714e9", 1714000000, 0),
-        ("s", "-1.5", -2, 500_000),
-        ("ms", "1714000000123", 1714000000, 123_000),
-        ("us", "1714000000123456", 1714000000, 123_456),
+        ("s", "-1.5", -2, 500_000_000),
+        ("ms", "1714000000123", 1714000000, 123_000_000),
+        ("us", "1714000000123456", 1714000000, 123_456_000),
         ("iso", "2024-04-24", 1713916800, 0),
         ("iso", "2024-04-24T23:06:40", 1714000000, 0),
-        ("iso", "2024-04-24T23:06:40.75Z", 1714000000, 750_000),
+        ("iso", "2024-04-24T23:06:40.75Z", 1714000000, 750_000_000),
         ("iso", "2024-04-25 01:06:40+02:00", 1714000000, 0),
     ],
 )
-def test_times_in_every_unit(tables: Make, tmp_path: Path, unit: str, found: str, seconds: int, micros: int) -> None:
+def test_times_in_every_unit(tables: Make, tmp_path: Path, unit: str, found: str, seconds: int, nanos: int) -> None:
     (tmp_path / "events.csv").write_text(f"user,item,time\nu,a,{found}\n")
-    tie = (micros,) if micros else ()
-    assert _events(tables(time_unit=unit), tmp_path) == [("u", "a", seconds, *tie)]
+    fine = (nanos,) if nanos else ()
+    assert _events(tables(time_unit=unit), tmp_path) == [("u", "a", *fine, seconds)]
 
 
 @pytest.mark.parametrize(

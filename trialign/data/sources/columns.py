@@ -101,7 +101,7 @@ def as_whole(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.IntegerValue
 
 
 def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis.ir.IntegerValue, ibis.ir.IntegerValue]:
-    """Return whole seconds since 1970, and the microseconds beyond them; null where a value is no time in `unit`.
+    """Return whole seconds since 1970, and the nanoseconds beyond them; null where a value is no time in `unit`.
 
     Args:
         column: numbers or text; a column of timestamps or dates tells its own unit. A time without a zone is UTC.
@@ -116,7 +116,7 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
     if kind.is_timestamp() or kind.is_date() or (kind.is_string() and unit == "iso"):
         moment = column.try_cast("timestamp('UTC')").cast("timestamp")
         # `infinity` is a timestamp to DuckDB; its seconds are null.
-        return moment.truncate("s").epoch_seconds().cast("int64"), moment.microsecond().cast("int64")
+        return moment.truncate("s").epoch_seconds().cast("int64"), moment.microsecond().cast("int64") * 1000
     if unit == "iso":
         raise DataError(
             f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
@@ -125,7 +125,7 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
         )
     number = _as_number(column, paths) / _PER_SECOND[unit]
     whole = (number.abs() < _LARGEST).ifelse(number.floor(), None)
-    return whole.cast("int64"), ((number - whole) * 1_000_000).round().cast("int64")
+    return whole.cast("int64"), ((number - whole) * 1_000_000).round().cast("int64") * 1000
 
 
 def check(rows: ibis.Table, paths: Sequence[Path], rules: Mapping[str, str], also: ibis.Scalar) -> int:

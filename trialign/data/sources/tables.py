@@ -36,7 +36,7 @@ class Tables:
         format: of the events, `parquet`, `csv`, `tsv`, `jsonl` or `recbole`; None: by suffix.
         columns: the columns of `user`, `item`, `time` or `rank` (one of the two), and `tie`, or None.
         time_unit: `s`, `ms`, `us` or `iso`; a column of timestamps or dates needs none. What is finer than a second
-            decides among events of one second, unless a column of ties is named.
+            decides among events of one second, before a column of ties does.
         delimiter: of CSV files, of the catalogue's too.
         items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
 
@@ -104,8 +104,8 @@ class Tables:
         tell_mixed(parts, [self._columns["user"], self._columns["item"]])
         names = [name for name in _RULES if name in rows.columns]
         num_fine = check(rows, paths, {name: _RULES[name] for name in names}, (rows.fine != 0).sum())
-        tie = {"tie": rows.tie} if "tie" in names else {"tie": rows.fine} if num_fine else {}
-        return rows.select(user=rows.user, item=rows.item, order=rows[self._clock], **tie)
+        finer = [name for name, found in {"fine": num_fine, "tie": "tie" in names}.items() if found]
+        return rows.select("user", "item", *finer, order=rows[self._clock])
 
     def _typed(self, part: Part) -> ibis.Table:
         """Return the columns of some files by role, as found and as what they stand for."""
