@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from trialign.config.compose import Config
 from trialign.config.stages import open_stage
+from trialign.config.tracking import tracking_of
 from trialign.errors import StageError
 from trialign.manifest import Manifest, Stage, write_atomically
 from trialign.types import EvaluationSplit, Ranker
@@ -48,7 +50,7 @@ def _build(config: Config, stage: Stage) -> None:
     from trialign.evaluate.details import describe, topk_table
     from trialign.evaluate.page import evaluation_page
     from trialign.evaluate.protocol import require_examples
-    from trialign.evaluate.report import metrics_record, oracle_means, report_text
+    from trialign.evaluate.report import metrics_record, oracle_means, ranking_table, report_text
     from trialign.generate.artefact import load_ranker
     from trialign.generate.task import ItemTexts
     from trialign.runtime.device import device_of
@@ -99,6 +101,10 @@ def _build(config: Config, stage: Stage) -> None:
         (folder / "report.html").write_text(evaluation_page(record, dataset, sids, users, rankings))
         pq.write_table(topk_table(rankings, users, dataset.keys), folder / "topk.parquet")
         stage.counts |= {"users": record["num_users"], "examples": record["num_examples"]}
+        if tracking := tracking_of(config, stage):
+            from trialign.runtime.tracking import log_table  # imports lightning
+
+            log_table(replace(tracking, part=split), record, "rankings", *ranking_table(record))
 
 
 def _load_baselines(config: Config, stage: Stage) -> dict[str, Ranker]:

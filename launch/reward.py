@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
+from trialign.config.tracking import tracking_of
 from trialign.manifest import Stage
 
 
@@ -21,6 +22,7 @@ def run(config: Config) -> Stage:
 
     dataset, evidence = Dataset(stage.inputs["prepare"]), load_evidence(stage.inputs["enrich"])
     runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "log_every", "progress")}
+    runtime["tracking"] = tracking_of(config, stage)
     with stage.building(["log", "corpus"]) as folder:
         stage.counts |= train_reward(
             dataset, evidence, folder, seed=config.seed, **asdict(config.reward), runtime=runtime

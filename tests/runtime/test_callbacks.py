@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from trialign.generate.train import train
-from trialign.runtime.callbacks import GradientNorm, StepClock, training_flops
+from trialign.runtime.callbacks import GradientNorm, StepClock, _append, training_flops
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
@@ -101,3 +101,20 @@ def test_a_training_leaves_a_line_per_log_line_with_figures_that_can_be(tmp_path
         # One layer of Qwen 32 wide: four matrices of attention, three of the feed-forward.
         assert line["flops_per_second"] / line["tokens_per_second"] == pytest.approx(6 * (4 * 32 * 32 + 3 * 32 * 64))
         assert line["memory_bytes"] > 2**26
+
+
+def test_an_attempt_on_another_kind_of_machine_keeps_every_figure_in_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "machine.csv"
+    for values in (
+        {"step": 1.0, "memory": 5.0},
+        {"step": 3.0, "mfu": 0.5, "memory": 6.0},
+        {"step": 5.0, "memory": 7.0},
+    ):
+        _append(path, values)
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["step"], line["mfu"], line["memory"]) for line in lines] == [
+        ("1.0", "", "5.0"),
+        ("3.0", "0.5", "6.0"),
+        ("5.0", "", "7.0"),
+    ]

@@ -80,6 +80,16 @@ def written(file: Path) -> None:
         time.sleep(0.05)
 
 
+def figures(path: Path, about: str) -> dict[int, dict[str, float]]:
+    """Return the figures of a CSV log by the steps that were taken, the later line where one stands twice."""
+    found: dict[int, dict[str, float]] = {}
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            told = {about + name: float(value) for name, value in line.items() if name != "step" and value}
+            found.setdefault(int(line["step"]) + 1, {}).update(told)
+    return found
+
+
 def told_of(run: Path) -> Tracking:
     return Tracking(run=run, stage="train", project="tests", group="ring", config={"width": 32})
 
@@ -99,12 +109,13 @@ def train_ring(dataset: Path, run: Path, kill_at: int | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
     runtime = RING_SETTINGS["runtime"] | {"checkpoint_every": EVERY, "log_every": 1, "tracking": told_of(run)}
+    validation = {"every": 2, "users": 8, "num_beams": 10, "batch_size": 8, "patience": 0}
     train(
         found,
         {},
         SIDTable(codes_NL, 3, found.keys, "reassign"),
         folder,
-        **RING_SETTINGS | {"steps": STEPS, "runtime": runtime},
+        **RING_SETTINGS | {"steps": STEPS, "runtime": runtime, "validation": validation},
     )
 
 
@@ -118,11 +129,15 @@ def test_a_killed_training_goes_on_in_its_run_and_sends_no_step_twice(tmp_path: 
     assert run_ranks(train_ring, 1, dataset, run, None) == [0]
     (after,), lines = sent(run)
     assert after == before
-    with (run / "train" / "log" / "metrics.csv").open() as file:
-        log = list(csv.DictReader(file))
-    assert [line["_step"] for line in lines] == [int(line["step"]) for line in log] == list(range(STEPS))
-    for line, own in zip(lines, log, strict=True):
-        assert all(line[name] == float(own[name]) for name in ("loss", "gradient_norm", "learning_rate"))
+    log = figures(run / "train" / "log" / "metrics.csv", "")
+    assert [line["_step"] for line in lines] == list(range(1, STEPS + 1)), "steps taken; the files count from 0"
+    assert all({"loss", "gradient_norm", "learning_rate"} <= log[step].keys() for step in range(1, STEPS + 1))
+    assert [step for step in log if "validation/ndcg@10" in log[step]] == [2, 4, 6, 8, 9]
+    machine = figures(run / "train" / "log" / "machine.csv", "machine/")
+    assert machine.keys() == log.keys()
+    for line in lines:
+        wanted = log[line["_step"]] | machine[line["_step"]]
+        assert {name: line[name] for name in wanted} == wanted
 
 
 class _Refuse(BaseHTTPRequestHandler):
@@ -165,7 +180,7 @@ def test_a_server_that_will_not_have_us_stops_nothing(
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
     written(file)
     _, lines = sent(tmp_path / "run")
-    assert [(line["_step"], line["loss"]) for line in lines] == [(4, 1.5)]
+    assert [(line["_step"], line["loss"]) for line in lines] == [(5, 1.5)]
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -220,7 +235,7 @@ def test_a_network_that_is_lost_later_loses_nothing(tmp_path: Path, monkeypatch:
     run = tmp_path / "sweep" / "one"
     assert run_ranks(lose_network, 1, run) == [0]
     _, lines = sent(run)  # what `wandb sync` would send
-    assert [(line["_step"], line["loss"]) for line in lines] == [(step, float(step)) for step in range(6)]
+    assert [(line["_step"], line["loss"]) for line in lines] == [(step + 1, float(step)) for step in range(6)]
 
 
 def lose_wandb(dataset: Path, run: Path) -> None:
@@ -243,8 +258,7 @@ def test_w_and_b_that_dies_takes_no_training_with_it(tmp_path: Path) -> None:
     dataset.mkdir()
     ring_dataset(dataset)
     assert run_ranks(lose_wandb, 1, dataset, run) == [0]
-    with (run / "train" / "log" / "metrics.csv").open() as file:
-        assert [int(line["step"]) for line in csv.DictReader(file)] == list(range(STEPS))
+    assert list(figures(run / "train" / "log" / "metrics.csv", "")) == list(range(1, STEPS + 1))
     assert (run / "train" / "generator.safetensors").exists()
 
 
@@ -262,26 +276,108 @@ def test_members_of_a_sweep_share_a_group_however_deep_they_lie(
     assert groups == ["a", "b", "widths", "widths"]
 
 
-def test_every_stage_that_trains_is_tracked_and_items_stand_in_a_table_with_pictures(tmp_path: Path) -> None:
+def told(run: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Return the lines of every W&B run of a run directory by its name and step; names are unique."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for path in run.glob("wandb/*run-*/*.wandb"):
+        written(path)
+        all_records = list(records(path))
+        (name,) = [record.run.display_name for record in all_records if record.HasField("run")]
+        assert name not in found
+        found[name] = {}
+        for record in all_records:
+            if record.WhichOneof("record_type") == "history":
+                line = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+                found[name][int(line["_step"])] = {key: json.loads(value) for key, value in line.items()}
+    return found
+
+
+LOGS = {
+    "enrich": "enrich/clip",
+    "quantize": "quantize",
+    "train": "train",
+    "reward/corpus": "reward/corpus",
+    "reward": "reward",
+    "rl": "rl",
+}
+"""Folders with a log by the names of their W&B runs."""
+
+
+def test_every_figure_of_every_stage_is_sent_and_tables_with_their_pictures(tmp_path: Path) -> None:
     from trialign.launch.cli import script
 
-    from trialign.config.stages import STAGES
+    from trialign.config.stages import planned
 
     small = ["quantize=rqvae", "quantize.num_epochs=2", "enrich/clip=storefront", "enrich.clip.num_pairs=64"]
-    config = compose("pipeline", [f"run={tmp_path}/sweep/one", *TINY, *small, "tracking=wandb"])
-    wanted = {verb: script(verb) for verb in STAGES if verb in ("prepare", "enrich", "embed", "quantize", "assign")}
-    for run in wanted.values():
-        run(config)
-    found = [record for path in config.run.glob("wandb/*run-*/*.wandb") for record in records(path)]
+    small += [
+        "enrich/interests=builtin",
+        "enrich.interests.num_pairs=200",
+        "reward.epochs=1",
+        "reward.tiny.num_pairs=64",
+    ]
+    small += ["train.keep_back=0.3", "train.validation.every=2", "train.validation.users=8", "evaluate.generator=rl"]
+    small += [
+        "rl.steps=2",
+        "rl.prompts=4",
+        "rl.validation.every=1",
+        "rl.validation.users=8",
+        "rl.rewards.quality_item=1",
+    ]
+    small += ["evaluate.free_users=4", "evaluate.baselines=[popularity]", "baselines.names=[popularity]"]
+    config = compose("pipeline", [f"run={tmp_path}/sweep/one", *TINY, *small, "runtime.log_every=1", "tracking=wandb"])
+    for verb in planned(config):
+        script(verb)(config)
+    sent_by = told(config.run)
+    tables = {"one/assign", "one/evaluate/test", "one/reward/held_out"}
+    assert sent_by.keys() == {f"one/{name}" for name in LOGS} | tables
+    for path in config.run.rglob("metrics.csv"):
+        assert path.parent.parent in [config.run / folder for folder in LOGS.values()], "a log that nobody compares"
+    for name, folder in LOGS.items():
+        for file, about in (("metrics.csv", ""), ("machine.csv", "machine/")):
+            path = config.run / folder / "log" / file
+            lines = figures(path, about) if path.exists() else {}
+            assert lines or file == "machine.csv"
+            for step, wanted in lines.items():
+                found = sent_by[f"one/{name}"][step]
+                assert {key: found[key] for key in wanted} == wanted
+    assert "validation/recall@50" in sent_by["one/rl"][0], "before the first step"
+    record = json.loads((config.run / "evaluate" / "metrics.json").read_text())
+    (line,) = sent_by["one/evaluate/test"].values()
+    assert line["model.ndcg@10"] == record["model"]["ndcg@10"]
+    assert (
+        line["other_protocol.baselines.popularity.recall@10"]
+        == (record["other_protocol"]["baselines"]["popularity"]["recall@10"])
+    )
+    (line,) = sent_by["one/reward/held_out"].values()
+    judged = json.loads((config.run / "reward" / "reward.json").read_text())
+    assert line["model.auc.all"] == judged["model"]["auc"]["all"]
+    _tables_are_whole(config.run, record)
+
+
+def _tables_are_whole(run: Path, record: dict[str, Any]) -> None:
+    found = [record for path in run.glob("wandb/*run-*/*.wandb") for record in records(path)]
     began = [record.run for record in found if record.HasField("run")]
-    assert {run.job_type for run in began} == {"enrich", "quantize", "assign"}
     assert {run.run_group for run in began} == {"sweep"}
-    tables = [json.loads(path.read_text()) for path in config.run.glob("wandb/*run-*/files/media/table/*.json")]
-    assert len(tables) == 1
-    assert tables[0]["columns"] == ["picture", "title", "categories", "semantic ID"]
-    (artifact,) = [record.artifact for record in found if record.HasField("artifact")]
-    pictures = [Path(entry.local_path) for entry in artifact.manifest.contents if entry.path.endswith(".png")]
-    assert len(pictures) == sum(row[0] is not None for row in tables[0]["data"]) > 0
+    assert {run.job_type for run in began} == {"enrich", "quantize", "assign", "train", "reward", "rl", "evaluate"}
+    tables = {
+        path.name.split("_")[0]: json.loads(path.read_text())
+        for path in run.glob("wandb/*run-*/files/media/table/*.json")
+    }
+    assert tables.keys() == {"items", "rankings", "auc"}
+    assert tables["items"]["columns"] == ["picture", "title", "categories", "semantic ID"]
+    ranked = [row[:2] for row in tables["rankings"]["data"]]
+    assert [name for _, name in ranked[:2]] == ["model", "popularity (best baseline)"]
+    assert len({rule for rule, _ in ranked}) == 2, "seen items kept and filtered"
+    place = tables["rankings"]["columns"].index("ndcg@10")
+    assert tables["rankings"]["data"][0][place] == record["model"]["ndcg@10"]
+    pictures = [
+        Path(entry.local_path)
+        for record in found
+        if record.HasField("artifact")
+        for entry in record.artifact.manifest.contents
+        if entry.path.endswith(".png")
+    ]
+    assert len(pictures) == sum(row[0] is not None for row in tables["items"]["data"]) > 0
     for picture in pictures:
-        assert picture.is_relative_to(config.run)
+        assert picture.is_relative_to(run)
         assert picture.read_bytes().startswith(b"\x89PNG")

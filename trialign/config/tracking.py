@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class TrackingConfig:
     """Weights & Biases: offline unless a key is set (WANDB_API_KEY, or `wandb login`) or WANDB_MODE says otherwise."""
 
-    wandb: bool = option(False, "track the stages that train, and the semantic IDs: tracking=wandb", hashed=False)
+    wandb: bool = option(
+        False, "track the stages that train, the semantic IDs and the evaluation: tracking=wandb", hashed=False
+    )
     project: str = option("trialign", "W&B project", hashed=False)
     group: str | None = option(
         None,
@@ -40,6 +42,7 @@ class Tracking:
         project: W&B's.
         group: W&B's; members of a sweep have one.
         config: settings to show and filter by.
+        part: what a stage of several W&B runs calls this one.
     """
 
     run: Path
@@ -47,6 +50,7 @@ class Tracking:
     project: str
     group: str
     config: Mapping[str, Any]
+    part: str = ""
 
 
 def tracking_of(config: Config, stage: Stage) -> Tracking | None:

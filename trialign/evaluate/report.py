@@ -142,6 +142,16 @@ def rows_of(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, floa
         yield "oracle (best attainable)", figures["oracle"]
 
 
+def ranking_table(record: Mapping[str, Any]) -> tuple[Sequence[str], list[list[Any]]]:
+    """Return the columns and rows of both tables of a metrics.json in one, under either rule for seen items."""
+    rows = [
+        [seen_rule(figures), label, *(found[name] for name in METRICS)]
+        for figures in (record, record["other_protocol"])
+        for label, found in rows_of(figures)
+    ]
+    return ("rule", "", *METRICS), rows
+
+
 def _figures(
     compared: Compared, users: Sequence[str], num_samples: int, seed: int, oracle: Mapping[str, float] | None
 ) -> dict[str, Any]:

@@ -211,9 +211,9 @@ class Validate(Callback):
 
     def _note(self, trainer: pl.Trainer, found: Mapping[str, float], step: int) -> None:
         self.measured.append({"step": step, **found})
-        assert trainer.logger is not None
-        # Lightning counts from the step that is under way, and its own lines do so too.
-        trainer.logger.log_metrics({f"validation/{name}": value for name, value in found.items()}, step - 1)
+        for log in trainer.loggers:
+            # Lightning counts from the step that is under way, and its own lines do so too.
+            log.log_metrics({f"validation/{name}": value for name, value in found.items()}, step - 1)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         logger.info("  step %d of %d, validation: %s", step, trainer.max_steps, figures)
 

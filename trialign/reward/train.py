@@ -30,6 +30,7 @@ from trialign.reward.model import Reader, RewardModel, pretrained_model, tiny_mo
 from trialign.reward.module import RewardModule, pair_loader
 from trialign.reward.quality import item_quality, write_quality
 from trialign.runtime.seeding import numpy_generator, seed_global
+from trialign.runtime.tracking import log_table
 from trialign.runtime.trainer import build_trainer
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def train_reward(
         batch_size: pairs per step.
         learning_rate: as `RewardModule`.
         weight_decay: as `RewardModule`.
-        runtime: accelerator, log_every and progress of `RuntimeConfig`.
+        runtime: accelerator, log_every and progress of `RuntimeConfig`; and `tracking`, what W&B is told.
 
     Returns:
         Counts for the manifest.
@@ -88,6 +89,8 @@ def train_reward(
     size = max(1, round(held_out * len(order)))
     test, calibration, train = (labels.of(part) for part in (order[:size], order[size : 2 * size], order[2 * size :]))
     seed_global(seed, "reward")
+    tracking = runtime.get("tracking")
+    reading = runtime if tracking is None else {**runtime, "tracking": replace(tracking, part="corpus")}
     taught: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
     if model is None:
         words = [*texts, *{interest for found in evidence.interests for interest in found}]
@@ -96,7 +99,7 @@ def train_reward(
         scorer, reader = tiny_model(words, **sizes, max_tokens=max_tokens, seed=seed)
         if num_pairs:
             known, read = corpus_labels(num_pairs, dataset.items["title"].to_pylist(), seed)
-            _fit(scorer, reader, known, read, folder / "corpus", seed, _CORPUS_EPOCHS, runtime, **_CORPUS_READING)
+            _fit(scorer, reader, known, read, folder / "corpus", seed, _CORPUS_EPOCHS, reading, **_CORPUS_READING)
     else:
         scorer, reader = pretrained_model(model, lora=lora, max_tokens=max_tokens, seed=seed)
     _fit(scorer, reader, train, texts, folder, seed, epochs, runtime, **taught)
@@ -107,6 +110,8 @@ def train_reward(
     record = _record(chances_M, train, test, texts, purposes) | {"scale": scale, "judge": asked}
     (folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "reward.html").write_text(_page(record))
+    if tracking is not None:
+        log_table(replace(tracking, part="held_out"), record, "auc", *_auc_table(record))
     _write_all_quality(folder, scorer, reader, scale, evidence, texts, batch_size)
     merge_adapters(scorer.encoder)  # type: ignore[arg-type]
     save_file({name: value.contiguous() for name, value in scorer.state_dict().items()}, folder / "reward.safetensors")
@@ -211,9 +216,8 @@ def _record(
 
 
 def _page(record: Mapping[str, Any]) -> str:
-    names = ("model", "interest_only", "overlap")
-    kinds = list(record["model"]["auc"])
-    rows = [(name, *(f"{record[name]['auc'][kind]:.3f}" for kind in kinds)) for name in names]
+    columns, found = _auc_table(record)
+    rows = [(name, *(f"{value:.3f}" for value in values)) for name, *values in found]
     drawn = {
         "model": [(chance, share) for chance, share, _ in record["reliability"]],
         "ideal": [(0.0, 0.0), (1.0, 1.0)],
@@ -224,12 +228,19 @@ def _page(record: Mapping[str, Any]) -> str:
         [
             f"<p>{told}expected calibration error {record['model']['ece']:.3f}.</p>",
             "<h2>AUC, good ones against each kind of the others</h2>",
-            table(("", *kinds), rows),
+            table(columns, rows),
             *_truth(record),
             "<h2>Reliability: share of good ones by probability</h2>",
             lines(drawn),
         ],
     )
+
+
+def _auc_table(record: Mapping[str, Any]) -> tuple[Sequence[str], list[list[Any]]]:
+    """Return the columns and rows that hold the AUC of the model and of what it has to beat, by kind."""
+    kinds = list(record["model"]["auc"])
+    names = ("model", "interest_only", "overlap")
+    return ("", *kinds), [[name, *(record[name]["auc"][kind] for kind in kinds)] for name in names]
 
 
 def _write_all_quality(

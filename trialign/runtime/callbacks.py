@@ -23,6 +23,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import nn
 
 from trialign.runtime.collectives import all_reduce_sum, world_size
+from trialign.runtime.tracking import ABOUT
 
 _TRAINING, _WAITING = "run_training_batch", "train_dataloader_next"  # what Lightning calls them
 
@@ -116,9 +117,7 @@ class MachineUse(Callback):
         if trainer.is_global_zero:
             _append(self._path, {"step": trainer.global_step - 1} | values)
             for logger in trainer.loggers[1:]:
-                logger.log_metrics(
-                    {f"machine/{name}": value for name, value in values.items()}, trainer.global_step - 1
-                )
+                logger.log_metrics({f"{ABOUT}{name}": value for name, value in values.items()}, trainer.global_step - 1)
 
     def _values(self, tokens: float, trained: float, waited: float, device: torch.device) -> dict[str, float]:
         rate = tokens / (trained + waited)
@@ -186,10 +185,18 @@ def training_flops(model: nn.Module) -> float:
 
 
 def _append(path: Path, values: dict[str, float]) -> None:
+    """Write a line; where an attempt on another kind of machine left other columns, the file gets those of both."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(values))
-        if fresh:
+    known, lines = [], []
+    if path.exists():
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            known = list(reader.fieldnames or ())
+            lines = [] if set(values) <= set(known) else list(reader)
+    columns = list(dict.fromkeys([*known, *values]))
+    anew = columns != known
+    with path.open("w" if anew else "a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if anew:
             writer.writeheader()
-        writer.writerow(values)
+        writer.writerows([*lines, values])

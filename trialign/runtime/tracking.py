@@ -9,6 +9,7 @@ or without W&B.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -34,6 +35,8 @@ logger = logging.getLogger("trialign")
 
 MEMORY = "wandb.json"
 """Name of the file that remembers the id."""
+ABOUT = "machine/"
+"""What W&B calls the figures of machine.csv by."""
 
 _START_SECONDS = 20.0
 _FINISH_SECONDS = 60.0
@@ -44,7 +47,8 @@ _DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 class SteadyWandb(WandbLogger):
     """Lightning's W&B logger, whose steps strictly increase over any number of attempts, and which ends its run.
 
-    Once W&B's own process is gone it tells it nothing more.
+    W&B's step is the number of optimizer steps taken, one more than the CSV files say, which count from the step under
+    way: a measurement before the first step is W&B's step 0. Once W&B's own process is gone it tells it nothing more.
 
     Args:
         run: a started W&B run.
@@ -59,8 +63,9 @@ class SteadyWandb(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send figures of a step, unless the server has it."""
         assert step is not None
-        if step >= self._first:
-            self._tell(lambda: self.experiment.log(dict(metrics), step=step))
+        taken = step + 1
+        if taken >= self._first:
+            self._tell(lambda: self.experiment.log(dict(metrics), step=taken))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -74,13 +79,15 @@ class SteadyWandb(WandbLogger):
             self._lost = not _told(tell)
 
 
-def wandb_logger(tracking: Tracking, memory: Path | None, past: Iterable[Mapping[str, Any]] = ()) -> SteadyWandb | None:
+def wandb_logger(
+    tracking: Tracking, memory: Path | None, past: Mapping[int, Mapping[str, float]] | None = None
+) -> SteadyWandb | None:
     """Return the logger of a stage that trains; None on ranks but the first, and where W&B cannot be started.
 
     Args:
         tracking: what W&B is told.
         memory: file that remembers the id; None where an attempt that is killed begins again from nothing.
-        past: lines of the CSV that earlier attempts left.
+        past: figures that earlier attempts left in the CSV files, by their step.
     """
     if launched_rank() != 0:
         return None
@@ -96,9 +103,19 @@ def wandb_logger(tracking: Tracking, memory: Path | None, past: Iterable[Mapping
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps({"id": run.id}))
     found = SteadyWandb(run)
-    for line in past:
-        figures = {name: float(value) for name, value in line.items() if name != "step" and value != ""}
-        found.log_metrics(figures, int(line["step"]))
+    for step, figures in sorted((past or {}).items()):
+        found.log_metrics(figures, step)
+    return found
+
+
+def past_figures(log: Iterable[Mapping[str, str]], machine: Iterable[Mapping[str, str]]) -> dict[int, dict[str, float]]:
+    """Return the figures of lines of metrics.csv and machine.csv by step, the later line where one stands twice."""
+    found: dict[int, dict[str, float]] = {}
+    for lines, about in ((log, ""), (machine, ABOUT)):
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError):  # half a line, left by a full disk
+                figures = {about + name: float(value) for name, value in line.items() if name != "step" and value}
+                found.setdefault(int(line["step"]), {}).update(figures)
     return found
 
 
@@ -159,7 +176,7 @@ def _start(tracking: Tracking, run_id: str | None) -> Any | None:
                 project=tracking.project,
                 group=tracking.group,
                 job_type=tracking.stage,
-                name=f"{tracking.run.name}/{tracking.stage}",
+                name="/".join(filter(None, (tracking.run.name, tracking.stage, tracking.part))),
                 config=dict(tracking.config),
                 dir=str(tracking.run),
                 settings=settings,

@@ -18,12 +18,13 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
 from trialign.config.tracking import Tracking
+from trialign.manifest import MACHINE
 from trialign.runtime.callbacks import StepClock
 from trialign.runtime.device import device_of
 from trialign.runtime.progress import TrainingPace
 from trialign.runtime.ranks import launched_rank
 from trialign.runtime.strategy import build_strategy
-from trialign.runtime.tracking import wandb_logger
+from trialign.runtime.tracking import past_figures, wandb_logger
 
 
 class _StepsBar(pl.callbacks.RichProgressBar):
@@ -90,7 +91,10 @@ def build_trainer(
     how = build_strategy(strategy, devices=nodes * devices, on_cpu=on_cpu, bf16=zero_bf16, universal=universal)
     _quieten()
     log, past = _log(folder, 10 * log_every, done_steps)
-    tracked = None if tracking is None else wandb_logger(tracking, memory, past)
+    tracked = None
+    if tracking is not None:
+        machine = _lines(folder / "log" / MACHINE, done_steps)
+        tracked = wandb_logger(tracking, memory, past_figures(past, machine))
     more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
     plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
@@ -120,14 +124,21 @@ def build_trainer(
 def _log(folder: Path, flush_every: int, done_steps: int) -> tuple[CSVLogger, list[dict[str, str]]]:
     """Return the log, and the lines in it of an earlier attempt up to the step it is taken up at."""
     log = CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=flush_every)
-    path, lines = folder / "log" / "metrics.csv", []
+    path = folder / "log" / "metrics.csv"
+    lines = _lines(path, done_steps)
     if launched_rank() == 0 and path.exists():
-        with path.open(newline="") as file:
-            lines = [line for line in csv.DictReader(file) if int(line["step"]) < done_steps]
         path.unlink()  # Lightning would do it, with a warning
         log.experiment.metrics = lines  # type: ignore[assignment]  # written back as they stood
         log.save()
     return log, lines
+
+
+def _lines(path: Path, done_steps: int) -> list[dict[str, str]]:
+    """Return the lines that the first rank wrote into a CSV file up to a step."""
+    if launched_rank() != 0 or not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [line for line in csv.DictReader(file) if int(line["step"]) < done_steps]
 
 
 def _quieten() -> None:
