@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
+from pathlib import Path
 
-from trialign.cluster.estimate import _backbone_parameters, estimate, state_bytes
+import pytest
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from trialign.launch.cli import script
+
+from trialign.cluster.estimate import _backbone_parameters, _size, estimate, state_bytes
 from trialign.config.compose import compose
+from trialign.config.stages import planned
 from trialign.errors import ConfigError
 from trialign.generate.backbone import build_backbone
+from trialign.generate.tokenizer import TextTokenizer
 from trialign.runtime.strategy import STRATEGIES
+from trialign.testing import TINY
 
 
 def test_bytes_per_parameter_by_strategy() -> None:
@@ -29,6 +37,65 @@ def test_parameters_are_counted_as_they_will_be_made() -> None:
     model = build_backbone("qwen3", **sizes, dropout=0.0, max_positions=128, seed=0)
     codes = config.quantize["num_levels"] * config.quantize["codebook_size"] * 64
     assert _backbone_parameters(config) == sum(parameter.numel() for parameter in model.parameters()) + codes
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A run whose captions hold words that no other text does, up to its semantic IDs."""
+    run = tmp_path_factory.mktemp("captioned")
+    catalogue = [
+        "enrich/captions=builtin",
+        "enrich/clip=storefront",
+        "enrich.clip.num_pairs=64",
+        "enrich.clip.num_epochs=1",
+    ]
+    words = [f"run={run}", *TINY, "embed/image=none", *catalogue, "train/tasks=trialigngr8", "train.steps=1"]
+    words += ["train.backbone.vocab_size=2000", "train.max_caption_tokens=8", "train.max_title_tokens=8"]
+    config = compose("submit", words)
+    for verb in planned(config):
+        if verb in ("prepare", "enrich", "embed", "quantize", "assign"):
+            script(verb)(config)
+    return words
+
+
+BACKBONES = {
+    "scratch": [],
+    "position": ["train.items.encoding=position", "train.items.id_embedding=true"],
+    "pretrained": ["train/backbone=pretrained"],
+    "adapters": ["train/backbone=pretrained", "train/lora=lora"],
+}
+
+
+def pretrained(folder: Path) -> Path:
+    """Save a decoder of 400 rows with a tokenizer of its own."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    more = {"head_dim": 16, "intermediate_size": 64, "vocab_size": 400, "tie_word_embeddings": False}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3", **sizes, **more)).save_pretrained(folder)
+    TextTokenizer.train(["a red cup"], vocab_size=300).save(folder / "its.json")
+    PreTrainedTokenizerFast(tokenizer_file=str(folder / "its.json")).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_what_is_estimated_is_what_is_trained(captioned: list[str], tmp_path: Path, kind: str) -> None:
+    """Red: a vocabulary of other texts than the training's, special tokens forgotten beside a pretrained one."""
+    words = [*captioned, *BACKBONES[kind]]
+    if kind in ("pretrained", "adapters"):
+        words = [word for word in words if not word.startswith("train.backbone")]
+        words.append(f"train.backbone.model={pretrained(tmp_path)}")
+    config = compose("submit", words)
+    size = _size(config)
+    shared = {verb: config.run for verb in ("prepare", "enrich", "embed", "assign")}
+    counts = script("train")(replace(config, run=tmp_path / kind, from_stage=shared)).counts
+    assert (size.parameters, size.steps) == (counts["parameters"], counts["steps"])
+
+
+def test_an_estimate_takes_no_memory_for_the_decoder(captioned: list[str]) -> None:
+    """One of 40 billion parameters, on a login node."""
+    large = {"hidden_size": 8192, "num_layers": 40, "num_heads": 64, "intermediate_size": 32768}
+    words = [word for word in captioned if not word.startswith("train.backbone")]
+    config = compose("submit", [*words, *(f"train.backbone.{name}={value}" for name, value in large.items())])
+    assert _size(config).parameters > 40e9
 
 
 def test_hours_follow_from_a_measured_rate() -> None:

@@ -27,7 +27,8 @@ class Size:
     """What is known of a training.
 
     Attributes:
-        parameters: of the generator; of its backbone and codes while the dataset is not made.
+        parameters: of the generator; of its backbone with all of `vocab_size` and of its codes while the dataset is not
+            made, or where it reads features of the items.
         steps: None while it follows from a dataset that is not made.
     """
 
@@ -82,9 +83,8 @@ def estimate(config: Config) -> list[str]:
 
 
 def _size(config: Config) -> Size:
-    backbone = config.train.backbone
     made = all((locate_stage(config, verb) / MANIFEST).exists() for verb in needed_by("train", config))
-    if made and not config.train.items.features and not hasattr(backbone, "model"):
+    if made and not config.train.items.features:
         return _from_dataset(config)
     with torch.device("meta"):
         parameters = _backbone_parameters(config)
@@ -101,7 +101,7 @@ def _from_dataset(config: Config) -> Size:
 
     dataset = Dataset(locate_stage(config, "prepare"))
     sids = SIDTable.load(locate_stage(config, "assign"))
-    train, stream = config.train, asdict(config.stream)
+    train, stream = config.train, asdict(config.stream) | {"ledger": False}
     reads_captions = "enrich" in needed_by("train", config)
     captions = load_evidence(locate_stage(config, "enrich")).captions if reads_captions else ()
     texts = ItemTexts(dataset.items["title"].to_pylist(), captions)
@@ -109,9 +109,10 @@ def _from_dataset(config: Config) -> Size:
     names = [source.name for source in sources]
     items = {key: value for key, value in asdict(train.items).items() if key != "features"} | {"features_NF": None}
     limits = {"max_title_tokens": train.max_title_tokens, "max_caption_tokens": train.max_caption_tokens}
-    generator, template = build(
-        dataset, sids, names, config.seed, limits, stream["row_tokens"], items, **asdict(train.backbone)
-    )
+    # As `train` does, but for the memory: a login node has none to spare for a decoder of gigabytes.
+    lora = None if train.lora is None else asdict(train.lora)
+    built = {"captions": captions, "lora": lora, "weights": False, **asdict(train.backbone)}
+    generator, template = build(dataset, sids, names, config.seed, limits, stream["row_tokens"], items, **built)
     encode = partial(template.encode_many, texts)
     data = stream_rows(sources, encode, config.run, config.seed, config.runtime.micro_rows, **stream)
     parameters = sum(parameter.numel() for parameter in generator.parameters())

@@ -147,13 +147,14 @@ def described_backbone(file: str, *, dropout: float, vocab_size: int, max_positi
         raise _unreadable("file", file, cause) from cause
 
 
-def pretrained_backbone(model: str) -> tuple[PreTrainedModel, Tokenizer]:
+def pretrained_backbone(model: str, *, weights: bool = True) -> tuple[PreTrainedModel, Tokenizer]:
     """Return a decoder with its weights, in float32, and its tokenizer.
 
     What the model's generation_config asks for plays no part: nothing here calls `generate`.
 
     Args:
         model: a folder, or a name on the hub; the environment's offline switches are respected.
+        weights: False builds the decoder on the device `meta`: shapes without memory.
 
     Raises:
         ConfigError: it cannot be loaded, is no decoder, lacks weights, its tokenizer does not fit, or packed rows leak.
@@ -161,8 +162,12 @@ def pretrained_backbone(model: str) -> tuple[PreTrainedModel, Tokenizer]:
     config = _open_config(model, "model")
     try:
         reader = AutoTokenizer.from_pretrained(model)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, config=config, attn_implementation="sdpa", dtype=torch.float32, output_loading_info=True
+        loaded: Any = (
+            AutoModelForCausalLM.from_pretrained(
+                model, config=config, attn_implementation="sdpa", dtype=torch.float32, output_loading_info=True
+            )
+            if weights
+            else (_shapes(config), {"missing_keys": []})
         )
     except _FAULTS as cause:
         raise _unreadable("model", model, cause) from cause
@@ -177,6 +182,12 @@ def pretrained_backbone(model: str) -> tuple[PreTrainedModel, Tokenizer]:
         raise _unreadable("model", model, f"its tokenizer has {size}; tokenizer.json is missing or another model's")
     require_isolation(backbone)
     return backbone, tokenizer
+
+
+def _shapes(config: PreTrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        backbone: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return backbone
 
 
 def add_dropout(backbone: PreTrainedModel, probability: float) -> None:
@@ -227,7 +238,7 @@ def _unreadable(setting: str, source: str, cause: object) -> ConfigError:
 
 
 def require_isolation(backbone: PreTrainedModel) -> None:
-    """Refuse an architecture whose packed examples see each other.
+    """Refuse an architecture whose packed examples see each other; shapes without weights are not looked at.
 
     Two examples share a row as they do in training (restarted positions, no mask, no cache). The first is changed; the
     second must not notice, and must read as it does alone.
@@ -236,6 +247,8 @@ def require_isolation(backbone: PreTrainedModel) -> None:
         ConfigError: it notices.
     """
     table = text_table(backbone)
+    if table.is_meta:
+        return
     draws = torch.Generator().manual_seed(0)
     example_TD, one_TD, other_TD = torch.randn(3, 4, table.shape[1], generator=draws).to(table)
     positions_T = torch.arange(4, device=table.device)

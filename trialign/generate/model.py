@@ -143,10 +143,15 @@ class Generator(nn.Module):
 def text_vectors(backbone: PreTrainedModel, own: OwnTokens | None) -> torch.Tensor:
     """Return the input vectors of all text tokens, ours last, [V, D], without gradient."""
     table_VD = text_table(backbone).detach()
+    if table_VD.is_meta:
+        return torch.ones(()).expand(
+            len(table_VD) + (0 if own is None else own.embedding.num_embeddings), table_VD.shape[1]
+        )
     return table_VD if own is None else torch.cat([table_VD, own.embedding.weight.detach()])
 
 
 def _as_long(like_VD: torch.Tensor, num: int, draws: torch.Generator) -> torch.Tensor:
     directions_ND = functional.normalize(torch.randn(num, like_VD.shape[1], generator=draws), dim=1)
-    long_ND: torch.Tensor = directions_ND * like_VD.detach().float().norm(dim=1).mean().cpu()
+    length = 1.0 if like_VD.is_meta else like_VD.detach().float().norm(dim=1).mean().cpu()
+    long_ND: torch.Tensor = directions_ND * length
     return long_ND

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from trialign.data.dataset import Dataset
 from trialign.data.lanes import Encode, LaneSource
@@ -275,9 +278,10 @@ def build(
     dropout: float,
     captions: Sequence[str] = (),
     lora: Mapping[str, Any] | None = None,
+    weights: bool = True,
     **backbone: Any,
 ) -> tuple[Generator, Template]:
-    """Return an untrained generator and how it reads records.
+    """Return an untrained generator and how it reads records; without `weights`, its decoder takes no memory.
 
     `limits` are `max_title_tokens` and `max_caption_tokens`; `items` as `build_items` takes them; `dropout` and
     `backbone` are the fields of `ScratchConfig`, `DescribedConfig` or `PretrainedConfig`, told apart by the field that
@@ -285,7 +289,7 @@ def build(
     """
     own = None
     if "model" in backbone:
-        decoder, reader = pretrained_backbone(backbone["model"])
+        decoder, reader = pretrained_backbone(backbone["model"], weights=weights)
         require_positions(decoder.config, row_tokens)
         table_VD = text_table(decoder)
         tokenizer = TextTokenizer.beside(reader, len(table_VD))
@@ -302,7 +306,8 @@ def build(
             "dropout": dropout,
             "seed": seed,
         }
-        decoder = (described_backbone if "file" in backbone else build_backbone)(**backbone, **sizes)
+        with contextlib.nullcontext() if weights else torch.device("meta"):
+            decoder = (described_backbone if "file" in backbone else build_backbone)(**backbone, **sizes)
     vectors_VD = text_vectors(decoder, own)
     # A pretrained backbone is used to vectors as long as its own, which the codes start with.
     read_scale = 1.0 if own is not None else vectors_VD.shape[1] ** 0.5
