@@ -50,7 +50,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "enrich.clip.num_epochs=1",
     ]
     words = [f"run={run}", *TINY, "embed/image=none", *catalogue, "train/tasks=trialigngr8", "train.steps=1"]
-    words += ["train.backbone.vocab_size=2000", "train.max_caption_tokens=8", "train.max_title_tokens=8"]
+    words += ["train.backbone.vocab_size=9000", "train.max_caption_tokens=8", "train.max_title_tokens=8"]
     config = compose("submit", words)
     for verb in planned(config):
         if verb in ("prepare", "enrich", "embed", "quantize", "assign"):
