@@ -16,7 +16,7 @@ from trialign.cluster.render import render
 from trialign.cluster.slurm import _gpus
 from trialign.cluster.status import status
 from trialign.cluster.sweep import members_of
-from trialign.config.compose import Config, compose, conf_dir
+from trialign.config.compose import Config, as_override, compose, conf_dir
 from trialign.config.registry import FromConfig
 from trialign.config.stages import ALL_STAGES, STAGES, planned, runtime_of
 from trialign.errors import ConfigError
@@ -30,7 +30,7 @@ def test_a_pipeline_is_one_job_per_stage_and_leaves_out_what_is_taken() -> None:
     jobs = jobs_for("pipeline", config("from.prepare=/runs/other", "runtime.devices=2", "stream.lanes=16"), ["seed=1"])
     assert [job.verb for job in jobs] == [verb for verb in STAGES if verb != "prepare"]
     assert {job.verb: job.tasks_per_node for job in jobs} == {job.verb: 1 + (job.verb == "train") for job in jobs}
-    assert all(job.command[-2:] == [job.verb, "seed=1"] for job in jobs)
+    assert all(job.command[-4:-1] == [job.verb, "seed=1", "run=/runs/one"] for job in jobs)
 
 
 def test_only_stages_and_the_pipeline_are_submitted() -> None:
@@ -157,21 +157,82 @@ def test_the_script_carries_the_site_and_survives_odd_words(tmp_path: Path) -> N
         "cluster.account=physics",
         "cluster.sbatch=['--constraint=a100']",
         "cluster.setup=[module load cuda]",
-        "+cluster.environment.GREETING='a $b (c)'",
+        "cluster.environment.GREETING='a $b (c) @workdir@'",
     )
     job = job_for("train", site, ["run=/runs/one"])
     script = render(job, site.cluster, specs="spec.json", environment={}, log=tmp_path)
     for line in ("#SBATCH --account=physics", "#SBATCH --constraint=a100", "module load cuda", "#SBATCH --requeue"):
         assert line in script.splitlines()
-    assert "export GREETING='a $b (c)'" in script
-    assert "@" not in script.replace("B:USR1@", "")
+    assert "export GREETING='a $b (c) @workdir@'" in script
+    assert "@" not in script.replace("B:USR1@", "").replace("@workdir@", "", 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["cluster.sbatch=['--comment=one\ntwo']"], "'--comment=one\\ntwo'"),
+        (["cluster.account='a\nb'"], "'--account=a\\nb'"),
+    ],
+)
+def test_what_no_line_of_a_script_can_hold_is_refused(overrides: list[str], told: str, tmp_path: Path) -> None:
+    site = config(*overrides)
+    job = job_for("train", site, [])
+    with pytest.raises(ConfigError) as refused:
+        render(job, site.cluster, specs="spec.json", environment={}, log=tmp_path)
+    assert told in refused.value.value
+    with pytest.raises(ConfigError, match=r"cluster\.environment\.A B"):
+        render(job, config().cluster, specs="spec.json", environment={"A B": "c"}, log=tmp_path)
+
+
+def test_the_script_says_how_the_ranks_are_started(tmp_path: Path) -> None:
+    site = config("runtime.devices=2", "runtime.strategy=ddp", "stream.lanes=16", run="'/runs/50% of it'")
+    job = job_for("train", site, ["train.warmup='1\n2'"])
+    script = render(job, site.cluster, specs="", environment={}, log=tmp_path)
+    (line,) = (line for line in script.splitlines() if "srun" in line)
+    assert line.startswith("#   srun --nodes=1 --ntasks-per-node=2 --ntasks=2 ")
+    assert "'--output=/runs/50%% of it/slurm/log/train_JOB_%t.log'" in line
+    assert "'train.warmup='\"'\"'1\\n2'" in line
+
+
+ODD = ["/a b", "/it's", "/end\\", "/\\'", "/50% [1]{2},=;:#@", "/$HOME", "/é中", "/@setup@"]
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_a_path_of_any_letters_reaches_the_job(path: str) -> None:
+    assert compose("submit", [as_override("run", path)]).run == Path(path)
+
+
+def test_paths_of_a_job_do_not_depend_on_where_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container starts in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    words = ["run=runs/one", "from.prepare=runs/other", "data=scientific", "data.root=files", "seed=1"]
+    command = job_for("train", compose("submit", [*words, "cluster=minicluster"]), words).command
+    inside = compose("train", command[command.index("train") + 1 :])
+    monkeypatch.chdir("/")
+    assert compose("train", command[command.index("train") + 1 :]) == inside
+    assert inside.run == tmp_path / "runs" / "one"
+    assert inside.from_stage == {"prepare": tmp_path / "runs" / "other"}
+    assert inside.data["root"] == str(tmp_path / "files")
+    assert inside.seed == 1
+
+
+def test_a_variable_of_the_job_is_named_on_the_command_line_and_nothing_else_is_made_up() -> None:
+    site = config("cluster=gpu", "cluster.environment.NCCL_DEBUG=INFO", "cluster.environment.NCCL_IB_TIMEOUT=22")
+    assert site.cluster.environment["NCCL_DEBUG"] == "INFO"
+    assert site.cluster.environment["NCCL_IB_TIMEOUT"] == "22"
+    assert "TORCH_NCCL_ASYNC_ERROR_HANDLING" in site.cluster.environment
+    with pytest.raises(ConfigError, match=r"unknown setting 'cluster\.enviroment"):
+        config("cluster.enviroment.NCCL_DEBUG=INFO")
 
 
 def test_a_job_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     job = job_for("train", config(run=str(tmp_path)), ["run=a b", "x='[1,2]'"])
     job.folder.mkdir()
     assert JobSpec.load(job.save()) == job
-    assert json.loads((tmp_path / "slurm" / "train.json").read_text())["command"][-2:] == ["run=a b", "x='[1,2]'"]
+    assert json.loads((tmp_path / "slurm" / "train.json").read_text())["command"][-2:] == [
+        "x='[1,2]'",
+        f"run={tmp_path}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 from trialign.cluster import slurm
 from trialign.cluster.plan import job_for
 from trialign.cluster.preflight import check_partition, check_run
-from trialign.cluster.record import FOLDER
+from trialign.cluster.record import FOLDER, jobs_of
+from trialign.config.compose import as_override
 from trialign.errors import ConfigError, StageError
 from trialign.lock import locked
 
-from .conftest import Slurm, ended, outcomes, queue, settings
+from .conftest import TINY, Slurm, ended, outcomes, queue, settings
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -63,6 +64,20 @@ def test_a_node_that_fails_its_check_is_left_out(cluster: Slurm, tmp_path: Path)
     events = [json.loads(x) for x in (tmp_path / "run" / FOLDER / "train.attempts.jsonl").read_text().splitlines()]
     assert [event.get("outcome") for event in events if event["event"] == "end"] == ["unfit nodes", "done"]
     assert [event["nodes"] for event in events if event["event"] == "start"] == [["n1"], ["n2"]]
+
+
+def test_text_of_any_letters_reaches_slurm_as_it_is(cluster: Slurm, tmp_path: Path) -> None:
+    """A run whose name would be expanded or cut, a comment of several words, and a variable that a shell would read."""
+    run = tmp_path / '50% of it\'s "runs" #1 $HOME'
+    program = f"cluster.program=[sh,-c,'printf %s \"$ODD\" > {tmp_path}/odd']"
+    odd = ["cluster.sbatch=['--comment=two \"words\" # 50% $HOME']", "cluster.environment.ODD='a \"b\" $c 50%'"]
+    cluster.trialign("submit", "train", "cluster=minicluster", as_override("run", str(run)), program, *odd, *TINY)
+    job = jobs_of(run)["train"]
+    assert ended(cluster, job) == "COMPLETED"
+    assert (tmp_path / "odd").read_text() == 'a "b" $c 50%'
+    assert 'Comment=two "words" # 50% $HOME' in slurm.ask("scontrol", "-o", "show", "job", job)
+    assert {path.name for path in (run / FOLDER / "log").iterdir()} == {f"train_{job}.log", f"train_{job}_0.log"}
+    assert set(tmp_path.iterdir()) == {tmp_path / "odd", run}
 
 
 def test_an_unknown_partition_names_the_known_ones(cluster: Slurm, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from types import FrameType
 
 from trialign.cluster import slurm
 from trialign.cluster.record import JobSpec, attempts_of, lineage, note_attempt, reached
+from trialign.cluster.step import step
 from trialign.cluster.successor import hand_over, queue_successor
 from trialign.lock import LOCK_JOB, is_lock
 from trialign.manifest import code_revision
@@ -109,19 +110,7 @@ class Supervisor:
     def _start(self) -> subprocess.Popen[bytes]:
         spec, log = self.spec, Path(self._log("0"))
         self.log_before = log.stat().st_size if log.exists() else 0
-        command = [
-            "srun",
-            f"--nodes={spec.nodes}",
-            f"--ntasks-per-node={spec.tasks_per_node}",
-            f"--ntasks={spec.nodes * spec.tasks_per_node}",
-            f"--cpus-per-task={spec.cpus_per_task}",  # not inherited from sbatch in Slurm 22.05 to 23.02
-            "--kill-on-bad-exit=1",  # the other ranks would wait for the one that died
-            "--wait=0",  # a rank that ends well ends behind the manifest: the first may still send what W&B waits for
-            f"--output={self._log('%t')}",
-            "--open-mode=append",
-            *spec.srun,
-            *spec.command,
-        ]
+        command = step(spec, self.job)
         # By the first job of its lineage a lock knows whose it is, after a requeue and in a successor.
         known_as = {LOCK_JOB: lineage(spec.folder, self.job)[0]}
         meeting = {"MASTER_ADDR": slurm.node_address(self.nodes[0])} | known_as

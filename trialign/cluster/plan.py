@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trialign.cluster.record import JobSpec
-from trialign.config.compose import Config
+from trialign.config.compose import Config, as_override
 from trialign.config.stages import ALL_STAGES, planned, runtime_of
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import code_revision
@@ -21,7 +21,7 @@ def jobs_for(verb: str | None, config: Config, overrides: Sequence[str]) -> list
     Args:
         verb: a stage or `pipeline`.
         config: the composed config.
-        overrides: of the command line, handed to every job as they are.
+        overrides: of the command line, handed to every job; its paths as absolute ones.
 
     Raises:
         ConfigError: the verb is none that can be submitted.
@@ -52,7 +52,7 @@ def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
         verb=verb,
         run=str(config.run),
         stage=str(config.run if verb == "pipeline" else stage_folder(verb, config)),
-        command=[*program, verb, *overrides],
+        command=[*program, verb, *_pinned(config, overrides)],
         workdir=str(Path.cwd()),
         nodes=nodes,
         tasks_per_node=devices,
@@ -65,6 +65,18 @@ def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
         max_restarts=cluster.max_restarts,
         revision=code_revision(),
     )
+
+
+def _pinned(config: Config, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with the run, the stages taken and the data by absolute paths.
+
+    A container starts wherever it likes, and what is relative to it would be another folder.
+    """
+    paths = {"run": config.run, **{f"from.{verb}": folder for verb, folder in config.from_stage.items()}}
+    if config.data.get("root") is not None:
+        paths["data.root"] = Path(config.data["root"]).expanduser().absolute()
+    others = [word for word in overrides if word.partition("=")[0].lstrip("+") not in paths]
+    return [*others, *(as_override(key, str(path)) for key, path in paths.items())]
 
 
 def stage_folder(verb: str, config: Config) -> Path:

@@ -26,6 +26,12 @@ def check_settings(config: Config, jobs: Sequence[JobSpec]) -> None:
             rule="a site is a file of conf/cluster/",
             remedy="add cluster=NAME, e.g. cluster=minicluster after `make minicluster`",
         )
+    if "\\" in str(config.run):
+        raise ConfigError(
+            f"run={config.run} with a backslash",
+            rule="Slurm writes logs below the run directory, and reads a backslash in their paths as its own",
+            remedy="choose another run=DIR",
+        )
     for job in jobs:
         world_size = job.nodes * job.tasks_per_node
         if runtime.strategy == "single" and world_size != 1:

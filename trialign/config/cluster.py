@@ -22,10 +22,12 @@ class ClusterConfig:
     tokens_per_second: float | None = option(
         None, "row positions a second and rank, measured, for the estimate of hours", hashed=False
     )
-    sbatch: list[str] = option([], "further options of sbatch, e.g. --constraint=a100", hashed=False)
+    sbatch: list[str] = option([], "further options of sbatch, one an entry, e.g. --constraint=a100", hashed=False)
     srun: list[str] = option([], "further options of the srun that starts the ranks, e.g. a container's", hashed=False)
     setup: list[str] = option([], "shell lines before anything else, e.g. module load cuda", hashed=False)
-    environment: dict[str, str] = option({}, "variables of the job", hashed=False)
+    environment: dict[str, str] = option(
+        {}, "variables of the job, e.g. cluster.environment.NCCL_DEBUG=INFO", hashed=False, open_keys=True
+    )
     python: str | None = option(
         None, "the interpreter of the supervisor on the node; null: the one that submits", hashed=False
     )

@@ -5,6 +5,7 @@ Hydra composes; what leaves this module is plain Python. Stages see dataclasses,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -123,6 +124,15 @@ def to_config(tree: DictConfig) -> Config:
         raise readable(cause) from cause
     check(config)
     return config
+
+
+def as_override(key: str, value: str) -> str:
+    """Return `key=value` for a text without interpolations, whatever else it holds, as Hydra reads it."""
+    if re.fullmatch("/[A-Za-z0-9_/.-]*", value):
+        return f"{key}={value}"
+    # A backslash is itself but before a quote.
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"{key}='{text}'"
 
 
 def split_fields(node: Mapping[str, Any], group: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import Field, field, fields
 from typing import Any
 
 
-def option(default: Any, help: str, *, hashed: bool = True) -> Any:
+def option(default: Any, help: str, *, hashed: bool = True, open_keys: bool = False) -> Any:
     """Declare a config field.
 
     Args:
@@ -14,8 +14,9 @@ def option(default: Any, help: str, *, hashed: bool = True) -> Any:
         help: one line for docs/configuration.md, units included.
         hashed: whether it belongs to a stage's identity. False for what cannot change the numbers (paths, workers,
             batch sizes of inference, logging): changing it neither rebuilds nor refuses a finished stage.
+        open_keys: of a mapping: any key may be set, as `group.field.KEY=value`, not only those of its default.
     """
-    metadata = {"help": help, "hashed": hashed}
+    metadata = {"help": help, "hashed": hashed, "open_keys": open_keys}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     if isinstance(default, dict):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import BooleanNode, IntegerNode, StringNode
+from omegaconf import BooleanNode, DictConfig, IntegerNode, OmegaConf, StringNode
 
 from trialign.config.assign import AssignConfig
 from trialign.config.cluster import ClusterConfig
@@ -124,4 +124,12 @@ def register() -> None:
     store.store(group="from", name="from_schema", node=FromConfig)
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
-            store.store(group=group, name=f"{name}_schema", node=schema)
+            store.store(group=group, name=f"{name}_schema", node=_node(schema))
+
+
+def _node(schema: type) -> DictConfig:
+    node: DictConfig = OmegaConf.structured(schema)
+    for found in fields(schema):
+        if found.metadata.get("open_keys"):
+            OmegaConf.set_struct(node[found.name], False)
+    return node
