@@ -34,7 +34,7 @@ VERBS: dict[str, str] = {
     "recommend": "a user, or typed items -> recommended items with titles",
     "pipeline": "all of the above, reward and rl where asked for, in order; finished stages are skipped",
     "submit": "a verb, or the pipeline as a chain of jobs, on a Slurm cluster",
-    "status": "a run's stages, their jobs, restarts and the last step",
+    "status": "a run or a sweep: stages, jobs, nodes, time left, how far they are, the last attempt, the logs",
     "doctor": "what this machine offers, and that nothing reaches out",
 }
 

@@ -1,4 +1,4 @@
-"""Show how a run stands: stages, jobs and their state, restarts, the last step.
+"""Show how a run or a sweep stands: stages, jobs, nodes, time, how far they are, the last attempt, the logs.
 
 trialign status run=DIR
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import astuple
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trialign.cluster.status import StageStatus, status
@@ -14,18 +15,24 @@ from trialign.config.compose import Config
 from trialign.errors import StageError
 from trialign.terminal import console
 
-_COLUMNS = ("", "stage", "job", "state", "restarts", "step", "last attempt ended")
+_COLUMNS = ("", "stage", "job", "state", "nodes", "limit in", "progress", "last attempt")
 
 
 def run(config: Config) -> list[StageStatus]:
-    """Print the table and return its lines."""
+    """Print the table, without columns that say nothing, and the logs; return the table's lines."""
     if not config.run.is_dir():
         raise StageError(f"{config.run} is not there", rule="a run is a directory", remedy="mend run=DIR")
     lines = status(config.run)
-    table = Table(title=str(config.run), title_justify="left")
-    for column in _COLUMNS:
-        table.add_column(column, overflow="fold")
+    cells = [astuple(line)[: len(_COLUMNS)] for line in lines]
+    told = [number for number in range(len(_COLUMNS)) if number < 2 or any(row[number] for row in cells)]
+    table = Table(title=str(config.run), title_justify="left", box=SIMPLE_HEAD)
+    for number in told:
+        table.add_column(_COLUMNS[number], overflow="fold", no_wrap=number in (0, 2))
+    for row in cells:
+        table.add_row(*(row[number] for number in told))
+    terminal = console()
+    terminal.print(table)
     for line in lines:
-        table.add_row(*astuple(line))
-    console().print(table)
+        for path in line.logs if line.stage != "finished" else ():
+            terminal.print(f"{line.name}: {path}", soft_wrap=True)
     return lines

@@ -101,7 +101,12 @@ def last_of(folder: Path, job: str) -> str:
 
 def jobs_of(run: Path) -> dict[str, str]:
     """Return the last job of every name."""
-    return {line["name"]: line["job"] for line in _lines(run / FOLDER / "jobs.jsonl")}
+    return {name: line["job"] for name, line in last_jobs(run).items()}
+
+
+def last_jobs(run: Path) -> dict[str, dict[str, Any]]:
+    """Return what `jobs.jsonl` says of the last job of every name."""
+    return {line["name"]: line for line in _lines(run / FOLDER / "jobs.jsonl")}
 
 
 def note_attempt(spec: JobSpec, event: str, **more: Any) -> None:

@@ -45,6 +45,23 @@ class Partition:
     gpus: int
 
 
+@dataclass(frozen=True)
+class Queued:
+    """What the queue says of a job; a job that squeue has forgotten has its state alone.
+
+    Attributes:
+        state: Slurm's word.
+        nodes: where it runs.
+        left: until its time limit, as Slurm writes it.
+        reason: why it waits.
+    """
+
+    state: str
+    nodes: str
+    left: str
+    reason: str
+
+
 def require_slurm() -> None:
     """Refuse a machine without Slurm's commands.
 
@@ -121,6 +138,18 @@ def excluded_nodes(job: str) -> list[str]:
     words = ask("scontrol", "-o", "show", "job", job).split()
     nodes = next((word.partition("=")[2] for word in words if word.startswith("ExcNodeList=")), "(null)")
     return [] if nodes == "(null)" else nodes_of(nodes)
+
+
+def queued(jobs: Sequence[str]) -> dict[str, Queued]:
+    """Return what the queue says of every job; see `states`."""
+    if not jobs:
+        return {}
+    lines = ask("squeue", "-h", "--me", "-r", "-t", "all", "-o", "%i|%T|%N|%L|%r").splitlines()
+    rows = dict(line.split("|", 1) for line in lines if line)
+    return {
+        job: Queued(*rows[job].split("|", 3)) if job in rows else Queued(state, "", "", "")
+        for job, state in states(jobs).items()
+    }
 
 
 def node_address(node: str) -> str:

@@ -1,65 +1,136 @@
-"""How a run stands: its stages, their jobs, how often they were taken up again, how far they are."""
+"""How a run or a sweep stands: its stages, their jobs and logs, how far they are, how the last attempt went."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trialign.cluster import slurm
-from trialign.cluster.record import FOLDER, attempts_of, jobs_of, reached
+from trialign.cluster.record import FOLDER, JobSpec, attempts_of, last_jobs, lineage, reached
 from trialign.config.stages import ALL_STAGES
-from trialign.lock import living_owner
+from trialign.lock import Owner, living_owner
 from trialign.manifest import MANIFEST
 from trialign.progress import read_progress
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One line of the table; what is not known is empty."""
+    """One line of the table; what is not known is empty.
+
+    Attributes:
+        name: the verb; in a sweep the member's run.
+        stage: finished, begun, or who writes it.
+        job: the last one; a successor, where one took over.
+        state: Slurm's word, with the reason while it waits.
+        nodes: where it runs.
+        limit: until its time limit, as Slurm writes it.
+        progress: what is counted now, with rate and time left; steps of a finished training.
+        last: number of the last attempt, of this job and those it succeeds, and how it ended, or that it runs.
+        logs: of the supervisor and of the first rank, those that are there.
+    """
 
     name: str
-    stage: str
+    stage: str = ""
     job: str = ""
     state: str = ""
-    restarts: str = ""
-    step: str = ""
+    nodes: str = ""
+    limit: str = ""
+    progress: str = ""
     last: str = ""
+    logs: tuple[Path, ...] = ()
 
 
 def status(run: Path) -> list[StageStatus]:
-    """Return how every stage, and every job that is no stage, stands."""
-    jobs = jobs_of(run)
-    states = slurm.states(list(jobs.values())) if jobs else {}
-    return [_line(name, run, jobs, states) for name in dict.fromkeys([*ALL_STAGES, *jobs])]
+    """Return how every stage of a run stands, and every job that is no stage; of a sweep's folder, every member."""
+    members = _members(run)
+    found = {(place, name): (place, name) for place, name in members}
+    if not members or any((run / verb).exists() for verb in ALL_STAGES):
+        found |= {(run, name): (run, name) for name in dict.fromkeys([*ALL_STAGES, *last_jobs(run)])}
+    jobs = {(place, name): last_jobs(place).get(name, {}) for place, name in found}
+    queued = slurm.queued([job["job"] for job in jobs.values() if job])
+    return [
+        _line(name if place == run else str(place.relative_to(run)), name, place, jobs[place, name], queued)
+        for place, name in found
+    ]
 
 
-def _line(name: str, run: Path, jobs: Mapping[str, str], states: Mapping[str, str]) -> StageStatus:
-    folder = run / name
-    # Every split has an evaluation of its own; the latest stands one folder up.
-    places = [folder, *sorted(path for path in folder.glob("*") if path.is_dir())] if name == "evaluate" else [folder]
-    owner = next((found for place in places if place.is_dir() and (found := living_owner(place))), None)
-    finished = (folder / MANIFEST).exists() and owner is None
-    stage = "finished" if finished else f"written by {owner}" if owner else "begun" if folder.exists() else ""
-    job = jobs.get(name, "")
+def _members(run: Path) -> list[tuple[Path, str]]:
+    """Return (run, verb) of every member of the sweeps that were queued from a folder."""
+    specs = [JobSpec.load(path) for path in sorted((run / FOLDER).glob("*/member-*.json"))]
+    return sorted({(Path(spec.run), spec.name) for spec in specs})
+
+
+def _line(
+    shown: str, name: str, run: Path, record: Mapping[str, Any], queued: Mapping[str, slurm.Queued]
+) -> StageStatus:
+    job = record.get("job", "")
+    now = queued.get(job, slurm.Queued("", "", "", ""))
     events = attempts_of(run / FOLDER, name, job)
-    starts = sum(event["event"] == "start" for event in events)
-    ends = [event["outcome"] for event in events if event["event"] == "end"]
+    stage, progress = _whole_pipeline(run) if name == "pipeline" else _one_stage(run / name, lineage(run / FOLDER, job))
+    waits = now.state == "PENDING" and now.reason not in ("", "None")
     return StageStatus(
-        name,
-        stage,
-        job,
-        states.get(job, ""),
-        str(max(0, starts - 1)) if job else "",
-        _step(folder, finished),
-        *ends[-1:],
+        name=shown,
+        stage=stage,
+        job=job,
+        state=f"{now.state} ({now.reason})" if waits else now.state,
+        nodes=now.nodes,
+        limit=now.left if now.state == "RUNNING" else "",
+        progress=progress,
+        last=_last_attempt(events, now.state),
+        logs=_logs(run, name, record),
     )
 
 
-def _step(folder: Path, finished: bool) -> str:
-    """Return how far a stage is: the steps of a finished training, the last beat, else the newest checkpoint."""
-    if finished:
-        return str(json.loads((folder / MANIFEST).read_text())["counts"].get("steps", ""))
-    beat = read_progress(folder)
-    return str(reached(folder) or "") if beat is None else str(beat)
+def _one_stage(folder: Path, jobs: Sequence[str] = ()) -> tuple[str, str]:
+    """Return how a stage stands, and how far it is; `jobs` are those whose own it is to write it."""
+    places = _places(folder)
+    owner, where = next(((found, place) for place in places if (found := _owner(place))), (None, folder))
+    if owner is None and (folder / MANIFEST).exists():
+        return "finished", str(json.loads((folder / MANIFEST).read_text())["counts"].get("steps", ""))
+    beat = read_progress(where)
+    progress = str(reached(folder) or "") if beat is None else str(beat)
+    if owner is not None:
+        return "under way" if owner.job in jobs else f"written by {owner}", progress
+    return "begun" if folder.exists() else "", progress
+
+
+def _whole_pipeline(run: Path) -> tuple[str, str]:
+    """Return how many stages of a pipeline in one job are finished, and how far the one under way is."""
+    made = [verb for verb in ALL_STAGES if (run / verb / MANIFEST).exists()]
+    now = next((verb for verb in ALL_STAGES if any(map(_owner, _places(run / verb)))), None)
+    told = f"{len(made)} finished" if made else ""
+    return (told, "") if now is None else (", ".join(filter(None, [told, now])), _one_stage(run / now)[1])
+
+
+def _places(folder: Path) -> Sequence[Path]:
+    """Return the folders that a stage writes: every split has an evaluation of its own; the latest stands one up."""
+    splits = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.name == "evaluate" else []
+    return [folder, *splits]
+
+
+def _owner(folder: Path) -> Owner | None:
+    return living_owner(folder) if folder.is_dir() else None
+
+
+def _last_attempt(events: Sequence[Mapping[str, Any]], state: str) -> str:
+    """Return how the last attempt went; one that nobody could write the end of is lost, whatever was before."""
+    if not events:
+        return ""
+    last, number = events[-1], sum(event["event"] == "start" for event in events)
+    if last["event"] == "end":
+        return f"{number}: {last['outcome']}" + (f", code {last['code']}" if last["code"] else "")
+    if state in ("RUNNING", "COMPLETING"):
+        return f"{number}: runs"
+    return f"{number}: lost" + (f" ({state})" if state else "")
+
+
+def _logs(run: Path, name: str, record: Mapping[str, Any]) -> tuple[Path, ...]:
+    if not record:
+        return ()
+    log = run / FOLDER / "log"
+    ranks = log / f"{name}_{record['job']}_0.log"
+    supervisor = Path(record.get("sweep", log)) / f"{name}_{record['job']}.log"
+    return tuple(path for path in (supervisor, ranks) if path.exists())

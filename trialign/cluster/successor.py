@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trialign.cluster import slurm
-from trialign.cluster.record import JobSpec, note_job
+from trialign.cluster.record import JobSpec, last_jobs, note_job
 
 
 def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[str] = ()) -> str:
@@ -32,7 +32,10 @@ def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[
         options.append(f"--exclude={','.join(left_out)}")
     number = slurm.submit(script, *options)
     successor = f"{number}_{task}" if task else number
-    note_job(spec.folder, spec.name, successor, succeeds=job)
+    # Where an element's own log lies is known of its array.
+    record = last_jobs(Path(spec.run)).get(spec.name, {})
+    kept = {key: record[key] for key in ("sweep",) if key in record}
+    note_job(spec.folder, spec.name, successor, succeeds=job, **kept)
     return successor
 
 
