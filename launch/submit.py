@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from trialign.cluster.estimate import estimate
 from trialign.cluster.plan import jobs_for
-from trialign.cluster.preflight import check_settings
+from trialign.cluster.preflight import check_finished, check_settings
 from trialign.cluster.submit import submit
 from trialign.config.compose import Config
 
@@ -25,6 +25,7 @@ def run(config: Config) -> dict[str, str]:
     given = [override for override in HydraConfig.get().overrides.task if not override.startswith(_OWN)]
     jobs = jobs_for(config.cluster.verb, config, given)
     check_settings(config, jobs)
+    check_finished(config, jobs)
     if any(job.verb == "train" for job in jobs):
         for line in estimate(config):
             log.info("  %s", line)

@@ -158,11 +158,7 @@ class Stage:
             self.finished = True
             self._clear_checkpoints()  # an attempt may have been killed right behind its manifest
         elif not rebuild:
-            raise StageError(
-                f"{self.folder} was finished with other settings: " + "; ".join(changes),
-                rule="a finished stage is never changed silently",
-                remedy="undo the change, choose another run=DIR, or add rebuild=true to make this stage again",
-            )
+            raise _finished_otherwise(self.folder, changes)
 
     @contextmanager
     def building(self, keep: Sequence[str] = (), *, first: bool = True, patience: float = 3600.0) -> Iterator[Path]:
@@ -223,14 +219,9 @@ class Stage:
         attempt = self.folder / _ATTEMPT
         if not steps or not attempt.exists():
             return
-        found = (attempt.read_text(), json.dumps(self._identity()))
-        before, now = (flatten(json.loads(text)) for text in found)
-        if changes := [f"{key} {json.dumps(old)} -> {json.dumps(new)}" for key, old, new in _differences(before, now)]:
-            raise StageError(
-                f"{self.folder} holds {steps[-1].stem} of a training with other settings: " + "; ".join(changes),
-                rule="a training goes on with the settings, the model and the data that it began with",
-                remedy="undo the change, choose another run=DIR, or add rebuild=true to begin anew",
-            )
+        before, now = (json.loads(text) for text in (attempt.read_text(), json.dumps(self._identity())))
+        if changes := _told(before, now):
+            raise _begun_otherwise(self.folder, changes)
 
     def _follow(self) -> None:
         """Wait until the first rank of this srun has cleared the folder; other launchers start the others later."""
@@ -268,10 +259,7 @@ class Stage:
         }
 
     def _changes(self, before: Manifest) -> list[str]:
-        changes = [
-            f"{key} {json.dumps(old)} -> {json.dumps(new)}"
-            for key, old, new in _differences(flatten(before.config), flatten(self.config))
-        ]
+        changes = _told(before.config, self.config)
         recorded = {verb: reference["hash"] for verb, reference in before.inputs.items()}
         changes += [f"input {verb} is another one" for verb, _, _ in _differences(recorded, self._input_hashes)]
         for role in sorted(before.sources.keys() | self.sources.keys()):
@@ -401,6 +389,50 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     missing = "(absent)"
     pairs = ((key, old.get(key, missing), new.get(key, missing)) for key in sorted(old.keys() | new.keys()))
     return [(key, before, after) for key, before, after in pairs if before != after]
+
+
+def _told(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    pairs = _differences(flatten(old), flatten(new))
+    return [f"{key} {json.dumps(before)} -> {json.dumps(after)}" for key, before, after in pairs]
+
+
+def _finished_otherwise(folder: Path, changes: Sequence[str]) -> StageError:
+    return StageError(
+        f"{folder} was finished with other settings: " + "; ".join(changes),
+        rule="a finished stage is never changed silently",
+        remedy="undo the change, choose another run=DIR, or add rebuild=true to make this stage again",
+    )
+
+
+def _begun_otherwise(folder: Path, changes: Sequence[str]) -> StageError:
+    steps = sorted((folder / CHECKPOINTS).glob("step-*.json"))
+    return StageError(
+        f"{folder} holds {steps[-1].stem} of a training with other settings: " + "; ".join(changes),
+        rule="a training goes on with the settings, the model and the data that it began with",
+        remedy="undo the change, choose another run=DIR, or add rebuild=true to begin anew",
+    )
+
+
+def require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what `Stage.prepare` will refuse, as far as settings alone show it: its inputs need not be there yet.
+
+    Args:
+        folder: a stage's.
+        config: as `Stage` takes it.
+
+    Raises:
+        StageError: the stage is finished, or a training of it was killed, with other settings.
+    """
+    if (folder / MANIFEST).exists():
+        if changes := _told(Manifest.read(folder).config, config):
+            raise _finished_otherwise(folder, changes)
+        return
+    attempt = folder / _ATTEMPT
+    if attempt.exists() and any((folder / CHECKPOINTS).glob("step-*.json")):
+        # As JSON has it: a tuple comes back as a list.
+        before, now = json.loads(attempt.read_text())["config"], json.loads(json.dumps(config))
+        if changes := _told({"config": before}, {"config": now}):
+            raise _begun_otherwise(folder, changes)
 
 
 def _describe(path: Path) -> dict[str, Any]:

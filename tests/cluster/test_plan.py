@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from trialign.launch.cli import VERBS
+from trialign.launch.cli import VERBS, script
 
 from trialign.cluster.plan import job_for, jobs_for
-from trialign.cluster.preflight import check_settings
+from trialign.cluster.preflight import check_finished, check_settings
 from trialign.cluster.record import JobSpec
 from trialign.cluster.render import render
 from trialign.cluster.slurm import _gpus
@@ -18,8 +18,9 @@ from trialign.cluster.status import status
 from trialign.cluster.sweep import members_of
 from trialign.config.compose import Config, as_override, compose, conf_dir
 from trialign.config.registry import FromConfig
-from trialign.config.stages import ALL_STAGES, STAGES, planned, runtime_of
-from trialign.errors import ConfigError
+from trialign.config.stages import ALL_STAGES, STAGES, identity_of, planned, runtime_of
+from trialign.errors import ConfigError, StageError
+from trialign.manifest import Stage
 
 
 def config(*overrides: str, run: str = "/runs/one") -> Config:
@@ -122,6 +123,35 @@ def test_what_the_config_alone_shows_is_refused(overrides: list[str], told: str,
     with pytest.raises(ConfigError, match=told) as refused:
         check_settings(asked, jobs_for("train", asked, []))
     assert remedy in refused.value.remedy
+
+
+def test_settings_that_a_finished_run_was_not_made_with_are_refused_before_queueing(tmp_path: Path) -> None:
+    """As the stage itself would refuse them, once its job has waited."""
+    words = ["data.num_items=60", "data.num_users=80"]
+    script("prepare")(config(*words, run=str(tmp_path)))
+    same, other = config(*words, run=str(tmp_path)), config(*words, "data.max_history=7", run=str(tmp_path))
+    for verb in ("pipeline", "prepare"):
+        check_finished(same, jobs_for(verb, same, []))
+        with pytest.raises(StageError, match=r"prepare was finished with other settings: data\.max_history \d+ -> 7"):
+            check_finished(other, jobs_for(verb, other, []))
+    with pytest.raises(StageError, match="prepare was finished with other settings"):
+        check_finished(other, [job_for("pipeline", other, [])])  # all in one job, as a member of a sweep
+    check_finished(other, jobs_for("train", other, []))  # which reads data, and is asked of it by its own manifest
+    anew = replace(other, rebuild=True)
+    check_finished(anew, jobs_for("pipeline", anew, []))
+
+
+def test_settings_that_a_killed_training_did_not_begin_with_are_refused_before_queueing(tmp_path: Path) -> None:
+    begun, other = config(run=str(tmp_path)), config("train.learning_rate=0.5", run=str(tmp_path))
+    stage = Stage("train", tmp_path / "train", identity_of("train", begun))
+    stage.prepare(rebuild=False)
+    with pytest.raises(KeyboardInterrupt), stage.building(["checkpoints"]) as folder:  # noqa: PT012
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "step-000000010.json").touch()
+        raise KeyboardInterrupt
+    check_finished(begun, jobs_for("train", begun, []))
+    with pytest.raises(StageError, match=r"step-000000010 of a training with .*train\.learning_rate .* -> 0\.5"):
+        check_finished(other, jobs_for("train", other, []))
 
 
 def test_lanes_that_the_ranks_do_not_divide_name_the_nearest() -> None:

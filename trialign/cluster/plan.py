@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trialign.cluster.record import JobSpec
 from trialign.config.compose import Config, as_override
-from trialign.config.stages import ALL_STAGES, planned, runtime_of
+from trialign.config.stages import ALL_STAGES, planned, runtime_of, stage_folder
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import code_revision
 
@@ -77,8 +77,3 @@ def _pinned(config: Config, overrides: Sequence[str]) -> list[str]:
         paths["data.root"] = Path(config.data["root"]).expanduser().absolute()
     others = [word for word in overrides if word.partition("=")[0].lstrip("+") not in paths]
     return [*others, *(as_override(key, str(path)) for key, path in paths.items())]
-
-
-def stage_folder(verb: str, config: Config) -> Path:
-    """Return the folder that a verb of this run writes."""
-    return config.run / verb / config.evaluate.split if verb == "evaluate" else config.run / verb

@@ -9,8 +9,10 @@ from pathlib import Path
 from trialign.cluster import slurm
 from trialign.cluster.record import FOLDER, JobSpec, jobs_of
 from trialign.config.compose import Config
+from trialign.config.stages import identity_of, planned, stage_folder
 from trialign.errors import ConfigError, StageError, suggest
 from trialign.lock import living_owner
+from trialign.manifest import require_same_settings
 
 
 def check_settings(config: Config, jobs: Sequence[JobSpec]) -> None:
@@ -47,6 +49,24 @@ def check_settings(config: Config, jobs: Sequence[JobSpec]) -> None:
                 rule="every rank has a GPU of its own: tasks per node x 1 GPU is what a node has, or less",
                 remedy=f"set runtime.devices={cluster.gpus_per_node} runtime.nodes={need}",
             )
+
+
+def check_finished(config: Config, jobs: Sequence[JobSpec]) -> None:
+    """Refuse settings that a stage of the run was not made with, as the stage itself would once its job has waited.
+
+    Raises:
+        StageError: a stage is finished, or a training of it was killed, with other settings and `rebuild` is off.
+    """
+    if config.rebuild:
+        return
+    for job in jobs:
+        stages = (
+            [verb for verb in planned(config) if verb not in config.from_stage]
+            if job.verb == "pipeline"
+            else [job.verb]
+        )
+        for verb in stages:
+            require_same_settings(stage_folder(verb, config), identity_of(verb, config))
 
 
 def check_partition(config: Config, jobs: Sequence[JobSpec]) -> None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trialign.cluster import slurm
-from trialign.cluster.plan import job_for, stage_folder
-from trialign.cluster.preflight import check_partition, check_run, check_settings
+from trialign.cluster.plan import job_for
+from trialign.cluster.preflight import check_finished, check_partition, check_run, check_settings
 from trialign.cluster.record import FOLDER, JobSpec, jobs_of, last_of, note_job
 from trialign.cluster.render import render
 from trialign.cluster.submit import write_config
 from trialign.config.compose import Config
-from trialign.config.stages import identity_of
+from trialign.config.stages import identity_of, stage_folder
 from trialign.errors import ConfigError, StageError
 from trialign.manifest import MANIFEST, Manifest, write_atomically
 
@@ -79,6 +79,8 @@ def queue(members: Sequence[Member], say: Callable[[str], None]) -> dict[str, st
     for member in members:
         check_settings(member.config, [member.job])
     open_ = [member for member in members if not _finished(member)]
+    for member in open_:
+        check_finished(member.config, [member.job])
     if cluster.dry_run:
         say(_script(open_ or members, Path("DIR")))
         return {}

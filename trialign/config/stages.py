@@ -194,6 +194,11 @@ def locate_stage(config: Config, verb: str) -> Path:
     return config.run / verb
 
 
+def stage_folder(verb: str, config: Config) -> Path:
+    """Return the folder that a verb of this run writes."""
+    return config.run / verb / config.evaluate.split if verb == "evaluate" else config.run / verb
+
+
 def identity_of(verb: str, config: Config) -> dict[str, Any]:
     """Return the settings that determine a stage's numbers, as its manifest has them."""
     spec = ALL_STAGES[verb]
@@ -212,12 +217,9 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
     Raises:
         StageError: an input is not finished, or the stage was finished from something else and `rebuild` is off.
     """
-    folder = config.run / verb
-    if verb == "evaluate":
-        folder /= config.evaluate.split
     stage = Stage(
         name=verb,
-        folder=folder,
+        folder=stage_folder(verb, config),
         config=identity_of(verb, config),
         inputs={needed: locate_stage(config, needed) for needed in needed_by(verb, config)},
         sources=sources or {},
