@@ -189,7 +189,7 @@ def whole(codes_NL: np.ndarray, num_users: int) -> Row:
     length = tokens.shape[1]
 
     def ours() -> Any:
-        return ranker.rank(histories, BEAMS, exclude_seen=False)
+        return ranker.rank(histories, BEAMS, exclude=None)
 
     def theirs() -> Any:
         return peer.generate(
@@ -219,11 +219,11 @@ def recovered(train: Path, num_users: int) -> list[Row]:
     sids = SIDTable.load(Path(inputs["assign"]["path"]))
     histories = Dataset(Path(inputs["prepare"]["path"])).evaluation("validation").histories[:num_users]
     ranker = load_ranker(train, sids, num_beams=len(sids.codes_NL), batch_size=64, device="cpu")
-    wanted, _ = ranker.rank(histories, 10, exclude_seen=False)
+    wanted, _ = ranker.rank(histories, 10, exclude=None)
     rows = []
     for num_beams in (10, 20, 50):
         ranker = load_ranker(train, sids, num_beams=num_beams, batch_size=64, device="cpu")
-        found, _ = ranker.rank(histories, 10, exclude_seen=False)
+        found, _ = ranker.rank(histories, 10, exclude=None)
         share = np.mean([len(np.intersect1d(*pair)) / 10 for pair in zip(wanted, found, strict=True)])
         encoding = "position" if isinstance(ranker.generator.items, ItemPositions) else "tokens"
         setting = f"{encoding}, {len(sids.codes_NL):,} items, {len(histories)} users, {num_beams} beams"

@@ -60,7 +60,7 @@ def pooled(runs: Sequence[Path]) -> dict[str, list[float]]:
         inputs = {name: Path(made["path"]) for name, made in Manifest.read(run / "evaluate" / "test").inputs.items()}
         dataset = Dataset(inputs["prepare"])
         found = dataset.evaluation("test")
-        theirs, _ = SASRec.load(inputs["baselines"] / "sasrec").rank(found.histories, 50, exclude_seen=False)
+        theirs, _ = SASRec.load(inputs["baselines"] / "sasrec").rank(found.histories, 50, exclude=None)
         values_UC = measure(ranked(run, dataset), found.targets)
         differences.append(values_UC - measure(theirs, found.targets))
     interval = paired_bootstrap(np.mean(differences, axis=0), num_samples=2000, seed=0)

@@ -223,7 +223,7 @@ def evaluated(run: Path, user: str) -> Iterator[str]:
 
 def find_record(dataset: Dataset, split: str, name: str | int) -> Iterator[tuple[int, int, dict[str, object]]]:
     """Yield (block, place in it, record) of a user, or in the store `items` of an item."""
-    shards = dataset.store(split)  # type: ignore[arg-type]  # one of the four stores
+    shards = dataset.store(split)  # type: ignore[arg-type]  # one of the stores
     for number in range(shards.num_blocks):
         batch = shards.read(number)
         for place in pc.indices_nonzero(pc.equal(batch[0], name)).to_pylist():

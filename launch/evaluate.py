@@ -136,7 +136,7 @@ def _compare(rankers: dict[str, Ranker], users: Evaluation, num_items: int, *, e
             users.histories,
             users.targets,
             num_items=num_items,
-            exclude_seen=exclude_seen,
+            exclude=users.seen if exclude_seen else None,
             batch_size=1024,
         )
     return Compared(exclude_seen, measured.pop("model"), measured)

@@ -31,13 +31,14 @@ def run(config: Config) -> list[str]:
         Manifest.read(folder)  # refuses what is unfinished
     dataset = Dataset(folders["prepare"])
     named = np.array([dataset.item_of(key) for key in wanted.items], dtype=np.int32)
-    history = dataset.history_of(wanted.user) if wanted.user else named
+    user = dataset.user(wanted.user) if wanted.user else None
+    history, seen = (named, named) if user is None else (user.history, user.seen)
     sids = SIDTable.load(folders["assign"])
     device = device_of(config.runtime.accelerator)
     ranker = load_ranker(
         folders[config.evaluate.generator], sids, num_beams=wanted.num_beams, batch_size=1, device=device
     )
-    (items,), (scores,) = ranker.rank([history], wanted.k, exclude_seen=wanted.exclude_seen)
+    (items,), (scores,) = ranker.rank([history], wanted.k, exclude=[seen] if wanted.exclude_seen else None)
     console().print(recommendation_page(dataset, sids, wanted.user or "the named items", history, items, scores))
     return [dataset.keys[item] for item in items if item != NO_ITEM]
 

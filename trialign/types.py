@@ -7,6 +7,7 @@ Shape suffixes used throughout the package, in names such as `codes_NL`:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,14 +28,14 @@ class Ranker(Protocol):
     """Whatever orders the catalogue for a history: the generator and every baseline."""
 
     def rank(
-        self, histories: list[Items], k: int, *, exclude_seen: bool
+        self, histories: list[Items], k: int, *, exclude: Sequence[Items] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the `k` best items of each history, best first, and their scores.
 
         Args:
             histories: B item-index arrays, oldest first; an empty history is legal.
             k: how many items to return.
-            exclude_seen: strike the items of the history from its own ranking.
+            exclude: B item-index arrays, items that are filtered out of each ranking; None filters nothing.
 
         Returns:
             items_BK filled with NO_ITEM, scores_BK filled with -inf, where fewer than `k` items can be ranked.

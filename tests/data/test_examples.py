@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trialign.data.blocks import user_hash
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.source import RawData
@@ -76,6 +77,16 @@ def test_ready_examples_by_hand(world: World) -> None:
         ([3], [3]),
         ([3, 3], [0, 1]),
     ]
+    users = {
+        record["user"]: (record["items"], record["times"], record["older"]) for record in _records(dataset, "users")
+    }
+    assert users == {
+        # The newest example and its target: for testing, then for validation, then the longest for training.
+        "a": ([0, 1, 2, 0, 3], [0, 1, 2, 3, 4], []),
+        "b": ([1, 1, 3, 0], [0, 1, 2, 3], []),
+        "c": ([0, 1, 3], [0, 1, 2], [2]),
+        "d": ([3, 3, 0, 1], [0, 1, 2, 3], []),
+    }
     assert counts == {
         "users": 4,
         "users_not_trained": 1,
@@ -95,8 +106,31 @@ def test_ready_examples_by_hand(world: World) -> None:
 def test_the_order_of_rows_and_the_buckets_change_nothing(world: World) -> None:
     one, _ = world(keys="pqrs", examples=ROWS, split="given")
     other, _ = world(keys="pqrs", examples=ROWS[::-1], split="given", buckets=1)
-    for name in ("train", "validation", "test"):
+    for name in ("train", "validation", "test", "users"):
         assert _records(one, name) == _records(other, name)
+        hashes = [user_hash(record["user"]) for record in _records(one, name)]
+        assert hashes == sorted(hashes)
+
+
+def test_what_only_older_examples_of_a_user_hold_was_seen_too(world: World) -> None:
+    # Histories that were cut to two items by whoever made the examples; windows of 6 are not what cuts here.
+    rows = [
+        ("a", ["p", "q"], ["r"], "train"),
+        ("a", ["q", "r"], ["s"], "validation"),
+        ("a", ["r", "s"], ["t"], "test"),
+    ]
+    dataset, _ = world(keys="pqrst", examples=rows, split="given")
+    found = dataset.user("a")
+    assert (found.history.tolist(), found.times.tolist(), found.older.tolist()) == ([2, 3, 4], [0, 1, 2], [0, 1])
+    assert dataset.evaluation("test").seen[0].tolist() == [2, 3], "an example says all that was chosen before it"
+
+
+def test_a_long_example_is_read_from_its_window_and_seen_as_a_whole(world: World) -> None:
+    items = list("pqrpqrstpq")
+    dataset, _ = world(keys="pqrst", examples=[("a", items[:-1], items[-1:], "test")], split="given", max_history=3)
+    found, test = dataset.user("a"), dataset.evaluation("test")
+    assert (found.history.tolist(), found.times.tolist(), found.older.tolist()) == ([4, 0, 1], [7, 8, 9], [2, 3])
+    assert (test.histories[0].tolist(), test.older[0].tolist()) == ([3, 4, 0], [1, 2])
 
 
 def test_long_examples_become_windows_that_learn_each_target_once(world: World) -> None:

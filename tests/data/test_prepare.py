@@ -4,17 +4,25 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trialign.data.blocks import user_hash
 from trialign.data.dataset import Dataset
+from trialign.data.events import Histories
+from trialign.data.histories import EventWriter, SplitWriters
 from trialign.data.prepare import prepare
 from trialign.data.sources import InterJson
+from trialign.data.splits import last_n
 from trialign.errors import ConfigError, DataError
+from trialign.types import EvaluationSplit
 
 Prepared = Callable[..., tuple[Dataset, dict[str, int]]]
 
@@ -36,11 +44,14 @@ def test_three_users_by_hand(prepared: Prepared) -> None:
     assert train["a"] == {"user": "a", "items": [0, 1], "times": [0, 1], "first_target": 0}
     assert {user: record["items"] for user, record in train.items()} == {"a": [0, 1], "b": [2, 1], "c": [1]}
     validation = {record["user"]: record for record in _records(dataset, "validation")}
-    assert validation["a"] == {"user": "a", "items": [0, 1], "times": [0, 1], "targets": [2]}
+    assert validation["a"] == {"user": "a", "items": [0, 1], "times": [0, 1], "targets": [2], "older": []}
     test = {record["user"]: record for record in _records(dataset, "test")}
-    assert test["a"] == {"user": "a", "items": [0, 1, 2], "times": [0, 1, 2], "targets": [0]}
-    assert test["c"] == {"user": "c", "items": [1, 0], "times": [0, 1], "targets": [2]}
+    assert test["a"] == {"user": "a", "items": [0, 1, 2], "times": [0, 1, 2], "targets": [0], "older": []}
+    assert test["c"] == {"user": "c", "items": [1, 0], "times": [0, 1], "targets": [2], "older": []}
     assert set(validation) == set(test) == {"a", "c"}
+    users = {record["user"]: record for record in _records(dataset, "users")}
+    assert users["a"] == {"user": "a", "items": [0, 1, 2, 0], "times": [0, 1, 2, 3], "older": []}
+    assert {user: record["items"] for user, record in users.items()} == {"a": [0, 1, 2, 0], "b": [2, 1], "c": [1, 0, 2]}
     assert counts == {
         "users": 3,
         "users_not_trained": 0,
@@ -74,6 +85,90 @@ def test_every_split_agrees_with_a_plain_reference(prepared: Prepared) -> None:
         chosen = [indices[user] for user in evaluation.users]
         assert [items.tolist() for items in evaluation.histories] == [items[:-held][-6:] for items in chosen]
         assert [items.tolist() for items in evaluation.targets] == [[items[-held]] for items in chosen]
+        assert [set(seen.tolist()) for seen in evaluation.seen] == [set(items[:-held]) for items in chosen]
+        assert any(len(items) for items in evaluation.older)
+    for user in users:
+        found = dataset.user(user)
+        assert found.history.tolist() == indices[user][-6:]
+        assert found.times.tolist() == list(range(len(lists[user])))[-6:]
+        assert found.older.tolist() == sorted(set(indices[user][:-6]) - set(indices[user][-6:]))
+        assert set(found.seen.tolist()) == set(indices[user])
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=14), min_size=1, max_size=6),
+    st.integers(2, 9),
+    st.integers(0, 3),
+)
+def test_what_was_seen_is_whole_however_long_the_history_and_however_short_the_window(
+    tmp_path_factory: pytest.TempPathFactory, histories: list[list[int]], max_history: int, num_held: int
+) -> None:
+    folder = tmp_path_factory.mktemp("histories")
+    lengths = np.array([len(items) for items in histories])
+    keys = sorted((f"u{number}" for number in range(len(histories))), key=user_hash)
+    events = Histories(
+        users=pa.array(keys),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
+        items=pa.array([item for items in histories for item in items], pa.int32()),
+        times=pa.array(np.arange(lengths.sum())),
+    )
+    with SplitWriters(folder, max_history=max_history, block_records=2, shard_blocks=8) as splits:
+        EventWriter(splits, {}, 6, lambda found: last_n(found.lengths, max(1, num_held), 3)).write(events)
+    (folder / "items.parquet").touch()
+    dataset = Dataset.__new__(Dataset)
+    dataset.folder = folder
+    for key, items in zip(keys, histories, strict=True):
+        found = dataset.user(key)
+        assert found.history.tolist() == items[-max_history:]
+        assert found.older.tolist() == sorted(set(items[:-max_history]) - set(items[-max_history:]))
+    for split in get_args(EvaluationSplit):
+        evaluation = dataset.evaluation(split)
+        whole = [histories[keys.index(user)] for user in evaluation.users]
+        for items, seen, history, older, targets in zip(
+            whole, evaluation.seen, evaluation.histories, evaluation.older, evaluation.targets, strict=True
+        ):
+            end = len(items) - len(targets) * (2 if split == "validation" else 1)
+            assert items[end : end + len(targets)] == targets.tolist()
+            assert history.tolist() == items[:end][-max_history:]
+            assert older.tolist() == sorted(set(items[:end]) - set(history.tolist()))
+            assert set(seen.tolist()) == set(items[:end])
+
+
+def test_records_of_users_stand_in_the_order_of_their_hashes_and_lookups_read_two_blocks(prepared: Prepared) -> None:
+    lists = _random_lists(60)
+    dataset, _ = prepared(lists)
+    for name in ("train", "validation", "test", "users"):
+        hashes = [user_hash(record["user"]) for record in _records(dataset, name)]
+        assert hashes == sorted(hashes)
+        store = dataset.store(name)  # type: ignore[arg-type]
+        for user in lists:
+            found = [
+                record["items"]
+                for b in store.blocks_of(user)
+                for record in store.read(b).to_pylist()
+                if record["user"] == user
+            ]
+            assert found == [record["items"] for record in _records(dataset, name) if record["user"] == user]
+    store = dataset.store("users")
+    assert store.num_blocks == 15
+    assert max(len(store.blocks_of(user)) for user in lists) <= 2
+
+
+def test_nobody_is_found_who_is_not_there(prepared: Prepared) -> None:
+    dataset, _ = prepared(_random_lists(9))
+    for stranger in (f"stranger {number}" for number in range(20)):
+        assert len(dataset.store("users").blocks_of(stranger)) <= 1
+        with pytest.raises(DataError, match=rf"no user '{stranger}' in the logs\n.*\n.*e\.g\. u\d"):
+            dataset.user(stranger)
+
+
+def test_a_dataset_of_an_older_format_is_refused_with_what_to_do(prepared: Prepared) -> None:
+    dataset, _ = prepared({"a": [1, 2, 3]})
+    names = dataset.folder / "items" / "shards.json"
+    names.write_text(json.dumps(json.loads(names.read_text()) | {"format": 1}))
+    with pytest.raises(DataError, match=r"has format 1\n.*format 2\n.*trialign prepare.*rebuild=true"):
+        Dataset(dataset.folder)
 
 
 def test_a_long_history_becomes_windows_next_to_each_other(prepared: Prepared) -> None:
@@ -211,7 +306,7 @@ def test_without_an_oracle_there_is_no_ceiling(prepared: Prepared) -> None:
 def test_nothing_but_the_dataset_is_left(prepared: Prepared) -> None:
     dataset, _ = prepared({"a": [1, 2, 3]})
     names = {path.name for path in dataset.folder.iterdir()}
-    assert names == {"items.parquet", "items", "images", "train", "validation", "test"}
+    assert names == {"items.parquet", "items", "images", "train", "validation", "test", "users"}
 
 
 def _parts(dataset: Dataset) -> dict[str, dict[str, list[int]]]:
@@ -260,6 +355,15 @@ def test_two_times_divide_every_user_at_once(world: Prepared) -> None:
     expected = {"users": 5, "users_not_trained": 2, "users_not_evaluated": 2, "events": 15, "events_unused": 5}
     assert counts.items() >= expected.items()
     assert counts["cut_times"] == [20, 30]
+    # As of now everybody's whole history, unused events included.
+    now = {record["user"]: (record["items"], record["times"]) for record in _records(dataset, "users")}
+    assert now == {
+        "a": ([0, 1, 2, 3], [10, 20, 30, 40]),
+        "b": ([1, 2, 3], [19, 29, 30]),
+        "late": ([0, 2, 3], [20, 31, 32]),
+        "cold": ([2, 1, 0], [30, 31, 32]),
+        "few": ([1, 2], [5, 50]),
+    }
 
 
 def test_nothing_after_the_first_time_is_trained_on(world: Prepared) -> None:

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pytest
 import webdataset
 
-from trialign.data.blocks import EVALUATION, ITEM, Records, lists_of
-from trialign.data.shards import INDEX, INDEX_DTYPE, BlockStore, DamagedBlockError, ShardWriter, fingerprint_of
+from trialign.data.blocks import EVALUATION, ITEM, Records, lists_of, user_hash
+from trialign.data.shards import INDEX, INDEX_DTYPE, USERS, BlockStore, DamagedBlockError, ShardWriter, fingerprint_of
 from trialign.errors import ConfigError, DataError
 
 
 def _batch(num_records: int, seed: int = 0) -> pa.RecordBatch:
     chance = np.random.default_rng(seed)
     lists = [chance.integers(0, 1000, chance.integers(0, 8)).tolist() for _ in range(num_records)]
-    columns = [[f"u{i}" for i in range(num_records)], lists, lists, [[i] for i in range(num_records)]]
+    columns = [[f"u{i}" for i in range(num_records)], lists, lists, [[i] for i in range(num_records)], lists]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, EVALUATION, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=EVALUATION)
 
@@ -192,6 +192,36 @@ def test_an_index_of_another_dataset_is_refused(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "b" / INDEX, tmp_path / "a" / INDEX)
     with pytest.raises(DataError, match=r"a/index\.npy is not the index of these shards: its crc32c is"):
         BlockStore(tmp_path / "a")
+
+
+def _write_by_user(folder: Path, seed: int) -> BlockStore:
+    batch = _batch(30, seed)
+    order = sorted(range(30), key=lambda row: user_hash(batch["user"][row].as_py()))
+    with ShardWriter(folder, records_per_block=10, blocks_per_shard=3, by_user=True) as writer:
+        writer.write(batch.take(order))
+    return BlockStore(folder)
+
+
+def test_an_index_of_users_that_is_gone_or_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    store = _write_by_user(tmp_path / "a", seed=0)
+    assert [row for block in store.blocks_of("u7") for row in store.read(block)["user"].to_pylist()].count("u7") == 1
+    with ShardWriter(tmp_path / "b", records_per_block=1, blocks_per_shard=3, by_user=True) as writer:
+        writer.write(_batch(1))
+    shutil.copy(tmp_path / "b" / USERS, tmp_path / "a" / USERS)
+    with pytest.raises(DataError, match=r"a/users\.npy is not the index of these shards"):
+        store.blocks_of("u7")
+    (tmp_path / "a" / USERS).unlink()
+    with pytest.raises(DataError, match=r"users\.npy does not exist"):
+        store.blocks_of("u7")
+
+
+def test_users_are_found_on_other_file_systems_too(tmp_path: Path) -> None:
+    store = _write_by_user(tmp_path, seed=0)
+    fsspec.filesystem("memory").put(str(tmp_path), "/users", recursive=True)
+    remote = BlockStore("memory://users")
+    assert [remote.blocks_of(f"u{number}") for number in range(40)] == [
+        store.blocks_of(f"u{number}") for number in range(40)
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"no numpy file", b"\x93NUMPY\x01\x00v\x00"])

@@ -15,7 +15,8 @@ from trialign.evaluate.baselines import BASELINES, Baseline, check_names, counts
 from trialign.types import NO_ITEM, Items, Ranker
 
 NUM_ITEMS = 7
-lists = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=14), max_size=8)
+items = st.lists(st.integers(0, NUM_ITEMS - 1), max_size=14)
+lists = st.lists(items, max_size=8)
 
 
 COUNTING = [name for name in BASELINES if name != "sasrec"]
@@ -34,16 +35,17 @@ USERS = arrays([[0, 1, 2], [3, 0, 1], [1, 0, 2, 4]])
 
 
 def rank(
-    name: str, history: list[int], k: int = 6, *, exclude_seen: bool = False, **options: Any
+    name: str, history: list[int], k: int = 6, *, exclude: list[int] | None = None, **options: Any
 ) -> tuple[list[int], list[float]]:
-    found, scores = fit(name, USERS, 6, options).rank(arrays([history]), k, exclude_seen=exclude_seen)
+    filtered = None if exclude is None else arrays([exclude])
+    found, scores = fit(name, USERS, 6, options).rank(arrays([history]), k, exclude=filtered)
     return found[0].tolist(), scores[0].tolist()
 
 
 def test_popularity_by_hand() -> None:
     # 0 and 1 tie at 3, 3 and 4 at 1: the lower index first.
     assert rank("popularity", [2]) == ([0, 1, 2, 3, 4, 5], [3, 3, 2, 1, 1, 0])
-    assert rank("popularity", [0, 3, 0], exclude_seen=True)[0] == [1, 2, 4, 5, NO_ITEM, NO_ITEM]
+    assert rank("popularity", [0], exclude=[0, 3, 0])[0] == [1, 2, 4, 5, NO_ITEM, NO_ITEM]
 
 
 def test_item_to_item_by_hand() -> None:
@@ -108,20 +110,25 @@ def test_item_knn_equals_the_plain_double_loop(
 
 @pytest.mark.parametrize("name", COUNTING)
 @settings(max_examples=40, deadline=None)
-@given(train=lists, histories=lists, k=st.integers(1, NUM_ITEMS + 3), exclude_seen=st.booleans())
+@given(
+    train=lists,
+    users=st.lists(st.tuples(items, items), max_size=8),
+    k=st.integers(1, NUM_ITEMS + 3),
+    filters=st.booleans(),
+)
 def test_every_baseline_keeps_the_contract_of_a_ranker(
-    name: str, train: list[list[int]], histories: list[list[int]], k: int, exclude_seen: bool
+    name: str, train: list[list[int]], users: list[tuple[list[int], list[int]]], k: int, filters: bool
 ) -> None:
     ranker = fit(name, arrays(train), NUM_ITEMS)
     assert isinstance(ranker, Ranker)
-    items, scores = ranker.rank(arrays(histories), k, exclude_seen=exclude_seen)
+    histories, excluded = [history for history, _ in users], [found for _, found in users]
+    items, scores = ranker.rank(arrays(histories), k, exclude=arrays(excluded) if filters else None)
     assert items.shape == scores.shape == (len(histories), k)
     assert (items.dtype, scores.dtype) == (np.int32, np.float32)
     popularity = np.bincount(np.concatenate([*arrays(train), np.empty(0, np.int32)]), minlength=NUM_ITEMS)
     exact = ranker.score(arrays(histories)).astype(np.float32) if histories else []
-    for row, history in enumerate(histories):
-        struck = set(history) if exclude_seen else set()
-        legal = [item for item in range(NUM_ITEMS) if item not in struck]
+    for row in range(len(users)):
+        legal = [item for item in range(NUM_ITEMS) if not filters or item not in excluded[row]]
         # The whole order follows from the scores and the stated rule for ties.
         order = sorted(legal, key=lambda item: (-exact[row][item], -popularity[item], item))[:k]
         fill = k - len(order)
@@ -134,9 +141,9 @@ def test_chunks_of_users_change_nothing(name: str, monkeypatch: pytest.MonkeyPat
     generator = np.random.default_rng(0)
     train = [generator.integers(0, 30, 12).astype(np.int32) for _ in range(40)]
     ranker = fit(name, train, 30)
-    whole = ranker.rank(train, 9, exclude_seen=True)
+    whole = ranker.rank(train, 9, exclude=train[::-1])
     monkeypatch.setattr(counts, "_CELLS", 7 * 30)
-    pieces = ranker.rank(train, 9, exclude_seen=True)
+    pieces = ranker.rank(train, 9, exclude=train[::-1])
     assert all(np.array_equal(one, other) for one, other in zip(whole, pieces, strict=True))
 
 
@@ -150,7 +157,7 @@ def test_saved_baseline_is_read_back_bit_for_bit(name: str, tmp_path: Path) -> N
     for file in ("counts.safetensors", "baseline.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     histories = arrays([[0, 3], [], [5, 4]])
-    there, back = (ranker.rank(histories, 6, exclude_seen=False) for ranker in (fitted, read))
+    there, back = (ranker.rank(histories, 6, exclude=None) for ranker in (fitted, read))
     assert there[0].tobytes() == back[0].tobytes()
     assert there[1].tobytes() == back[1].tobytes()
 

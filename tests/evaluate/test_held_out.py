@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from trialign.launch import evaluate, report
+from trialign.launch import evaluate, recommend, report
 from trialign.launch.cli import script
 
 from trialign.config.compose import compose
 from trialign.config.stages import STAGES
 from trialign.errors import ConfigError, DataError, StageError
+from trialign.evaluate.baselines import BASELINES
 from trialign.manifest import MACHINE, Manifest
 
 NUM_ITEMS = 40
@@ -85,6 +87,24 @@ def test_the_page_shows_users_and_the_record_is_whole(finished: list[str]) -> No
     assert f"{record['model']['recall@50']:.4f}" in page
     assert f"{record['other_protocol']['model']['recall@50']:.4f}" in page
     assert record["other_protocol"]["exclude_seen"] is True
+
+
+def test_nothing_that_was_chosen_before_the_window_is_ranked_or_recommended_again(tmp_path: Path) -> None:
+    draws = np.random.default_rng(2)
+    chosen = {f"user{user}": draws.permutation(NUM_ITEMS)[:30].tolist() for user in range(40)}
+    overrides = [*write(tmp_path / "long", chosen), "data.max_history=8", "evaluate.exclude_seen=true"]
+    build(overrides)
+    run = tmp_path / "long" / "run"
+    everything = set(map(str, range(NUM_ITEMS)))
+    for row in pq.read_table(run / "evaluate" / "test" / "topk.parquet").to_pylist():
+        # Eleven are left: the ten that the user never chose, and the target.
+        assert set(row["items"]) == everything - set(map(str, chosen[row["user"]][:-1]))
+    # The protocol refuses a ranking that holds a filtered item, and a place that is owed and empty is invalid.
+    record = json.loads((run / "evaluate" / "metrics.json").read_text())
+    assert {name: row["invalid_rate"] for name, row in record["baselines"].items()} == dict.fromkeys(BASELINES, 0.0)
+    for user in ("user3", "user38"):
+        told = recommend.run(compose("recommend", [f"run={run}", *overrides, f"recommend.user={user}"]))
+        assert set(told) == everything - set(map(str, chosen[user]))
 
 
 def test_report_reads_runs_from_their_directories_alone(finished: list[str], tmp_path: Path) -> None:

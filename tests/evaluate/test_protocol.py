@@ -17,14 +17,14 @@ class Fixed:
         self.places = np.array(places, np.int32)
         self.scores = np.array(scores or [-np.inf if place == NO_ITEM else 0.0 for place in places], np.float32)
 
-    def rank(self, histories: list[Items], k: int, *, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+    def rank(self, histories: list[Items], k: int, *, exclude: object) -> tuple[np.ndarray, np.ndarray]:
         return np.tile(self.places, (len(histories), 1)), np.tile(self.scores, (len(histories), 1))
 
 
 class LastFirst:
     """Ranks item (last + 1) mod N first, then onwards: each history has an answer of its own."""
 
-    def rank(self, histories: list[Items], k: int, *, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+    def rank(self, histories: list[Items], k: int, *, exclude: object) -> tuple[np.ndarray, np.ndarray]:
         items = np.full((len(histories), k), NO_ITEM, np.int32)
         scores = np.full((len(histories), k), -np.inf, np.float32)
         width = min(k, NUM_ITEMS)
@@ -41,7 +41,7 @@ def histories(*found: list[int]) -> list[Items]:
 def rate(places: list[int], *, exclude_seen: bool = False, history: list[int] | None = None) -> float:
     found = histories(history or [], history or [])
     rankings = rank_users(
-        Fixed(places), found, len(places), num_items=NUM_ITEMS, exclude_seen=exclude_seen, batch_size=1
+        Fixed(places), found, len(places), num_items=NUM_ITEMS, exclude=found if exclude_seen else None, batch_size=1
     )
     return rankings.invalid_rate
 
@@ -70,14 +70,15 @@ def test_each_kind_of_invalid_place_is_counted() -> None:
         (Fixed([9, 0, 1, 9]), False, "item 9 more than once"),
         (Fixed([0, 1, 2, 3], [3, 1, 2, 0]), False, "scores that rise"),
         (Fixed([0, 1, 2, 3], [3, 2, float("nan"), 0]), False, "scores that rise or are not numbers"),
-        (Fixed([0, 1, 2, 5]), True, "item 5, which the user has seen"),
+        (Fixed([0, 1, 2, 5]), True, "item 5, which is to be filtered"),
         (Fixed([0], [float("nan")]), False, "scores that rise or are not numbers"),
     ],
 )
 def test_ranking_that_cannot_be_measured_is_refused(ranker: Fixed, exclude_seen: bool, told: str) -> None:
     k = len(ranker.places)
+    found = histories([5])
     with pytest.raises(TrialignError, match=told):
-        rank_users(ranker, histories([5]), k, num_items=NUM_ITEMS, exclude_seen=exclude_seen, batch_size=8)
+        rank_users(ranker, found, k, num_items=NUM_ITEMS, exclude=found if exclude_seen else None, batch_size=8)
 
 
 @pytest.mark.parametrize("ranker", [Fixed([0, 1, 2], [3, 2, 1, 0]), Fixed([0, 1, 2, 3], [3, 2, 1])])
@@ -85,7 +86,7 @@ def test_ranking_of_the_wrong_length_is_refused(ranker: Fixed) -> None:
     with pytest.raises(
         TrialignError, match=r"(?s)the ranker returned items of shape .* rule: +both are \(1, 4\)"
     ) as refused:
-        rank_users(ranker, histories([5]), 4, num_items=NUM_ITEMS, exclude_seen=False, batch_size=8)
+        rank_users(ranker, histories([5]), 4, num_items=NUM_ITEMS, exclude=None, batch_size=8)
     assert "(1, 3)" in refused.value.value
 
 
@@ -94,7 +95,7 @@ def test_batches_change_nothing_and_progress_counts_users(batch_size: int) -> No
     found = histories([0], [3, 2], [5], [1, 1, 4], [2])
     done: list[int] = []
     rankings = rank_users(
-        LastFirst(), found, 3, num_items=NUM_ITEMS, exclude_seen=False, batch_size=batch_size, progress=done.append
+        LastFirst(), found, 3, num_items=NUM_ITEMS, exclude=None, batch_size=batch_size, progress=done.append
     )
     assert rankings.items_UK.tolist() == [[1, 2, 3], [3, 4, 5], [0, 1, 2], [5, 0, 1], [3, 4, 5]]
     assert rankings.scores_UK.tolist() == [[0, -1, -2]] * 5
@@ -105,7 +106,7 @@ def test_batches_change_nothing_and_progress_counts_users(batch_size: int) -> No
 def test_evaluate_averages_over_users() -> None:
     found = histories([0], [1])
     targets = histories([1], [1])  # first place of the first user, last of the second
-    measured = evaluate(LastFirst(), found, targets, num_items=NUM_ITEMS, exclude_seen=False, batch_size=2)
+    measured = evaluate(LastFirst(), found, targets, num_items=NUM_ITEMS, exclude=None, batch_size=2)
     assert measured.invalid_rate == 0
     means = measured.means()
     assert means["recall@1"] == means["recall@5"] == 0.5

@@ -42,7 +42,7 @@ def test_published_recall_is_reproduced_to_every_printed_digit(
         [user[:-1] for user in users],
         [user[-1:] for user in users],
         num_items=num_items,
-        exclude_seen=exclude_seen,
+        exclude=[user[:-1] for user in users] if exclude_seen else None,
         batch_size=1024,
     )
     assert round(measured.means()["recall@10"], 4) == recall_at_10

@@ -114,7 +114,7 @@ def test_a_small_world_is_learned_and_logged_by_task(
         assert float(last[f"share/{task}"]) == pytest.approx(counts[number] / counts.sum(), abs=1e-5)
     assert float(log[-1]["learning_rate"]) < 1e-4 < float(log[0]["learning_rate"])
     ranker = GeneratorRanker(generator, template, index, num_beams=12, max_history=8, batch_size=4)
-    items, _ = ranker.rank([np.array([n, n + 1], dtype=np.int32) for n in range(10)], 1, exclude_seen=False)
+    items, _ = ranker.rank([np.array([n, n + 1], dtype=np.int32) for n in range(10)], 1, exclude=None)
     assert (items[:, 0] == (np.arange(10) + 2) % 12).mean() >= 0.9
 
 

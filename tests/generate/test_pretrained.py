@@ -79,7 +79,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def rank_all(ranker: Any) -> tuple[np.ndarray, np.ndarray]:
     walks = [np.arange(start, start + 3, dtype=np.int32) % 12 for start in range(12)]
-    found: tuple[np.ndarray, np.ndarray] = ranker.rank(walks, 10, exclude_seen=False)
+    found: tuple[np.ndarray, np.ndarray] = ranker.rank(walks, 10, exclude=None)
     return found
 
 

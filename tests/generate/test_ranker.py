@@ -99,9 +99,9 @@ def test_cached_logits_equal_a_full_pass_for_every_beam(
 
 
 def test_rankings_do_not_depend_on_who_shares_the_batch(make_ranker: Callable[..., GeneratorRanker]) -> None:
-    together, scores = make_ranker(batch_size=5).rank(HISTORIES, 8, exclude_seen=False)
+    together, scores = make_ranker(batch_size=5).rank(HISTORIES, 8, exclude=None)
     for batch_size in (1, 2):
-        items, again = make_ranker(batch_size=batch_size).rank(HISTORIES, 8, exclude_seen=False)
+        items, again = make_ranker(batch_size=batch_size).rank(HISTORIES, 8, exclude=None)
         np.testing.assert_array_equal(items, together)
         np.testing.assert_allclose(again, scores, atol=1e-5)
 
@@ -109,18 +109,18 @@ def test_rankings_do_not_depend_on_who_shares_the_batch(make_ranker: Callable[..
 def test_scores_are_log_probabilities_of_the_whole_catalogue(make_ranker: Callable[..., GeneratorRanker]) -> None:
     ranker = make_ranker()
     assert isinstance(ranker, Ranker)
-    items, scores = ranker.rank(HISTORIES, 12, exclude_seen=False)
+    items, scores = ranker.rank(HISTORIES, 12, exclude=None)
     assert (items.dtype, scores.dtype) == (np.int32, np.float32)
     assert all(sorted(row) == list(range(12)) for row in items.tolist())
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, atol=1e-5)
 
 
-def test_seen_items_are_struck_from_their_own_ranking_only(make_ranker: Callable[..., GeneratorRanker]) -> None:
+def test_excluded_items_are_filtered_from_their_own_ranking_only(make_ranker: Callable[..., GeneratorRanker]) -> None:
     ranker = make_ranker()
-    free, free_scores = ranker.rank(HISTORIES, 12, exclude_seen=False)
-    items, scores = ranker.rank(HISTORIES, 12, exclude_seen=True)
-    for row, history in enumerate(HISTORIES):
-        kept = ~np.isin(free[row], history)
+    free, free_scores = ranker.rank(HISTORIES, 12, exclude=None)
+    items, scores = ranker.rank(HISTORIES, 12, exclude=HISTORIES[::-1])
+    for row, excluded in enumerate(HISTORIES[::-1]):
+        kept = ~np.isin(free[row], excluded)
         missing = 12 - kept.sum()
         assert items[row].tolist() == free[row][kept].tolist() + [NO_ITEM] * missing
         np.testing.assert_allclose(scores[row][: kept.sum()], free_scores[row][kept], atol=1e-6)
@@ -130,11 +130,11 @@ def test_seen_items_are_struck_from_their_own_ranking_only(make_ranker: Callable
 def test_items_that_are_no_longer_read_are_still_seen(make_ranker: Callable[..., GeneratorRanker]) -> None:
     ranker = make_ranker(max_history=2)
     long = HISTORIES[2]
-    cut, cut_scores = ranker.rank([long[-2:]], 12, exclude_seen=False)
-    items, scores = ranker.rank([long], 12, exclude_seen=False)
+    cut, cut_scores = ranker.rank([long[-2:]], 12, exclude=None)
+    items, scores = ranker.rank([long], 12, exclude=None)
     np.testing.assert_array_equal(items, cut)
     np.testing.assert_allclose(scores, cut_scores, atol=1e-6)
-    struck, _ = ranker.rank([long], 12, exclude_seen=True)
+    struck, _ = ranker.rank([long], 12, exclude=[long])
     assert not np.isin(struck, long).any()
 
 
@@ -144,7 +144,7 @@ def test_no_history_is_read_as_the_marker_alone(
     template: Template,
     index: PrefixIndex,
 ) -> None:
-    items, _ = make_ranker().rank([np.array([], dtype=np.int32)], 12, exclude_seen=True)
+    items, _ = make_ranker().rank([np.array([], dtype=np.int32)], 12, exclude=[np.array([], dtype=np.int32)])
     marker = np.array([template.tokenizer.marker("history_to_item")])
     generator = make_generator().eval()
     wanted = beam_search(CachedScorer(generator, generator.items, [marker]), index, 12)
@@ -152,18 +152,18 @@ def test_no_history_is_read_as_the_marker_alone(
 
 
 def test_nobody_to_rank_for(make_ranker: Callable[..., GeneratorRanker]) -> None:
-    items, scores = make_ranker().rank([], 5, exclude_seen=True)
+    items, scores = make_ranker().rank([], 5, exclude=[])
     assert items.shape == scores.shape == (0, 5)
 
 
 def test_more_items_than_beams_are_refused(make_ranker: Callable[..., GeneratorRanker]) -> None:
     with pytest.raises(ConfigError, match="11 items from 10 beams"):
-        make_ranker(num_beams=10).rank(HISTORIES, 11, exclude_seen=False)
+        make_ranker(num_beams=10).rank(HISTORIES, 11, exclude=None)
 
 
 def test_a_million_beams_search_the_whole_catalogue_once(make_ranker: Callable[..., GeneratorRanker]) -> None:
-    whole, scores = make_ranker(num_beams=12).rank(HISTORIES, 12, exclude_seen=False)
-    items, again = make_ranker(num_beams=1_000_000).rank(HISTORIES, 14, exclude_seen=False)
+    whole, scores = make_ranker(num_beams=12).rank(HISTORIES, 12, exclude=None)
+    items, again = make_ranker(num_beams=1_000_000).rank(HISTORIES, 14, exclude=None)
     np.testing.assert_array_equal(items, np.pad(whole, ((0, 0), (0, 2)), constant_values=NO_ITEM))
     np.testing.assert_array_equal(again, np.pad(scores, ((0, 0), (0, 2)), constant_values=-np.inf))
 
@@ -186,10 +186,10 @@ def test_a_prompt_longer_than_the_model_is_refused_with_what_would_fit(
         make_ranker(max_history=21)
     assert "takes 66 positions" in str(refused.value)
     full = np.arange(20, dtype=np.int32) % 12
-    items, _ = make_ranker(max_history=20).rank([full], 5, exclude_seen=False)
+    items, _ = make_ranker(max_history=20).rank([full], 5, exclude=None)
     assert (items >= 0).all()
 
 
 def test_scores_fall(make_ranker: Callable[..., GeneratorRanker]) -> None:
-    _, scores = make_ranker().rank(HISTORIES, 12, exclude_seen=False)
+    _, scores = make_ranker().rank(HISTORIES, 12, exclude=None)
     assert all(before >= after for row in scores.tolist() for before, after in pairwise(row))

@@ -29,10 +29,10 @@ def test_trained_saved_and_read_back_it_ranks_the_next_item(
     assert float(log[-1]["share/history_to_item"]) > 0.7
     ranker = load_ranker(tmp_path, table, num_beams=NUM_ITEMS, batch_size=32, device="cpu")
     walks = [np.arange(start, start + 3, dtype=np.int32) % NUM_ITEMS for start in range(NUM_ITEMS)]
-    items, _ = ranker.rank(walks, 1, exclude_seen=False)
+    items, _ = ranker.rank(walks, 1, exclude=None)
     assert (items[:, 0] == (np.arange(NUM_ITEMS) + 3) % NUM_ITEMS).mean() > 0.7
     with pytest.raises(ConfigError, match="items from 12 beams"):
-        ranker.rank(walks, 13, exclude_seen=False)
+        ranker.rank(walks, 13, exclude=None)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(

@@ -83,7 +83,7 @@ def test_watching_changes_nothing_and_the_figures_are_the_evaluations(
     users = dataset.evaluation("validation")
     index = PrefixIndex.from_codes(table.codes_NL, table.codebook_size)
     ranker = GeneratorRanker(trained.generator, trained.template, index, num_beams=12, max_history=8, batch_size=60)
-    items_UK, _ = ranker.rank(users.histories, 12, exclude_seen=False)
+    items_UK, _ = ranker.rank(users.histories, 12, exclude=None)
     padded_UK = np.pad(items_UK, ((0, 0), (0, 38)), constant_values=-1)
     means = dict(zip(METRICS, measure(padded_UK, users.targets).mean(axis=0), strict=True))
     assert counts["validation"]["recall@10"] == pytest.approx(means["recall@10"])

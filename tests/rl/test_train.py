@@ -28,7 +28,7 @@ WALKS = [np.arange(start, start + 3, dtype=np.int32) % NUM_ITEMS for start in ra
 def chance_of_the_next(folder: Path, table: SIDTable) -> float:
     """The mean probability of the item that follows in the ring."""
     ranker = load_ranker(folder, table, num_beams=NUM_ITEMS, batch_size=32, device="cpu")
-    items, scores = ranker.rank(WALKS, NUM_ITEMS, exclude_seen=False)
+    items, scores = ranker.rank(WALKS, NUM_ITEMS, exclude=None)
     following = (np.arange(NUM_ITEMS) + 3) % NUM_ITEMS
     return float(np.exp(scores[items == following[:, None]]).mean())
 

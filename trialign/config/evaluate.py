@@ -54,7 +54,7 @@ class EvaluateConfig:
     generator: str = option("train", "which generator: train, or rl; each in a run of its own (from.train=DIR)")
     baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows beside the model")
     exclude_seen: bool = option(
-        False, "strike items of the history from every ranking; the other rule is always reported beside it"
+        False, "filter items that the user chose before, however long ago; the other rule is always reported beside it"
     )
     num_beams: int = option(50, "beams of the constrained search, at least 50 for recall@50")
     free_users: int = option(2000, "users on whom decoding without the trie is measured; 0 leaves it out")
@@ -72,8 +72,8 @@ class ReportConfig:
 
 @dataclass
 class RecommendConfig:
-    user: str | None = option(None, "a user of the logs; its whole history is used")
+    user: str | None = option(None, "a user of the logs, as of its newest event")
     items: list[str] = option([], "or a typed list of item ids, oldest first")
     k: int = option(10, "how many items to recommend")
     num_beams: int = option(50, "beams of the constrained search")
-    exclude_seen: bool = option(True, "strike items of the history from the answer")
+    exclude_seen: bool = option(True, "filter items that the user chose before, however long ago")

@@ -1,10 +1,12 @@
 """Blocks: about a thousand records as one Arrow record batch, the unit of writing, shuffling and reading.
 
-Three kinds of record exist: a window of a train history, a user to evaluate, and an item of the catalogue.
+Four kinds of record exist: a window of a train history, a user to evaluate, a user as of now, and an item of the
+catalogue. Records of users stand in the order of `user_hash`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cache, cached_property
 from itertools import pairwise
@@ -33,9 +35,21 @@ EVALUATION = pa.schema(
         "items": pa.list_(pa.int32()),
         "times": pa.list_(pa.int64()),
         "targets": pa.list_(pa.int32()),
+        "older": pa.list_(pa.int32()),
     }
 )
-"""The last window of what a user had chosen (items and their times), and what came next."""
+"""The last window of what a user had chosen (items and their times), what came next, and the distinct items that were
+chosen before the window and are not in it, ascending."""
+
+USER = pa.schema(
+    {
+        "user": pa.string(),
+        "items": pa.list_(pa.int32()),
+        "times": pa.list_(pa.int64()),
+        "older": pa.list_(pa.int32()),
+    }
+)
+"""The last window of everything a user chose, held-out events included; `older` as in EVALUATION."""
 
 ITEM = pa.schema(
     {
@@ -47,6 +61,11 @@ ITEM = pa.schema(
     }
 )
 """An item's own words; its picture, if any, stands in the image shards."""
+
+
+def user_hash(user: str) -> int:
+    """Return the first 8 bytes of md5(user), most significant first: what records of users are ordered by."""
+    return int.from_bytes(hashlib.md5(user.encode(), usedforsecurity=False).digest()[:8])
 
 
 def encode_block(batch: pa.RecordBatch) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from trialign.data.shards import BlockStore
 from trialign.errors import DataError
 from trialign.types import EvaluationSplit, Items
 
-StoreName = Literal["train", "validation", "test", "items"]
+StoreName = Literal["train", "validation", "test", "users", "items"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,42 @@ class Evaluation:
         users: B user keys.
         histories: B item-index arrays, oldest first, the last window of each history.
         targets: B item-index arrays, what came next.
+        older: B item-index arrays, the distinct items that were chosen before the window and are not in it.
     """
 
     users: list[str]
     histories: list[Items]
     targets: list[Items]
+    older: list[Items]
+
+    @cached_property
+    def seen(self) -> list[Items]:
+        """B item-index arrays: all that each user had chosen, however long ago."""
+        return [_joined(older, history) for older, history in zip(self.older, self.histories, strict=True)]
+
+
+@dataclass(frozen=True)
+class User:
+    """A user as of now, held-out events included.
+
+    Attributes:
+        history: item indices, oldest first, the last window of everything the user chose.
+        times: int64, of these events.
+        older: the distinct items that were chosen before the window and are not in it.
+    """
+
+    history: Items
+    times: NDArray[np.int64]
+    older: Items
+
+    @property
+    def seen(self) -> Items:
+        """All items that the user chose, however long ago."""
+        return _joined(self.older, self.history)
+
+
+def _joined(older: Items, history: Items) -> Items:
+    return np.concatenate([older, history]) if len(older) else history
 
 
 class _History(NamedTuple):
@@ -68,7 +99,7 @@ class Dataset:
         folder: the stage's directory.
 
     Raises:
-        DataError: it holds no item table.
+        DataError: it holds no item table, or was written by a version with another format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,21 +111,23 @@ class Dataset:
                 remedy="run `trialign prepare` for that run first",
             )
         self.folder = folder
+        self.store("items")  # refuses another format
         self.items: pa.Table = pq.read_table(path)
         self.keys: list[str] = self.items["key"].to_pylist()
         self.num_items = len(self.keys)
 
     def store(self, name: StoreName) -> BlockStore:
-        """Return the blocks of a split, or of the item table."""
+        """Return the blocks of a split, of the users as of now, or of the item table."""
         return BlockStore(self.folder / name)
 
     def evaluation(self, split: EvaluationSplit) -> Evaluation:
         """Return the users of a held-out split with their histories and targets."""
-        found = Evaluation([], [], [])
+        found = Evaluation([], [], [], [])
         for batch in self._batches(split):
             found.users.extend(batch["user"].to_pylist())
             found.histories.extend(arrays_of(batch["items"]))
             found.targets.extend(arrays_of(batch["targets"]))
+            found.older.extend(arrays_of(batch["older"]))
         return found
 
     def train_histories(self) -> list[Items]:
@@ -114,23 +147,21 @@ class Dataset:
                 user, joined = owner, record if longer is None else longer
         return histories if user is None else [*histories, joined.items]
 
-    def history_of(self, user: str) -> Items:
-        """Return the last window of everything a user chose, held-out events included, oldest first.
+    def user(self, key: str) -> User:
+        """Return a user as of now; one or two blocks are read.
 
         Raises:
             DataError: the logs hold no such user.
         """
-        for split, columns in (("test", ("items", "targets")), ("train", ("items",))):
-            found: list[Items] = []
-            for batch in self._batches(cast(StoreName, split)):
-                for row in pc.indices_nonzero(pc.equal(batch["user"], user)).to_pylist():
-                    found.append(np.concatenate([batch[name][row].values.to_numpy() for name in columns]))
-            if found:
-                return found[-1]
+        store = self.store("users")
+        for block in store.blocks_of(key):
+            batch = store.read(block)
+            if (row := pc.index(batch["user"], key).as_py()) >= 0:
+                return User(*(batch[name][row].values.to_numpy() for name in ("items", "times", "older")))
         raise DataError(
-            f"no user '{user}' in the logs",
+            f"no user '{key}' in the logs",
             rule="users are named as in the interaction log",
-            remedy=f"e.g. {next(self._batches('train'))['user'][0].as_py()}; or name items: recommend.items=[...]",
+            remedy=f"e.g. {store.read(0)['user'][0].as_py()}; or name items: recommend.items=[...]",
         )
 
     def images(self) -> Iterator[tuple[int, bytes]]:

@@ -20,6 +20,7 @@ from ibis.backends.duckdb import Backend
 
 from trialign.data.events import Histories, num_digits
 from trialign.data.histories import SplitWriters
+from trialign.data.splits import Lengths
 from trialign.data.tables import first_rows
 from trialign.errors import DataError
 from trialign.types import EvaluationSplit, Split
@@ -109,12 +110,14 @@ class ExampleWriter:
         usable = [example for example in examples if example.target]
         self._dropped += len(examples) - len(usable)
         rows: dict[Split, list[Example]] = {name: [] for name in get_args(Split)}
-        for _, own in groupby(usable, key=lambda example: example.user):
-            found: set[Split] = set()
+        latest: list[tuple[str, tuple[int, ...], int]] = []
+        for user, examples_of_user in groupby(usable, key=lambda example: example.user):
+            own = list(examples_of_user)
+            found = {example.split for example in own}
             for example in own:
                 rows[example.split].append(example)
-                found.add(example.split)
-                self._chosen_N[[*example.items, *example.target]] = True
+            latest.append((user, *_all_chosen(own)))
+            self._chosen_N[list(latest[-1][1])] = True
             self._users += 1
             self._not_trained += "train" not in found
             self._not_evaluated += "test" not in found
@@ -124,6 +127,9 @@ class ExampleWriter:
             held = _histories([e.user for e in rows[name]], [e.items + e.target for e in rows[name]])
             begin = np.array([len(example.items) for example in rows[name]], np.int64)
             self._splits.evaluation(name, held, begin, held.lengths)
+        lengths = np.array([length for _, _, length in latest], np.int64)
+        chosen = _histories([user for user, _, _ in latest], [items for _, items, _ in latest], lengths)
+        self._splits.users(chosen, lengths)
         for name, own_rows in rows.items():
             self._examples[name] += len(own_rows)
 
@@ -164,17 +170,31 @@ def _place(example: Example) -> tuple[object, ...]:
     return example.hash, example.user, example.items + example.target, len(example.items), example.split
 
 
-def _histories(users: list[str], sequences: list[tuple[int, ...]]) -> Histories:
-    """Return sequences as histories; their only clock is the place."""
+def _all_chosen(examples: list[Example]) -> tuple[tuple[int, ...], int]:
+    """Return every item that a user's examples name, and how many at the end are the newest example's, in its order.
+
+    The newest is one for testing, else for validation, and of those the longest. Lists may be cut by whoever made them:
+    what only the others hold was chosen too.
+    """
+    oldest_first = get_args(Split)
+    newest = max(examples, key=lambda example: (oldest_first.index(example.split), len(example.items + example.target)))
+    last = newest.items + newest.target
+    others = {item for example in examples for item in example.items + example.target}.difference(last)
+    return (*sorted(others), *last), len(last)
+
+
+def _histories(users: list[str], sequences: list[tuple[int, ...]], ordered: Lengths | None = None) -> Histories:
+    """Return sequences as histories; their only clock is the place, among the last `ordered` where not all have one."""
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     starts = np.cumsum(lengths) - lengths
+    firsts = starts if ordered is None else starts + lengths - ordered
     items = [item for sequence in sequences for item in sequence]
     return Histories(
         users=pa.array(users, pa.string()),
         starts=starts,
         lengths=lengths,
         items=pa.array(items, pa.int32()),
-        times=pa.array(np.arange(len(items)) - np.repeat(starts, lengths), pa.int64()),
+        times=pa.array(np.arange(len(items)) - np.repeat(firsts, lengths), pa.int64()),
         tied=np.zeros(len(items), np.bool_),
     )
 

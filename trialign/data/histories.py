@@ -1,4 +1,4 @@
-"""Writes the three splits: histories cut into windows for training, users with their targets for evaluation."""
+"""Writes histories cut into windows for training, users with their targets for evaluation, and users as of now."""
 
 from __future__ import annotations
 
@@ -12,34 +12,32 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trialign.data.blocks import EVALUATION, TRAIN, lists_of
+from trialign.data.blocks import EVALUATION, TRAIN, USER, lists_of, spans
 from trialign.data.events import Histories
 from trialign.data.oracle import OracleWriter
 from trialign.data.shards import ShardWriter
 from trialign.data.splits import Cuts, Lengths, last_n, temporal, windows
 from trialign.data.ties import in_ties
-from trialign.types import EvaluationSplit, Split
+from trialign.types import EvaluationSplit, Items, Split
 
 _RECORDS = 1 << 14
 """Records assembled at a time: overlapping windows repeat what a history holds once."""
 
 
 class SplitWriters:
-    """The shards of train, validation and test; a context manager.
+    """The shards of train, validation, test and users; a context manager.
 
     Args:
         folder: the stage's.
-        max_history: items of a window, and of the history before targets.
+        max_history: items of a window.
         block_records: records per block.
         shard_blocks: blocks per shard.
     """
 
     def __init__(self, folder: Path, *, max_history: int, block_records: int, shard_blocks: int) -> None:
         self._max_history = max_history
-        self._shards: dict[Split, ShardWriter] = {
-            name: ShardWriter(folder / name, records_per_block=block_records, blocks_per_shard=shard_blocks)
-            for name in get_args(Split)
-        }
+        sizes = {"records_per_block": block_records, "blocks_per_shard": shard_blocks}
+        self._shards = {name: ShardWriter(folder / name, **sizes, by_user=True) for name in (*get_args(Split), "users")}
         self._stack = ExitStack()
         self.num_windows = 0
 
@@ -60,7 +58,7 @@ class SplitWriters:
         owners = users[cut.histories]
         starts = histories.starts[owners] + cut.starts
         firsts = np.clip(first_target[owners] - cut.starts, cut.first_target, cut.lengths).astype(np.int32)
-        for part in _parts(len(starts)):
+        for part in _parts(np.arange(len(starts))):
             columns = [
                 histories.users.take(pa.array(owners[part])),
                 lists_of(histories.items, starts[part], cut.lengths[part]),
@@ -71,18 +69,34 @@ class SplitWriters:
         self.num_windows += len(starts)
 
     def evaluation(self, name: EvaluationSplit, histories: Histories, begin: Lengths, end: Lengths) -> None:
-        """Write each user with targets `begin : end`, and the last window of what stands before."""
-        chosen = np.flatnonzero(end > begin)
-        lengths = np.minimum(begin, self._max_history)
-        for part in (chosen[rows] for rows in _parts(len(chosen))):
-            targets = histories.starts[part] + begin[part]
-            columns = [
-                histories.users.take(pa.array(part)),
-                lists_of(histories.items, targets - lengths[part], lengths[part]),
-                lists_of(histories.times, targets - lengths[part], lengths[part]),
-                lists_of(histories.items, targets, (end - begin)[part]),
-            ]
+        """Write each user with targets `begin : end`, the last window of what stands before, and what is older."""
+        for part in _parts(np.flatnonzero(end > begin)):
+            user, items, times, older = self._window(histories, part, begin[part], begin[part])
+            targets = lists_of(histories.items, histories.starts[part] + begin[part], (end - begin)[part])
+            columns = [user, items, times, targets, older]
             self._shards[name].write(pa.RecordBatch.from_arrays(columns, schema=EVALUATION))
+
+    def users(self, histories: Histories, most: Lengths) -> None:
+        """Write each user with the last window of all that was chosen, and what is older.
+
+        Args:
+            histories: all that each user chose.
+            most: int64 [U], how many of the last of it a window may hold.
+        """
+        for part in _parts(np.arange(len(histories.lengths))):
+            columns = self._window(histories, part, histories.lengths[part], most[part])
+            self._shards["users"].write(pa.RecordBatch.from_arrays(columns, schema=USER))
+
+    def _window(self, histories: Histories, rows: Lengths, ends: Lengths, most: Lengths) -> list[pa.Array]:
+        """Return user, items and times of the window before `ends`, and the distinct older items, of some histories."""
+        lengths = np.minimum(most, self._max_history)
+        starts = histories.starts[rows] + ends - lengths
+        return [
+            histories.users.take(pa.array(rows)),
+            lists_of(histories.items, starts, lengths),
+            lists_of(histories.times, starts, lengths),
+            _older(histories.items.to_numpy(), starts, lengths, ends - lengths),
+        ]
 
 
 def cutter(split: str, *, min_events: int, last: int, cut_times: Sequence[int] | None) -> Callable[[Histories], Cuts]:
@@ -145,6 +159,7 @@ class EventWriter:
         """Write some users' histories into all splits."""
         cuts = self._cut(histories)
         self._splits.train(histories, cuts.train, np.zeros_like(cuts.train))
+        self._splits.users(histories, histories.lengths)
         used = cuts.train.copy()
         for name, targets in cuts.held.items():
             self._splits.evaluation(name, histories, targets.begin, targets.end)
@@ -189,6 +204,19 @@ def _num_before(histories: Histories, time: int) -> Lengths:
     return np.add.reduceat(earlier.astype(np.int64), histories.starts)
 
 
-def _parts(num_records: int) -> list[slice]:
-    """Return slices over the records; one, maybe empty, where there are few."""
-    return [slice(start, start + _RECORDS) for start in range(0, max(1, num_records), _RECORDS)]
+def _older(items: Items, starts: Lengths, lengths: Lengths, num_before: Lengths) -> pa.ListArray:
+    """Return, of each window, the distinct items among the `num_before` before it that are not in it, ascending."""
+    long = np.flatnonzero(num_before)
+
+    def owned(begins: Lengths, counts: Lengths) -> NDArray[np.int64]:
+        return (np.repeat(long, counts) << 32) | items[spans(begins, counts)]
+
+    before = np.unique(owned((starts - num_before)[long], num_before[long]))
+    older = before[np.isin(before, owned(starts[long], lengths[long]), invert=True)]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(older >> 32, minlength=len(starts)))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(older & 0xFFFFFFFF, pa.int32()))
+
+
+def _parts(records: Lengths) -> list[Lengths]:
+    """Return the records in pieces; one, maybe empty, where there are few."""
+    return [records[start : start + _RECORDS] for start in range(0, max(1, len(records)), _RECORDS)]

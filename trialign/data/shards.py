@@ -3,11 +3,13 @@
 A folder of shards holds
 
     shards-000000.tar ...   one member `<block>.arrow` per block: an Arrow IPC stream of one record batch
-    shards.json             {"format", "records_per_block", "shards": [file name, ...], "index_crc32c"}
+    shards.json             {"format", "records_per_block", "shards": [file name, ...], "index_crc32c", "users_crc32c"}
+    users.npy               where records stand in the order of users: `user_hash` of each block's first record
     index.npy               one row per block: shard, offset, length, records, items, crc32c; written last
 
-Every block has exactly `records_per_block` records, only the last is shorter. Nothing but this index is needed to read
-at random. Any WebDataset reader opens the shards in order; two lines decode them:
+Every block has exactly `records_per_block` records, only the last is shorter. Nothing but `index.npy` is needed to
+read at random; `users.npy` finds the block or two that hold a user. Any WebDataset reader opens the shards in order;
+two lines decode them:
 
     for sample in webdataset.WebDataset(paths, shardshuffle=False):
         table = pyarrow.ipc.open_stream(sample["arrow"]).read_all()
@@ -18,6 +20,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,12 +30,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trialign.data.blocks import decode_block, encode_block
+from trialign.data.blocks import decode_block, encode_block, user_hash
 from trialign.data.storage import LocalFolder, open_folder
 from trialign.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.npy"
+USERS = "users.npy"
 NAMES = "shards.json"
 INDEX_DTYPE = np.dtype(
     [("shard", "u4"), ("offset", "u8"), ("length", "u4"), ("records", "u4"), ("items", "u8"), ("crc32c", "u4")]
@@ -76,16 +80,19 @@ class ShardWriter:
         folder: where the shards go; made if missing.
         records_per_block: records of every block but the last.
         blocks_per_shard: blocks per tar file.
+        by_user: the records have a user and come in the order of `user_hash`; an index of users is written.
     """
 
-    def __init__(self, folder: Path, *, records_per_block: int, blocks_per_shard: int) -> None:
+    def __init__(self, folder: Path, *, records_per_block: int, blocks_per_shard: int, by_user: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._by_user = by_user
         self._records_per_block = records_per_block
         self._blocks_per_shard = blocks_per_shard
         self._pending: list[pa.RecordBatch] = []
         self._num_pending = 0
         self._index: list[tuple[int, int, int, int, int, int]] = []
+        self._users: list[int] = []
         self._shards: list[str] = []
         self._tar: TarWriter | None = None
 
@@ -120,6 +127,10 @@ class ShardWriter:
                 "shards": self._shards,
                 "index_crc32c": fingerprint_of(index),
             }
+            if self._by_user:
+                users = np.array(self._users, dtype=np.uint64)
+                names["users_crc32c"] = fingerprint_of(users)
+                np.save(self._folder / USERS, users)
             (self._folder / NAMES).write_text(json.dumps(names, indent=1) + "\n")
             np.save(self._folder / INDEX, index)
 
@@ -127,6 +138,10 @@ class ShardWriter:
         block = len(self._index)
         if block % self._blocks_per_shard == 0:
             self._start_shard()
+        if self._by_user:
+            first = user_hash(batch.column("user")[0].as_py())
+            assert not self._users or self._users[-1] <= first, "records come in the order of user_hash"
+            self._users.append(first)
         assert self._tar is not None
         data = encode_block(batch)
         offset = self._tar.add(f"{block:08d}.arrow", data)
@@ -170,16 +185,9 @@ class BlockStore:
         names = self._load_names()
         self.records_per_block: int = names["records_per_block"]
         self._shards: list[str] = names["shards"]
-        self._index = self._load_index()
-        self.fingerprint = fingerprint_of(self._index)
-        written = names.get("index_crc32c", self.fingerprint)
-        if self.fingerprint != written:
-            raise DataError(
-                f"{self.folder}/{INDEX} is not the index of these shards: its crc32c is {self.fingerprint:08x}, "
-                f"{NAMES} names {written:08x}",
-                rule="an index belongs to the shards it was written with",
-                remedy=f"restore {INDEX} and {NAMES} together, or prepare the data again",
-            )
+        self._index = self._load(INDEX, INDEX_DTYPE)
+        self.fingerprint = self._check(INDEX, self._index, names.get("index_crc32c"))
+        self._users_crc32c: int | None = names.get("users_crc32c")
         self.num_blocks = len(self._index)
         # All blocks but the last are full.
         full = max(0, self.num_blocks - 1) * self.records_per_block
@@ -189,6 +197,17 @@ class BlockStore:
     def index(self) -> NDArray[Any]:
         """The index, one row per block, of dtype `INDEX_DTYPE`."""
         return self._index
+
+    def blocks_of(self, user: str) -> range:
+        """Return the blocks that may hold records of a user: of a store with one record per user two at most.
+
+        Raises:
+            DataError: the index of users is not there, or belongs to other shards.
+        """
+        firsts, wanted = self._load(USERS, np.dtype(np.uint64)), user_hash(user)
+        self._check(USERS, firsts, self._users_crc32c)
+        # A block that begins with the user may not be the first that holds one of its records.
+        return range(max(0, bisect_left(firsts, wanted) - 1), bisect_right(firsts, wanted))
 
     def read(self, block: int) -> pa.RecordBatch:
         """Return a block, its checksum verified.
@@ -229,23 +248,36 @@ class BlockStore:
             raise DataError(
                 f"{self.folder}/{NAMES} has format {found}",
                 rule=f"shards of format {FORMAT}",
-                remedy="prepare the data again with this version of trialign",
+                remedy="prepare the data again with this version of trialign: `trialign prepare` with rebuild=true",
             )
         return names
 
-    def _load_index(self) -> NDArray[Any]:
+    def _load(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an index, memory-mapped where the folder is local."""
         try:
             if isinstance(self._storage, LocalFolder):
-                index = np.load(self._storage.path / INDEX, mmap_mode="r")
+                index = np.load(self._storage.path / name, mmap_mode="r")
             else:
-                index = np.load(io.BytesIO(self._fetch(INDEX)))
+                index = np.load(io.BytesIO(self._fetch(name)))
         except FileNotFoundError:
-            raise self._missing(INDEX) from None
+            raise self._missing(name) from None
         except (ValueError, OSError, EOFError) as cause:  # numpy refuses a pickle by ValueError
-            raise self._unreadable(INDEX, str(cause)) from cause
-        if index.dtype != INDEX_DTYPE or index.ndim != 1:
-            raise self._unreadable(INDEX, f"it holds {index.dtype} {list(index.shape)}")
+            raise self._unreadable(name, str(cause)) from cause
+        if index.dtype != dtype or index.ndim != 1:
+            raise self._unreadable(name, f"it holds {index.dtype} {list(index.shape)}")
         return index  # type: ignore[no-any-return]
+
+    def _check(self, name: str, index: NDArray[Any], written: int | None) -> int:
+        """Return the crc32c of an index, which is the one that `NAMES` names."""
+        found = fingerprint_of(index)
+        if found != written:
+            raise DataError(
+                f"{self.folder}/{name} is not the index of these shards: its crc32c is {found:08x}, "
+                f"{NAMES} names {'none' if written is None else f'{written:08x}'}",
+                rule="an index belongs to the shards it was written with",
+                remedy=f"restore {name} and {NAMES} together, or prepare the data again",
+            )
+        return found
 
     def _fetch(self, name: str) -> bytes:
         try:

@@ -190,8 +190,8 @@ def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Ran
 
     for row in examples:
         history = users.histories[row]
-        left_out = len(history) - _NUM_HISTORY
-        more = f"<p class=dim>{left_out} earlier items of the history are not shown</p>" if left_out > 0 else ""
+        left_out = len(history[:-_NUM_HISTORY]) + len(users.older[row])
+        more = f"<p class=dim>{left_out} earlier items of the history are not shown</p>" if left_out else ""
         rows = [("chose", *cells(int(item))) for item in history[-_NUM_HISTORY:]]
         for place, item in enumerate(rankings.items_UK[row, :_NUM_RECOMMENDED], start=1):
             if item != NO_ITEM:

@@ -67,13 +67,13 @@ def rank_users(
     k: int,
     *,
     num_items: int,
-    exclude_seen: bool,
+    exclude: Sequence[Items] | None,
     batch_size: int,
     progress: Callable[[int], object] | None = None,
 ) -> Rankings:
     """Rank the catalogue for every history, and refuse rankings that cannot be measured.
 
-    A ranker owes each user min(k, N) places, N less the user's distinct seen items where those are struck. An owed
+    A ranker owes each user min(k, N) places, N less the user's distinct filtered items where there are any. An owed
     place counts as invalid if it is NO_ITEM or names no item of the catalogue; so does an item outside the catalogue on
     any later place. A ranker that returns nothing, too little or nonsense therefore never shows a rate of 0.
 
@@ -82,21 +82,23 @@ def rank_users(
         histories: U item-index arrays, oldest first.
         k: places per user.
         num_items: N, size of the catalogue.
-        exclude_seen: strike the items of each history from its own ranking.
+        exclude: U item-index arrays, items that are filtered out of each ranking; None filters nothing.
         batch_size: users per call of the ranker.
         progress: called after each batch with its number of users.
 
     Raises:
-        TrialignError: a ranking has the wrong shape, repeats an item or holds a struck one, or scores rise or are NaN.
+        TrialignError: a ranking has the wrong shape, repeats an item or holds a filtered one, or scores rise or are
+            NaN.
     """
     items_UK = np.full((len(histories), k), NO_ITEM, np.int32)
     scores_UK = np.full((len(histories), k), -np.inf, np.float32)
     num_invalid = num_counted = 0
     for start in range(0, len(histories), batch_size):
         batch = list(histories[start : start + batch_size])
-        items_BK, scores_BK = ranker.rank(batch, k, exclude_seen=exclude_seen)
-        num_seen_B = _check(items_BK, scores_BK, batch, k, exclude_seen)
-        owed_B = np.minimum(k, num_items - num_seen_B)
+        filtered = None if exclude is None else exclude[start : start + batch_size]
+        items_BK, scores_BK = ranker.rank(batch, k, exclude=filtered)
+        num_filtered_B = _check(items_BK, scores_BK, (len(batch), k), filtered)
+        owed_B = np.minimum(k, num_items - num_filtered_B)
         counted_BK = (np.arange(k) < owed_B[:, None]) | (items_BK != NO_ITEM)
         num_counted += int(counted_BK.sum())
         num_invalid += int((counted_BK & ((items_BK < 0) | (items_BK >= num_items))).sum())
@@ -113,7 +115,7 @@ def evaluate(
     targets: Sequence[Items],
     *,
     num_items: int,
-    exclude_seen: bool,
+    exclude: Sequence[Items] | None,
     batch_size: int,
     progress: Callable[[int], object] | None = None,
 ) -> Measured:
@@ -123,7 +125,7 @@ def evaluate(
         histories,
         max(CUTOFFS),
         num_items=num_items,
-        exclude_seen=exclude_seen,
+        exclude=exclude,
         batch_size=batch_size,
         progress=progress,
     )
@@ -131,10 +133,12 @@ def evaluate(
 
 
 def _check(
-    items_BK: NDArray[np.int32], scores_BK: NDArray[np.float32], histories: list[Items], k: int, exclude_seen: bool
+    items_BK: NDArray[np.int32],
+    scores_BK: NDArray[np.float32],
+    shape: tuple[int, int],
+    exclude: Sequence[Items] | None,
 ) -> NDArray[np.int64]:
-    """Refuse rankings that break the Ranker protocol; return how many items each user had struck."""
-    shape = (len(histories), k)
+    """Refuse rankings that break the Ranker protocol; return how many distinct items were filtered for each user."""
     if items_BK.shape != shape or scores_BK.shape != shape:
         raise _broken(f"items of shape {items_BK.shape} and scores of shape {scores_BK.shape}", f"both are {shape}")
     ordered_BK = np.sort(items_BK, axis=1)
@@ -147,14 +151,14 @@ def _check(
     falling = scores_BK[:, 1:] <= scores_BK[:, :-1]
     if not falling.all() or np.isnan(scores_BK).any():
         raise _broken("scores that rise or are not numbers", "scores never rise from one place to the next")
-    if not exclude_seen:
-        return np.zeros(len(histories), np.int64)
-    seen_BK, num_seen_B = find_hits(items_BK, histories)
-    if seen_BK.any():
+    if exclude is None:
+        return np.zeros(len(items_BK), np.int64)
+    filtered_BK, num_filtered_B = find_hits(items_BK, exclude)
+    if filtered_BK.any():
         raise _broken(
-            f"item {int(items_BK[seen_BK][0])}, which the user has seen", "exclude_seen strikes the history's items"
+            f"item {int(items_BK[filtered_BK][0])}, which is to be filtered", "no ranking holds an item of `exclude`"
         )
-    return num_seen_B
+    return num_filtered_B
 
 
 def _broken(found: str, rule: str) -> TrialignError:

@@ -73,7 +73,7 @@ class GeneratorRanker:
         self._device = device
 
     def rank(
-        self, histories: list[Items], k: int, *, exclude_seen: bool
+        self, histories: list[Items], k: int, *, exclude: Sequence[Items] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the `k` best items of each history and their log-probabilities; see `Ranker`.
 
@@ -90,7 +90,7 @@ class GeneratorRanker:
         scores = np.empty((len(histories), k), dtype=np.float32)
         for users in self.batches(histories):
             batch = [histories[user] for user in users]
-            exclude_BM = _padded(batch).to(self._device) if exclude_seen else None
+            exclude_BM = None if exclude is None else _padded([exclude[user] for user in users]).to(self._device)
             found = beam_search(self.scorer(batch), self._index, max(k, self.num_beams), exclude_BM=exclude_BM)
             items[users] = found.items[:, :k].cpu().numpy()
             scores[users] = found.scores[:, :k].cpu().numpy()
@@ -135,6 +135,6 @@ def require_room(max_history: int, positions_per_item: int, room: int) -> None:
         )
 
 
-def _padded(histories: Sequence[Items]) -> torch.Tensor:
-    rows = [torch.from_numpy(np.asarray(history, dtype=np.int64)) for history in histories]
+def _padded(lists: Sequence[Items]) -> torch.Tensor:
+    rows = [torch.from_numpy(np.asarray(items, dtype=np.int64)) for items in lists]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=NO_ITEM)

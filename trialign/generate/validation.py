@@ -86,7 +86,7 @@ class Validation:
         ranker = GeneratorRanker(generator, self._template, self._index, device=device, **self._search)
         sums = torch.zeros(4 + len(self._cutoffs), dtype=torch.float64)
         if self._histories:
-            items_UK, _ = ranker.rank(self._histories, max(DEPTH, *self._cutoffs, 0), exclude_seen=False)
+            items_UK, _ = ranker.rank(self._histories, max(DEPTH, *self._cutoffs, 0), exclude=None)
             hits_UK, num_targets_U = find_hits(items_UK, self._targets)
             recalls = [recall_at_k(hits_UK, num_targets_U, k).sum() for k in self._cutoffs]
             ndcg = ndcg_at_k(hits_UK, num_targets_U, DEPTH).sum()

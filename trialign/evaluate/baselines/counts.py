@@ -74,7 +74,7 @@ class CountingRanker(ABC):
         """Return scores_BN >= 0."""
 
     def rank(
-        self, histories: list[Items], k: int, *, exclude_seen: bool
+        self, histories: list[Items], k: int, *, exclude: Sequence[Items] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the `k` best items and their scores; see `trialign.types.Ranker`."""
         items_BK = np.full((len(histories), k), NO_ITEM, np.int32)
@@ -84,20 +84,20 @@ class CountingRanker(ABC):
         for start in range(0, len(histories), chunk):
             rows = slice(start, start + chunk)
             items_BK[rows, :num_ranked], scores_BK[rows, :num_ranked] = self._rank_chunk(
-                histories[rows], num_ranked, exclude_seen
+                histories[rows], num_ranked, None if exclude is None else exclude[rows]
             )
         return items_BK, scores_BK
 
     def _rank_chunk(
-        self, histories: list[Items], k: int, exclude_seen: bool
+        self, histories: list[Items], k: int, exclude: Sequence[Items] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         scores_BN = self.score(histories).astype(np.float32)
         assert not np.signbit(scores_BN).any(), "the bits of a float keep its order only if it is positive"
         # One integer per item that orders by score, then precedence: all differ, so any partition finds the same top k.
         keys_BN = (scores_BN.view(np.uint32).astype(np.uint64) << np.uint64(32)) | self._precedence_N
-        if exclude_seen:
-            users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-            keys_BN[users, np.concatenate(histories)] = 0
+        if exclude is not None:
+            users = np.repeat(np.arange(len(exclude)), [len(items) for items in exclude])
+            keys_BN[users, np.concatenate(exclude)] = 0
         keys_BN.partition(self.num_items - k, axis=1)
         keys_BK = np.sort(keys_BN[:, self.num_items - k :], axis=1)[:, ::-1]
         precedence_BK = (keys_BK & np.uint64(0xFFFFFFFF)).astype(np.int64)

@@ -165,7 +165,7 @@ class SASRec(nn.Module):
 
     @torch.inference_mode()
     def rank(
-        self, histories: list[Items], k: int, *, exclude_seen: bool
+        self, histories: list[Items], k: int, *, exclude: Sequence[Items] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the `k` best items and their log-probabilities; see `trialign.types.Ranker`."""
         items_BK = np.full((len(histories), k), NO_ITEM, np.int32)
@@ -179,9 +179,9 @@ class SASRec(nn.Module):
             hidden_BTD = self(nn.utils.rnn.pad_sequence(recent, batch_first=True), vectors_ND)
             logits_BN = hidden_BTD[torch.arange(len(rows)), lengths_B] @ vectors_ND.T
             scores_BN = logits_BN.log_softmax(1)
-            if exclude_seen:
+            if exclude is not None:
                 for place, row in enumerate(rows):
-                    scores_BN[place, torch.from_numpy(np.array(histories[row], np.int64))] = -torch.inf
+                    scores_BN[place, torch.from_numpy(np.array(exclude[row], np.int64))] = -torch.inf
             scores, items = scores_BN.topk(num_ranked, dim=1)
             items_BK[rows, :num_ranked] = items.masked_fill(scores == -torch.inf, NO_ITEM).numpy()
             scores_BK[rows, :num_ranked] = scores.numpy()
