@@ -53,3 +53,20 @@ def test_prefix_recall_by_hand() -> None:
 def test_an_empty_place_shares_no_code() -> None:
     items = np.full((1, 10), NO_ITEM, np.int32)
     assert prefix_recall(items, [np.array([4], np.int32)], np.zeros((5, 2), int)) == {"prefix_1": 0.0, "prefix_2": 0.0}
+
+
+def test_a_target_that_comes_twice_counts_once_by_hand() -> None:
+    # The first user's targets are items 1 and 2, the 1 three times over; the second's is item 0. The first is shown 1
+    # alone among items 1, 3, 4, the second nothing of its own: items 4, 3.
+    targets = [np.array([1, 2, 1, 1], np.int32), np.array([0, 0], np.int32)]
+    items = np.array([[1, 3, 4, *FILL], [4, 3, NO_ITEM, *FILL]], np.int32)
+    assert recall_by_seen(items, targets, POPULARITY) == {
+        "0": {"targets": 1, "recall@10": 0.0},
+        "1-4": {"targets": 1, "recall@10": 1.0},
+        "5+": {"targets": 1, "recall@10": 0.0},
+    }
+    # Item 2, the head, is one of three distinct targets.
+    assert spread(items, targets, POPULARITY)["head_share_of_targets"] == 1 / 3
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]])
+    # Target 1 is shown; 2 shares its first code with item 3; 0 shares nothing with items 4 and 3.
+    assert prefix_recall(items, targets, codes) == pytest.approx({"prefix_1": 2 / 3, "prefix_2": 1 / 3})

@@ -21,13 +21,14 @@ def recall_by_seen(
 ) -> dict[str, dict[str, float | int]]:
     """Return the share of targets among the first ten places, by how often the target occurs in train histories.
 
+    As in every metric, an item that is several targets of one user counts once.
+
     Args:
         items_UK: ranked items, best first.
         targets: U item-index arrays.
         popularity_N: train events of every item.
     """
-    owners = np.repeat(np.arange(len(targets)), [len(found) for found in targets])
-    wanted = np.concatenate([*targets, np.empty(0, np.int32)])
+    owners, wanted = _distinct(targets)
     found = (items_UK[owners, :PLACES] == wanted[:, None]).any(axis=1)
     seen = popularity_N[wanted]
     slices: dict[str, dict[str, float | int]] = {}
@@ -51,7 +52,7 @@ def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: 
     num_items = len(popularity_N)
     head_N = np.zeros(num_items, bool)
     head_N[np.argsort(-popularity_N, kind="stable")[: max(1, num_items // 10)]] = True
-    wanted = np.concatenate([*targets, np.empty(0, np.int32)])
+    _, wanted = _distinct(targets)
     return {
         f"coverage@{PLACES}": len(np.unique(shown)) / num_items,
         f"head_share@{PLACES}": float(head_N[shown].mean()) if len(shown) else 0.0,
@@ -65,10 +66,16 @@ def prefix_recall(items_UK: NDArray[np.int32], targets: Sequence[Items], codes_N
     The last one is item recall, as semantic IDs are unique; papers that count strings over colliding SIDs report
     something between the last two.
     """
-    owners = np.repeat(np.arange(len(targets)), [len(found) for found in targets])
-    wanted = np.concatenate([*targets, np.empty(0, np.int32)])
+    owners, wanted = _distinct(targets)
     shown = items_UK[owners, :PLACES]
     agree = codes_NL[shown] == codes_NL[wanted][:, None]
     agree[shown == NO_ITEM] = False
     along = np.logical_and.accumulate(agree, axis=2).any(axis=1)
     return {f"prefix_{depth + 1}": float(share) for depth, share in enumerate(along.mean(axis=0))}
+
+
+def _distinct(targets: Sequence[Items]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return user and item of every target, an item that is several targets of one user once."""
+    distinct = [np.unique(found) for found in targets]
+    owners = np.repeat(np.arange(len(targets)), [len(found) for found in distinct])
+    return owners, np.concatenate([*distinct, np.empty(0, np.int32)])
