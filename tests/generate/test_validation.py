@@ -154,7 +154,7 @@ def test_ranks_share_the_users_and_agree(
 def test_an_empty_validation_split_is_refused_where_it_was_asked_for(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Dataset, "evaluation", lambda *_: Evaluation([], [], []))
+    monkeypatch.setattr(Dataset, "evaluation", lambda *_: Evaluation([], [], [], []))
     with pytest.raises(ConfigError, match="the validation split is empty"):
         train(dataset, {}, table, tmp_path, **settings | {"validation": VALIDATION})
     train(dataset, {}, table, tmp_path, **settings | {"steps": 1, "validation": VALIDATION | {"every": 0}})

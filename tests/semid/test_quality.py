@@ -82,7 +82,7 @@ def test_a_popular_item_earns_no_lift():
 def test_held_out_pairs_are_what_stood_last_and_what_came_next():
     histories = [np.array([4, 2]), np.array([], int), np.array([7]), np.array([1, 3])]
     targets = [np.array([5, 6]), np.array([1]), np.array([], int), np.array([3])]  # the last chooses 3 again
-    found = held_out_pairs(Evaluation(["a", "b", "c", "d"], histories, targets))
+    found = held_out_pairs(Evaluation(["a", "b", "c", "d"], histories, targets, [histories[0][:0]] * 4))
     assert found.tolist() == [[2, 5]]
 
 
