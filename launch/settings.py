@@ -1,28 +1,33 @@
-"""`trialign VERB --help` and docs/configuration.md: every setting with its default and meaning, from the schemas."""
+"""`trialign VERB --help` and docs/configuration.md: every setting with its default and meaning.
+
+Settings and meanings are the schemas'; defaults are what the files of conf/ make of them, as a verb composes them.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING as MANDATORY
 
+from trialign.config.compose import choice_of, composed, default_choices
 from trialign.config.registry import SCHEMAS
 from trialign.config.stages import ALL_STAGES
 
-_ALSO = {
-    "recommend": ("recommend",),
-    "evaluate": ("evaluate", "runtime"),
+_OWN = {
+    "recommend": ("recommend", "runtime"),
     "report": ("report",),
     "doctor": ("doctor",),
-    "train": ("train", "stream", "runtime", "tracking"),
     "submit": ("cluster", "runtime"),
-    "status": ("cluster",),
-    "rl": ("rl", "stream", "runtime", "tracking"),
-    "reward": ("reward", "runtime"),
+    "status": (),
+    "pipeline": tuple(dict.fromkeys(path.split("/")[0] for path in SCHEMAS)),
 }
+"""Groups of the verbs that are no stage; a stage's are in the graph of stages."""
+
+_TRACKED = ("enrich", "quantize", "assign", "train", "reward", "rl", "evaluate")
+"""Stages that can be followed in W&B."""
 
 
 def describe(verb: str) -> str:
@@ -30,12 +35,13 @@ def describe(verb: str) -> str:
     doc = (importlib.import_module(f"trialign.launch.{verb}").__doc__ or "").strip()
     spec = ALL_STAGES.get(verb)
     reads = f"reads: {', '.join(spec.inputs) or 'files'}\n" if spec else ""
-    groups = _ALSO.get(verb) or (spec.groups if spec else tuple(_top_groups()))
+    tracked = ("tracking",) if verb in _TRACKED else ()
+    groups = (*spec.groups, "runtime", *tracked) if spec else _OWN[verb]
     blocks = [doc, f"{reads}seed: {'seed=N changes the result' if spec and spec.seeded else 'no seed of its own'}"]
     for group in groups:
         for path, schemas in SCHEMAS.items():
             if path == group or path.startswith(group + "/"):
-                blocks += [_block(path, name, schema) for name, schema in schemas.items()]
+                blocks += [_block(path, choice_of(path, name), schema) for name, schema in schemas.items()]
     return "\n\n".join(blocks)
 
 
@@ -44,37 +50,45 @@ def markdown() -> str:
     parts = [
         "# Configuration",
         "Generated from the schemas in `trialign/config/` by `python -m trialign.launch.settings`; a test compares. "
+        "Defaults are those of the file of conf/ that a heading names, before `experiment=` and the command line. "
         "Settings marked * cannot change the numbers and are not part of a stage's identity.",
         "Root settings: `run=DIR` (required), `seed=0`, `rebuild=false`, `from.STAGE=DIR`, `experiment=NAME`.",
     ]
     for path, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
+            choice = choice_of(path, name)
             rows = "\n".join(
-                f"| `{key}`{mark} | `{default}` | {text} |" for key, mark, default, text in _rows(path, schema)
+                f"| `{key}`{mark} | `{default}` | {text} |"
+                for key, mark, default, text in _rows(path, schema, composed(path, choice))
             )
             parts.append(
-                f"## {path}={name}\n\n{_summary(schema)}\n\n| setting | default | meaning |\n|---|---|---|\n{rows}"
+                f"## {path}={choice}\n\n{_summary(schema)}\n\n| setting | default | meaning |\n|---|---|---|\n{rows}"
             )
     return "\n\n".join(parts) + "\n"
 
 
-def _block(path: str, name: str, schema: type) -> str:
-    lines = [f"{path}={name}: {_summary(schema)}" if len(SCHEMAS[path]) > 1 else f"{path}: {_summary(schema)}"]
-    lines += [f"  {key + '=' + default:<52} {text}" for key, _, default, text in _rows(path, schema)]
+def _block(path: str, choice: str, schema: type) -> str:
+    lines = [f"{path}={choice}: {_summary(schema)}" if len(SCHEMAS[path]) > 1 else f"{path}: {_summary(schema)}"]
+    rows = _rows(path, schema, composed(path, choice))
+    lines += [f"  {key + '=' + default:<52} {text}" for key, _, default, text in rows]
     return "\n".join(lines)
 
 
-def _rows(path: str, schema: type) -> Iterator[tuple[str, str, str, str]]:
+def _rows(path: str, schema: type, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (setting, mark, default, meaning) of a schema, whose fields have these values in the composed config."""
     for found in fields(schema):
         key = f"{path.replace('/', '.')}.{found.name}"
         default: Any = found.default if found.default is not MISSING else None
         if default is None and found.default_factory is not MISSING:
             default = found.default_factory()
+        value = values.get(found.name, default)
         if is_dataclass(default) and not isinstance(default, type):
-            yield from _rows(key.replace(".", "/"), type(default))
+            yield from _rows(key.replace(".", "/"), type(default), value)
         elif found.name != "_target_" and "help" in found.metadata:
             mark = "" if found.metadata["hashed"] else " *"
-            yield key, mark, _shown(default), found.metadata["help"]
+            group = f"{path}/{found.name}"
+            shown = default_choices()[group] if group in SCHEMAS else _shown(value)
+            yield key, mark, shown, found.metadata["help"]
 
 
 def _shown(default: Any) -> str:
@@ -87,10 +101,6 @@ def _shown(default: Any) -> str:
 
 def _summary(schema: type) -> str:
     return (schema.__doc__ or "").strip().splitlines()[0]
-
-
-def _top_groups() -> list[str]:
-    return list(dict.fromkeys(path.split("/")[0] for path in SCHEMAS))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,15 @@ def test_every_requirement_is_pinned() -> None:
     assert names <= {name.lower() for name in constraints()}, "a requirement without a pin"
 
 
+def test_every_extra_that_is_named_exists() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(CHECKOUT / "setup.cfg")
+    pages = [*(CHECKOUT / "docs").glob("*.md"), CHECKOUT / "README.md", *(CHECKOUT / "trialign").rglob("*.py")]
+    named = {extra for page in pages for extra in re.findall(r"trialign\[([a-z-]+)\]", page.read_text())}
+    assert "sentence-transformers" in named
+    assert named <= set(setup["options.extras_require"])
+
+
 def test_every_package_folder_is_shipped() -> None:
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")

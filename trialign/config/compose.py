@@ -6,8 +6,10 @@ Hydra composes; what leaves this module is plain Python. Stages see dataclasses,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,41 @@ def readable(cause: Exception) -> ConfigError:
             remedy="write it as 'key=\"value\"', the outer quotes for the shell; see `trialign --help`",
         )
     return ConfigError(str(cause).splitlines()[0], rule="overrides read key=value", remedy="see `trialign --help`")
+
+
+@cache
+def default_choices() -> dict[str, str]:
+    """Return the file of conf/ that every group composes unless another is chosen, e.g. `quantize` -> `rkmeans`."""
+    with _conf():
+        tree = hydra_compose("pipeline", return_hydra_config=True)
+    return {str(group): str(choice) for group, choice in tree.hydra.runtime.choices.items()}
+
+
+def choice_of(group: str, schema: str) -> str:
+    """Return the file of a group whose settings a schema types: the default one, of the schema's name, or the first."""
+    files = {path.stem: OmegaConf.load(path) for path in sorted((conf_dir() / group).glob("*.yaml"))}
+    builds = [
+        name for name, file in files.items() if f"{schema}_schema" in OmegaConf.select(file, "defaults", default=[])
+    ]
+    return next((name for name in (default_choices().get(group), schema) if name in builds), builds[0])
+
+
+@cache
+def composed(group: str, choice: str) -> dict[str, Any]:
+    """Return the settings of a group by a file of conf/, interpolations and mandatory values as they are written."""
+    with _conf():
+        node: Any = OmegaConf.to_container(hydra_compose(f"{group}/{choice}"), resolve=False)
+    for name in group.split("/"):
+        node = node[name]
+    return dict(node)
+
+
+@contextmanager
+def _conf() -> Iterator[None]:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
 
 
 def known_keys() -> dict[str, Any]:

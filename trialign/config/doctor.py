@@ -9,6 +9,8 @@ from trialign.config.option import option
 
 @dataclass
 class DoctorConfig:
+    """What is looked at beside the machine."""
+
     airgap: bool = option(
         False, "run every stage on a tiny built-in shop with all connections refused; about a minute", hashed=False
     )

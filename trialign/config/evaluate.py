@@ -36,6 +36,8 @@ class SASRecConfig:
 
 @dataclass
 class BaselinesConfig:
+    """The baselines that are fitted, whether or not the evaluation asks for them."""
+
     names: list[str] = option([], "baselines to fit; follows evaluate.baselines")
     item_knn: ItemKNNConfig = field(default_factory=ItemKNNConfig)
     sasrec: SASRecConfig = field(default_factory=SASRecConfig)
@@ -50,6 +52,8 @@ class UnderstandingConfig:
 
 @dataclass
 class EvaluateConfig:
+    """What is ranked, by which search, and how intervals are drawn."""
+
     split: str = option("test", "validation or test")
     generator: str = option("train", "which generator: train, or rl; each in a run of its own (from.train=DIR)")
     baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows beside the model")
@@ -66,12 +70,16 @@ class EvaluateConfig:
 
 @dataclass
 class ReportConfig:
+    """Which runs are compared."""
+
     runs: list[str] = option([], "directories of runs, or patterns of them; the others are compared with the first")
     split: str = option("test", "validation or test")
 
 
 @dataclass
 class RecommendConfig:
+    """For whom items are recommended, and how many."""
+
     user: str | None = option(None, "a user of the logs, as of its newest event")
     items: list[str] = option([], "or a typed list of item ids, oldest first")
     k: int = option(10, "how many items to recommend")

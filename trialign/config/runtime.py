@@ -13,6 +13,8 @@ _NOT_OF_TRAINING = ("threads", "beat_seconds", "line_seconds")
 
 @dataclass
 class RuntimeConfig:
+    """Devices and ranks, checkpoints, and what is told on the way."""
+
     accelerator: str = option("auto", "cpu, cuda or auto", hashed=False)
     devices: int = option(1, "processes per node", hashed=False)
     nodes: int = option(1, "nodes; more than one are started by `trialign submit` or another launcher", hashed=False)
