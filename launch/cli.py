@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from trialign import __version__
 from trialign.errors import ConfigError, TrialignError, suggest
@@ -111,6 +111,12 @@ def _submitted(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _start(verb: str, overrides: list[str]) -> None:
+    if verb == "recommend" and not overrides:
+        raise ConfigError(
+            "trialign recommend without a run",
+            rule="it takes a finished run, and a user of its logs or a list of items",
+            remedy="trialign recommend run=DIR recommend.user=KEY, or run=DIR 'recommend.items=[KEY,KEY]'",
+        )
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach `main` as they are
     import hydra
     from hydra.errors import HydraException
@@ -119,9 +125,11 @@ def _start(verb: str, overrides: list[str]) -> None:
 
     from trialign.config.compose import conf_dir, readable, to_config
     from trialign.config.registry import register
+    from trialign.config.typed import as_typed
 
     def job(tree: DictConfig) -> None:
-        _log_plainly()
+        # What `recommend` answers stands on stdout alone, so that a program can read it.
+        _log_plainly(sys.stderr if verb == "recommend" else sys.stdout)
         sys.argv = command  # by which Lightning starts further ranks
         try:
             config = to_config(tree)
@@ -140,7 +148,7 @@ def _start(verb: str, overrides: list[str]) -> None:
 
         register_launcher()
         _log_plainly()
-    command, sys.argv = sys.argv, [f"trialign {verb}", *overrides]  # what Hydra's messages call it
+    command, sys.argv = sys.argv, [f"trialign {verb}", *as_typed(overrides)]  # what Hydra's messages call it
     try:
         hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as cause:
@@ -164,13 +172,13 @@ def _tell(made: Any) -> None:
     print(f"{made.name}: {outcome}; {', '.join([*counts, str(made.folder)])}", flush=True)
 
 
-def _log_plainly() -> None:
+def _log_plainly(stream: TextIO | None = None) -> None:
     """Send the package's own messages to the terminal, once, without a prefix that nobody reads."""
     from trialign.runtime.ranks import launched_rank
 
     log = logging.getLogger("trialign")
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stdout)
+        handler = logging.StreamHandler(stream or sys.stdout)
         handler.setFormatter(_Plain("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO if launched_rank() == 0 else logging.WARNING)

@@ -7,6 +7,8 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -241,6 +243,22 @@ def test_recommend_for_a_user_and_for_typed_items(finished: Path, capsys: pytest
     assert user in capsys.readouterr().out
 
 
+def test_recommend_answers_a_program_with_json_alone_on_stdout(finished: Path) -> None:
+    arguments = ["recommend.items=[item-0000003,item-0000005]", "recommend.k=4", "recommend.format=json"]
+    command = [sys.executable, "-m", "trialign.launch.cli", "recommend", f"run={finished}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["user"] is None
+    assert found["history"] == ["item-0000003", "item-0000005"]
+    assert [row["rank"] for row in found["items"]] == [1, 2, 3, 4]
+    scores = [row["score"] for row in found["items"]]
+    assert scores == sorted(scores, reverse=True)
+    titles = pq.read_table(finished / "prepare" / "items.parquet").to_pylist()
+    assert {row["item"]: row["title"] for row in found["items"]}.items() <= {
+        r["key"]: r["title"] for r in titles
+    }.items()
+
+
 @pytest.mark.parametrize(
     ("overrides", "kind", "told"),
     [
@@ -248,6 +266,10 @@ def test_recommend_for_a_user_and_for_typed_items(finished: Path, capsys: pytest
         (["recommend.items=[nothing]"], DataError, "no item 'nothing'"),
         ([], ConfigError, "either a user"),
         (["recommend.user=x", "recommend.items=[y]"], ConfigError, "either a user"),
+        (["recommend.user="], DataError, "no user ''"),
+        (["recommend.user=[x,y]"], ConfigError, "one user at a time"),
+        (["recommend.items=x"], ConfigError, "set 'recommend.items=[x]'"),
+        (["recommend.format=jsn"], ConfigError, "did you mean 'json'"),
         (["recommend.user=x", "recommend.k=60"], ConfigError, "recommend.num_beams=60"),
     ],
 )

@@ -28,10 +28,12 @@ def check(config: Config) -> None:
     _known("runtime.strategy", config.runtime.strategy, _STRATEGIES)
     _known("runtime.on_spike", config.runtime.on_spike, ["stop", "rewind"])
     _known("stream.damaged", config.stream.damaged, ["stop", "skip"])
+    _known("recommend.format", config.recommend.format, ["table", "json"])
     _known("evaluate.generator", config.evaluate.generator, ["train", "rl"])
     _known("rl.objective", config.rl.objective, ["grpo", "sft"])
     _known("rl.sampler", config.rl.sampler, ["distinct", "beams"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
+    _recommend(config)
     _grown(config)
     _train(config)
     _tasks(config)
@@ -54,6 +56,22 @@ def check(config: Config) -> None:
             f"evaluate.num_beams={config.evaluate.num_beams}",
             rule="recall@50 is read from at least 50 beams",
             remedy="set evaluate.num_beams=50 or more",
+        )
+
+
+def _recommend(config: Config) -> None:
+    wanted = config.recommend
+    if wanted.user is not None and wanted.items:
+        raise ConfigError(
+            f"recommend.user={wanted.user} and recommend.items={wanted.items}",
+            rule="either a user of the logs or a list of items",
+            remedy="leave one of the two out",
+        )
+    if wanted.k > wanted.num_beams:
+        raise ConfigError(
+            f"recommend.k={wanted.k} with recommend.num_beams={wanted.num_beams}",
+            rule="a search returns at most as many items as it has beams",
+            remedy=f"set recommend.num_beams={wanted.k}",
         )
 
 

@@ -33,6 +33,7 @@ from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
+from trialign.config.typed import as_typed
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import flatten
 
@@ -86,7 +87,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return to_config(hydra_compose(verb, list(overrides)))
+            return to_config(hydra_compose(verb, as_typed(overrides)))
     except (HydraException, OmegaConfBaseException) as cause:
         raise readable(cause) from cause
 

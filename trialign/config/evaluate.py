@@ -81,7 +81,10 @@ class RecommendConfig:
     """For whom items are recommended, and how many."""
 
     user: str | None = option(None, "a user of the logs, as of its newest event")
-    items: list[str] = option([], "or a typed list of item ids, oldest first")
+    items: list[str] = option(
+        [], "or a typed list of item keys, oldest first; keys are text as typed, in quotes with a comma inside"
+    )
     k: int = option(10, "how many items to recommend")
+    format: str = option("table", "table, or json: one object on stdout, messages on stderr")
     num_beams: int = option(50, "beams of the constrained search")
     exclude_seen: bool = option(True, "filter items that the user chose before, however long ago")

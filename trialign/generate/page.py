@@ -11,13 +11,19 @@ from rich.table import Table
 
 from trialign.data.dataset import Dataset
 from trialign.semid.table import SIDTable
-from trialign.types import NO_ITEM, Items
+from trialign.types import Items
 
 _SHOWN_HISTORY = 10
 
 
 def recommendation_page(
-    dataset: Dataset, sids: SIDTable, name: str, history: Items, items: Sequence[Any], scores: Sequence[Any]
+    dataset: Dataset,
+    sids: SIDTable,
+    name: str,
+    history: Items,
+    ranked: Sequence[tuple[int, float]],
+    *,
+    num_older: int,
 ) -> Table:
     """Return one table: the end of the history, then the recommended items with their probability.
 
@@ -26,24 +32,44 @@ def recommendation_page(
         sids: for semantic IDs.
         name: whose history it is.
         history: item indices, oldest first.
-        items: recommended item indices, best first, NO_ITEM where there are no more.
-        scores: their log-probabilities.
+        ranked: recommended item indices with their log-probabilities, best first.
+        num_older: distinct items that were chosen before the history and are not in it.
     """
     titles = dataset.items["title"]
     table = Table(title=f"recommended to {name}", title_justify="left", title_style="bold")
     for column, justify in (("", "right"), ("item", "left"), ("semantic ID", "left"), ("title", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal
-    left_out = len(history) - _SHOWN_HISTORY
-    if left_out > 0:
+    left_out = len(history[:-_SHOWN_HISTORY]) + num_older
+    if left_out:
         table.add_row("", f"({left_out} earlier)", "", "", style="dim")
     for item in history[-_SHOWN_HISTORY:]:
         table.add_row("chose", dataset.keys[item], _sid(sids.codes_NL[item]), titles[int(item)].as_py(), style="dim")
     table.add_section()
-    for item, score in zip(items, scores, strict=True):
-        if item != NO_ITEM:
-            probability = f"{np.exp(score):.3f}"
-            table.add_row(probability, dataset.keys[item], _sid(sids.codes_NL[item]), titles[int(item)].as_py())
+    for item, score in ranked:
+        table.add_row(f"{np.exp(score):.3f}", dataset.keys[item], _sid(sids.codes_NL[item]), titles[item].as_py())
     return table
+
+
+def recommendation_record(
+    dataset: Dataset, user: str | None, history: Items, ranked: Sequence[tuple[int, float]]
+) -> dict[str, Any]:
+    """Return the same for a program: one object of JSON.
+
+    Args:
+        dataset: for keys and titles.
+        user: its key, None for named items.
+        history: item indices that were read, oldest first.
+        ranked: as `recommendation_page`.
+    """
+    titles = dataset.items["title"]
+    return {
+        "user": user,
+        "history": [dataset.keys[item] for item in history],
+        "items": [
+            {"rank": rank, "item": dataset.keys[item], "title": titles[item].as_py(), "score": score}
+            for rank, (item, score) in enumerate(ranked, start=1)
+        ],
+    }
 
 
 def _sid(codes: NDArray[np.int64]) -> str:
