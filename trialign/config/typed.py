@@ -70,7 +70,7 @@ def _texts() -> set[str]:
 
 
 def _text_leaves(tree: DictConfig, prefix: str) -> Iterator[str]:
-    for name in tree:
+    for name in map(str, tree):
         node = tree._get_node(name)
         if isinstance(node, StringNode):
             yield f"{prefix}.{name}"
