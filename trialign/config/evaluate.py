@@ -36,7 +36,7 @@ class SASRecConfig:
 
 @dataclass
 class BaselinesConfig:
-    """The baselines that are fitted, whether or not the evaluation asks for them."""
+    """The baselines that are fitted, and how."""
 
     names: list[str] = option([], "baselines to fit; follows evaluate.baselines")
     item_knn: ItemKNNConfig = field(default_factory=ItemKNNConfig)
