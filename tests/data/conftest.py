@@ -52,7 +52,7 @@ class World:
     examples: Sequence[tuple[str | None, list[str] | None, list[str] | None, str | None]] | None = None
     images: Any = None
     oracle: Oracle | None = None
-    has_clock: bool = True
+    has_clock: bool = False
     files: dict[str, Path] = field(default_factory=dict)
 
     def sources(self) -> dict[str, Path]:

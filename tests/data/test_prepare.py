@@ -61,6 +61,8 @@ def test_three_users_by_hand(prepared: Prepared) -> None:
         "events_in_ties": 0,
         "events_unused": 0,
         "events_dropped": 0,
+        "events_repeated": 0,
+        "bad_events": {},
         "windows": 3,
         "items": 3,
         "items_without_title": 0,
@@ -335,6 +337,7 @@ def test_the_last_two_of_each_by_hand(world: Prepared) -> None:
     assert counts.items() >= {"users": 3, "users_not_evaluated": 1, "users_not_trained": 0, "events_unused": 0}.items()
 
 
+START = 10**9
 TEMPORAL = [
     *(("a", item, time) for item, time in zip("pqrs", (10, 20, 30, 40), strict=True)),
     *(("b", item, time) for item, time in zip("qrs", (19, 29, 30), strict=True)),
@@ -346,7 +349,9 @@ TEMPORAL = [
 
 
 def test_two_times_divide_every_user_at_once(world: Prepared) -> None:
-    dataset, counts = world(TEMPORAL, keys="pqrs", split="temporal", cut_times=[20, 30])
+    rows = [(user, item, START + time) for user, item, time in TEMPORAL]
+    times = [START + 20, START + 30]
+    dataset, counts = world(rows, keys="pqrs", split="temporal", has_clock=True, cut_times=times)
     assert _parts(dataset) == {
         "train": {"a": [0], "b": [1], "few": [1]},
         "validation": {"a": [1], "b": [2]},
@@ -355,9 +360,12 @@ def test_two_times_divide_every_user_at_once(world: Prepared) -> None:
     # Unused: late's event at 20, which has no history before it, all of cold's, and few's second.
     expected = {"users": 5, "users_not_trained": 2, "users_not_evaluated": 2, "events": 15, "events_unused": 5}
     assert counts.items() >= expected.items()
-    assert counts["cut_times"] == [20, 30]
+    assert counts["cut_times"] == times
     # As of now everybody's whole history, unused events included.
-    now = {record["user"]: (record["items"], record["times"]) for record in _records(dataset, "users")}
+    now = {
+        record["user"]: (record["items"], [time - START for time in record["times"]])
+        for record in _records(dataset, "users")
+    }
     assert now == {
         "a": ([0, 1, 2, 3], [10, 20, 30, 40]),
         "b": ([1, 2, 3], [19, 29, 30]),
@@ -369,8 +377,11 @@ def test_two_times_divide_every_user_at_once(world: Prepared) -> None:
 
 def test_nothing_after_the_first_time_is_trained_on(world: Prepared) -> None:
     chance = np.random.default_rng(4)
-    rows = [(f"u{chance.integers(20)}", "pqr"[chance.integers(3)], int(chance.integers(100_000))) for _ in range(400)]
-    dataset, counts = world(rows, split="temporal", cut_shares=[0.5, 0.75])
+    rows = [
+        (f"u{chance.integers(20)}", "pqr"[chance.integers(3)], START + int(chance.integers(100_000)))
+        for _ in range(400)
+    ]
+    dataset, counts = world(rows, split="temporal", has_clock=True, cut_shares=[0.5, 0.75])
     first, second = counts["cut_times"]
     times = sorted(time for _, _, time in rows)
     assert (first, second) == (times[199] + 1, times[299] + 1)
@@ -380,8 +391,13 @@ def test_nothing_after_the_first_time_is_trained_on(world: Prepared) -> None:
 
 
 def test_shares_after_which_nothing_comes_are_refused(world: Prepared) -> None:
-    with pytest.raises(DataError, match=r"no event comes after the first 90% of 4 events: the last time is 7"):
-        world([("a", "p", 1), ("a", "q", 2), ("a", "r", 7), ("b", "r", 7)], split="temporal", cut_shares=[0.5, 0.9])
+    with pytest.raises(DataError, match=r"no event comes after the first 90% of 4 events: the last time is 1000000007"):
+        world(
+            [("a", "p", START + 1), ("a", "q", START + 2), ("a", "r", START + 7), ("b", "r", START + 7)],
+            split="temporal",
+            has_clock=True,
+            cut_shares=[0.5, 0.9],
+        )
 
 
 @pytest.mark.parametrize(

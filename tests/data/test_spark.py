@@ -69,12 +69,19 @@ def test_both_engines_spread_the_same_events_bucket_by_bucket(
     tables: dict[str, Any], tmp_path: Path, source_of: Callable[..., Any], changes: dict[str, int]
 ) -> None:
     rows = [*log(), ("stranger", "nobody's item", 10**9, 0)]
-    settings = {"has_clock": True, "buckets": 16, "missing_items": "drop", "user_core": 0, "item_core": 0}
+    settings = {
+        "repeated_events": "drop",
+        "max_bad_events": 0.001,
+        "buckets": 16,
+        "missing_items": "drop",
+        "user_core": 0,
+        "item_core": 0,
+    }
     counts = {}
     for engine, found in tables.items():
-        raw = source_of(rows, keys=KEYS).load(tmp_path)
+        raw = source_of(rows, keys=KEYS, has_clock=True).load(tmp_path)
         counts[engine] = spread_events(
-            raw.events,
+            raw,
             index_catalogue(raw.items),
             tmp_path / engine,
             tables=found,
@@ -120,16 +127,17 @@ def test_both_engines_spread_the_same_examples(
 def test_faults_are_named_alike(
     tables: dict[str, Any], tmp_path: Path, source_of: Callable[..., Any], row: tuple[Any, ...], message: str
 ) -> None:
-    raw = source_of([*log(), row], keys=KEYS).load(tmp_path)
+    raw = source_of([*log(), row], keys=KEYS, has_clock=True).load(tmp_path)
     cores = {"user_core": 0, "item_core": 0, "core_rounds": 100}
     for engine, found in tables.items():
         with pytest.raises(DataError, match=message):
             spread_events(
-                raw.events,
+                raw,
                 index_catalogue(raw.items),
                 tmp_path / engine,
                 tables=found,
-                has_clock=True,
+                repeated_events="drop",
+                max_bad_events=0.0,
                 buckets=16,
                 missing_items="refuse",
                 **cores,

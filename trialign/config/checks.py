@@ -24,6 +24,7 @@ def check(config: Config) -> None:
     _known("report.split", config.report.split, ["validation", "test"])
     _known("data.split", config.data["split"], ["leave_one_out", "last_n", "temporal", "given"])
     _known("data.missing_items", config.data["missing_items"], ["refuse", "drop"])
+    _known("data.repeated_events", config.data["repeated_events"], ["drop", "keep", "refuse"])
     _known("data.broken_images", config.data["broken_images"], ["refuse", "drop"])
     _known("runtime.strategy", config.runtime.strategy, _STRATEGIES)
     _known("runtime.on_spike", config.runtime.on_spike, ["stop", "rewind"])
@@ -41,6 +42,9 @@ def check(config: Config) -> None:
     _enrich(config)
     _embed(config)
     _positive(config)
+    share = config.data["max_bad_events"]
+    if not 0 <= share <= 1:
+        raise ConfigError(f"data.max_bad_events={share}", rule="a share", remedy="set data.max_bad_events=0.001")
     world_size = config.runtime.nodes * config.runtime.devices
     rows = config.runtime.micro_rows * world_size
     if config.stream.lanes % rows:

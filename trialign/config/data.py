@@ -33,6 +33,14 @@ class DataConfig:
     images_per_shard: int = option(1000, "pictures per image shard")
     buckets: int = option(16, "user buckets of the prepared events, a power of 16")
     missing_items: str = option("refuse", "events of items without a catalogue entry: refuse, or drop (counted)")
+    repeated_events: str = option(
+        "drop", "events of one user, item and time (and tie) after the first: drop, keep or refuse; counted"
+    )
+    max_bad_events: float = option(
+        0.001,
+        "share of the events that may be left out, counted: without user, item or order, or of an impossible time;"
+        " more are refused, and 0 refuses any",
+    )
     broken_images: str = option("refuse", "pictures that cannot be decoded or are too large: refuse, or drop (counted)")
     read_html: bool = option(False, "read texts of the catalogue as HTML (counted); false: they are kept as they are")
     max_pixels: int = option(
@@ -122,7 +130,9 @@ class TablesConfig(FilesConfig):
     _target_: str = "trialign.data.sources.Tables"
     events: Any = option(MISSING, "a path or pattern below root, or a list of them")
     columns: EventColumns = field(default_factory=EventColumns)
-    time_unit: str = option("s", "of times: s, ms, us (since 1970) or iso (text); a column of timestamps needs none")
+    time_unit: str = option(
+        "s", "of times: s, ms, us, ns (since 1970) or iso (text); a column of timestamps needs none"
+    )
 
 
 @dataclass

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ibis
 import numpy as np
@@ -14,57 +13,64 @@ from ibis.backends.duckdb import Backend
 from trialign.data.tables import first_rows
 from trialign.errors import DataError
 
-logger = logging.getLogger(__name__)
-
 _DAY = 86_400
 _NO_SECONDS = 100_000_000_000
 """Seconds from here on lie beyond the year 5000, milliseconds from here on behind 1973."""
 _EARLY, _LATER = 100_000_000, 200_000_000
 """Milliseconds of today read as microseconds, or seconds as milliseconds, lie before the first, in March 1973."""
+_FINER = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+EARLY = "lie before March 1973, far from all others"
+"""What `impossible_times` calls times that are impossible only where `between_times` has none."""
 _BIN = 1 << 16
 
 
-def check_clock(events: ibis.Table, tables: Backend) -> None:
-    """Refuse times that cannot be seconds of the past, and warn where they may count from the log's own beginning.
+def impossible_times(order: ibis.ir.IntegerColumn) -> dict[str, ibis.ir.BooleanValue]:
+    """Return which times cannot be seconds of the past, by what is told of them; a time has at most one fault."""
+    return {
+        "lie before 1970": order < 0,
+        "look like milliseconds among seconds": order >= _NO_SECONDS,
+        "lie in the future": (order > int(time.time()) + _DAY) & (order < _NO_SECONDS),
+        EARLY: (order >= 0) & (order < _EARLY),
+    }
+
+
+def between_times(order: ibis.ir.IntegerColumn) -> ibis.ir.BooleanValue:
+    """Return which times join those before March 1973 to those of today, so that a log may hold both."""
+    return (order >= _EARLY) & (order < _LATER)
+
+
+def check_unit_of_times(events: ibis.Table, counts: Mapping[str, int], tables: Backend) -> None:
+    """Refuse a log of which no time can be.
+
+    Args:
+        events: `order`.
+        counts: of events (`all`), of those without `order`, of each of `impossible_times`; and the `latest` time.
+        tables: where the events are.
 
     Raises:
-        DataError: negative times, milliseconds (all of them, or some among seconds), times in the future, and times of
-            the years around 1970, zeros for one, that are cut off from all others.
+        DataError: no time can be; most likely the unit is another one.
     """
-    order = events.order
-    faults = {
-        "negative": order < 0,
-        "milliseconds": order >= _NO_SECONDS,
-        "future": order > int(time.time()) + _DAY,
-        "early": order < _EARLY,
-    }
-    between = (order >= _EARLY) & (order < _LATER)
-    counts = tables.to_pyarrow(
-        events.aggregate(
-            events=events.count(), between=between.sum(), **{name: fault.sum() for name, fault in faults.items()}
-        )
-    ).to_pylist()[0]
-    if counts["early"] == counts["events"]:
-        logger.warning(
-            "all times lie before March 1973; right if they count from another moment than 1970,"
-            " otherwise data.time_unit is wrong"
-        )
-    if counts["between"] or counts["early"] == counts["events"]:
-        counts["early"] = 0
-    what = {
-        "negative": "lie before 1970",
-        "milliseconds": "look like milliseconds"
-        + (" among seconds" if counts["milliseconds"] < counts["events"] else ""),
-        "future": "lie in the future",
-        "early": "lie before March 1973, far from all others",
-    }
-    for name, fault in faults.items():
-        if counts[name]:
-            raise DataError(
-                f"{counts[name]} of {counts['events']} times {what[name]}, e.g. {first_rows(events, fault, tables)}",
-                rule="the order of events is a time in seconds since 1970, or a rank",
-                remedy="repair them, or set data.time_unit to the unit in which the whole log counts time",
-            )
+    faults = impossible_times(events.order)
+    num_times = counts["all"] - counts["order"]
+    if not num_times or sum(counts[name] for name in faults) < num_times:
+        return
+    units = [name for name, size in _FINER.items() if _LATER <= counts["latest"] // size <= time.time() + _DAY]
+    told = f"look like {units[0]} read as seconds" if units else "are none of the years 1973 to today"
+    if counts[EARLY] == num_times:
+        told = "lie before March 1973, as seconds do that are read as milliseconds"
+    raise DataError(
+        f"{num_times} of {counts['all']} times {told}, e.g. {first_rows(events, events.order.notnull(), tables)}",
+        rule="times count from 1970, in data.time_unit",
+        remedy="set data.time_unit to the unit of the log: s, ms, us or ns; times that count from another moment are an"
+        " order and no clock: data.columns.time=null data.columns.rank=COLUMN",
+    )
+
+
+def times_of_day(events: ibis.Table, tables: Backend) -> int:
+    """Return how many times of a day the times of events have: one, where a log knows days and no more."""
+    fine = [events.fine] if "fine" in events.columns else []
+    times = events.select(events.order % _DAY, *fine).distinct()
+    return int(tables.execute(times.count()))
 
 
 def times_of_shares(events: ibis.Table, shares: Sequence[float], tables: Backend) -> list[int]:

@@ -27,9 +27,10 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
-from trialign.data.clock import check_clock
 from trialign.data.core import core_of
-from trialign.data.tables import first_rows
+from trialign.data.faults import without_faults
+from trialign.data.repeats import without_repeats
+from trialign.data.source import RawData
 from trialign.data.ties import find_ties, hash_keys, shuffle_ties
 from trialign.errors import DataError
 
@@ -61,50 +62,52 @@ class Histories:
 
 
 def spread_events(
-    events: ibis.Table,
+    raw: RawData,
     catalogue: pa.Table,
     folder: Path,
     *,
     tables: Backend,
-    has_clock: bool,
     buckets: int,
     missing_items: str,
     user_core: int,
     item_core: int,
     core_rounds: int,
+    repeated_events: str,
+    max_bad_events: float,
 ) -> dict[str, Any]:
     """Write the events as Parquet partitioned by user bucket, users and items as integers.
 
     Args:
-        events: `user`, `item`, `order` and maybe `fine` and `tie`, as `RawData.events`.
+        raw: a source with events.
         catalogue: `item` (index) and `key`.
         folder: where they go; see the module's docstring.
         tables: where they are computed, once the log was read by the engine it is bound to.
-        has_clock: `order` is a time.
         buckets: a power of 16.
         missing_items: `refuse` events of items without a catalogue entry, or `drop` them.
         user_core: events that a user needs to stay; 0 keeps all.
         item_core: events that an item needs to stay, in the catalogue too; 0 keeps all.
         core_rounds: the most rounds that may remove something.
+        repeated_events: `drop`, `keep` or `refuse` events of one user, item and time.
+        max_bad_events: the share of events that may be left out because they cannot be.
 
     Returns:
-        Counts: `events_dropped`, and where a core is asked for what it removed.
+        Counts: `bad_events`, `events_dropped`, `events_repeated`, and where a core is asked for what it removed.
 
     Raises:
-        DataError: no event at all (or none left), an event without user, item or order, of an unknown item or of an
-            impossible time, or a core that is empty or not reached.
+        DataError: no event at all (or none left), too many bad ones, one of an unknown item, a repeated one that is
+            refused, or a core that is empty or not reached.
     """
+    assert raw.events is not None
     steps = folder / "steps"
     steps.mkdir(parents=True)
-    finer = [name for name in _FINER if name in events.columns]
+    finer = [name for name in _FINER if name in raw.events.columns]
     # Read once: a log of text is slow to parse, and may number its rows as it is read.
-    columns = events.select("user", "item", ibis._.order.cast("int64"), *finer)
+    columns = raw.events.select("user", "item", ibis._.order.cast("int64"), *finer)
     columns.get_backend().to_parquet(columns, steps / "log.parquet")
     events = tables.read_parquet(steps / "log.parquet")
+    events, counts = without_faults(events, raw.unreadable, tables, has_clock=raw.has_clock, max_share=max_bad_events)
     items = _number_items(events, catalogue, steps, tables)
-    num_dropped = _check(events, items, tables, missing_items)
-    if has_clock:
-        check_clock(events, tables)
+    counts["events_dropped"] = _check_items(items, tables, missing_items)
     users = _number_users(events, folder / "users", steps, tables, buckets)
     # Three columns of integers and a bucket: all that the rounds and the sort have to carry.
     known = items.filter(items.index.notnull())
@@ -113,15 +116,21 @@ def spread_events(
         .join(known, events.item == known.key)
         .select("order", *finer, "bucket", user=users.number, item=known.index)
     )
-    tables.to_parquet(numbered, steps / "numbered.parquet")
-    numbered = tables.read_parquet(steps / "numbered.parquet")
+    numbered, repeats = without_repeats(
+        numbered,
+        int(tables.execute(known.num_events.sum())),
+        steps / "numbered.parquet",
+        tables,
+        has_clock=raw.has_clock,
+        policy=repeated_events,
+    )
     core = core_of(
         numbered, steps / "core", tables=tables, user_core=user_core, item_core=item_core, max_rounds=core_rounds
     )
     left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=item_core > 0)
     tables.to_parquet(left, folder / "events", partition_by="bucket")
     shutil.rmtree(steps)
-    counts: dict[str, Any] = {"events_dropped": num_dropped}
+    counts |= repeats
     if user_core or item_core:
         counts |= {f"{what}_below_core": sum(r[what] for r in core.rounds) for what in ("users", "items", "events")}
         counts["core_rounds"] = core.rounds
@@ -214,25 +223,8 @@ def _keep_items(events: ibis.Table, num_items: int, folder: Path, tables: Backen
     return events
 
 
-def _check(events: ibis.Table, items: ibis.Table, tables: Backend, missing_items: str) -> int:
-    """Refuse what cannot be an event, and return how many events are of unknown items."""
-    nobody = events.user.isnull() | (events.user == "")
-    nothing = events.item.isnull() | (events.item == "")
-    lacking = {"user": nobody, "item": nothing, "order": events.order.isnull()}
-    found = events.aggregate(num_events=events.count(), **{name: fault.sum() for name, fault in lacking.items()})
-    counts = tables.to_pyarrow(found).to_pylist()[0]
-    if not counts["num_events"]:
-        raise DataError(
-            "the log holds no event", rule="at least one event", remedy="name the right file of interactions"
-        )
-    for name, fault in lacking.items():
-        if counts[name]:
-            named = first_rows(events, fault, tables)
-            raise DataError(
-                f"{counts[name]} of {counts['num_events']} events have no {name}, e.g. {named}",
-                rule="every event has a user, an item and an order",
-                remedy="remove or repair them",
-            )
+def _check_items(items: ibis.Table, tables: Backend, missing_items: str) -> int:
+    """Refuse events of unknown items, or return how many there are."""
     unknown = items.filter(items.index.isnull())
     num_unknown = int(tables.execute(unknown.num_events.sum().fill_null(0)))
     if not num_unknown:
@@ -245,7 +237,7 @@ def _check(events: ibis.Table, items: ibis.Table, tables: Backend, missing_items
             rule="every event's item stands in the catalogue",
             remedy="add the items, or set data.missing_items=drop",
         )
-    if num_unknown == counts["num_events"]:
+    if not tables.execute(items.index.count()):
         raise DataError(
             f"none of the {num_unknown} events names an item of the catalogue",
             rule="at least one event is left after data.missing_items=drop",

@@ -66,6 +66,8 @@ def prepare(
     user_core: int = 0,
     item_core: int = 0,
     core_rounds: int = 100,
+    repeated_events: str = "drop",
+    max_bad_events: float = 0.001,
     memory: str = "2GB",
     threads: int | None = None,
     engine: str = "duckdb",
@@ -92,6 +94,8 @@ def prepare(
         user_core: events that a user needs to stay in the data; 0 keeps all.
         item_core: events that an item needs to stay in the data and in the catalogue; 0 keeps all.
         core_rounds: the most rounds of removing users and items.
+        repeated_events: `drop`, `keep` or `refuse` events of one user, item and time.
+        max_bad_events: the share of events that may be left out because they cannot be; more are refused.
         memory: limit of the tables; the rest spills to disk.
         threads: of the tables; None for one per core.
         engine: `duckdb`, or `spark`, which then checks, numbers, cores and spreads the log to the same buckets.
@@ -118,6 +122,7 @@ def prepare(
         if not spread.finished:
             common: dict[str, Any] = {"buckets": buckets, "missing_items": missing_items}
             cores: dict[str, Any] = {"user_core": user_core, "item_core": item_core, "core_rounds": core_rounds}
+            cores |= {"repeated_events": repeated_events, "max_bad_events": max_bad_events}
             limits: dict[str, Any] = {"memory": memory, "threads": threads}
             with nullcontext(tables) if engine == "duckdb" else started_spark(folder / "spill-spark", **limits) as at:
                 spread.finish(_spread(raw, catalogue, spread.begin(), common | {"tables": at}, cores))
@@ -148,8 +153,7 @@ def _spread(
 ) -> dict[str, Any]:
     if raw.examples is not None:
         return spread_examples(raw.examples, catalogue, folder, **common)
-    assert raw.events is not None
-    return spread_events(raw.events, catalogue, folder, has_clock=raw.has_clock, **cores, **common)
+    return spread_events(raw, catalogue, folder, **cores, **common)
 
 
 class _Spread:

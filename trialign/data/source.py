@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,21 @@ class Oracle(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """Values of one column of a log that are not what the column is for; they are null in `RawData.events`.
+
+    Attributes:
+        count: how many.
+        example: the row of one of them.
+        rule: what they should have been.
+    """
+
+    count: int
+    example: str
+    rule: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class RawData:
     """A catalogue and its events, or ready examples, as they were found; exactly one of `events` and `examples` is set.
@@ -46,6 +61,7 @@ class RawData:
         events: one row per event: `user` string, `item` string, `order` int64, and optionally int64 columns that decide
             among a user's events of equal order: `fine`, the nanoseconds beyond the second, then `tie`. Where nothing
             decides, a hash does (see `ties`).
+        unreadable: what is null in `events` and was not in the log, by `user`, `item`, `order`, `tie`.
         examples: one row per ready example of the split `given`: `user` string, `items` list<string> (what the user
             had chosen, oldest first), `target` list<string> (what came next, at least one; a train row has exactly
             one), `split` string: `train`, `validation` or `test`. A user may have any number of rows.
@@ -59,6 +75,7 @@ class RawData:
     items: pa.Table
     has_clock: bool
     events: ibis.Table | None = None
+    unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
     examples: ibis.Table | None = None
     images: Callable[[], Iterator[tuple[str, bytes]]] | None = None
     oracle: Oracle | None = None

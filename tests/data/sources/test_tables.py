@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from trialign.data.prepare import prepare
 from trialign.data.sources import Tables
 from trialign.errors import ConfigError, DataError
 
@@ -130,6 +131,7 @@ def test_events_have_exactly_one_order(tables: Make, columns: dict[str, Any], me
         ("s", "-1.5", -2, 500_000_000),
         ("ms", "1714000000123", 1714000000, 123_000_000),
         ("us", "1714000000123456", 1714000000, 123_456_000),
+        ("ns", "1714000000999999999", 1714000000, 999_999_999),
         ("iso", "2024-04-24", 1713916800, 0),
         ("iso", "2024-04-24T23:06:40", 1714000000, 0),
         ("iso", "2024-04-24T23:06:40.75Z", 1714000000, 750_000_000),
@@ -163,8 +165,9 @@ def test_a_column_of_ties_is_handed_on(tables: Make, tmp_path: Path) -> None:
     assert sorted(events.to_pyarrow()["tie"].to_pylist()) == [1, 2]
 
 
-def _many(wrong: dict[int, str]) -> str:
-    return "user,item,time\n" + "".join(f"u{i % 97},a,{wrong.get(i, i)}\n" for i in range(50_000))
+def _many(wrong: dict[int, str], unit: str) -> str:
+    size = 1000 if unit == "ms" else 1
+    return "user,item,time\n" + "".join(f"u{i % 97},a,{wrong.get(i, (10**9 + i) * size)}\n" for i in range(50_000))
 
 
 @pytest.mark.parametrize(
@@ -179,26 +182,26 @@ def _many(wrong: dict[int, str]) -> str:
     ],
 )
 def test_text_far_down_a_column_of_times_is_counted(
-    tables: Make, tmp_path: Path, unit: str, wrong: dict[int, str], message: str
+    tables: Make, tmp_path: Path, settings: dict[str, Any], unit: str, wrong: dict[int, str], message: str
 ) -> None:
-    (tmp_path / "events.csv").write_text(_many(wrong))
+    (tmp_path / "events.csv").write_text(_many(wrong, unit))
     with pytest.raises(DataError, match=message):
-        tables(time_unit=unit).load(tmp_path)
+        prepare(tables(time_unit=unit), tmp_path, **settings, max_bad_events=0)
 
 
 @pytest.mark.parametrize(
     ("columns", "rows", "message"),
     [
         ({"time": None, "rank": "time"}, "u,a,1.5\n", "1 of 1 rows hold no rank .*whole number"),
-        ({"tie": "time"}, "u,a,1.5\nu,b,2\n", "1 of 2 rows hold no tie"),
+        ({"tie": "time"}, "u,a,1000000000.5\nu,b,1000000000\n", "1 of 2 rows hold no tie"),
     ],
 )
 def test_ranks_and_ties_are_whole_numbers(
-    tables: Make, tmp_path: Path, columns: dict[str, Any], rows: str, message: str
+    tables: Make, tmp_path: Path, settings: dict[str, Any], columns: dict[str, Any], rows: str, message: str
 ) -> None:
     (tmp_path / "events.csv").write_text("user,item,time\n" + rows)
     with pytest.raises(DataError, match=message.replace(" .*", "(.|\n)*")):
-        tables(columns=columns).load(tmp_path)
+        prepare(tables(columns=columns), tmp_path, **settings)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +265,7 @@ def test_columns_of_a_type_that_cannot_be_right_are_named(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"time_unit": "min"}, "data.time_unit=min\n.*\n.*known: iso, ms, s, us"),
+        ({"time_unit": "min"}, "data.time_unit=min\n.*\n.*known: iso, ms, ns, s, us"),
         ({"format": "cvs"}, "data.format=cvs\n.*\n.*did you mean 'csv'"),
         ({"events": 7}, r"data\.events=7\n"),
         ({"item_columns": {"brand": ["a", "b"]}}, r"data\.item_columns\.brand names 2 columns"),
@@ -293,13 +296,15 @@ def test_a_compressed_file_that_is_cut_off_does_not_pass_for_a_shorter_one(table
 
 @pytest.mark.parametrize("wrong", ['{"id": 1}', "[1]", "1.5", "true"])
 @pytest.mark.parametrize("role", ["user", "item"])
-def test_keys_of_json_lines_are_text_or_integers(tables: Make, tmp_path: Path, role: str, wrong: str) -> None:
+def test_keys_of_json_lines_are_text_or_integers(
+    tables: Make, tmp_path: Path, settings: dict[str, Any], role: str, wrong: str
+) -> None:
     right = '{"user": "u", "item": "a", "time": 1}\n{"user": 7, "item": "a", "time": "2"}\n'
     old = {"user": '"user": 7', "item": '"item": "b"'}[role]
     text = right + '{"user": 7, "item": "b", "time": 3}\n'
     (tmp_path / "events.jsonl").write_text(text.replace(old, f'"{role}": {wrong}'))
     with pytest.raises(DataError, match=rf"rows hold no {role} that can be read.*\n.*text or an integer"):
-        tables("events.jsonl").load(tmp_path)
+        prepare(tables("events.jsonl", columns={"time": None, "rank": "time"}), tmp_path, **settings)
 
 
 def test_a_column_may_appear_far_down_a_file_of_json_lines(tables: Make, tmp_path: Path) -> None:

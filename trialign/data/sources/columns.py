@@ -11,12 +11,13 @@ from pathlib import Path
 
 import ibis
 
+from trialign.data.source import Unreadable
 from trialign.data.sources.formats import Part, readable
 from trialign.errors import ConfigError, DataError, suggest
 
 logger = logging.getLogger(__name__)
 
-TIME_UNITS = ("s", "ms", "us", "iso")
+TIME_UNITS = ("s", "ms", "us", "ns", "iso")
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _LARGEST = 9e18
 
@@ -121,15 +122,23 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
         raise DataError(
             f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
             rule="data.time_unit=iso reads text such as 2024-05-01T12:00:00",
-            remedy="name the unit of the numbers: data.time_unit=s, ms or us",
+            remedy="name the unit of the numbers: data.time_unit=s, ms, us or ns",
         )
-    number = _as_number(column, paths) / _PER_SECOND[unit]
+    number = _as_number(column, paths)
+    if unit == "ns":
+        # As integers: today's nanoseconds are more than a float holds exactly.
+        nanos = column.try_cast("int64")
+        fine = nanos % 10**9
+        return ((nanos - fine) / 10**9).cast("int64"), fine
+    number = number / _PER_SECOND[unit]
     whole = (number.abs() < _LARGEST).ifelse(number.floor(), None)
     return whole.cast("int64"), ((number - whole) * 1_000_000).round().cast("int64") * 1000
 
 
-def check(rows: ibis.Table, paths: Sequence[Path], rules: Mapping[str, str], also: ibis.Scalar) -> int:
-    """Refuse rows whose values did not fit.
+def find_unreadable(
+    rows: ibis.Table, paths: Sequence[Path], rules: Mapping[str, str], also: ibis.Scalar
+) -> tuple[dict[str, Unreadable], int]:
+    """Count the values that did not fit, in one pass over the rows.
 
     Args:
         rows: for each name a column that is null where a value did not fit, and `raw_<name>` as it was found; other
@@ -139,28 +148,25 @@ def check(rows: ibis.Table, paths: Sequence[Path], rules: Mapping[str, str], als
         also: what else to count in the same pass.
 
     Returns:
-        The count of `also`.
+        The names that have such values, and the count of `also`.
 
     Raises:
-        DataError: some did not fit, or a file is damaged somewhere in the middle.
+        DataError: a file is damaged somewhere in the middle.
     """
     faults = {name: rows[name].isnull() & rows[f"raw_{name}"].notnull() for name in rules}
+    unreadable = {}
     with readable(paths):
         counts = {name: fault.sum() for name, fault in faults.items()}
         # A column that nobody asks for is not read, and what is no text in it not found.
         counts |= {f"raw_{name}": rows[f"raw_{name}"].count() for name in ("user", "item")}
-        [found] = rows.aggregate(rows=rows.count(), also=also, **counts).to_pyarrow().to_pylist()
+        [found] = rows.aggregate(also=also, **counts).to_pyarrow().to_pylist()
         for name, rule in rules.items():
             if found[name]:
                 shown = [column for column in rows.columns if column.startswith("raw_")]
                 [row] = rows.filter(faults[name]).select(shown).limit(1).to_pyarrow().to_pylist()
                 example = ", ".join(f"{column.removeprefix('raw_')} {value!r}" for column, value in row.items())
-                raise DataError(
-                    f"{found[name]} of {found['rows']} rows hold no {name} that can be read, e.g. that of {example}",
-                    rule=rule,
-                    remedy="repair or remove them, or name another column or unit",
-                )
-    return int(found["also"] or 0)
+                unreadable[name] = Unreadable(found[name], f"no {name} that can be read, e.g. that of {example}", rule)
+    return unreadable, int(found["also"] or 0)
 
 
 def tell_mixed(parts: Sequence[Part], names: Sequence[str]) -> None:

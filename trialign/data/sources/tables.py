@@ -9,9 +9,18 @@ from typing import Any
 
 import ibis
 
-from trialign.data.source import RawData
+from trialign.data.source import RawData, Unreadable
 from trialign.data.sources.catalogue_files import CatalogueFiles
-from trialign.data.sources.columns import as_key, as_time, as_whole, check, check_unit, pick, tell_mixed, text_of
+from trialign.data.sources.columns import (
+    as_key,
+    as_time,
+    as_whole,
+    check_unit,
+    find_unreadable,
+    pick,
+    tell_mixed,
+    text_of,
+)
 from trialign.data.sources.formats import Part, check_format, read_rows
 from trialign.data.sources.places import below, find, listed, roles
 from trialign.errors import ConfigError
@@ -19,7 +28,7 @@ from trialign.errors import ConfigError
 _RULES = {
     "user": "a user is named by text or an integer",
     "item": "an item is named by text or an integer",
-    "time": "a time is in data.time_unit: s, ms, us (numbers since 1970) or iso (2024-05-01T12:00:00)",
+    "time": "a time is in data.time_unit: s, ms, us, ns (numbers since 1970) or iso (2024-05-01T12:00:00)",
     "rank": "a rank is a whole number; smaller is earlier",
     "tie": "ties are decided by whole numbers; smaller is earlier",
 }
@@ -35,8 +44,8 @@ class Tables:
         events: a path, a pattern, or a list of them.
         format: of the events, `parquet`, `csv`, `tsv`, `jsonl` or `recbole`; None: by suffix.
         columns: the columns of `user`, `item`, `time` or `rank` (one of the two), and `tie`, or None.
-        time_unit: `s`, `ms`, `us` or `iso`; a column of timestamps or dates needs none. What is finer than a second
-            decides among events of one second, before a column of ties does.
+        time_unit: `s`, `ms`, `us`, `ns` or `iso`; a column of timestamps or dates needs none. What is finer than a
+            second decides among events of one second, before a column of ties does.
         delimiter: of CSV files, of the catalogue's too.
         items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
 
@@ -95,17 +104,21 @@ class Tables:
     def load(self, folder: Path) -> RawData:  # noqa: ARG002
         """Read the catalogue, and the events lazily; `folder` is left alone."""
         items, images = self._catalogue.load()
-        return RawData(items=items, images=images, events=self._read_events(), has_clock=self._clock == "time")
+        events, unreadable = self._read_events()
+        has_clock = self._clock == "time"
+        return RawData(items=items, images=images, events=events, unreadable=unreadable, has_clock=has_clock)
 
-    def _read_events(self) -> ibis.Table:
+    def _read_events(self) -> tuple[ibis.Table, dict[str, Unreadable]]:
         paths = find(self._root, self._events, "events")
         parts = read_rows(paths, self._format, self._delimiter)
         rows = reduce(ibis.Table.union, map(self._typed, parts))
         tell_mixed(parts, [self._columns["user"], self._columns["item"]])
         names = [name for name in _RULES if name in rows.columns]
-        num_fine = check(rows, paths, {name: _RULES[name] for name in names}, (rows.fine != 0).sum())
+        rules = {name: _RULES[name] for name in names}
+        unreadable, num_fine = find_unreadable(rows, paths, rules, (rows.fine != 0).sum())
         finer = [name for name, found in {"fine": num_fine, "tie": "tie" in names}.items() if found]
-        return rows.select("user", "item", *finer, order=rows[self._clock])
+        events = rows.select("user", "item", *finer, order=rows[self._clock])
+        return events, {"order" if name == self._clock else name: found for name, found in unreadable.items()}
 
     def _typed(self, part: Part) -> ibis.Table:
         """Return the columns of some files by role, as found and as what they stand for."""
