@@ -38,20 +38,21 @@ def run(config: Config) -> Stage:
 
     dataset, held, policy = Dataset(stage.inputs["prepare"]), None, config.assign.policy
     titles, categories = (dataset.items[name].to_pylist() for name in ("title", "categories"))
-    coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage)
-    if older:
-        growth = grow(coded, dataset.keys, policy, SIDTable.load(older))
-        coded, held, stage.counts["extended"] = growth.coded, growth.held, growth.counts
-    table, assigned = make_table(coded, dataset.keys, policy, config.assign.max_load, held)
-    report = quality(
-        assigned,
-        coded.codebook_size,
-        evidence_N=evidence_numbers(dataset.items, dataset.images()),
-        categories=categories,
-        pairs_P2=held_out_pairs(dataset.evaluation("validation")),
-        health=health,
-        labels=_labels(dataset, stage),
-    ) | _neighbourhoods(table, coded, stage)
+    with stage.working_out():
+        coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage)
+        if older:
+            growth = grow(coded, dataset.keys, policy, SIDTable.load(older))
+            coded, held, stage.counts["extended"] = growth.coded, growth.held, growth.counts
+        table, assigned = make_table(coded, dataset.keys, policy, config.assign.max_load, held)
+        report = quality(
+            assigned,
+            coded.codebook_size,
+            evidence_N=evidence_numbers(dataset.items, dataset.images()),
+            categories=categories,
+            pairs_P2=held_out_pairs(dataset.evaluation("validation")),
+            health=health,
+            labels=_labels(dataset, stage),
+        ) | _neighbourhoods(table, coded, stage)
     with stage.building() as folder:
         table.save(folder)
         write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")

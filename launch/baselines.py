@@ -20,6 +20,7 @@ def run(config: Config) -> Stage:
     from trialign.embed.evidence import item_texts
     from trialign.evaluate.baselines import check_names, fit_baseline
     from trialign.evaluate.protocol import require_examples
+    from trialign.progress import Pace
 
     check_names(config.baselines.names)
     settings = asdict(config.baselines)
@@ -30,6 +31,7 @@ def run(config: Config) -> Stage:
     histories, texts = dataset.train_histories(), item_texts(dataset.items)
     with stage.building() as folder:
         for name in config.baselines.names:
-            fit_baseline(name, histories, texts, settings.get(name), seed=config.seed).save(folder / name)
+            with Pace(f"baseline {name}"):
+                fit_baseline(name, histories, texts, settings.get(name), seed=config.seed).save(folder / name)
         stage.counts |= {"histories": len(histories), "baselines": config.baselines.names}
     return stage

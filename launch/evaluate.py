@@ -138,5 +138,6 @@ def _compare(rankers: dict[str, Ranker], users: Evaluation, num_items: int, *, e
             num_items=num_items,
             exclude=users.seen if exclude_seen else None,
             batch_size=1024,
+            what=f"users ranked by {name}, seen items {rule}",
         )
     return Compared(exclude_seen, measured.pop("model"), measured)

@@ -209,6 +209,13 @@ class Stage:
             self.finished = self.built = True
             self._clear_checkpoints()  # not before: until the manifest is there, an attempt may be killed
 
+    @contextmanager
+    def working_out(self) -> Iterator[None]:
+        """Tell how far the block is as progress of the stage, before `building`: what it refuses costs nothing yet."""
+        _make(self.folder)
+        with telling(self.name, self.folder, self.intervals):
+            yield
+
     def _refuse_to_clear_checkpoints(self) -> None:
         """Refuse to begin anew where an attempt with other settings left a training that could go on.
 

@@ -96,7 +96,8 @@ def read_progress(folder: Path) -> Progress | None:
 class Pace:
     """Counts what is done of a long piece of work, for the stage that is being made.
 
-    A block: `with Pace("users", 6000) as pace: ... pace.add(1024)`. Inside another one it is told as a part of that.
+    A block: `with Pace("users", 6000) as pace: ... pace.add(1024)`. Inside another one that has a total it is told as a
+    part of that.
 
     Args:
         what: the work, e.g. `captions`.
@@ -124,6 +125,10 @@ class Pace:
             self.done += count
             self._reused += count * reused
             self._teller.advanced()
+
+    def moved(self) -> None:
+        """Tell that the work goes on, by what it writes, though none of what is counted is whole."""
+        self._teller.advanced()
 
     def reach(self, done: int) -> None:
         """Count up to `done`, where the work itself says how far it is."""
@@ -188,7 +193,7 @@ class _Teller:
 
     def open(self, pace: Pace) -> None:
         with self._lock:
-            if not self._open:
+            if all(other.total is None for other in self._open):
                 self._number += 1
             self._open.append(pace)
             self._told = time.monotonic()
@@ -216,15 +221,17 @@ class _Teller:
         """Write how far the stage is, where somebody may look and something is counted."""
         if self._folder is None or not self._open:
             return
-        path, (outer, *inner) = self._folder / BEAT, self._open
+        path = self._folder / BEAT
+        whole = next((pace for pace in self._open if pace.total is not None), self._open[0])
+        inner = self._open[self._open.index(whole) + 1 :]
         self._beaten = time.monotonic()
         beat = Progress(
             stage=self._stage,
-            what=outer.what,
-            done=outer.done,
-            total=outer.total,
-            rate=outer.rate(),
-            seconds_left=outer.seconds_left(),
+            what=whole.what,
+            done=whole.done,
+            total=whole.total,
+            rate=whole.rate(),
+            seconds_left=whole.seconds_left(),
             number=self._number,
             within=str(inner[-1]) if inner else None,
             advances=self._advances,

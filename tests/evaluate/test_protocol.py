@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from trialign.errors import TrialignError
 from trialign.evaluate.protocol import evaluate, rank_users
+from trialign.progress import Intervals, read_progress, telling
 from trialign.types import NO_ITEM, Items
 
 NUM_ITEMS = 6
@@ -91,16 +95,24 @@ def test_ranking_of_the_wrong_length_is_refused(ranker: Fixed) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-def test_batches_change_nothing_and_progress_counts_users(batch_size: int) -> None:
+def test_batches_change_nothing_and_users_are_counted(batch_size: int, tmp_path: Path) -> None:
     found = histories([0], [3, 2], [5], [1, 1, 4], [2])
-    done: list[int] = []
-    rankings = rank_users(
-        LastFirst(), found, 3, num_items=NUM_ITEMS, exclude=None, batch_size=batch_size, progress=done.append
-    )
+    counted: list[int] = []
+
+    class Watched(LastFirst):
+        def rank(self, *given: Any, **options: Any) -> Any:
+            beat = read_progress(tmp_path)
+            assert beat is not None
+            counted.append(beat.done)
+            return super().rank(*given, **options)
+
+    with telling("evaluate", tmp_path, Intervals(beat=0.0)):
+        rankings = rank_users(
+            Watched(), found, 3, num_items=NUM_ITEMS, exclude=None, batch_size=batch_size, what="users"
+        )
     assert rankings.items_UK.tolist() == [[1, 2, 3], [3, 4, 5], [0, 1, 2], [5, 0, 1], [3, 4, 5]]
     assert rankings.scores_UK.tolist() == [[0, -1, -2]] * 5
-    assert sum(done) == 5
-    assert max(done) <= batch_size
+    assert counted == list(range(0, 5, batch_size))
 
 
 def test_evaluate_averages_over_users() -> None:

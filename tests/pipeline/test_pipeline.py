@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import runpy
@@ -22,6 +23,7 @@ from trialign.errors import ConfigError, DataError, StageError, TrialignError
 from trialign.lock import HeldError, locked
 from trialign.manifest import MANIFEST, Manifest, Stage
 from trialign.pipeline import run_pipeline
+from trialign.progress import BEAT, Progress, read_progress
 from trialign.semid.table import SIDTable
 from trialign.testing import TINY
 
@@ -32,10 +34,26 @@ def run_all(folder: Path, *overrides: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def beats() -> dict[str, list[Progress]]:
+    """What the stages of `finished` beat, by verb."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, beats: dict[str, list[Progress]]) -> Path:
     """A finished run; tests that change anything work on a copy."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert set(run_all(folder).values()) == {"built"}
+    replace = Path.replace
+
+    def noted(path: Path, target: Path) -> Path:
+        moved = replace(path, target)
+        if target.name == BEAT and (beat := read_progress(target.parent)) is not None:
+            beats.setdefault(beat.stage, []).append(beat)
+        return moved
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "replace", noted)
+        assert set(run_all(folder, "runtime.beat_seconds=0").values()) == {"built"}
     return folder
 
 
@@ -63,6 +81,20 @@ def test_every_stage_leaves_a_manifest_and_the_metrics_are_complete(finished: Pa
         difference = metrics["model"]["ndcg@10"] - metrics["baselines"][name]["ndcg@10"]
         assert entry["difference"] == pytest.approx(difference)
         assert entry["low"] <= entry["difference"] <= entry["high"]
+
+
+def test_every_stage_that_does_anything_beats_forwards(finished: Path, beats: dict[str, list[Progress]]) -> None:
+    assert set(beats) == set(STAGES) - {"enrich"}, "nothing is asked of enrich"
+    for verb, found in beats.items():
+        places, advances = [beat.place for beat in found], [beat.advances for beat in found]
+        assert places == sorted(places), verb
+        assert all(one < other for one, other in itertools.pairwise(advances)), verb
+        assert {beat.attempt for beat in found} == {found[0].attempt}
+    assert {beat.what for beat in beats["evaluate"]} >= {
+        f"users ranked by {name}, seen items kept" for name in ("model", "popularity", "item_to_item", "sasrec")
+    }
+    assert beats["train"][-1].place == (1, 6)
+    assert not list(finished.rglob(BEAT)), "a finished stage has no beat"
 
 
 def test_oracle_is_not_beaten_beyond_chance(finished: Path) -> None:

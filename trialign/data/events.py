@@ -172,6 +172,11 @@ def kept_items(folder: Path) -> NDArray[np.int64]:
     return kept
 
 
+def num_events(folder: Path) -> int:
+    """Return how many events stayed."""
+    return sum(pq.read_metadata(path).num_rows for path in (folder / "events").glob("*/*.parquet"))
+
+
 def times_of(folder: Path, tables: Backend) -> ibis.Table:
     """Return the column `order` of all events that stayed."""
     return tables.read_parquet(folder / "events" / "*" / "*.parquet").select("order")

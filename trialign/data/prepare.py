@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from trialign.data.catalogue import index_catalogue, reindexed, write_catalogue
 from trialign.data.clock import times_of_shares
-from trialign.data.events import Histories, kept_items, read_buckets, spread_events, times_of
+from trialign.data.events import Histories, kept_items, num_events, read_buckets, spread_events, times_of
 from trialign.data.examples import ExampleWriter, read_examples, spread_examples
 from trialign.data.histories import EventWriter, SplitWriters, cutter
 from trialign.data.images import write_images
@@ -39,6 +39,7 @@ from trialign.data.splits import SPLITS, Cuts
 from trialign.data.tables import bounded_tables, check_engine, started_spark
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import write_atomically
+from trialign.progress import Pace, paced
 from trialign.types import EvaluationSplit
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,8 @@ def prepare(
             cut = cutter(split, min_events=min_events, last=last_n, cut_times=cut_times)
             keys = catalogue["key"].take(pa.array(spread.kept))
             histories = read_buckets(spread.folder, keys, tables)
-            counts |= _write_events(histories, splits, cut, raw.oracle, keys.to_pylist(), folder)
+            with Pace("events written", num_events(spread.folder)) as pace:
+                counts |= _write_events(histories, splits, cut, raw.oracle, keys.to_pylist(), folder, pace)
             _tell_ties(counts)
     if counts["users_not_evaluated"] == counts["users"]:
         logger.warning("none of %d users has test targets", counts["users"])
@@ -209,7 +211,7 @@ def _write_items(
     left = set(catalogue["key"].to_pylist()).difference(item_of)
     pictures = iter(()) if raw.images is None else raw.images()
     wanted = ((key, data) for key, data in pictures if key not in left)
-    has_image_N, num_images = write_images(wanted, item_of, folder / "images", **rules)
+    has_image_N, num_images = write_images(paced(wanted, "pictures"), item_of, folder / "images", **rules)
     write_catalogue(stayed, has_image_N, folder, block_records=block_records, shard_blocks=shard_blocks)
     if raw.truth is not None:
         write_truth(raw.truth, stayed["key"], folder / "oracle" / "items.parquet")
@@ -227,12 +229,14 @@ def _write_events(
     oracle: Oracle | None,
     keys: list[str],
     folder: Path,
+    pace: Pace,
 ) -> dict[str, int]:
     oracles = {name: OracleWriter(oracle, keys) for name in get_args(EvaluationSplit) if oracle is not None}
     with splits:
         writer = EventWriter(splits, oracles, len(keys), cut)
         for piece in histories:
             writer.write(piece)
+            pace.add(int(piece.lengths.sum()))
     for name, asked in oracles.items():
         asked.write(folder / "oracle" / f"{name}.parquet")
     return writer.counts()
@@ -250,7 +254,7 @@ def _tell_ties(counts: dict[str, Any]) -> None:
 def _write_examples(spread: Path, splits: SplitWriters, catalogue: pa.Table) -> dict[str, Any]:
     with splits:
         writer = ExampleWriter(splits, catalogue.num_rows)
-        for bucket in read_examples(spread, catalogue):
+        for bucket in paced(read_examples(spread, catalogue), "buckets of examples"):
             writer.write(bucket)
     return writer.counts()
 

@@ -7,18 +7,22 @@ Parquet.
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import ibis
 from ibis.backends.pyspark import Backend
+from pyspark import StatusTracker
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from trialign.errors import DataError
+from trialign.progress import Pace
 
 _PARTS_PER_THREAD = 2
+_LOOK = 1.0
 
 
 class SparkTables(Backend):
@@ -69,7 +73,8 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
     tables = SparkTables()
     tables.do_connect(session)
     try:
-        yield tables
+        with _told(session):
+            yield tables
     except PySparkException as cause:
         raise DataError(
             f"Spark gave up: {str(cause).splitlines()[0]}",
@@ -79,3 +84,26 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
     finally:
         tables.disconnect()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def _told(session: SparkSession) -> Iterator[None]:
+    """Count the tasks that are done of the block's jobs, by Spark's own account."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_look, args=(session.sparkContext.statusTracker(), ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _look(tracker: StatusTracker, ended: threading.Event) -> None:
+    done: dict[int, int] = {}
+    with Pace("tasks of Spark") as pace:
+        while not ended.wait(_LOOK):
+            for number in tracker.getActiveStageIds():
+                if (stage := tracker.getStageInfo(number)) is not None:
+                    pace.add(max(0, stage.numCompletedTasks - done.get(number, 0)))
+                    done[number] = stage.numCompletedTasks

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from ibis.backends.duckdb import Backend
 
 from trialign.errors import ConfigError, DataError, suggest
 from trialign.manifest import disk_is_full
+from trialign.progress import Pace
 
 ENGINES = ("duckdb", "spark")
+_LOOK = 1.0
 
 
 def check_engine(engine: str) -> None:
@@ -73,7 +76,7 @@ def bounded_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator
         ) from cause
     ibis.set_backend(tables)
     try:
-        with _readable(spill.parent, memory):
+        with _readable(spill.parent, memory), _told(tables, spill):
             yield tables
     finally:
         ibis.options.default_backend = before
@@ -85,6 +88,37 @@ def first_rows(table: ibis.Table, fault: ibis.ir.BooleanValue, tables: Backend) 
     """Return three of the rows with a fault, always the same ones, for an error message."""
     rows = tables.to_pyarrow(table.filter(fault).order_by(table.columns).limit(3)).to_pylist()
     return "; ".join(" ".join(f"{name}={value}" for name, value in row.items()) for row in rows)
+
+
+@contextmanager
+def _told(tables: Backend, spill: Path) -> Iterator[None]:
+    """Count how far the queries of a block are, by DuckDB's own account and by what they write to `spill`."""
+    tables.con.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+    ended = threading.Event()
+    thread = threading.Thread(target=_look, args=(tables, spill, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _look(tables: Backend, spill: Path, ended: threading.Event) -> None:
+    with ExitStack() as told:
+        pace, size = None, 0
+        while not ended.wait(_LOOK):
+            percent = int(tables.con.query_progress())  # of the last query; -1 before it is known
+            if pace is not None and not pace.done <= percent < 100:
+                told.close()
+                pace = None
+            if pace is None and 0 <= percent < 100:
+                pace = told.enter_context(Pace("a query of the log, percent", 100))
+            if pace is not None:
+                pace.reach(percent)
+                before, size = size, sum(path.stat().st_size for path in spill.glob("*"))
+                if size != before:
+                    pace.moved()
 
 
 @contextmanager

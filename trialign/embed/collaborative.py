@@ -19,6 +19,7 @@ from sklearn.utils.extmath import randomized_svd
 from trialign.data.co_occurrence import co_occurrence
 from trialign.embed.store import Modality
 from trialign.errors import ConfigError, DataError
+from trialign.progress import Pace
 from trialign.types import Items
 
 _NEIGHBOURS = 10
@@ -68,7 +69,8 @@ class PpmiSvd:
         if dim < self.dim:
             self.notes = [f"collaborative vectors are {dim} wide, not {self.dim}: so many items co-occur"]
         # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
-        left_ND, values_D, _ = randomized_svd(ppmi_NN, dim, n_iter=4, random_state=0)
+        with Pace("what is chosen together to vectors"):
+            left_ND, values_D, _ = randomized_svd(ppmi_NN, dim, n_iter=4, random_state=0)
         vectors_ND = normalize(left_ND * np.sqrt(values_D)).astype(np.float32)
         present_N &= vectors_ND.any(axis=1)
         found = Modality(vectors_ND, present_N)

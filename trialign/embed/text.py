@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 
 from trialign.embed.store import Modality
 from trialign.errors import DataError
+from trialign.progress import Pace, paced
 
 
 class TfidfSvd:
@@ -38,7 +39,7 @@ class TfidfSvd:
         """
         vectorizer = TfidfVectorizer(min_df=self.min_df, sublinear_tf=True, dtype=np.float32)
         try:
-            weights_NV = vectorizer.fit_transform(texts)
+            weights_NV = vectorizer.fit_transform(paced(texts, "texts read", len(texts)))
             if min(weights_NV.shape) < 2:
                 raise ValueError(f"it has {weights_NV.shape[0]} x {weights_NV.shape[1]} entries")
         except ValueError as cause:
@@ -55,7 +56,8 @@ class TfidfSvd:
             )
         # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
         reduction = TruncatedSVD(dim, algorithm="randomized", n_iter=4, random_state=0)
-        vectors_ND = reduction.fit_transform(weights_NV)
+        with Pace("texts to vectors"):
+            vectors_ND = reduction.fit_transform(weights_NV)
         self._fitted = vectorizer, reduction
         present_N = np.diff(weights_NV.indptr) > 0
         return Modality(normalize(vectors_ND).astype(np.float32), present_N)

@@ -15,6 +15,7 @@ from trialign.enrich.protocol import Failure, Request
 from trialign.enrich.templates import template
 from trialign.enrich.words import is_foreign, is_marked_up
 from trialign.errors import ConfigError, DataError
+from trialign.progress import paced
 from trialign.runtime.seeding import numpy_generator
 
 TEMPLATE = "caption_direct"
@@ -125,7 +126,8 @@ class TagCaptions:
             batch.clear()
             pixels.clear()
 
-        for item, picture in dataset.images():
+        pictured = int(dataset.items["has_image"].to_numpy().sum())
+        for item, picture in paced(dataset.images(), "pictures captioned", pictured):
             batch.append(item)
             pixels.append(preprocess(decode(picture, dataset.keys[item])))
             if len(batch) == _BATCH:

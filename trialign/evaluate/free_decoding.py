@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trialign.decode.free import free_search, illegal_mass
 from trialign.generate.item_tokens import ItemTokens
 from trialign.generate.ranker import GeneratorRanker
+from trialign.progress import paced
 from trialign.semid.table import flat_codes
 from trialign.types import Items
 
@@ -47,7 +48,7 @@ def free_decoding(
     known = flat_codes(codes_NL, codebook_size)
     wrong_first = wrong_places = num_places = 0
     mass_L = torch.zeros(num_levels, dtype=torch.float64)
-    for users in ranker.batches(histories):
+    for users in paced(ranker.batches(histories), "searches without the trie"):
         scorer = ranker.scorer([histories[user] for user in users])
         found = free_search(scorer, num_levels, ranker.num_beams)
         codes = found.codes[:, :places].cpu().numpy()

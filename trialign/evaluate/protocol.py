@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trialign.data.dataset import Evaluation
 from trialign.errors import DataError, TrialignError
+from trialign.progress import Pace
 from trialign.ranking import CUTOFFS, METRICS, find_hits, measure
 from trialign.types import NO_ITEM, EvaluationSplit, Items, Ranker
 
@@ -69,7 +70,7 @@ def rank_users(
     num_items: int,
     exclude: Sequence[Items] | None,
     batch_size: int,
-    progress: Callable[[int], object] | None = None,
+    what: str = "users ranked",
 ) -> Rankings:
     """Rank the catalogue for every history, and refuse rankings that cannot be measured.
 
@@ -84,7 +85,7 @@ def rank_users(
         num_items: N, size of the catalogue.
         exclude: U item-index arrays, items that are filtered out of each ranking; None filters nothing.
         batch_size: users per call of the ranker.
-        progress: called after each batch with its number of users.
+        what: what a log calls the work.
 
     Raises:
         TrialignError: a ranking has the wrong shape, repeats an item or holds a filtered one, or scores rise or are
@@ -93,19 +94,19 @@ def rank_users(
     items_UK = np.full((len(histories), k), NO_ITEM, np.int32)
     scores_UK = np.full((len(histories), k), -np.inf, np.float32)
     num_invalid = num_counted = 0
-    for start in range(0, len(histories), batch_size):
-        batch = list(histories[start : start + batch_size])
-        filtered = None if exclude is None else exclude[start : start + batch_size]
-        items_BK, scores_BK = ranker.rank(batch, k, exclude=filtered)
-        num_filtered_B = _check(items_BK, scores_BK, (len(batch), k), filtered)
-        owed_B = np.minimum(k, num_items - num_filtered_B)
-        counted_BK = (np.arange(k) < owed_B[:, None]) | (items_BK != NO_ITEM)
-        num_counted += int(counted_BK.sum())
-        num_invalid += int((counted_BK & ((items_BK < 0) | (items_BK >= num_items))).sum())
-        items_UK[start : start + len(batch)] = items_BK
-        scores_UK[start : start + len(batch)] = scores_BK
-        if progress is not None:
-            progress(len(batch))
+    with Pace(what, len(histories)) as pace:
+        for start in range(0, len(histories), batch_size):
+            batch = list(histories[start : start + batch_size])
+            filtered = None if exclude is None else exclude[start : start + batch_size]
+            items_BK, scores_BK = ranker.rank(batch, k, exclude=filtered)
+            num_filtered_B = _check(items_BK, scores_BK, (len(batch), k), filtered)
+            owed_B = np.minimum(k, num_items - num_filtered_B)
+            counted_BK = (np.arange(k) < owed_B[:, None]) | (items_BK != NO_ITEM)
+            num_counted += int(counted_BK.sum())
+            num_invalid += int((counted_BK & ((items_BK < 0) | (items_BK >= num_items))).sum())
+            items_UK[start : start + len(batch)] = items_BK
+            scores_UK[start : start + len(batch)] = scores_BK
+            pace.add(len(batch))
     return Rankings(items_UK, scores_UK, num_invalid / num_counted if num_counted else 0.0)
 
 
@@ -117,7 +118,7 @@ def evaluate(
     num_items: int,
     exclude: Sequence[Items] | None,
     batch_size: int,
-    progress: Callable[[int], object] | None = None,
+    what: str = "users ranked",
 ) -> Measured:
     """Rank every history and measure the rankings against the targets; arguments and errors as `rank_users`."""
     rankings = rank_users(
@@ -127,7 +128,7 @@ def evaluate(
         num_items=num_items,
         exclude=exclude,
         batch_size=batch_size,
-        progress=progress,
+        what=what,
     )
     return Measured(measure(rankings.items_UK, targets), rankings)
 

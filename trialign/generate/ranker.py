@@ -14,6 +14,7 @@ from trialign.decode.index import PrefixIndex
 from trialign.errors import ConfigError
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
+from trialign.progress import paced
 from trialign.types import NO_ITEM, Items
 
 _MOST_BEAMS = 2**14
@@ -88,7 +89,7 @@ class GeneratorRanker:
             )
         items = np.empty((len(histories), k), dtype=np.int32)
         scores = np.empty((len(histories), k), dtype=np.float32)
-        for users in self.batches(histories):
+        for users in paced(self.batches(histories), "searches", self._num_batches(histories)):
             batch = [histories[user] for user in users]
             exclude_BM = None if exclude is None else _padded([exclude[user] for user in users]).to(self._device)
             found = beam_search(self.scorer(batch), self._index, max(k, self.num_beams), exclude_BM=exclude_BM)
@@ -102,10 +103,13 @@ class GeneratorRanker:
         for start in range(0, len(prompts), self._batch_size):
             yield order[start : start + self._batch_size]
 
+    def _num_batches(self, prompts: Sequence[NDArray[Any]]) -> int:
+        return -(-len(prompts) // self._batch_size)
+
     def rank_prompts(self, prompts: Sequence[NDArray[np.int64]], k: int) -> NDArray[np.int32]:
         """Return the `k` best items after each prompt (of any task that writes an item), at most as many as beams."""
         items = np.empty((len(prompts), k), dtype=np.int32)
-        for places in self.batches(prompts):
+        for places in paced(self.batches(prompts), "searches", self._num_batches(prompts)):
             found = beam_search(self._scorer([prompts[place] for place in places]), self._index, self.num_beams)
             items[places] = found.items[:, :k].cpu().numpy()
         return items

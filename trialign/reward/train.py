@@ -22,6 +22,7 @@ from trialign.enrich.evidence import Evidence
 from trialign.enrich.interests import evidence_of
 from trialign.generate.adapters import merge_adapters
 from trialign.page import document, lines, table
+from trialign.progress import paced
 from trialign.reward.baselines import interest_only, overlap
 from trialign.reward.judge import judged_labels
 from trialign.reward.labels import Labels, builtin_labels, corpus_labels
@@ -168,7 +169,7 @@ def score_pairs(
 ) -> NDArray[np.float64]:
     """Return the logits of pairs, by a model in eval mode."""
     found = []
-    for start in range(0, len(labels.interests), batch_size):
+    for start in paced(range(0, len(labels.interests), batch_size), "batches of pairs scored"):
         rows = range(start, min(start + batch_size, len(labels.interests)))
         pairs = reader([labels.interests[row] for row in rows], [texts[labels.items_M[row]] for row in rows])
         found.append(model(pairs).double().numpy())

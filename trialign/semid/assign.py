@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from trialign.errors import ConfigError
+from trialign.progress import paced
 from trialign.semid.table import flat_codes
 from trialign.types import NO_ITEM
 
@@ -133,7 +134,7 @@ def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int, fixed: ND
     """Bring every prefix of `level` + 1 codes down to the number of tuples under it, in place; fixed items stay."""
     num_levels, codebook_size = codebooks.shape[:2]
     capacity = codebook_size ** (num_levels - level - 1)
-    for members in _groups(codes[:, :level], codebook_size):
+    for members in paced(_groups(codes[:, :level], codebook_size), f"prefixes of {level} codes brought into bounds"):
         count_K = np.bincount(codes[members, level], minlength=codebook_size)
         if count_K.max() <= capacity:
             continue
@@ -161,7 +162,7 @@ def _complete(codes_L: Codes, latent_D: Reals, codebooks: Reals, level: int) -> 
 def _separate(codes: Codes, latents: Reals, codebooks: Reals, fixed: NDArray[np.bool_]) -> None:
     """Deal the last codes out within every prefix in which items collide, in place; fixed items stay."""
     last, codebook_size = len(codebooks) - 1, codebooks.shape[1]
-    for members in _groups(codes[:, :last], codebook_size):
+    for members in paced(_groups(codes[:, :last], codebook_size), "prefixes whose items are told apart"):
         if len(np.unique(codes[members, last])) == len(members):
             continue
         taken, members = codes[members[fixed[members]], last], members[~fixed[members]]

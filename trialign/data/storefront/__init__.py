@@ -24,6 +24,7 @@ from trialign.data.storefront.taste import ExactOracle, Taste, draw_histories, d
 from trialign.data.storefront.wording import Wording, write_items
 from trialign.data.storefront.world import Attributes, Flags, Integers, World, draw_attributes, frozen_world
 from trialign.errors import ConfigError
+from trialign.progress import paced
 from trialign.runtime.seeding import numpy_generator
 
 ITEMS_SCHEMA = pa.schema(
@@ -91,7 +92,7 @@ class Storefront:
         events = _event_table(keys, self.histories(taste))
         pq.write_table(events, folder / "events.parquet")
         files = {int(index): images / f"{keys[index]}.jpg" for index in np.flatnonzero(attributes.pictured_N)}
-        for index, file in files.items():
+        for index, file in paced(files.items(), "pictures drawn"):
             draws = numpy_generator(self.seed, "storefront", "picture", index)
             file.write_bytes(paint(self.world.styles[attributes.style_N[index]], draws))
 

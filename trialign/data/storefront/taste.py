@@ -24,6 +24,7 @@ import numpy as np
 
 from trialign.data.storefront.world import NONE, Attributes, Floats, Integers, World
 from trialign.errors import DataError
+from trialign.progress import paced
 
 _CELLS = 1 << 20  # of the users-by-items table that is held at a time while sampling
 
@@ -128,7 +129,7 @@ def draw_histories(taste: Taste, lengths_U: Integers, chance_UT: Floats) -> list
     """
     histories_UT = np.full(chance_UT.shape, NONE)
     chunk = max(1, _CELLS // len(taste.popularity_N))
-    for event in range(int(lengths_U.max())):
+    for event in paced(range(int(lengths_U.max())), "events of every user drawn"):
         active = np.flatnonzero(lengths_U > event)
         for users in np.split(active, range(chunk, len(active), chunk)):
             cumulative_BN = np.cumsum(taste.next_item(histories_UT[users, :event]), axis=1)

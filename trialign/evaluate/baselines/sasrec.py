@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,6 +26,7 @@ from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
 from trialign.generate.softmax import table_cross_entropy
 from trialign.manifest import write_atomically
+from trialign.progress import Pace
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import numpy_generator, seed_global
 from trialign.types import NO_ITEM, Items
@@ -141,26 +141,25 @@ class SASRec(nn.Module):
         optimizer = adamw(model, learning_rate=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
         schedule = cosine_with_warmup(optimizer, num_steps=epochs * len(batches), warmup=0.05)
         seed_global(seed, "sasrec", "dropout")
-        begin = time.monotonic()
-        for epoch in range(epochs):
-            total = torch.zeros(())
-            for items_BT, targets_BT in batches.shuffled(numpy_generator(seed, "sasrec", epoch)):
-                loss = _loss(model, items_BT, targets_BT)
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                total += loss.detach()
-            if not total.isfinite():
-                raise TrainingError(
-                    f"the loss of sasrec is {total.item()} in epoch {epoch + 1}",
-                    rule="the loss is a finite number",
-                    remedy="lower baselines.sasrec.learning_rate",
-                )
-            left = (time.monotonic() - begin) / (epoch + 1) * (epochs - epoch - 1)
-            mean = total.item() / len(batches)
-            logger.info("  sasrec: epoch %d of %d, loss %.3f, %.0f s left", epoch + 1, epochs, mean, left)
+        with Pace("steps of sasrec", epochs * len(batches)) as pace:
+            for epoch in range(epochs):
+                total = torch.zeros(())
+                for items_BT, targets_BT in batches.shuffled(numpy_generator(seed, "sasrec", epoch)):
+                    loss = _loss(model, items_BT, targets_BT)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                    schedule.step()
+                    total += loss.detach()
+                    pace.add()
+                if not total.isfinite():
+                    raise TrainingError(
+                        f"the loss of sasrec is {total.item()} in epoch {epoch + 1}",
+                        rule="the loss is a finite number",
+                        remedy="lower baselines.sasrec.learning_rate",
+                    )
+                logger.info("  sasrec: epoch %d of %d, loss %.3f", epoch + 1, epochs, total.item() / len(batches))
         return model.eval()
 
     @torch.inference_mode()
