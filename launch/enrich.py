@@ -21,7 +21,8 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     if config.enrich.shard is not None:
-        _answer(config, stage, None)
+        with stage.working_out():
+            _answer(config, stage, None)
         _tell_left(config)
         return stage
     with stage.building() as folder:

@@ -33,7 +33,7 @@ from typing import Any
 
 from trialign.errors import DataError, StageError, TrialignError
 from trialign.lock import HeldError, is_lock, living_owner, locked
-from trialign.progress import Intervals, telling
+from trialign.progress import BEAT, Intervals, paced, telling
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -201,11 +201,12 @@ class Stage:
             write_atomically(attempt, identity)
             write_atomically(self.folder / _LAUNCH, _launch())
             started = time.monotonic()
-            with _full_disk_told(self.folder), telling(self.name, self.folder, self.intervals):
-                yield self.folder
-            attempt.unlink()
-            (self.folder / _LAUNCH).unlink()
-            self._write(time.monotonic() - started)
+            with telling(self.name, self.folder, self.intervals):
+                with _full_disk_told(self.folder):
+                    yield self.folder
+                attempt.unlink()
+                (self.folder / _LAUNCH).unlink()
+                self._write(time.monotonic() - started)
             self.finished = self.built = True
             self._clear_checkpoints()  # not before: until the manifest is there, an attempt may be killed
 
@@ -265,6 +266,11 @@ class Stage:
             "sources": {k: str(v) for k, v in self.sources.items()},
         }
 
+    def _is_beside(self, path: Path) -> bool:
+        """Tell what stands beside what a stage makes (who makes it, how far it is, what it goes on from)."""
+        top = path.relative_to(self.folder).parts[0]
+        return is_lock(path) or top in (BEAT, f"{BEAT}.partial", CHECKPOINTS)
+
     def _changes(self, before: Manifest) -> list[str]:
         changes = _told(before.config, self.config)
         recorded = {verb: reference["hash"] for verb, reference in before.inputs.items()}
@@ -277,10 +283,10 @@ class Stage:
 
     def _write(self, seconds: float) -> None:
         _open_to_the_umask(self.folder)
+        made = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and not self._is_beside(path)]
         files = {
             str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and not is_lock(path) and CHECKPOINTS not in path.relative_to(self.folder).parts[:1]
+            for path in paced(made, "files hashed")
         }
         manifest = Manifest(
             stage=self.name,

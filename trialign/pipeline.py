@@ -12,6 +12,8 @@ from trialign.config.compose import Config
 from trialign.config.stages import locate_stage, planned
 from trialign.lock import HeldError, living_owner
 from trialign.manifest import MANIFEST, Manifest, Stage
+from trialign.progress import Pace, read_progress, telling
+from trialign.runtime.ranks import launched_rank
 
 _LOOK = 2.0
 _SAY = 60.0
@@ -42,28 +44,42 @@ def run_pipeline(
     Returns:
         One record per stage, in order.
     """
-    done, verbs = [], planned(config)
-    for number, verb in enumerate(verbs, start=1):
+    verbs, first = planned(config), launched_rank() == 0
+    if first:
+        config.run.mkdir(parents=True, exist_ok=True)
+    with telling("pipeline", config.run if first else None, config.runtime.intervals):
+        return [
+            _stage_run(verb, f"{number}/{len(verbs)}", config, scripts, announce)
+            for number, verb in enumerate(verbs, start=1)
+        ]
+
+
+def _stage_run(
+    verb: str,
+    number: str,
+    config: Config,
+    scripts: Mapping[str, Callable[[Config], Stage]],
+    announce: Callable[[str], None],
+) -> StageRun:
+    with Pace(f"stage {number}, {verb}") as pace:
         folder = locate_stage(config, verb)
         shared = verb in config.from_stage
         if not (shared and (folder / MANIFEST).exists()):
-            announce(f"[{number}/{len(verbs)}] {verb}" + (f", into {folder}" if shared else ""))
+            announce(f"[{number}] {verb}" + (f", into {folder}" if shared else ""))
         started = time.monotonic()
         if shared:
-            stage = _made_once(partial(scripts[verb], _there(config, verb, folder)), folder, announce)
+            stage = _made_once(partial(scripts[verb], _there(config, verb, folder)), folder, announce, pace)
         else:
             stage = scripts[verb](config)
         seconds = time.monotonic() - started
         if stage is None:
-            done.append(StageRun(verb, "taken", seconds, folder, Manifest.read(folder)))
-        else:
-            done.append(StageRun(verb, "built" if stage.built else "skipped", seconds, stage.folder, stage.read()))
-    return done
+            return StageRun(verb, "taken", seconds, folder, Manifest.read(folder))
+        return StageRun(verb, "built" if stage.built else "skipped", seconds, stage.folder, stage.read())
 
 
-def _made_once(make: Callable[[], Stage], folder: Path, announce: Callable[[str], None]) -> Stage | None:
+def _made_once(make: Callable[[], Stage], folder: Path, announce: Callable[[str], None], pace: Pace) -> Stage | None:
     """Make a stage that several runs share; None if it is there, or was made by another run while this one waited."""
-    said = -_SAY
+    said, counted = -_SAY, 0
     while not (folder / MANIFEST).exists():
         owner = living_owner(folder)
         if owner is None:
@@ -75,6 +91,10 @@ def _made_once(make: Callable[[], Stage], folder: Path, announce: Callable[[str]
         if time.monotonic() - said >= _SAY:
             announce(f"  waiting for {owner}, which makes it")
             said = time.monotonic()
+        # Another job's progress is this one's too: its watchdog looks here.
+        if (beat := read_progress(folder)) is not None and beat.advances != counted:
+            counted = beat.advances
+            pace.moved()
         time.sleep(_LOOK)
     return None
 

@@ -166,13 +166,16 @@ def paced(pieces: Iterable[T], what: str, total: int | None = None) -> Iterator[
 
 @contextmanager
 def telling(stage: str, folder: Path | None, intervals: Intervals) -> Iterator[None]:
-    """Tell what is counted in the block as the progress of `stage`; beats go to `folder`, where there is one."""
+    """Tell what is counted in the block as the progress of `stage`; beats go to `folder`, where there is one.
+
+    Inside another such block, as a stage of a pipeline is, the outer one goes on too.
+    """
     global _current
-    before, _current = _current, _Teller(stage, folder, intervals)
+    before, _current = _current, _Teller(stage, folder, intervals, _current)
     try:
         yield
     except BaseException:
-        _current.beat()  # how far it came
+        _current.beat()  # of what nobody closed
         raise
     finally:
         _current = before
@@ -183,8 +186,8 @@ def telling(stage: str, folder: Path | None, intervals: Intervals) -> Iterator[N
 class _Teller:
     """Tells what is counted in one attempt at a stage."""
 
-    def __init__(self, stage: str, folder: Path | None, intervals: Intervals) -> None:
-        self._stage, self._folder, self._intervals = stage, folder, intervals
+    def __init__(self, stage: str, folder: Path | None, intervals: Intervals, outer: _Teller | None = None) -> None:
+        self._outer, self._stage, self._folder, self._intervals = outer, stage, folder, intervals
         self._open: list[Pace] = []
         self._number = self._advances = 0
         self._began = self._told = time.monotonic()
@@ -201,6 +204,8 @@ class _Teller:
 
     def close(self, pace: Pace, *, whole: bool) -> None:
         with self._lock:
+            if not whole:
+                self.beat()  # how far it came
             self._open.remove(pace)
             if whole and pace.seconds >= self._intervals.line:
                 log.info("  %s: %s in %s", pace.what, f"{pace.done:,}", _duration(pace.seconds))
@@ -211,11 +216,13 @@ class _Teller:
             now = time.monotonic()
             if not self._open:
                 return
-            if now - self._told >= self._intervals.line:
+            if self is _current and now - self._told >= self._intervals.line:
                 self._told = now
                 log.info("  %s", str(self._open[-1]))  # as it is now
             if now - self._beaten >= self._intervals.beat:
                 self.beat()
+            if self._outer is not None:
+                self._outer.advanced()
 
     def beat(self) -> None:
         """Write how far the stage is, where somebody may look and something is counted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,37 @@ def test_ranks_that_stand_still_are_ended_and_queued_again(cluster: Slurm, tmp_p
     )
     assert ended(cluster, job) == "COMPLETED"
     assert outcomes(tmp_path / "run", "train", job) == ["stood still", "done"]
+
+
+BEATS = """
+import sys, time
+from pathlib import Path
+from trialign.progress import Intervals, Pace, telling
+folder = Path(sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
+with telling("quantize", folder, Intervals(beat=0.0)), Pace("passes", 100) as pace:
+    pace.add(3)
+    for second in range(14):
+        time.sleep(1.0)
+        {each}
+"""
+
+
+@pytest.mark.parametrize(
+    ("each", "expected"),
+    [
+        ("pace.add()", ["done"]),  # says nothing, writes nothing but its beat
+        ("print(second, flush=True); (folder / 'log').write_text(str(second))", ["stood still"] * 2 + ["gave up"]),
+    ],
+)
+def test_the_watchdog_goes_by_what_is_counted(cluster: Slurm, tmp_path: Path, each: str, expected: list[str]) -> None:
+    program = tmp_path / "beats.py"
+    program.write_text(BEATS.format(each=each))
+    job = queue(tmp_path / "run", f"{sys.executable} {program} {tmp_path}/run/train", watchdog_seconds=6.0)
+    ended(cluster, job)
+    assert outcomes(tmp_path / "run", "train", job) == expected
+    told = (tmp_path / "run" / FOLDER / "log" / f"train_{job}.log").read_text()
+    assert ("the last beat: quantize, passes: 3 of 100" in told) == (expected[0] == "stood still")
 
 
 def test_restarts_that_get_further_are_not_counted(cluster: Slurm, tmp_path: Path) -> None:

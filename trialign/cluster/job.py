@@ -29,7 +29,8 @@ from trialign.cluster import slurm
 from trialign.cluster.record import JobSpec, attempts_of, lineage, note_attempt, reached
 from trialign.cluster.step import step
 from trialign.cluster.successor import hand_over, queue_successor
-from trialign.lock import LOCK_JOB, is_lock
+from trialign.cluster.watchdog import Watchdog
+from trialign.lock import LOCK_JOB
 from trialign.manifest import code_revision
 
 REQUEUE = 75
@@ -118,7 +119,7 @@ class Supervisor:
 
     def _watch(self, ranks: subprocess.Popen[bytes]) -> tuple[str, int]:
         """Wait for the ranks; return what became of them and their code."""
-        told, last = False, time.time()
+        told, watchdog = False, Watchdog(self.stage, self.spec.watchdog_seconds)
         look_every = min(60.0, self.spec.watchdog_seconds / 4)
         looked = time.monotonic()
         while True:
@@ -132,11 +133,9 @@ class Supervisor:
                 ranks.send_signal(signal.SIGUSR1)  # srun hands it on to every rank
                 told = True
             if time.monotonic() - looked > look_every:
-                looked, last = time.monotonic(), max(last, self._newest_write())
-                if time.time() - last > self.spec.watchdog_seconds:
-                    self.say(
-                        f"nothing written for {self.spec.watchdog_seconds:.0f} s; the ranks' stacks are in their logs"
-                    )
+                looked = time.monotonic()
+                if watchdog.stands_still():
+                    self.say(f"{watchdog}; the ranks' stacks are in their logs")
                     ranks.send_signal(signal.SIGUSR2)  # each rank dumps its threads
                     time.sleep(5.0)
                     return "stood still", REQUEUE
@@ -192,18 +191,6 @@ class Supervisor:
         except slurm.ClusterError:
             return False
         return True
-
-    def _newest_write(self) -> float:
-        """Return when the stage or a rank last wrote anything but the lock, which beats by itself."""
-        files = [*self.stage.rglob("*"), *Path(self._log("0")).parent.glob(f"{self.spec.name}_{self.job}_*")]
-        times = [0.0]
-        for path in files:
-            if not is_lock(path):
-                try:
-                    times.append(path.lstat().st_mtime)
-                except FileNotFoundError:
-                    continue
-        return max(times)
 
     def _quote_ranks(self) -> None:
         """Put the end of the first rank's log into the job's."""

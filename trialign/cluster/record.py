@@ -39,7 +39,7 @@ class JobSpec:
         srun: further options.
         python: the interpreter of supervisor and health check.
         health_check: look at the nodes first.
-        watchdog_seconds: without progress.
+        watchdog_seconds: without anything counted, until it stands still.
         max_restarts: in a row that get no further.
         revision: the code that was submitted.
     """

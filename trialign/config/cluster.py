@@ -35,7 +35,7 @@ class ClusterConfig:
     signal_seconds: int = option(120, "how long before its end Slurm asks a job to make room", hashed=False)
     max_restarts: int = option(5, "restarts in a row that get no further, until the job gives up", hashed=False)
     watchdog_minutes: float = option(
-        30.0, "a stage that writes nothing for so long is dumped, ended and queued again", hashed=False
+        30.0, "a stage that counts nothing for so long (progress.json) is dumped, ended and queued again", hashed=False
     )
     health_check: bool = option(True, "look at every node (disk, GPUs) before the ranks start", hashed=False)
     array_limit: int = option(4, "members of a sweep that run at once", hashed=False)
