@@ -145,6 +145,7 @@ class Stage:
             StageError: it is finished, or a training of it was killed, but something changed and `rebuild` is False;
                 an input is unfinished; or two inputs descend from different versions of one stage.
         """
+        self._counted = 0
         manifests = {verb: Manifest.read(path) for verb, path in self.inputs.items()}
         self._input_hashes = {verb: found.hash for verb, found in manifests.items()}
         self._lineage = _merge_lineages(self.name, manifests)
@@ -201,7 +202,7 @@ class Stage:
             write_atomically(attempt, identity)
             write_atomically(self.folder / _LAUNCH, _launch())
             started = time.monotonic()
-            with telling(self.name, self.folder, self.intervals):
+            with telling(self.name, self.folder, self.intervals, self._counted):
                 with _full_disk_told(self.folder):
                     yield self.folder
                 attempt.unlink()
@@ -214,8 +215,9 @@ class Stage:
     def working_out(self) -> Iterator[None]:
         """Tell how far the block is as progress of the stage, before `building`: what it refuses costs nothing yet."""
         _make(self.folder)
-        with telling(self.name, self.folder, self.intervals):
+        with telling(self.name, self.folder, self.intervals) as told:
             yield
+        self._counted = told.number
 
     def _refuse_to_clear_checkpoints(self) -> None:
         """Refuse to begin anew where an attempt with other settings left a training that could go on.

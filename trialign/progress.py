@@ -117,7 +117,7 @@ class Pace:
     def __exit__(
         self, kind: type[BaseException] | None, cause: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._teller.close(self, whole=kind is None)
+        self._teller.close(self, whole=kind in (None, GeneratorExit))  # a loop that ends early is no fault
 
     def add(self, count: int = 1, *, reused: bool = False) -> None:
         """Count what is done; what is `reused` cost nothing and says nothing about the rate."""
@@ -165,15 +165,16 @@ def paced(pieces: Iterable[T], what: str, total: int | None = None) -> Iterator[
 
 
 @contextmanager
-def telling(stage: str, folder: Path | None, intervals: Intervals) -> Iterator[None]:
+def telling(stage: str, folder: Path | None, intervals: Intervals, number: int = 0) -> Iterator[_Teller]:
     """Tell what is counted in the block as the progress of `stage`; beats go to `folder`, where there is one.
 
-    Inside another such block, as a stage of a pipeline is, the outer one goes on too.
+    Inside another such block, as a stage of a pipeline is, the outer one goes on too. `number` counts of the stage came
+    before the block; how many there were after it, what is yielded says.
     """
     global _current
-    before, _current = _current, _Teller(stage, folder, intervals, _current)
+    before, _current = _current, _Teller(stage, folder, intervals, _current, number)
     try:
-        yield
+        yield _current
     except BaseException:
         _current.beat()  # of what nobody closed
         raise
@@ -186,10 +187,12 @@ def telling(stage: str, folder: Path | None, intervals: Intervals) -> Iterator[N
 class _Teller:
     """Tells what is counted in one attempt at a stage."""
 
-    def __init__(self, stage: str, folder: Path | None, intervals: Intervals, outer: _Teller | None = None) -> None:
+    def __init__(
+        self, stage: str, folder: Path | None, intervals: Intervals, outer: _Teller | None = None, number: int = 0
+    ) -> None:
         self._outer, self._stage, self._folder, self._intervals = outer, stage, folder, intervals
         self._open: list[Pace] = []
-        self._number = self._advances = 0
+        self.number, self._advances = number, 0
         self._began = self._told = time.monotonic()
         self._beaten = -intervals.beat
         self._lock = threading.RLock()  # a second thread may look at how far a query is
@@ -197,7 +200,7 @@ class _Teller:
     def open(self, pace: Pace) -> None:
         with self._lock:
             if all(other.total is None for other in self._open):
-                self._number += 1
+                self.number += 1
             self._open.append(pace)
             self._told = time.monotonic()
             self.advanced()
@@ -239,7 +242,7 @@ class _Teller:
             total=whole.total,
             rate=whole.rate(),
             seconds_left=whole.seconds_left(),
-            number=self._number,
+            number=self.number,
             within=str(inner[-1]) if inner else None,
             advances=self._advances,
             seconds=self._beaten - self._began,

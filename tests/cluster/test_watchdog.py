@@ -33,7 +33,7 @@ def test_a_stage_lives_as_long_as_it_counts(tmp_path: Path, clock: list[float], 
         (stage / BEAT).touch()
         (stage / "metrics.csv").write_text("a loop that goes nowhere may write")
         assert watchdog.stands_still()
-        last = "the last beat: train, steps: 4 of 9, 1.0 a minute, 4 min 56 s left"
+        last = "the last beat: train, steps: 4 of 9, 1.0 a minute, 4 min 55 s left"
         assert str(watchdog) == f"nothing was counted for 61 s; {last}"
 
 

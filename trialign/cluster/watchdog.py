@@ -35,9 +35,9 @@ class Watchdog:
         silence = f"nothing was counted for {time.monotonic() - self._since:.0f} s"
         return f"{silence}; " + (f"the last beat: {self._last.stage}, {self._last}" if self._last else "no beat yet")
 
-    def _look(self) -> dict[Path, tuple[str, int]]:
+    def _look(self) -> dict[Path, tuple[str, int, int]]:
         paths = [path for pattern in _BELOW for path in self._folder.glob(pattern)]
         beats = {path: beat for path in paths if (beat := read_progress(path.parent)) is not None}
         if beats:
             self._last = max(beats.values(), key=lambda beat: beat.at)
-        return {path: (beat.attempt, beat.advances) for path, beat in beats.items()}
+        return {path: (beat.attempt, beat.number, beat.advances) for path, beat in beats.items()}
