@@ -27,7 +27,7 @@ def run(config: Config) -> Stage:
     dataset = Dataset(stage.inputs["prepare"])
     # Told here, before the stages that take long, rather than by evaluate after them.
     split = cast(EvaluationSplit, config.evaluate.split)
-    require_examples(dataset.evaluation(split), split)
+    require_examples(dataset.evaluation(split), split, config.evaluate.users)
     histories, texts = dataset.train_histories(), item_texts(dataset.items)
     with stage.building() as folder:
         for name in config.baselines.names:

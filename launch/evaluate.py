@@ -60,7 +60,11 @@ def _build(config: Config, stage: Stage) -> None:
     split = cast(EvaluationSplit, settings.split)  # config/checks.py knows no other
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     users = dataset.evaluation(split)
-    require_examples(users, split)
+    require_examples(users, split, settings.users)
+    oracle, num_in_split = dataset.oracle(split), len(set(users.users))
+    if settings.users is not None:
+        users = users.first(settings.users)
+        oracle = None if oracle is None else oracle.slice(0, len(users.users))
     made = load_evidence(stage.inputs["enrich"]) if "enrich" in stage.inputs else Evidence([], [], [])
     baselines = _load_baselines(config, stage)
     model = load_ranker(
@@ -74,12 +78,12 @@ def _build(config: Config, stage: Stage) -> None:
         rankers = {"model": model, **baselines}
         stated = _compare(rankers, users, dataset.num_items, exclude_seen=settings.exclude_seen)
         other = _compare(rankers, users, dataset.num_items, exclude_seen=not settings.exclude_seen)
-        oracle = dataset.oracle(split)
         record = metrics_record(
             stated,
             other,
             users.users,
             split=split,
+            num_in_split=num_in_split,
             oracle=None if oracle is None else oracle_means(oracle, users.users),
             details=describe(
                 model,

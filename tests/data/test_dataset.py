@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trialign.data.dataset import Dataset
+from trialign.data.dataset import Dataset, Evaluation
 from trialign.errors import DataError
 
 
@@ -23,6 +23,14 @@ def test_items_are_found_by_key_and_near_misses_are_suggested(prepared: Callable
         dataset.item_of("lamp1")
     with pytest.raises(DataError, match=r"no item 'zzz'.*\n.*\n.*items\.parquet"):
         dataset.item_of("zzz")
+
+
+def test_the_first_users_keep_all_of_their_examples() -> None:
+    items = [np.array([number], np.int32) for number in range(6)]
+    whole = Evaluation(["b", "b", "a", "c", "c", "c"], items, items[::-1], items)
+    assert [whole.first(number).users for number in (1, 2, 3)] == [["b"] * 2, ["b", "b", "a"], whole.users]
+    found = whole.first(2)
+    assert [len(found.histories), len(found.targets), len(found.older), len(found.seen)] == [3] * 4
 
 
 def test_histories_are_item_indices(prepared: Callable[..., tuple[Dataset, dict]]) -> None:

@@ -15,6 +15,8 @@ from trialign.config.compose import compose
 from trialign.config.stages import STAGES
 from trialign.errors import ConfigError, DataError, StageError
 from trialign.evaluate.baselines import BASELINES
+from trialign.evaluate.comparison import Group, paired_to
+from trialign.evaluate.runs import read_run
 from trialign.manifest import MACHINE, Manifest
 
 NUM_ITEMS = 40
@@ -105,6 +107,40 @@ def test_nothing_that_was_chosen_before_the_window_is_ranked_or_recommended_agai
     for user in ("user3", "user38"):
         told = recommend.run(compose("recommend", [f"run={run}", *overrides, f"recommend.user={user}"]))
         assert set(told) == everything - set(map(str, chosen[user]))
+
+
+def test_a_sample_of_users_is_the_first_of_all_and_is_said(finished: list[str], tmp_path: Path) -> None:
+    run = compose("evaluate", finished).run
+    arm = [setting for setting in finished if not setting.startswith("run=")]
+    shared = [f"from.{verb}={run}" for verb in STAGES if verb != "evaluate"]
+    sampled = [*arm, *shared, "evaluate.users=13"]
+    for name in ("one", "two"):
+        evaluate.run(compose("evaluate", [*sampled, f"run={tmp_path / name}"]))
+    folder = tmp_path / "one" / "evaluate" / "test"
+    record = json.loads((folder / "metrics.json").read_text())
+    assert (record["num_users"], record["num_users_in_split"]) == (13, 40)
+    for page in ("table.txt", "report.html"):
+        assert "test split, a sample of 13 users of 40" in (folder / page).read_text()
+    whole = pq.read_table(run / "evaluate" / "test" / "topk.parquet")
+    assert pq.read_table(folder / "topk.parquet").equals(whole.slice(0, 13))
+    compared = [read_run(tmp_path / name, name, "test") for name in ("one", "two")]
+    groups = [Group(run.name, [run], []) for run in compared]
+    paired = paired_to(groups[0], groups[1], num_samples=100, seed=0)
+    assert isinstance(paired, dict)
+    assert paired["ndcg@10"]["difference"] == 0
+    everybody = Group("all", [read_run(run, "all", "test")], [])
+    assert paired_to(everybody, groups[0], num_samples=100, seed=0) == "not paired: measured on other users or targets"
+
+
+def test_a_sample_larger_than_the_split_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    overrides = write(tmp_path / "few", logs())
+    with pytest.raises(
+        DataError, match=r"evaluate\.users=41, but the test split holds 40 users\n.*\n.*evaluate\.users=40"
+    ):
+        build([*overrides, "evaluate.users=41"])
+    assert not (tmp_path / "few" / "run" / "embed").exists()
+    with pytest.raises(ConfigError, match=r"evaluate\.users=0"):
+        compose("evaluate", [*overrides, "evaluate.users=0"])
 
 
 def test_report_reads_runs_from_their_directories_alone(finished: list[str], tmp_path: Path) -> None:

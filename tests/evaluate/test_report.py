@@ -45,7 +45,17 @@ def record(**changes: Any) -> dict[str, Any]:
 def test_record_holds_the_contract() -> None:
     found = record(oracle=dict.fromkeys(METRICS, 0.9))
     assert list(found) == [
-        *("split", "num_users", "num_examples", "exclude_seen", "model", "baselines", "paired", "invalid_rate"),
+        *(
+            "split",
+            "num_users",
+            "num_users_in_split",
+            "num_examples",
+            "exclude_seen",
+            "model",
+            "baselines",
+            "paired",
+            "invalid_rate",
+        ),
         *("oracle", "share_of_oracle", "other_protocol"),
     ]
     assert found["num_users"] == 40

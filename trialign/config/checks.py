@@ -252,6 +252,7 @@ def _positive(config: Config) -> None:
         "runtime.threads": (config.runtime.threads or 1, 1),
         "runtime.micro_rows": (config.runtime.micro_rows, 1),
         "recommend.k": (config.recommend.k, 1),
+        "evaluate.users": (1 if config.evaluate.users is None else config.evaluate.users, 1),
         "evaluate.understanding.items": (config.evaluate.understanding.items, 0),
         "evaluate.batch_size": (config.evaluate.batch_size, 1),
         "evaluate.bootstrap_samples": (config.evaluate.bootstrap_samples, 100),

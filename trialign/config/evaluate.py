@@ -55,6 +55,7 @@ class EvaluateConfig:
     """What is ranked, by which search, and how intervals are drawn."""
 
     split: str = option("test", "validation or test")
+    users: int | None = option(None, "rank a sample of so many users, the first in hash order; null: all of the split")
     generator: str = option("train", "which generator: train, or rl; each in a run of its own (from.train=DIR)")
     baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows beside the model")
     exclude_seen: bool = option(

@@ -40,6 +40,12 @@ class Evaluation:
     targets: list[Items]
     older: list[Items]
 
+    def first(self, num_users: int) -> Evaluation:
+        """Return the first users with all of their examples: a fair sample, as users stand in hash order."""
+        names = list(dict.fromkeys(self.users))[:num_users]
+        end = len(self.users) - self.users[::-1].index(names[-1])
+        return Evaluation(self.users[:end], self.histories[:end], self.targets[:end], self.older[:end])
+
     @cached_property
     def seen(self) -> list[Items]:
         """B item-index arrays: all that each user had chosen, however long ago."""

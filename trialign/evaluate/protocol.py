@@ -47,12 +47,18 @@ class Measured:
         return dict(zip(METRICS, self.values_UC.mean(axis=0).tolist(), strict=True))
 
 
-def require_examples(users: Evaluation, split: EvaluationSplit) -> None:
-    """Refuse a split that nobody can be measured on.
+def require_examples(users: Evaluation, split: EvaluationSplit, num_users: int | None = None) -> None:
+    """Refuse a split that nobody, or not the sample that is asked for, can be measured on.
 
     Raises:
-        DataError: it is empty.
+        DataError: it is empty, or holds fewer than `num_users`.
     """
+    if num_users is not None and num_users > (found := len(set(users.users))) > 0:
+        raise DataError(
+            f"evaluate.users={num_users}, but the {split} split holds {found} users",
+            rule="a sample is no larger than the split",
+            remedy=f"set evaluate.users={found} or fewer, or leave it out to rank all",
+        )
     if not users.users:
         raise DataError(
             f"the {split} split holds no user",

@@ -47,6 +47,7 @@ def metrics_record(
     users: Sequence[str],
     *,
     split: EvaluationSplit,
+    num_in_split: int | None = None,
     oracle: Mapping[str, float] | None = None,
     details: Mapping[str, Any] | None = None,
     num_samples: int = 2000,
@@ -59,6 +60,7 @@ def metrics_record(
         other: figures under the other rule.
         users: the user of each example, in order.
         split: whose examples they are.
+        num_in_split: users of the whole split, where `users` may be a sample.
         oracle: the best attainable means by metric name, where the world is known.
         details: what else is said of the model's rankings; keys of the record.
         num_samples: resamples behind every interval.
@@ -67,6 +69,7 @@ def metrics_record(
     record = {
         "split": split,
         "num_users": len(set(users)),
+        "num_users_in_split": num_in_split or len(set(users)),
         "num_examples": len(users),
         **_figures(stated, users, num_samples, seed, oracle),
     }
@@ -122,6 +125,8 @@ def best_baseline(figures: Mapping[str, Any]) -> str | None:
 def title(record: Mapping[str, Any]) -> str:
     """Return what was measured, on whom, and by which rule."""
     users = f"{record['num_users']:,} user{'s' if record['num_users'] != 1 else ''}"
+    if (of := record.get("num_users_in_split", record["num_users"])) != record["num_users"]:
+        users = f"a sample of {users} of {of:,}"
     if record.get("num_examples", record["num_users"]) != record["num_users"]:
         users = f"{record['num_examples']:,} examples of {users}"
     return f"{record['split']} split, {users}, full ranking, {seen_rule(record)}"
