@@ -50,7 +50,7 @@ def prepare(folder: Path, data: Path, items: list[dict], colours: dict[str, int]
     """Prepare a catalogue with pictures of one colour each."""
     (data / "images").mkdir(parents=True, exist_ok=True)
     (data / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    rows = [f"u{user},{item['item']},{user * 100 + n}" for user in range(4) for n, item in enumerate(items)]
+    rows = [f"u{user},{item['item']},{10**9 + user * 100 + n}" for user in range(4) for n, item in enumerate(items)]
     (data / "events.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
     for key, colour in colours.items():
         (data / "images" / f"{key}.png").write_bytes(paint(colour))
