@@ -12,7 +12,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def _skip(need: str, reason: str) -> None:
-    """Skip, or fail where TRIALIGN_REQUIRE (a comma-separated list of slurm, spark, data) says `need` is there."""
+    """Skip, or fail where TRIALIGN_REQUIRE says that `need` is there.
+
+    It is a comma-separated list of slurm, spark, data and sentence-transformers.
+    """
     if need in os.environ.get("TRIALIGN_REQUIRE", "").split(","):
         pytest.fail(f"TRIALIGN_REQUIRE demands {need}, but {reason}")
     pytest.skip(reason)

@@ -53,6 +53,18 @@ def test_same_content_has_the_same_hash_and_other_content_another(tmp_path: Path
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_how_fast_the_machine_was_is_recorded_and_no_part_of_the_hash(tmp_path: Path) -> None:
+    found = []
+    for seconds in ("1", "2"):
+        made = stage(tmp_path / seconds)
+        with made.building() as folder:
+            (folder / "log").mkdir()
+            (folder / "log" / "machine.csv").write_text(seconds)
+        found.append(made.read())
+    assert found[0].hash == found[1].hash
+    assert "log/machine.csv" in found[0].files
+
+
 def test_exception_leaves_an_unfinished_stage_whose_leftovers_are_cleared(tmp_path: Path) -> None:
     broken = stage(tmp_path)
 

@@ -122,7 +122,9 @@ def test_every_verb_has_a_root_config_and_a_script(verb: str) -> None:
 def test_every_group_default_is_typed() -> None:
     """A YAML whose keys are not checked by a schema would let a typo through."""
     for group, schemas in SCHEMAS.items():
-        for path in (conf_dir() / group).glob("*.yaml"):
+        paths = list((conf_dir() / group).glob("*.yaml"))
+        assert paths, group
+        for path in paths:
             content = yaml.safe_load(path.read_text()) or {}
             defaults = [entry for entry in content.get("defaults", []) if isinstance(entry, str)]
             inherits = any(

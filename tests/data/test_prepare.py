@@ -387,7 +387,9 @@ def test_nothing_after_the_first_time_is_trained_on(world: Prepared) -> None:
     assert (first, second) == (times[199] + 1, times[299] + 1)
     trained = [time for record in _records(dataset, "train") for time in record["times"][record["first_target"] :]]
     assert sorted(trained) == times[:200]
-    assert all(record["times"][-1] < second for record in _records(dataset, "test"))
+    tested = _records(dataset, "test")
+    assert tested
+    assert all(record["times"][-1] < second for record in tested)
 
 
 def test_shares_after_which_nothing_comes_are_refused(world: Prepared) -> None:

@@ -1,4 +1,5 @@
 import importlib
+import importlib.util
 import sys
 
 import numpy as np
@@ -34,8 +35,14 @@ def save_model(library, folder):
     return str(folder / "model")
 
 
-def test_vectors_are_those_of_the_library(tmp_path):
-    library = pytest.importorskip("sentence_transformers", reason="the extra sentence-transformers is not installed")
+@pytest.fixture
+def library(skip_for):
+    if importlib.util.find_spec("sentence_transformers") is None:
+        skip_for("sentence-transformers", "the extra sentence-transformers is not installed")
+    return importlib.import_module("sentence_transformers")
+
+
+def test_vectors_are_those_of_the_library(library, tmp_path):
     name = save_model(library, tmp_path)
     texts = ["red", "", "red lamp lamp", "lamp red"]
     rows = list(SentenceText(name, prompt="lamp ", max_tokens=None, batch_size=2).rows(texts, skip=0))
@@ -45,8 +52,7 @@ def test_vectors_are_those_of_the_library(tmp_path):
         np.testing.assert_allclose(vectors_BD, reference[items], atol=1e-6)
 
 
-def test_a_model_that_cannot_be_loaded_is_refused(tmp_path, monkeypatch):
-    pytest.importorskip("sentence_transformers", reason="the extra sentence-transformers is not installed")
+def test_a_model_that_cannot_be_loaded_is_refused(library, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="sentence-transformers cannot load"):
         SentenceText("nobody/nothing", prompt=None, max_tokens=None, batch_size=8)

@@ -71,6 +71,24 @@ def test_what_was_answered_is_not_asked_again(tmp_path):
     assert (again.asked, again.replies, again.tokens, again.seconds) == (1, 6, 18, 3.0)
 
 
+def test_alike_questions_wait_for_one_reply(tmp_path):
+    """A backend that reads all questions before it answers the first, as one that asks several at once does."""
+
+    class Patient(Model):
+        def answer(self, requests, keep):
+            super().answer(list(requests), keep)
+
+    model = Patient(lambda request: f"good {request.text}")
+    found = ask(model, tmp_path, [Request("same"), Request("other"), Request("same")])
+    assert found.answers == {0: "good same", 1: "good other", 2: "good same"}
+    assert [request.text for request in model.asked] == ["same", "other"]
+
+
+def test_shards_divide_a_catalogue():
+    parts = [Part(shard, 3) for shard in range(3)]
+    assert [[item for item in range(8) if item in part] for part in parts] == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
 def test_alike_questions_are_asked_once(tmp_path):
     model = Model(lambda request: f"good {request.text}")
     found = ask(model, tmp_path, [Request("same"), Request("other"), Request("same")])

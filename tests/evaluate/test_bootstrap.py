@@ -87,6 +87,15 @@ def test_a_user_with_several_examples_is_drawn_with_all_of_them() -> None:
     assert grouped.difference_C == pytest.approx(examples.mean(axis=0))
 
 
+def test_a_user_weighs_as_much_as_its_examples() -> None:
+    # Twenty users of one example that is 1, twenty of nine that are 0: a tenth of the examples, half of the users.
+    owners = [str(user) for user in range(40) for _ in range(1 if user < 20 else 9)]
+    found = np.array([[float(int(owner) < 20)] for owner in owners])
+    interval = paired_bootstrap(found, num_samples=1000, seed=0, owners=owners)
+    assert interval.difference_C[0] == 0.1
+    assert interval.low_C[0] < 0.1 < interval.high_C[0] < 0.25
+
+
 def test_users_of_unequal_size_are_averaged_over_examples() -> None:
     # a holds 3 examples of 0, b one of 1: the mean over examples is 1/4; a resample of b twice is 1, of both 1/4.
     found = paired_bootstrap(

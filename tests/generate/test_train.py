@@ -51,7 +51,7 @@ def test_epochs_become_steps(dataset: Dataset, table: SIDTable, settings: dict[s
     # 60 windows of 4 items are 13 tokens each; titles add 12 x 1.5 short examples; a row holds 64 tokens.
     # A quarter of the windows is met a second time, as some two titles and a third.
     tokens = 60 * 13 + 12 * 1.5 * 9 + 15 * 3 * 6
-    assert counts["steps"] == pytest.approx(2 * tokens / (4 * 64), rel=0.5)
+    assert counts["steps"] == pytest.approx(2 * tokens / (4 * 64), rel=0.1)
 
 
 def test_histories_that_do_not_fit_a_row_are_refused_before_training(

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -71,7 +72,6 @@ def test_inertia_never_rises_with_iterations():
 
 
 def test_as_good_as_faiss():
-    faiss = pytest.importorskip("faiss")
     points_ND = make_points(4000)
     reference = faiss.Kmeans(16, 64, niter=20, seed=1, max_points_per_centroid=10**6)
     reference.train(points_ND.numpy())

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError, DataError
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.reward.labels import KINDS, builtin_labels, corpus_labels
+from trialign.reward import train as reward
+from trialign.reward.labels import KINDS, Labels, builtin_labels, corpus_labels
 from trialign.reward.model import pretrained_model
 from trialign.reward.quality import load_quality
 from trialign.reward.train import train_reward
@@ -142,9 +145,52 @@ def test_an_encoder_or_decoder_by_path_is_trained_whole_or_by_adapters(
     (tmp_path / "out").mkdir()
     settings = SETTINGS | {"model": str(model), "lora": lora, "epochs": 1}
     counts = train_reward(catalogue, evidence, tmp_path / "out", **settings)  # type: ignore[arg-type]
-    assert 0 <= counts["auc"] <= 1
+    assert counts["held_out"] > 0
+    trained = load_file(tmp_path / "out" / "reward.safetensors")
+    before = AutoModel.from_pretrained(model).state_dict()
+    assert {name for name in trained if name.startswith("encoder.")} == {f"encoder.{name}" for name in before}
+    changed = {name for name, found in before.items() if not torch.equal(trained[f"encoder.{name}"], found)}
+    attention = {name for name in before if "attention.self" in name or "self_attn" in name}
+    assert changed & attention
+    tables = {name for name in before if "embed" in name and name.endswith("weight") and "Norm" not in name}
+    assert tables
+    if adapted:
+        assert not changed & tables  # merged into matrices; the rest is as it came
+    else:
+        assert changed & tables
     with pytest.raises(ConfigError, match=r"set reward\.max_tokens=64|reward\.max_tokens=65"):
         pretrained_model(str(model), lora=None, max_tokens=65, seed=0)
+
+
+def test_what_is_held_out_is_neither_trained_on_nor_calibrated_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, evidence = world()
+    read: dict[str, list[set[int]]] = {"trained": [], "scored": []}
+    fit, score, calibrate = reward._fit, reward.score_pairs, reward._calibrate
+
+    def fitted(scorer: Any, reader: Any, labels: Labels, *more: Any, **settings: Any) -> None:
+        read["trained"].append(set(labels.items_M.tolist()))
+        fit(scorer, reader, labels, *more, **settings)
+
+    def scored(scorer: Any, reader: Any, labels: Labels, *more: Any) -> Any:
+        read["scored"].append(set(labels.items_M.tolist()))
+        return score(scorer, reader, labels, *more)
+
+    def calibrated(logits: Any, good: Any) -> Any:
+        read["calibrated"] = [read["scored"][-1]]
+        return calibrate(logits, good)
+
+    for name, found in (("_fit", fitted), ("score_pairs", scored), ("_calibrate", calibrated)):
+        monkeypatch.setattr(reward, name, found)
+    counts = train_reward(catalogue, evidence, tmp_path, **SETTINGS | {"epochs": 1})  # type: ignore[arg-type]
+    known = [item for item in range(NUM_ITEMS) if evidence.interests[item]]
+    (train,), (calibration,) = read["trained"], read["calibrated"]
+    test = set(known) - train - calibration
+    assert len(test) == len(calibration) == round(0.2 * len(known))
+    assert not train & calibration
+    assert test in read["scored"]
+    assert counts["held_out"] > len(test)
 
 
 def test_interests_that_nobody_mined_or_that_are_all_alike_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,20 @@ def test_ranks_share_the_prompts_and_draw_by_chances_of_their_own(
     assert sorted([*places[0], *places[1]]) == list(range(12))
     items = [torch.load(tmp_path / f"OnePrompt-{number}.pt")[1] for number in (0, 1)]
     assert not torch.equal(*items)
+
+
+def test_rollouts_are_used_as_often_as_stated_before_new_ones_are_drawn(trained: Callable[[str], Start]) -> None:
+    start = trained("tokens")
+    found = load_generator(start.folder, start.sids)
+    trie = Trie.of(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
+    policy = Policy(found.generator.eval(), found.template, trie)
+    settings: dict[str, Any] = {"group": NUM_ITEMS, "num_groups": 2, "micro": 1, "uses": 3, "num_steps": 6}
+    prompts = Prompts(start.dataset, start.share, 0)
+    source = RolloutSource(
+        policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None,
+        sampler="distinct", normalise=True, seed=0, **settings,
+    )  # fmt: skip
+    batches = list(islice(source, len(source)))
+    places = [[int(batch.groups.places_B[0]) for batch in batches[step : step + 2]] for step in range(0, 12, 2)]
+    assert places == [[0, 1]] * 3 + [[2, 3]] * 3
+    assert [batch.first_of_step for batch in batches] == [True, False] * 6

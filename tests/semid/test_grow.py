@@ -71,6 +71,15 @@ def test_the_table_of_another_catalogue_is_refused(keys):
     assert "assign.extend" in raised.value.remedy
 
 
+def test_few_items_of_a_code_are_not_alike_for_being_near_their_own_mean():
+    """Two unrelated items stand half as far from the mean of both as from that of all."""
+    draws = np.random.default_rng(3)
+    ours, theirs = (draws.normal(size=(300, 20)).astype(np.float32) for _ in range(2))
+    older, _ = make_table(quantized(theirs, codebook_size=150, num_levels=2), KEYS, "reassign", 0.8)
+    with pytest.raises(DataError, match="no more alike than any"):
+        grow(quantized(ours, codebook_size=150, num_levels=2), KEYS, "reassign", older)
+
+
 @pytest.mark.parametrize("change", [{"codebook_size": 8}, {"num_levels": 2}, {"policy": "suffix"}])
 def test_another_shape_or_policy_is_refused_with_what_would_do(change):
     _, latents_ND = make_latents()
