@@ -12,7 +12,7 @@ from trialign.config.compose import Config
 from trialign.config.stages import open_stage
 from trialign.config.tracking import tracking_of
 from trialign.errors import StageError
-from trialign.manifest import Manifest, Stage, write_atomically
+from trialign.manifest import MANIFEST, Manifest, Stage, write_atomically
 from trialign.types import EvaluationSplit, Ranker
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from trialign.evaluate.report import Compared
 
 log = logging.getLogger("trialign")
-
-_COPIED = {"metrics.json", "table.txt", "report.html"}
 
 
 def run(config: Config) -> Stage:
@@ -33,13 +31,22 @@ def run(config: Config) -> Stage:
 
 
 def build(config: Config) -> Stage:
-    """Write metrics.json, the table, the page and the rankings, or find them written; copy the latest one folder up."""
+    """Write metrics.json, the table, the page and the rankings, or find them written; copy them one folder up."""
     stage = open_stage("evaluate", config)
     if not stage.finished:
         _build(config, stage)
-    for name in ("manifest.json", *_COPIED.intersection(stage.read().files)):
-        shutil.copyfile(stage.folder / name, stage.folder.parent / name)
+    _copy_up(stage)
     return stage
+
+
+def _copy_up(stage: Stage) -> None:
+    """Make `evaluate/` the same finished stage as the latest split's folder: all that its manifest lists, then that."""
+    above = stage.folder.parent
+    (above / MANIFEST).unlink(missing_ok=True)
+    for name in (*stage.read().files, MANIFEST):
+        aside = above / f"{name}.partial"
+        shutil.copyfile(stage.folder / name, aside)
+        aside.replace(above / name)
 
 
 def _build(config: Config, stage: Stage) -> None:

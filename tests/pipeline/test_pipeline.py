@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -21,11 +22,13 @@ from trialign.config.compose import Config, compose
 from trialign.config.stages import STAGES, planned
 from trialign.errors import ConfigError, DataError, StageError, TrialignError
 from trialign.lock import HeldError, locked
-from trialign.manifest import MANIFEST, Manifest, Stage
+from trialign.manifest import MANIFEST, Manifest, Stage, sha256_of
 from trialign.pipeline import run_pipeline
 from trialign.progress import BEAT, Progress, read_progress
 from trialign.semid.table import SIDTable
 from trialign.testing import TINY
+
+FILES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "files.md"
 
 
 def run_all(folder: Path, *overrides: str) -> dict[str, str]:
@@ -81,6 +84,32 @@ def test_every_stage_leaves_a_manifest_and_the_metrics_are_complete(finished: Pa
         difference = metrics["model"]["ndcg@10"] - metrics["baselines"][name]["ndcg@10"]
         assert entry["difference"] == pytest.approx(difference)
         assert entry["low"] <= entry["difference"] <= entry["high"]
+
+
+def test_every_file_that_a_manifest_lists_is_there_as_it_says(finished: Path) -> None:
+    folders = [path.parent for path in finished.rglob(MANIFEST)]
+    assert {folder.relative_to(finished).as_posix() for folder in folders} == {*STAGES, "evaluate/test"}
+    for folder in folders:
+        for name, record in Manifest.read(folder).files.items():
+            assert sha256_of(folder / name) == record["sha256"], folder / name
+
+
+def test_the_docs_name_every_file_of_every_stage(finished: Path) -> None:
+    sections = re.split(r"^## ", FILES_PAGE.read_text(), flags=re.MULTILINE)[1:]
+    told = {section.split("\n")[0]: _quoted_files(section) for section in sections}
+    (everywhere,) = (quoted for title, quoted in told.items() if title.startswith(MANIFEST))
+    for verb in STAGES:
+        for path in (finished / verb).rglob("*"):
+            name = path.relative_to(finished / verb).as_posix()
+            assert path.is_dir() or any(re.fullmatch(one, name) for one in everywhere + told[f"{verb}/"]), path
+
+
+def _quoted_files(section: str) -> list[str]:
+    """Return patterns of the files that a section quotes: `<split>` is any name, digits are any digits."""
+    quoted = re.findall(r"`([^`\s]+)(?: \.\.\.)?`", section)
+    plain = [re.sub(r"<\w+>", "[^/]+", re.sub(r"\d+", r"\\d+", word.replace(".", r"\."))) for word in quoted]
+    folders = "|".join(word for word in plain if word.endswith("/"))
+    return [MANIFEST, *(f"(?:{folders})?{word}" for word in plain if "." in word)]
 
 
 def test_every_stage_beats_forwards(finished: Path, beats: dict[str, list[Progress]]) -> None:
