@@ -38,6 +38,9 @@ VERBS: dict[str, str] = {
     "doctor": "what this machine offers, and that nothing reaches out",
 }
 
+_OPTIONS = ("-m", "--multirun", "-cd", "--config-dir", "-c", "--cfg", "-p", "--package", "-i", "--info", "--resolve")
+"""Hydra's, that are let through."""
+
 _OVERVIEW = """trialign {version}: generative recommenders over semantic IDs
 
 usage: trialign VERB [key=value ...]        settings of a verb: trialign VERB --help
@@ -123,7 +126,7 @@ def _start(verb: str, overrides: list[str]) -> None:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from trialign.config.compose import conf_dir, readable, to_config
+    from trialign.config.compose import conf_dir, readable, readable_below_none, to_config
     from trialign.config.registry import register
     from trialign.config.typed import as_typed
 
@@ -143,6 +146,7 @@ def _start(verb: str, overrides: list[str]) -> None:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 
     register()
+    _refuse_options(overrides)
     if "hydra/launcher=slurm" in overrides:
         from trialign.launch.sweep import register as register_launcher
 
@@ -153,6 +157,28 @@ def _start(verb: str, overrides: list[str]) -> None:
         hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as cause:
         raise readable(cause) from cause
+    except AssertionError as cause:
+        raise readable_below_none(cause, overrides) from None
+
+
+def _refuse_options(words: list[str]) -> None:
+    """Refuse a word with dashes that is no option, before Hydra answers with a usage of its own.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    from trialign.config.compose import conf_dir
+    from trialign.config.unknown import unknown_setting
+
+    for word in words:
+        option, _, value = word.partition("=")
+        if word.startswith("-") and option not in _OPTIONS:
+            near = unknown_setting(option.lstrip("-").replace("-", "_"), None, conf_dir()).remedy
+            raise ConfigError(
+                f"'{word}' is no option",
+                rule="settings read key=value, without dashes; options are --help, -m to sweep, --config-dir DIR",
+                remedy=f"{near} Write it as KEY={value or 'VALUE'}" if near.startswith("did") else near,
+            )
 
 
 def _give_up(error: TrialignError) -> NoReturn:

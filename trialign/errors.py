@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+
+_LISTED = 40
 
 
 class TrialignError(Exception):
@@ -60,5 +63,27 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return a remedy for an unknown `name`: the nearest known one, and all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    listing = "known: " + ", ".join(known)
-    return f"did you mean '{near[0]}'? {listing}" if near else listing
+    return f"did you mean '{near[0]}'? {listing(known)}" if near else listing(known)
+
+
+def listing(known: Iterable[str]) -> str:
+    """Return the names that exist, sorted; of very many the first ones."""
+    known = sorted(known)
+    more = f", ... ({len(known)} in all)" if len(known) > _LISTED else ""
+    return "known: " + ", ".join(known[:_LISTED]) + more
+
+
+def model_remedy(model: str) -> str:
+    """Return the remedy for a model that the transformers library cannot open: a name on the hub, or a path."""
+    path = Path(model).expanduser()
+    if (path / "manifest.json").is_file():
+        return (
+            f"{model} is the stage '{path.name}' of a run of trialign, taken by from.{path.name}={path.parent}; name a "
+            "folder in the format of transformers here"
+        )
+    if path.is_dir():
+        held = sorted(child.name for child in path.iterdir())
+        return f"{model} is a folder that holds {', '.join(held[:5]) or 'nothing'}; name the folder with config.json"
+    if path.exists() or model.startswith(("/", ".", "~")):
+        return f"mend the path: {model} is {'a file' if path.exists() else 'not there'}, and a folder is needed"
+    return f"check the name; without network run `hf download {model}` beforehand where there is one"

@@ -14,10 +14,11 @@ from omegaconf import open_dict
 from trialign.launch.cli import VERBS
 from trialign.launch.settings import markdown
 
-from trialign.config.compose import Config, compose, conf_dir, known_keys, to_config
+from trialign.config.compose import Config, compose, conf_dir, to_config
 from trialign.config.instantiate import instantiate
 from trialign.config.registry import SCHEMAS, register
 from trialign.config.stages import STAGES, identity_of, locate_stage, needed_by
+from trialign.config.unknown import known_keys
 from trialign.errors import ConfigError
 from trialign.generate.tasks import TASKS
 from trialign.manifest import flatten
@@ -162,12 +163,50 @@ def test_every_group_default_is_typed() -> None:
         ("train.temperature=2", "train.mixture=temperature"),
         ("train.mixture=temperature train.temperature=0", "is positive"),
         ("nonsense", "key=value"),
+        ("train.backbone.hidden_size=64 train/backbone=pretrained", "choose train/backbone=scratch"),
+        ("train/backbone=pretrained train.backbone.hiden_size=64", "a setting of train/backbone=scratch?"),
+        ("train.lora.rank=4", "choose train/lora=lora"),
+        ("embed/text=none embed.text.model=a", "embed/text=transformers"),
+        (
+            "data.colums.user=u",
+            "'data.columns.user', a setting of data=examples or data=movielens_posters or data=tables",
+        ),
+        ("data=tables data.colums.user=u", "did you mean 'data.columns.user'?"),
+        ("experimet=beauty", "did you mean 'experiment'?"),
+        ("embed/txt=tfidf", "did you mean 'embed/text'?"),
+        ("epochs=3", "did you mean 'train.epochs' or"),
+        ("train.optimizer.lr=1", "train.learning_rate"),
+        ("report.runs=a", "report.runs is a list, 'report.runs=[A,B]'"),
+        ("train.precision=[a,b]", "train.precision is a text"),
+        ("+train.foo=1", "unknown setting 'train.foo'"),
+        ("++data.foo=1", "unknown setting 'data.foo'"),
+        ("~train", "leave ~train out"),
+        ("from.prepare=s3://bucket/run", "mount s3 as a folder"),
+        ("data=tables data.root=gs://b data.events=e data.items=i", "data.root=gs://b is an address, not a path"),
+        ("data=tables data.root=a data.events=[e,https://h/f] data.items=i", "data.events=https://h/f"),
+        ("report.runs=[hdfs://a]", "report.runs=hdfs://a"),
     ],
 )
 def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compose("train", [RUN, *override.split()])
     assert told in str(caught.value), str(caught.value)
+
+
+def test_an_address_as_the_run_is_no_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("s3://bucket/run", "S3://bucket", "file:///tmp/run"):
+        with pytest.raises(ConfigError, match="is an address, not a path"):
+            compose("train", [f"run={run}"])
+    assert list(tmp_path.iterdir()) == []
+    assert compose("enrich", [RUN, "enrich/captions=endpoint", "enrich.captions.model=a"]).enrich.captions.url
+
+
+def test_no_refusal_is_long() -> None:
+    for override in ("experimet=beauty", "foo/bar=baz", "zzz=1", "a.b.c=1", "train=zzz", "data=zzz"):
+        with pytest.raises(ConfigError) as caught:
+            compose("train", [RUN, override])
+        assert len(str(caught.value)) < 1200, len(str(caught.value))
 
 
 def test_sets_of_tasks_and_single_weights() -> None:

@@ -18,7 +18,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from trialign.config.assign import AssignConfig
 from trialign.config.checks import check
@@ -27,18 +27,23 @@ from trialign.config.doctor import DoctorConfig
 from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.option import unhashed
-from trialign.config.registry import BASES, SCHEMAS, FromConfig, register
+from trialign.config.registry import BASES, SCHEMAS, register
 from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
 from trialign.config.typed import as_typed
-from trialign.errors import ConfigError, suggest
+from trialign.config.unknown import typed_remedy, unknown_setting
+from trialign.errors import ConfigError
 from trialign.manifest import flatten
 
 _ROOT = ("run", "seed", "rebuild", "from")
 _EXCHANGEABLE = ("data", "embed", "quantize")  # groups that name classes, and so stay mappings
+
+
+_MAY_HOLD_ADDRESSES = ("cluster.", "enrich.captions.extra.", "enrich.interests.extra.", "reward.judge.extra.")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
             return to_config(hydra_compose(verb, as_typed(overrides)))
     except (HydraException, OmegaConfBaseException) as cause:
         raise readable(cause) from cause
+    except AssertionError as cause:
+        raise readable_below_none(cause, overrides) from None
 
 
 def to_config(tree: DictConfig) -> Config:
@@ -98,11 +105,7 @@ def to_config(tree: DictConfig) -> Config:
     Raises:
         ConfigError: a mandatory value is missing, a root key is unknown, or a cross-field rule is broken.
     """
-    for key in map(str, tree):
-        if key not in (*_ROOT, *_groups()):
-            raise ConfigError(
-                f"unknown setting '{key}'", rule="settings exist in a schema", remedy=suggest(key, _groups())
-            )
+    _refuse_strays(tree)
     if OmegaConf.is_missing(tree, "run"):  # before a setting that stands in the run directory is missed
         raise ConfigError(
             "no run directory",
@@ -111,6 +114,7 @@ def to_config(tree: DictConfig) -> Config:
         )
     try:
         OmegaConf.resolve(tree)
+        _refuse_addresses(tree)
         values: dict[str, Any] = {
             group: OmegaConf.to_container(tree[group]) if group in _EXCHANGEABLE else OmegaConf.to_object(tree[group])
             for group in _groups()
@@ -138,6 +142,50 @@ def as_override(key: str, value: str) -> str:
     return f"{key}='{text}'"
 
 
+def _refuse_strays(tree: DictConfig) -> None:
+    """Refuse what no schema has: +KEY=VALUE, and a user's own YAML files, add keys to anything.
+
+    Raises:
+        ConfigError: a key exists in no schema, or a group was taken out.
+    """
+    for group in _groups():
+        if group not in tree:
+            raise ConfigError(f"~{group} takes a group out", rule="every group is there", remedy=f"leave ~{group} out")
+    for key in map(str, tree):
+        if key not in (*_ROOT, *_groups()):
+            raise unknown_setting(key, None, conf_dir())
+
+    def walk(node: DictConfig, path: str) -> None:
+        kind = OmegaConf.get_type(node)
+        for key in map(str, node):
+            if is_dataclass(kind) and key not in {field.name for field in fields(kind)}:
+                raise unknown_setting(f"{path}{key}", kind, conf_dir())
+            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+                child = node[key]
+                if isinstance(child, DictConfig) and not child._is_none():
+                    walk(child, f"{path}{key}.")
+
+    walk(tree, "")
+
+
+def _refuse_addresses(tree: DictConfig) -> None:
+    """Refuse s3://, gs:// and their like where a file or a folder is named: as a path they would be a local `s3:`.
+
+    Raises:
+        ConfigError: a setting holds one.
+    """
+    for key, value in flatten(OmegaConf.to_container(tree)).items():  # type: ignore[arg-type]  # a mapping
+        if key.endswith(".url") or key.startswith(_MAY_HOLD_ADDRESSES):
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _ADDRESS.match(text):
+                raise ConfigError(
+                    f"{key}={text} is an address, not a path",
+                    rule="runs, stages, logs, catalogues, pictures and models lie in folders that this machine sees",
+                    remedy=f"mount {text.split(':')[0]} as a folder, or copy it here, and name that path by {key}",
+                )
+
+
 def split_fields(node: Mapping[str, Any], group: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split an exchangeable group's node into (what the stage reads, what the chosen class takes)."""
     common = {field.name for field in fields(BASES[group])} - {"_target_"}
@@ -153,9 +201,11 @@ def readable(cause: Exception) -> ConfigError:
         remedy = f"add {key or text.rsplit(' ', 1)[-1]}=VALUE"
         return ConfigError(text, rule="a setting without a default must be given", remedy=remedy)
     if "not in" in text and key:
-        return ConfigError(f"unknown setting '{key}'", rule="settings exist in a schema", remedy=_nearest(key))
-    if "could not be converted" in text or "cannot be converted" in text:
-        return ConfigError(f"{key}: {text}", rule="a value has its setting's type", remedy=_typed(key))
+        typed = re.match("Could not override '(.*)'", str(cause))  # the whole key; `key` ends where nothing was found
+        kind = getattr(inner, "object_type", None)
+        return unknown_setting(typed[1] if typed else key, kind, conf_dir())
+    if isinstance(inner, ValidationError):
+        return ConfigError(f"{key}: {text}", rule="a value has its setting's type", remedy=typed_remedy(key))
     if "Could not find" in text:
         options = [line.strip() for line in str(cause).splitlines() if line.startswith("\t")]
         known = [name for name in options if not name.startswith("provider=") and not name.endswith("_schema")]
@@ -204,28 +254,14 @@ def _conf() -> Iterator[None]:
         yield
 
 
-def known_keys() -> dict[str, Any]:
-    """Return every dotted key of every schema with its default."""
-    keys: dict[str, Any] = {"run": None, "seed": 0, "rebuild": False}
-    keys |= {f"from.{field.name}": None for field in fields(FromConfig)}
-    for group, schemas in SCHEMAS.items():
-        for schema in schemas.values():
-            tree = OmegaConf.to_container(OmegaConf.structured(schema), resolve=False)
-            assert isinstance(tree, dict)
-            keys |= flatten({str(k): v for k, v in tree.items()}, group.replace("/", ".") + ".")
-    return keys
-
-
-def _nearest(key: str) -> str:
-    near = suggest(key, known_keys())
-    if near.startswith("did you mean"):
-        return near.split(" known: ")[0]
-    siblings = [known for known in known_keys() if known.startswith(key.rpartition(".")[0])]
-    return "known: " + ", ".join(sorted(siblings or _groups()))
-
-
-def _typed(key: str) -> str:
-    return f"give {key} a value like its default, {known_keys().get(key)!r}"
+def readable_below_none(cause: AssertionError, overrides: Sequence[str]) -> Exception:
+    """Rewrite what OmegaConf asserts where a setting stands below a choice that is none; `cause` itself elsewhere."""
+    if "Unexpected type for root: NoneType" not in str(cause):
+        return cause
+    chosen = {override.partition("=")[0] for override in overrides}
+    groups = [path for path in SCHEMAS if (conf_dir() / path / "none.yaml").exists() and path not in chosen]
+    below = [key for key in chosen for path in groups if key.startswith(path.replace("/", ".") + ".")]
+    return unknown_setting(min(below), None, conf_dir()) if below else cause
 
 
 def _groups() -> list[str]:

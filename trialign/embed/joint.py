@@ -21,7 +21,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' m
 from trialign.embed.batches import Rows
 from trialign.embed.transformer import DTYPES, POOLINGS, TEXT, known
 from trialign.enrich.clip.pictures import decode
-from trialign.errors import ConfigError, DataError
+from trialign.errors import ConfigError, DataError, model_remedy
 from trialign.runtime.device import device_of
 
 PICTURE = "{image}"
@@ -177,8 +177,7 @@ def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"transformers cannot load {model!r}: {cause}",
             rule="embed.joint.model is a vision-language model of the Qwen-VL kind: a folder with config.json, weights "
             "and processor, or a name on the hub that can be reached or is in its cache",
-            remedy=f"check the name or the path; without network run `hf download {model}` beforehand where there "
-            "is one",
+            remedy=model_remedy(model),
         ) from cause
     # The last token of each text is found by its length.
     processor.tokenizer.padding_side = "right"

@@ -8,7 +8,7 @@ import numpy as np
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before sentence-transformers)
 from trialign.embed.batches import Rows
-from trialign.errors import ConfigError
+from trialign.errors import ConfigError, model_remedy
 
 
 class SentenceText:
@@ -39,8 +39,7 @@ class SentenceText:
             raise ConfigError(
                 f"sentence-transformers cannot load {model!r}: {cause}",
                 rule="embed.text.model is a folder, or a name on the hub that can be reached or is in its cache",
-                remedy=f"check the name or the path; without network run `hf download {model}` beforehand where there "
-                "is one",
+                remedy=model_remedy(model),
             ) from cause
         if max_tokens is not None:
             self._model.max_seq_length = max_tokens

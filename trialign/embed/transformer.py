@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.embed.batches import Rows
-from trialign.errors import ConfigError, suggest
+from trialign.errors import ConfigError, model_remedy, suggest
 from trialign.runtime.device import device_of
 
 TEXT = "{text}"
@@ -130,8 +130,7 @@ def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"transformers cannot load {model!r}: {cause}",
             rule="embed.text.model is a folder with config.json, weights and tokenizer, or a name on the hub that can "
             "be reached or is in its cache",
-            remedy=f"check the name or the path; without network run `hf download {model}` beforehand where there "
-            "is one",
+            remedy=model_remedy(model),
         ) from cause
     if found.config.is_encoder_decoder:
         found = found.get_encoder()

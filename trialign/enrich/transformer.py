@@ -20,7 +20,7 @@ from torch import Tensor
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
-from trialign.errors import ConfigError, suggest
+from trialign.errors import ConfigError, model_remedy, suggest
 from trialign.manifest import sha256_of
 from trialign.runtime.device import device_of
 
@@ -175,6 +175,5 @@ class TransformersChat:
                 f"transformers cannot load {self._name!r}: {cause}",
                 rule="a model is a folder with config.json, weights and tokenizer or processor, or a name on the hub "
                 "that can be reached or is in its cache",
-                remedy=f"check the name or the path; without network run `hf download {self._name}` beforehand where "
-                "there is one",
+                remedy=model_remedy(self._name),
             ) from cause

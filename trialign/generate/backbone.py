@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
-from trialign.errors import ConfigError, suggest
+from trialign.errors import ConfigError, model_remedy, suggest
 from trialign.runtime.seeding import derive
 
 _BRANCH_ENDS = ("o_proj", "down_proj", "c_proj")
@@ -232,8 +232,7 @@ def _unreadable(setting: str, source: str, cause: object) -> ConfigError:
     return ConfigError(
         f"transformers cannot open train.backbone.{setting}={source}: {str(cause).splitlines()[0]}",
         rule=f"it is a folder with {holds}" + (", or a name on the hub" if setting == "model" else ""),
-        remedy="check the path"
-        + (f" or name; without network run `hf download {source}` where there is one" if setting == "model" else ""),
+        remedy=model_remedy(source) if setting == "model" else "check the path",
     )
 
 
