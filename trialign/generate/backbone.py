@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,17 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from trialign.errors import ConfigError, model_remedy, suggest
 from trialign.runtime.seeding import derive
-
-_BRANCH_ENDS = ("o_proj", "down_proj", "c_proj")
-"""The last linear layer of an attention or feed-forward branch, as the supported architectures call it."""
 
 _DROPOUTS = ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "dropout")
 """What configs call a dropout of their own; ours is the only one that acts."""
@@ -113,12 +118,13 @@ def build_backbone(
 
 def backbone_from_config(config: PreTrainedConfig, *, dropout: float, seed: int) -> PreTrainedModel:
     """Return the decoder that a transformers config describes, with random weights; arguments as `build_backbone`."""
+    require_whole_attention(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "backbone"))
         backbone: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, attn_implementation="sdpa", dtype=torch.float32
         )
-    require_isolation(backbone)
+    require_fit(backbone)
     add_dropout(backbone, dropout)
     return backbone
 
@@ -134,7 +140,7 @@ def described_backbone(file: str, *, dropout: float, vocab_size: int, max_positi
         seed: of the weights.
 
     Raises:
-        ConfigError: no such file, not a decoder's, too few positions, or packed rows leak.
+        ConfigError: no such file, not a decoder's, too few positions, or as `require_fit`.
     """
     if not Path(file).exists():
         raise _unreadable("file", file, "no such file or folder")
@@ -144,7 +150,7 @@ def described_backbone(file: str, *, dropout: float, vocab_size: int, max_positi
     try:
         return backbone_from_config(config, dropout=dropout, seed=seed)
     except _FAULTS as cause:
-        raise _unreadable("file", file, cause) from cause
+        raise _unfit(config, str(cause).splitlines()[0], "transformers builds it from its config", "choose") from cause
 
 
 def pretrained_backbone(model: str, *, weights: bool = True) -> tuple[PreTrainedModel, Tokenizer]:
@@ -157,9 +163,10 @@ def pretrained_backbone(model: str, *, weights: bool = True) -> tuple[PreTrained
         weights: False builds the decoder on the device `meta`: shapes without memory.
 
     Raises:
-        ConfigError: it cannot be loaded, is no decoder, lacks weights, its tokenizer does not fit, or packed rows leak.
+        ConfigError: it cannot be loaded, is no decoder, lacks weights, its tokenizer does not fit, or as `require_fit`.
     """
     config = _open_config(model, "model")
+    require_whole_attention(config)
     try:
         reader = AutoTokenizer.from_pretrained(model)
         loaded: Any = (
@@ -180,7 +187,7 @@ def pretrained_backbone(model: str, *, weights: bool = True) -> tuple[PreTrained
     if tokenizer is None or len(reader) <= len(reader.all_special_ids) or len(reader) > rows:
         size = "no fast form" if tokenizer is None else f"{len(reader)} tokens for {rows} rows"
         raise _unreadable("model", model, f"its tokenizer has {size}; tokenizer.json is missing or another model's")
-    require_isolation(backbone)
+    require_fit(backbone)
     return backbone, tokenizer
 
 
@@ -191,10 +198,48 @@ def _shapes(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def add_dropout(backbone: PreTrainedModel, probability: float) -> None:
-    """Drop from what every attention and feed-forward branch adds, while training."""
-    for name, module in backbone.named_modules():
-        if probability and name.endswith(_BRANCH_ENDS):
-            module.register_forward_hook(partial(_drop, probability))
+    """Drop from what every attention and feed-forward branch adds, while training.
+
+    Raises:
+        ConfigError: the layers add something that no branch of theirs gives.
+    """
+    if probability:
+        for branch in _branches(backbone):
+            branch.register_forward_hook(partial(_drop, probability))
+
+
+def _branches(backbone: PreTrainedModel) -> list[nn.Module]:
+    """Return the children of the decoder layers whose outputs are all that the layers add to what passes through.
+
+    Names differ between families. What is exact is this: without the branches a layer hands on what it was given.
+    """
+    layers = decoder_layers(backbone)
+    found = [child for layer in layers for child in layer.children() if any(p.ndim > 1 for p in child.parameters())]
+    if text_table(backbone).is_meta:
+        return found
+    hands_on: list[bool] = []
+
+    def silence(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        hands_on.append(_hidden_of(output).shape[-1] == text_table(backbone).shape[1])
+        return _with_hidden(output, torch.zeros_like(_hidden_of(output)))
+
+    def compare(_module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        hands_on.append(torch.equal(args[0] if args else kwargs["hidden_states"], _hidden_of(output)))
+
+    hooks = [branch.register_forward_hook(silence) for branch in found]
+    hooks += [layer.register_forward_hook(compare, with_kwargs=True) for layer in layers]
+    with _trying(backbone):
+        run_backbone(backbone, *_example(backbone))
+    for hook in hooks:
+        hook.remove()
+    if not all(hands_on):
+        raise _unfit(
+            backbone.config,
+            "its layers add more than their attention and feed-forward branches give",
+            "dropout acts on all that a layer adds",
+            "set train.dropout=0, or choose",
+        )
+    return found
 
 
 def require_positions(config: PreTrainedConfig, row_tokens: int) -> None:
@@ -251,13 +296,10 @@ def require_isolation(backbone: PreTrainedModel) -> None:
     draws = torch.Generator().manual_seed(0)
     example_TD, one_TD, other_TD = torch.randn(3, 4, table.shape[1], generator=draws).to(table)
     positions_T = torch.arange(4, device=table.device)
-    was_training = backbone.training
-    backbone.eval()
-    with torch.no_grad():
+    with _trying(backbone):
         packed_RTD = torch.stack([torch.cat([one_TD, example_TD]), torch.cat([other_TD, example_TD])])
         packed = run_backbone(backbone, packed_RTD, torch.cat([positions_T, positions_T]).expand(2, -1))[:, 4:]
         alone = run_backbone(backbone, example_TD[None], positions_T[None])
-    backbone.train(was_training)
     if not torch.allclose(packed, alone.expand_as(packed), atol=1e-4, rtol=1e-4):
         kind = backbone.config.model_type
         raise ConfigError(
@@ -265,6 +307,131 @@ def require_isolation(backbone: PreTrainedModel) -> None:
             rule="examples packed into one row do not see each other",
             remedy="choose another architecture: " + ", ".join(ARCHITECTURES),
         )
+
+
+def require_fit(backbone: PreTrainedModel) -> None:
+    """Refuse a model that would train and then rank wrongly, or not at all: all that is asked of it, on a tiny example.
+
+    Raises:
+        ConfigError: its packed rows leak, a cached search reads something else than the whole example does, or its
+            logits are not its head's.
+    """
+    if text_table(backbone).is_meta:  # shapes without numbers, which is no model yet
+        return
+    require_isolation(backbone)
+    _require_cached_search(backbone)
+    _require_plain_head(backbone)
+
+
+def require_whole_attention(config: PreTrainedConfig) -> None:
+    """Refuse attention through a window: the search writes the codes of all beams behind one cached prompt.
+
+    Raises:
+        ConfigError: a layer looks through one.
+    """
+    if any(getattr(layer, "is_sliding", False) for layer in DynamicCache(config=config).layers):
+        window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
+        raise _unfit(
+            config,
+            f"some layers see only the last {window} tokens",
+            "every layer sees the whole example: the search keeps all beams in one cache",
+            "where the window is no shorter than stream.row_tokens and all layers have it (mistral, qwen2), set "
+            "sliding_window to null in a copy of its config.json, which changes nothing else; otherwise choose",
+        )
+
+
+def _require_cached_search(backbone: PreTrainedModel) -> None:
+    """Read three tokens, then two that both follow them and do not see each other, as beams do."""
+    read_TD, positions_T = (given[0] for given in _example(backbone))
+    with _trying(backbone):
+        cache = DynamicCache(config=backbone.config)
+        run_backbone(backbone, read_TD[None, :3], positions_T[None, :3], cache=cache)
+        seen = torch.tensor([[True, True, True, True, False], [True, True, True, False, True]], device=read_TD.device)
+        mask = torch.zeros_like(seen, dtype=read_TD.dtype).masked_fill_(~seen, -torch.inf)[None, None]
+        places = torch.full((1, 2), 3, device=read_TD.device)
+        cached_BD = run_backbone(backbone, read_TD[None, 3:5], places, mask=mask, cache=cache)[0]
+        whole_BTD = torch.stack([torch.cat([read_TD[:3], read_TD[last : last + 1]]) for last in (3, 4)])
+        whole_BD = run_backbone(backbone, whole_BTD, positions_T[None, :4].expand(2, -1))[:, -1]
+    if not torch.allclose(cached_BD, whole_BD, atol=1e-4, rtol=1e-4):
+        raise _unfit(
+            backbone.config,
+            f"a cached search differs from reading the whole example by up to {(cached_BD - whole_BD).abs().max():.2g}",
+            "the search reads a prompt once and keeps it",
+            "choose",
+        )
+
+
+def _require_plain_head(backbone: PreTrainedModel) -> None:
+    read_RTD, positions_RT = _example(backbone)
+    with _trying(backbone):
+        hidden_RTD = run_backbone(backbone, read_RTD, positions_RT)
+        logits = backbone(inputs_embeds=read_RTD, position_ids=positions_RT, use_cache=False).logits
+        ours = backbone.get_output_embeddings()(hidden_RTD)  # type: ignore[operator]
+    if not torch.allclose(logits, ours, atol=1e-4, rtol=1e-3):
+        raise _unfit(
+            backbone.config,
+            "its logits are not its head's: they are scaled or capped",
+            "text is written by the head alone, beside the heads of the codes",
+            "choose",
+        )
+
+
+def _example(backbone: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return five input vectors and their positions, [1, 5, D] and [1, 5]."""
+    table = text_table(backbone)
+    read_TD = torch.randn(5, table.shape[1], generator=torch.Generator().manual_seed(1)).to(table)
+    return read_TD[None], torch.arange(5, device=table.device)[None]
+
+
+@contextmanager
+def _trying(backbone: PreTrainedModel) -> Iterator[None]:
+    """Run what a model is tried by: in eval mode, without gradients, whatever it raises told by its name."""
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            yield
+    except ConfigError:
+        raise
+    except Exception as cause:
+        told = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise _unfit(
+            backbone.config, told, "a generator reads vectors at given positions, and keeps what it read", "choose"
+        ) from cause
+    finally:
+        backbone.train(was_training)
+
+
+def _unfit(config: PreTrainedConfig, fault: str, rule: str, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"{config.model_type}: {fault}", rule=rule, remedy=f"{remedy} another architecture: {', '.join(ARCHITECTURES)}"
+    )
+
+
+def embedding_scale(backbone: PreTrainedModel) -> float:
+    """Return by how much the model reads a token's vector longer than its table holds it: Gemma by sqrt(D), most by 1.
+
+    Raises:
+        ConfigError: what it reads is no multiple of what the table holds.
+    """
+    table_VD = text_table(backbone).detach()
+    if table_VD.is_meta:
+        return 1.0
+    tokens = torch.arange(min(64, len(table_VD)), device=table_VD.device)
+    with torch.no_grad():
+        read_VD = backbone.get_input_embeddings()(tokens)
+    held_VD = table_VD[tokens]
+    scale = float((read_VD * held_VD).sum() / (held_VD * held_VD).sum().clamp(min=1e-12))
+    if torch.equal(read_VD, held_VD):
+        return 1.0
+    if not torch.allclose(read_VD, scale * held_VD, rtol=1e-3, atol=1e-6):
+        raise _unfit(
+            backbone.config,
+            "it reads its tokens otherwise than by their vectors",
+            "codes are read as text is",
+            "choose",
+        )
+    return scale
 
 
 def text_table(backbone: PreTrainedModel) -> torch.Tensor:
@@ -275,9 +442,17 @@ def text_table(backbone: PreTrainedModel) -> torch.Tensor:
 
 
 def decoder_layers(backbone: PreTrainedModel) -> list[nn.Module]:
-    """Return the layers through which the hidden states pass one after the other."""
-    (stack,) = (child for child in backbone.base_model.children() if isinstance(child, nn.ModuleList))
-    return list(stack)
+    """Return the layers through which the hidden states pass one after the other.
+
+    Raises:
+        ConfigError: they do not stand in one list.
+    """
+    stacks = [child for child in backbone.base_model.children() if isinstance(child, nn.ModuleList)]
+    if len(stacks) != 1:
+        raise _unfit(
+            backbone.config, f"it has {len(stacks)} lists of layers", "a decoder is one stack of layers", "choose"
+        )
+    return list(stacks[0])
 
 
 def run_backbone(
@@ -311,5 +486,15 @@ def run_backbone(
     return hidden
 
 
-def _drop(probability: float, module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-    return functional.dropout(output, probability, module.training)
+def _drop(probability: float, module: nn.Module, _inputs: Any, output: Any) -> Any:
+    return _with_hidden(output, functional.dropout(_hidden_of(output), probability, module.training))
+
+
+def _hidden_of(output: Any) -> torch.Tensor:
+    """Return the hidden states of what a module gives: alone, or before attention weights or a router's logits."""
+    hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _with_hidden(output: Any, hidden: torch.Tensor) -> Any:
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

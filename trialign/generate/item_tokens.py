@@ -51,13 +51,14 @@ class ItemTokens(nn.Module):
 
     Args:
         space: the token space.
-        vectors_LKD: first vectors of all codes, for reading and for writing.
+        vectors_LKD: first vectors of all codes, for writing.
+        read_scale: how much longer they are for reading.
     """
 
-    def __init__(self, space: TokenSpace, vectors_LKD: torch.Tensor) -> None:
+    def __init__(self, space: TokenSpace, vectors_LKD: torch.Tensor, read_scale: float = 1.0) -> None:
         super().__init__()
         self.space = space
-        self.code_embedding = CodeEmbedding(vectors_LKD)
+        self.code_embedding = CodeEmbedding(vectors_LKD * read_scale)
         self.code_head = CodeHead(vectors_LKD.clone())
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:

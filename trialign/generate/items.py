@@ -31,6 +31,7 @@ def build_items(
     joint_nodes: int,
     features_NF: torch.Tensor | None,
     read_scale: float = 1.0,
+    text_scale: float = 1.0,
 ) -> tuple[ItemEncoding, ItemTokens | ItemPositions]:
     """Return both halves of an item encoding.
 
@@ -43,6 +44,7 @@ def build_items(
         joint_nodes: as `ItemPositions`.
         features_NF: as `ItemPositions`, see `item_features`.
         read_scale: as `ItemPositions`.
+        text_scale: how much longer than in `table_VD` the backbone reads text; codes are read as long as text.
 
     Raises:
         ConfigError: no such encoding, or `tokens` with what only `position` can use.
@@ -61,7 +63,7 @@ def build_items(
                 remedy="switch both off, or set train.items.encoding=position",
             )
         space = TokenSpace(text_vocab, sids.num_levels, sids.codebook_size)
-        return TokensEncoding(sids.codes_NL, space), ItemTokens(space, vectors_LKD)
+        return TokensEncoding(sids.codes_NL, space), ItemTokens(space, vectors_LKD, text_scale)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "items"))
         items = ItemPositions(

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from trialign.decode.path import Trie, Walk, walk
-from trialign.generate.backbone import run_backbone, text_table
+from trialign.generate.backbone import embedding_scale, run_backbone, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.item_tokens import ItemTokens
 from trialign.generate.loss import Predictions, TablePredictions
@@ -141,13 +141,15 @@ class Generator(nn.Module):
 
 
 def text_vectors(backbone: PreTrainedModel, own: OwnTokens | None) -> torch.Tensor:
-    """Return the input vectors of all text tokens, ours last, [V, D], without gradient."""
+    """Return the input vectors of all text tokens as the table holds them, ours last, [V, D], without gradient."""
     table_VD = text_table(backbone).detach()
     if table_VD.is_meta:
         return torch.ones(()).expand(
             len(table_VD) + (0 if own is None else own.embedding.num_embeddings), table_VD.shape[1]
         )
-    return table_VD if own is None else torch.cat([table_VD, own.embedding.weight.detach()])
+    if own is None:
+        return table_VD
+    return torch.cat([table_VD, own.embedding.weight.detach() / embedding_scale(backbone)])
 
 
 def _as_long(like_VD: torch.Tensor, num: int, draws: torch.Generator) -> torch.Tensor:

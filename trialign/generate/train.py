@@ -25,6 +25,7 @@ from trialign.generate.backbone import (
     add_dropout,
     build_backbone,
     described_backbone,
+    embedding_scale,
     pretrained_backbone,
     require_positions,
     text_table,
@@ -293,7 +294,8 @@ def build(
         require_positions(decoder.config, row_tokens)
         table_VD = text_table(decoder)
         tokenizer = TextTokenizer.beside(reader, len(table_VD))
-        own = OwnTokens(len(tokenizer.own), table_VD, decoder.get_output_embeddings().weight, seed)
+        read_VD = table_VD * embedding_scale(decoder)
+        own = OwnTokens(len(tokenizer.own), read_VD, decoder.get_output_embeddings().weight, seed)
         if lora is not None:
             add_adapters(decoder, seed=seed, **lora)
         add_dropout(decoder, dropout)
@@ -310,8 +312,9 @@ def build(
             decoder = (described_backbone if "file" in backbone else build_backbone)(**backbone, **sizes)
     vectors_VD = text_vectors(decoder, own)
     # A pretrained backbone is used to vectors as long as its own, which the codes start with.
-    read_scale = 1.0 if own is not None else vectors_VD.shape[1] ** 0.5
-    encoding, modules = build_items(sids, vectors_VD, seed=seed, read_scale=read_scale, **items)
+    text_scale = embedding_scale(decoder)
+    read_scale = text_scale if own is not None else vectors_VD.shape[1] ** 0.5
+    encoding, modules = build_items(sids, vectors_VD, seed=seed, read_scale=read_scale, text_scale=text_scale, **items)
     template = Template(tokenizer, encoding, tasks, **limits, row_tokens=row_tokens)
     # A pretrained model comes in eval mode, and Lightning leaves every module in the mode that it finds.
     return Generator(decoder, modules, dropout=dropout, own=own).train(), template
