@@ -11,13 +11,16 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 from trialign import __version__
+from trialign.cluster.ends import note_end
 from trialign.errors import ConfigError, TrialignError, suggest
 from trialign.foreign import LINES, harmless
+from trialign.runtime.notice import INTERRUPTED, Interrupted, listen
 
 VERBS: dict[str, str] = {
     "prepare": "catalogue and interaction logs -> dataset",
@@ -61,13 +64,18 @@ first steps
 """
 
 
+_UNFORESEEN = 70
+
+
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (made room).
+    Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (made room), 130
+    (Ctrl-C).
     """
     arguments = sys.argv[1:]
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # titles know more than Latin letters
+    listen()
     if "SLURM_STEP_ID" in os.environ:
         faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor asks for it when nothing moves
     try:
@@ -88,13 +96,14 @@ def main() -> None:
     except BrokenPipeError:
         # `trialign VERB --help | head`: whoever read has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("trialign: interrupted; what was finished stays finished", file=sys.stderr)
-        sys.exit(130)
-    except Exception:
+    except (KeyboardInterrupt, Interrupted):
+        words = "interrupted; what was finished stays finished, and the same command goes on from there"
+        print(f"trialign: {words}", file=sys.stderr)
+        _end(INTERRUPTED, words)
+    except Exception as cause:
         # Python's own 1 would look like an error that is told and comes again.
         print(harmless(traceback.format_exc(), keep=LINES), end="", file=sys.stderr)
-        sys.exit(70)
+        _end(_UNFORESEEN, harmless("".join(traceback.format_exception_only(cause)).strip(), keep=LINES))
 
 
 def script(verb: str) -> Callable[..., Any]:
@@ -182,8 +191,14 @@ def _refuse_options(words: list[str]) -> None:
 
 
 def _give_up(error: TrialignError) -> NoReturn:
-    print(f"trialign: {harmless(str(error), keep=LINES)}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    words = harmless(str(error), keep=LINES)
+    print(f"trialign: {words}", file=sys.stderr)
+    _end(error.exit_code, words)
+
+
+def _end(code: int, words: str) -> NoReturn:
+    note_end(code, words, at=time.time())
+    sys.exit(code)
 
 
 def _tell(made: Any) -> None:

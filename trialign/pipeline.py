@@ -13,6 +13,7 @@ from trialign.config.stages import locate_stage, planned
 from trialign.lock import HeldError, living_owner
 from trialign.manifest import MANIFEST, Manifest, Stage
 from trialign.progress import Pace, read_progress, telling
+from trialign.runtime.notice import asked_for_room, make_room
 from trialign.runtime.ranks import launched_rank
 
 _LOOK = 2.0
@@ -45,13 +46,15 @@ def run_pipeline(
         One record per stage, in order.
     """
     verbs, first = planned(config), launched_rank() == 0
+    runs: list[StageRun] = []
     if first:
         config.run.mkdir(parents=True, exist_ok=True)
     with telling("pipeline", config.run if first else None, config.runtime.intervals):
-        return [
-            _stage_run(verb, f"{number}/{len(verbs)}", config, scripts, announce)
-            for number, verb in enumerate(verbs, start=1)
-        ]
+        for number, verb in enumerate(verbs, start=1):
+            if asked_for_room() and runs:
+                make_room(f"ended after {runs[-1].verb}")
+            runs.append(_stage_run(verb, f"{number}/{len(verbs)}", config, scripts, announce))
+    return runs
 
 
 def _stage_run(

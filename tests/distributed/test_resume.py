@@ -25,7 +25,7 @@ from trialign.manifest import disk_is_full
 from trialign.runtime import strategy as strategies
 from trialign.runtime.checkpoint import TrainingCheckpoints, newest_checkpoint
 from trialign.runtime.collectives import all_gather_objects
-from trialign.runtime.preemption import PreemptedError
+from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks
 

@@ -11,7 +11,7 @@ import pytest
 
 from trialign.generate.train import train
 from trialign.runtime.checkpoint import newest_checkpoint
-from trialign.runtime.preemption import PreemptedError
+from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
 

@@ -31,7 +31,7 @@ from trialign.generate.tasks import TASKS
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.train import train
 from trialign.runtime import strategy as strategies
-from trialign.runtime.preemption import PreemptedError
+from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
 from trialign.testing import run_ranks
 

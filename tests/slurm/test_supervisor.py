@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -93,9 +94,83 @@ def test_a_node_that_fails_its_check_is_left_out(cluster: Slurm, tmp_path: Path)
     (tmp_path / "run" / FOLDER / ".health-n1").mkdir(parents=True)  # where n1 is to write
     job = queue(tmp_path / "run", "exit 0", health_check=True, nodes=1)
     assert ended(cluster, job) == "COMPLETED"
-    events = [json.loads(x) for x in (tmp_path / "run" / FOLDER / "train.attempts.jsonl").read_text().splitlines()]
-    assert [event.get("outcome") for event in events if event["event"] == "end"] == ["unfit nodes", "done"]
-    assert [event["nodes"] for event in events if event["event"] == "start"] == [["n1"], ["n2"]]
+    assert outcomes(tmp_path / "run", "train", job) == ["unfit nodes", "done"]
+    assert starts(tmp_path / "run") == [["n1"], ["n2"]]
+
+
+def starts(run: Path) -> list[list[str]]:
+    """Return the nodes of every attempt."""
+    events = [json.loads(line) for line in (run / FOLDER / "train.attempts.jsonl").read_text().splitlines()]
+    return [event["nodes"] for event in events if event["event"] == "start"]
+
+
+def test_a_refusal_of_one_rank_is_quoted_and_not_queued_again(cluster: Slurm, tmp_path: Path) -> None:
+    """Red: srun ends the other rank, whose 143 is the larger code."""
+    words = {"rank": 1, "node": "n2", "code": 2, "words": "stream.lanes=7 is refused", "at": 1.0}
+    told = f"echo {shlex.quote(json.dumps(words))} > $TRIALIGN_ENDS/1.json; exit 2"
+    job = queue(tmp_path / "run", f"test $SLURM_PROCID = 0 || {{ {told}; }}; sleep 600", nodes=2)
+    assert ended(cluster, job) == "FAILED"
+    assert outcomes(tmp_path / "run", "train", job) == ["failed"]
+    log = (tmp_path / "run" / FOLDER / "log" / f"train_{job}.log").read_text()
+    assert "the ranks ended with 143; the first was rank 1 on n2: Exited with exit code 2" in log
+    assert "stream.lanes=7 is refused" in log
+
+
+def test_the_node_of_a_rank_that_died_is_left_out(cluster: Slurm, tmp_path: Path) -> None:
+    once = f"test $SLURM_PROCID = 0 || mkdir {tmp_path}/again && {{ test $SLURM_PROCID = 0 || kill -9 $$; }}"
+    waits = (
+        f"until test -e {tmp_path}/again; do sleep 0.1; done; test $SLURM_NODEID-$SLURM_RESTART_COUNT != 0- || sleep 9"
+    )
+    job = queue(tmp_path / "run", f"{once}; {waits}; exit 0", nodes=2)
+    assert ended(cluster, job) == "COMPLETED"
+    assert outcomes(tmp_path / "run", "train", job) == ["died", "done"]
+    assert starts(tmp_path / "run") == [["n1", "n2"], ["n1", "n3"]]
+
+
+def test_as_many_nodes_are_left_out_as_leave_enough(cluster: Slurm, tmp_path: Path) -> None:
+    """Three nodes, two wanted: only the latest that failed is left out, and the job does not wait for ever."""
+    job = queue(tmp_path / "run", "test $SLURM_PROCID = 0 || kill -9 $$; sleep 600", nodes=2, max_restarts=2)
+    assert ended(cluster, job) == "FAILED"
+    assert outcomes(tmp_path / "run", "train", job) == ["died"] * 3 + ["gave up"]
+    assert starts(tmp_path / "run") == [["n1", "n2"], ["n1", "n3"], ["n1", "n2"]]
+
+
+def short(job: str) -> None:
+    """Give a job one minute."""
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+
+
+def test_a_save_longer_than_the_time_that_is_left_does_not_end_the_job(cluster: Slurm, tmp_path: Path) -> None:
+    """Slurm would end it as TIMEOUT, for good, and cancel what waits for it."""
+    saving = f"trap '' USR1; mkdir {tmp_path}/again && sleep 600; exit 0"
+    job = queue(tmp_path / "run", saving, leave_seconds=45.0)
+    short(job)
+    assert ended(cluster, job) == "COMPLETED"
+    assert outcomes(tmp_path / "run", "train", job) == ["out of time", "done"]
+
+
+def test_a_stage_that_cannot_save_is_not_killed_by_the_word_that_time_is_up(cluster: Slurm, tmp_path: Path) -> None:
+    job = queue(tmp_path / "run", f"touch {tmp_path}/runs; sleep 6", saves=False)
+    cluster.wait((tmp_path / "runs").exists, "the rank")
+    slurm.ask("scancel", "--signal=USR1", "--batch", job)
+    assert ended(cluster, job) == "COMPLETED"
+    assert outcomes(tmp_path / "run", "train", job) == ["done"]
+
+
+def test_a_stage_that_leaves_nothing_is_not_given_the_same_time_again(cluster: Slurm, tmp_path: Path) -> None:
+    job = queue(tmp_path / "run", "sleep 600", saves=False, leave_seconds=45.0)
+    short(job)
+    assert ended(cluster, job) == "FAILED"
+    assert "set a longer cluster.time" in (tmp_path / "run" / FOLDER / "log" / f"train_{job}.log").read_text()
+
+
+def test_parts_that_a_stage_leaves_count_as_progress(cluster: Slurm, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "train"
+    folder.mkdir(parents=True)
+    further = f"n=$(ls {folder} | wc -l); test $n -ge 3 || {{ touch {folder}/part-$n; exit 70; }}"
+    job = queue(tmp_path / "run", further, max_restarts=0, saves=False)
+    assert ended(cluster, job) == "COMPLETED"
+    assert outcomes(tmp_path / "run", "train", job) == ["died"] * 3 + ["done"]
 
 
 def test_text_of_any_letters_reaches_slurm_as_it_is(cluster: Slurm, tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """The supervisor: what a batch job runs, one process on its first node.
 
 `python -m trialign.cluster.job SPEC SCRIPT` looks at the nodes, starts the ranks by srun, tells them when Slurm wants
-room, ends them when they stand still, and queues the job again where that may help. By how the ranks ended:
+room, ends them when they stand still, and queues the job again where that may help. By how the first rank ended:
 
-| ranks | job |
+| rank | job |
 |---|---|
 | 0 | done |
 | 1, 2: an error that is told and would come again, a refused configuration | fails |
 | 75, or Slurm asked for the room | queued again |
-| anything else (killed, a lost peer, out of memory), or no progress for too long | queued again |
+| anything else (killed, a lost peer, out of memory) | queued again, without the node of that rank |
+| no progress for too long, or not done a moment before the time limit | queued again |
 
 and no more once `max_restarts` in a row got no further. Where Slurm does not queue it again, a successor takes over
 (`successor.py`). It needs nothing but Python's standard library, as it may run outside the container of the ranks.
@@ -20,13 +21,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 from trialign.cluster import slurm
-from trialign.cluster.record import JobSpec, attempts_of, lineage, note_attempt, reached
+from trialign.cluster.ends import ENDS, Cause, ends_of, first_cause
+from trialign.cluster.limit import TimeLimit
+from trialign.cluster.record import JobSpec, attempts_of, lineage, note_attempt, place_of, reached
 from trialign.cluster.step import step
 from trialign.cluster.successor import hand_over, queue_successor
 from trialign.cluster.watchdog import Watchdog
@@ -55,7 +60,10 @@ class Supervisor:
         self.nodes = slurm.nodes_of(os.environ["SLURM_JOB_NODELIST"])
         self.asked = False
         self.ending = False
-        self.log_before = 0  # bytes of the first rank's log by earlier attempts
+        self.told_at: float | None = None  # when the ranks were asked to save
+        self.cause: Cause | None = None
+        self._began = time.time()
+        self._heard: list[str] = []  # of srun
         signal.signal(signal.SIGUSR1, self._ask)
         signal.signal(signal.SIGTERM, self._end)
 
@@ -63,7 +71,8 @@ class Supervisor:
         """Run the attempt and return the job's exit code; a job that is queued again does not return."""
         step, earlier = reached(self.stage), attempts_of(self.spec.folder, self.spec.name, self.job)
         starts = [line for line in earlier if line["event"] == "start"]
-        idle = sum(line["step"] == step for line in starts)
+        self._place = place_of(self.spec)
+        idle = sum(line.get("place", []) >= self._place for line in starts)
         self.say(f"attempt {len(starts) + 1} on {' '.join(self.nodes)}, from step {step}")
         if idle > self.spec.max_restarts:
             self.say(f"gives up: {idle - 1} restarts in a row got no further than step {step}")
@@ -71,16 +80,23 @@ class Supervisor:
             return 1
         if (revision := code_revision()) != self.spec.revision:
             self.say(f"warning: submitted by code revision {self.spec.revision}, runs {revision}")
-        note_attempt(self.spec, "start", job=self.job, step=step, nodes=self.nodes, revision=revision)
+        note_attempt(
+            self.spec, "start", job=self.job, step=step, place=self._place, nodes=self.nodes, revision=revision
+        )
         if self.spec.health_check and (unfit := self._unfit()):
             return self._requeue("unfit nodes", exclude=unfit)
-        outcome, code = self._watch(self._start())
+        limit = TimeLimit(
+            lambda: slurm.end_of(self.job), self.stage, earlier, leave=self.spec.leave_seconds, began=self._began
+        )
+        outcome, code = self._watch(self._start(), limit)
         if outcome == "preempted":  # Slurm ends the job, and knows whether to queue it again
-            note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code)
+            self._note_end(outcome, code)
             return code
-        if outcome in ("made room", "died", "stood still"):
+        if outcome == "died":
+            return self._requeue(outcome, code, exclude=[self.cause.node] if self.cause else [])
+        if outcome in ("made room", "stood still", "out of time"):
             return self._requeue(outcome, code)
-        note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code)
+        self._note_end(outcome, code)
         if code:
             self._quote_ranks()
         return code
@@ -108,18 +124,35 @@ class Supervisor:
         found = {node: folder / node for node in self.nodes}
         return [node for node, path in found.items() if not path.exists() or path.read_text() != "ok"]
 
+    @property
+    def _ends(self) -> Path:
+        """Where the ranks of this attempt leave how they ended."""
+        return self.spec.folder.absolute() / "ends" / f"{self.job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
     def _start(self) -> subprocess.Popen[bytes]:
-        spec, log = self.spec, Path(self._log("0"))
-        self.log_before = log.stat().st_size if log.exists() else 0
+        spec = self.spec
+        self._ends.mkdir(parents=True, exist_ok=True)
         command = step(spec, self.job)
         # By the first job of its lineage a lock knows whose it is, after a requeue and in a successor.
-        known_as = {LOCK_JOB: lineage(spec.folder, self.job)[0]}
+        known_as = {LOCK_JOB: lineage(spec.folder, self.job)[0], ENDS: str(self._ends)}
         meeting = {"MASTER_ADDR": slurm.node_address(self.nodes[0])} | known_as
-        return subprocess.Popen(command, env=os.environ | meeting)
+        self._log_before = {path: path.stat().st_size for path in self._logs()}  # by earlier attempts
+        ranks = subprocess.Popen(command, env=os.environ | meeting, stderr=subprocess.PIPE)
+        self._listener = threading.Thread(target=self._listen, args=(ranks,), daemon=True)
+        self._listener.start()
+        return ranks
 
-    def _watch(self, ranks: subprocess.Popen[bytes]) -> tuple[str, int]:
+    def _listen(self, ranks: subprocess.Popen[bytes]) -> None:
+        """Hand on what srun says, and keep it."""
+        assert ranks.stderr is not None
+        for line in ranks.stderr:
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
+            self._heard.append(line.decode(errors="replace").rstrip())
+
+    def _watch(self, ranks: subprocess.Popen[bytes], limit: TimeLimit) -> tuple[str, int]:
         """Wait for the ranks; return what became of them and their code."""
-        told, watchdog = False, Watchdog(self.stage, self.spec.watchdog_seconds)
+        watchdog = Watchdog(self.stage, self.spec.watchdog_seconds)
         look_every = min(60.0, self.spec.watchdog_seconds / 4)
         looked = time.monotonic()
         while True:
@@ -128,10 +161,10 @@ class Supervisor:
                 break
             except subprocess.TimeoutExpired:
                 pass
-            if self.asked and not told:
-                self.say("asked to make room; the ranks are told")
-                ranks.send_signal(signal.SIGUSR1)  # srun hands it on to every rank
-                told = True
+            if self.told_at is None and (self.asked or limit.is_near(time.time())):
+                self._tell(ranks)
+            if limit.is_reached(time.time()):
+                return self._out_of_time(limit)
             if time.monotonic() - looked > look_every:
                 looked = time.monotonic()
                 if watchdog.stands_still():
@@ -139,21 +172,51 @@ class Supervisor:
                     ranks.send_signal(signal.SIGUSR2)  # each rank dumps its threads
                     time.sleep(5.0)
                     return "stood still", REQUEUE
-        self.say(f"the ranks ended with {code}")
-        if self.ending:
-            return "preempted", code
+        self._listener.join(_POLL)
+        return self._judged(code)
+
+    def _judged(self, code: int) -> tuple[str, int]:
+        """Return what became of ranks that ended, by the first of them, and the code that counts."""
         if code == 0:
             return "done", 0
-        if self.asked or code == REQUEUE:
-            return "made room", code
-        return ("failed" if code in _TOLD else "died"), code
+        self.cause = first_cause(self._heard, ends_of(self._ends))
+        first = code if self.cause is None or self.cause.code is None else self.cause.code
+        self.say(f"the ranks ended with {code}" + (f"; the first was {self.cause}" if self.cause else ""))
+        if self.ending:
+            return "preempted", code
+        if first in _TOLD:
+            return "failed", first
+        if (self.asked and self.told_at) or first == REQUEUE:
+            return "made room", REQUEUE
+        return "died", first
+
+    def _tell(self, ranks: subprocess.Popen[bytes]) -> None:
+        """Tell the ranks that room is wanted, where they can save themselves."""
+        self.asked, self.told_at = True, time.time()
+        if not self.spec.saves:
+            self.say(f"asked to make room; {self.spec.verb} cannot save itself and works on until it is ended")
+            return
+        self.say("asked to make room; the ranks are told")
+        ranks.send_signal(signal.SIGUSR1)  # srun hands it on to every rank
+
+    def _out_of_time(self, limit: TimeLimit) -> tuple[str, int]:
+        """Judge ranks that are not done a moment before Slurm ends the job."""
+        if self.spec.saves or limit.moved_up or place_of(self.spec) > self._place:
+            self.say("not done, and the time limit is reached")
+            return "out of time", REQUEUE
+        self.say(
+            f"{self.spec.verb} is not done at the time limit and leaves nothing to go on from: the same time would not "
+            "do again; set a longer cluster.time"
+        )
+        return "failed", 1
 
     def _requeue(self, outcome: str, code: int = REQUEUE, exclude: Sequence[str] = ()) -> int:
         """Queue the job again; Slurm ends what is left of this attempt, this process included.
 
         Where it may not be queued again, a successor takes over, and this job's own code is of no account.
         """
-        note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code)
+        exclude = self._left_out(exclude)
+        self._note_end(outcome, code, exclude)
         self.say(f"{outcome}: is to be queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
         if code != REQUEUE:
             self._quote_ranks()
@@ -184,20 +247,51 @@ class Supervisor:
             self.say(f"warning: {' '.join(left)} still wait for this job; `trialign submit` queues them again")
         return REQUEUE
 
+    def _note_end(self, outcome: str, code: int, exclude: Sequence[str] = ()) -> None:
+        more: dict[str, object] = {"excluded": list(exclude)} if exclude else {}
+        if self.cause is not None:
+            more["cause"] = asdict(self.cause)
+        if outcome == "out of time" and self.spec.saves and self.told_at is not None:
+            more["saved_for"] = time.time() - self.told_at
+        note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code, **more)
+
+    def _left_out(self, nodes: Sequence[str]) -> list[str]:
+        """Return all nodes that the next attempt is to leave out: as many of the latest as leave enough to run on."""
+        if not nodes:
+            return []
+        ends = attempts_of(self.spec.folder, self.spec.name, self.job)
+        latest = dict.fromkeys(
+            [*reversed(nodes), *(node for line in reversed(ends) for node in line.get("excluded", []))]
+        )
+        try:
+            given = [node for node in slurm.excluded_nodes(self.job) if node not in latest]
+            usable = set(slurm.usable_nodes(os.environ["SLURM_JOB_PARTITION"])) - set(given)
+        except slurm.ClusterError:
+            return []
+        spare = max(0, len(usable) - self.spec.nodes)
+        return [*given, *list(latest)[:spare]]
+
     def _excluded(self, nodes: Sequence[str]) -> bool:
         try:
-            every = ",".join([*slurm.excluded_nodes(self.job), *nodes])
-            slurm.ask("scontrol", "update", f"JobId={self.job}", f"ExcNodeList={every}")
+            slurm.ask("scontrol", "update", f"JobId={self.job}", f"ExcNodeList={','.join(nodes)}")
         except slurm.ClusterError:
             return False
         return True
 
     def _quote_ranks(self) -> None:
-        """Put the end of the first rank's log into the job's."""
-        log = Path(self._log("0"))
-        written = log.read_bytes()[self.log_before :] if log.exists() else b""
+        """Put what the rank that ended first said into the job's log, and the end of its log where it was killed."""
+        if self.cause is not None and self.cause.words:
+            self.say(f"{self.cause}\n{self.cause.words}")
+            if self.cause.code in _TOLD:
+                return
+        log = Path(self._log(str(self.cause.rank if self.cause else 0)))
+        written = log.read_bytes()[self._log_before.get(log, 0) :] if log.exists() else b""
         lines = written.decode(errors="replace").splitlines()[-_TAIL:]
         self.say("\n".join([f"the end of {log}:", *lines]))
+
+    def _logs(self) -> list[Path]:
+        """Return the logs of this job's ranks."""
+        return [*Path(self._log("0")).parent.glob(f"{self.spec.name}_{self.job}_*")]
 
     def _log(self, rank: str) -> str:
         return str(self.spec.folder / "log" / f"{self.spec.name}_{self.job}_{rank}.log")

@@ -61,6 +61,8 @@ def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
         srun=list(cluster.srun),
         python=cluster.python or sys.executable,
         health_check=cluster.health_check,
+        leave_seconds=float(cluster.leave_seconds),
+        saves=verb == "pipeline" or ALL_STAGES[verb].saves,
         watchdog_seconds=60.0 * cluster.watchdog_minutes,
         max_restarts=cluster.max_restarts,
         revision=code_revision(),

@@ -7,6 +7,7 @@
 | `NAME.config.json` | the resolved configuration |
 | `NAME.sbatch` | the script |
 | `NAME.attempts.jsonl` | one line when an attempt starts, one when it ends |
+| `ends/` | how the ranks of every attempt ended, in their own words |
 | `log/` | the supervisor's log `NAME_JOB.log`, each rank's `NAME_JOB_RANK.log` |
 """
 
@@ -18,7 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trialign.manifest import write_atomically
+from trialign.lock import is_lock
+from trialign.manifest import MANIFEST, write_atomically
+from trialign.progress import read_progress
 
 FOLDER = "slurm"
 
@@ -40,6 +43,8 @@ class JobSpec:
         python: the interpreter of supervisor and health check.
         health_check: look at the nodes first.
         watchdog_seconds: without anything counted, until it stands still.
+        leave_seconds: before the time limit, when it is too late to save.
+        saves: the verb saves itself when it is asked to make room.
         max_restarts: in a row that get no further.
         revision: the code that was submitted.
     """
@@ -58,6 +63,8 @@ class JobSpec:
     python: str
     health_check: bool
     watchdog_seconds: float
+    leave_seconds: float
+    saves: bool
     max_restarts: int
     revision: str
 
@@ -124,6 +131,22 @@ def reached(stage: Path) -> int:
     """Return the step that a stage would go on from: of its newest checkpoint, else 0."""
     steps = (path.stem.removeprefix("step-") for path in (stage / "checkpoints").glob("step-*.json"))
     return max(map(int, steps), default=0)
+
+
+def place_of(spec: JobSpec) -> list[int]:
+    """Return how far a stage, or a run of several, is with what it would go on from; a larger list is further.
+
+    Finished stages, the step of the newest checkpoint; where nothing is saved on request what the last beat counted, and
+    the files that lie there.
+    """
+    stage = Path(spec.stage)
+    finished = {path.parent for place in ("*", "*/*") for path in stage.glob(f"{place}/{MANIFEST}")}
+    steps = [reached(folder) for folder in (stage, *stage.glob("*/"))]
+    place = [len(finished), max(steps)]
+    if spec.saves:
+        return place
+    beat = read_progress(stage)
+    return [*place, *(beat.place if beat else (0, 0)), sum(1 for path in stage.rglob("*") if not is_lock(path))]
 
 
 def _successions(folder: Path) -> dict[str, str]:

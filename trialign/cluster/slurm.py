@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,23 @@ def queued(jobs: Sequence[str]) -> dict[str, Queued]:
         job: Queued(*rows[job].split("|", 3)) if job in rows else Queued(state, "", "", "")
         for job, state in states(jobs).items()
     }
+
+
+def usable_nodes(partition: str) -> list[str]:
+    """Return the nodes of a partition that jobs can run on, now or later."""
+    lines = (line.split("|") for line in ask("sinfo", "-h", "-N", "-p", partition, "-o", "%N|%T").splitlines())
+    gone = ("down", "drain", "fail", "unk", "maint")
+    return [node for node, state in lines if not state.startswith(gone) and not state.endswith("*")]
+
+
+def end_of(job: str) -> float | None:
+    """Return when a running job reaches its time limit, in seconds since 1970; None where Slurm names none."""
+    try:
+        words = ask("scontrol", "-o", "show", "job", job).split()
+        told = next(word.partition("=")[2] for word in words if word.startswith("EndTime="))
+        return time.mktime(time.strptime(told, "%Y-%m-%dT%H:%M:%S"))
+    except (ClusterError, StopIteration, ValueError):  # a controller that is busy; no limit
+        return None
 
 
 def node_address(node: str) -> str:

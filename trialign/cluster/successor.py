@@ -21,14 +21,14 @@ def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[
         spec: of the job.
         script: what `sbatch` was given for it.
         job: its number, `ARRAY_TASK` for an element of an array.
-        exclude: nodes to leave out, besides those that are left out already.
+        exclude: nodes to leave out; none: those that are left out already.
 
     Raises:
         ClusterError: Slurm does not take it.
     """
     task = job.partition("_")[2]
     options = [f"--dependency=afterany:{job}", *([f"--array={task}"] if task else [])]
-    if left_out := [*slurm.excluded_nodes(job), *exclude]:
+    if left_out := exclude or slurm.excluded_nodes(job):
         options.append(f"--exclude={','.join(left_out)}")
     number = slurm.submit(script, *options)
     successor = f"{number}_{task}" if task else number

@@ -33,6 +33,9 @@ class ClusterConfig:
     )
     program: list[str] = option([], "the `trialign` of the ranks; empty: the one that submits", hashed=False)
     signal_seconds: int = option(120, "how long before its end Slurm asks a job to make room", hashed=False)
+    leave_seconds: int = option(
+        10, "how long before its end a job that has not saved itself by then is queued again", hashed=False
+    )
     max_restarts: int = option(5, "restarts in a row that get no further, until the job gives up", hashed=False)
     watchdog_minutes: float = option(
         30.0, "a stage that counts nothing for so long (progress.json) is dumped, ended and queued again", hashed=False

@@ -32,6 +32,7 @@ class StageSpec:
         inputs_if: verbs that it reads only where its config asks for what they made.
         ranks: whether it runs on all ranks of `runtime`; every other stage is one process.
         gpu: whether a GPU makes it faster.
+        saves: whether it saves itself when asked to make room; the others begin anew, or with the parts they left.
     """
 
     inputs: tuple[str, ...]
@@ -40,6 +41,7 @@ class StageSpec:
     inputs_if: Mapping[str, Callable[[Config], bool]] = field(default_factory=dict)
     ranks: Callable[[Config], bool] = _never
     gpu: Callable[[Config], bool] = _never
+    saves: bool = False
 
 
 CLIP_OF_ENRICH = "enrich.clip"
@@ -116,6 +118,7 @@ STAGES: dict[str, StageSpec] = {
         inputs_if={"embed": lambda config: bool(config.train.items.features), "enrich": _reads_captions},
         ranks=_always,
         gpu=_always,
+        saves=True,
     ),
     "evaluate": StageSpec(
         inputs=("prepare", "assign", "baselines"),
@@ -139,6 +142,7 @@ ASKED_FOR: dict[str, StageSpec] = {
         inputs_if={"reward": _rewards_quality},
         ranks=_always,
         gpu=_always,
+        saves=True,
     ),
 }
 """Stages that run where one of the others reads what they make, or by commands of their own."""

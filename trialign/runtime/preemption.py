@@ -1,4 +1,4 @@
-"""Making room when told to: save at the end of the step, on all ranks together, and end with the code that says so."""
+"""Making room when told to, and Ctrl-C: save at the end of the step, on all ranks together, and end."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from trialign.errors import TrialignError
 from trialign.runtime.checkpoint import TrainingCheckpoints, begins_step
+from trialign.runtime.notice import SavedError, asked_for_room, make_room
+from trialign.runtime.ranks import launched_rank
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take a node away."""
 
-
-class PreemptedError(TrialignError):
-    """Training was asked to make room and has saved itself; the exit code asks to be queued again."""
-
-    exit_code = 75
+_INTERRUPTED = b"\ninterrupted: saves after this step, then ends; Ctrl-C once more ends at once, without saving\n"
 
 
 class Preemption(Callback):
-    """Ends training after the optimizer step in which any rank was sent one of SIGNALS.
+    """Ends training after the optimizer step in which any rank was sent one of SIGNALS, or Ctrl-C.
 
     The handler does nothing but set `asked`. The module carries it to the other ranks with the step's token count, and
     answers with `make_room`; so all ranks save after the same step, and no collective runs in a signal handler.
+    A second Ctrl-C ends at once.
 
     Args:
         checkpoints: where to save.
@@ -39,12 +37,14 @@ class Preemption(Callback):
     def __init__(self, checkpoints: TrainingCheckpoints) -> None:
         self.checkpoints = checkpoints
         self.asked = False
+        self._interrupted = False
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Listen; Lightning's own handlers are in place by now and step aside."""
         self._process = os.getpid()
-        self._before = {number: signal.signal(number, self._listen) for number in SIGNALS}
+        self.asked = self.asked or asked_for_room()
+        self._before = {number: signal.signal(number, self._listen) for number in (*SIGNALS, signal.SIGINT)}
 
     def on_train_batch_start(
         self,
@@ -57,15 +57,18 @@ class Preemption(Callback):
 
         Raises:
             PreemptedError: it was.
+            SavedError: by Ctrl-C.
         """
         pl_module.asked = self.asked  # type: ignore[assignment]  # an attribute of modules that know of it
         if begins_step(trainer, batch_idx) and pl_module.make_room:
             self.checkpoints.save(trainer)
-            raise PreemptedError(
-                f"asked to make room, saved after step {trainer.global_step}",
-                rule=f"exit code {PreemptedError.exit_code}: queue me again",
-                remedy="the same command goes on from there",
-            )
+            if self._interrupted:
+                raise SavedError(
+                    f"interrupted, saved after step {trainer.global_step}",
+                    rule="Ctrl-C ends a training behind a save; twice, at once",
+                    remedy="the same command goes on from there",
+                )
+            make_room(f"saved after step {trainer.global_step}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
         """Hand the signals back."""
@@ -76,5 +79,10 @@ class Preemption(Callback):
     def _listen(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if os.getpid() == self._process:
             self.asked = True
+            if number == signal.SIGINT:
+                self._interrupted = True
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                if launched_rank() == 0:
+                    os.write(2, _INTERRUPTED)  # a handler may run inside a `print`
         elif number == signal.SIGTERM:  # a loader's worker, which inherited the handler, is told to end
             os._exit(128 + number)
