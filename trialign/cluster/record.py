@@ -136,8 +136,8 @@ def reached(stage: Path) -> int:
 def place_of(spec: JobSpec) -> list[int]:
     """Return how far a stage, or a run of several, is with what it would go on from; a larger list is further.
 
-    Finished stages, the step of the newest checkpoint; where nothing is saved on request what the last beat counted, and
-    the files that lie there.
+    Finished stages, the step of the newest checkpoint; where nothing is saved on request, also what the last beat
+    counted and the files that lie there.
     """
     stage = Path(spec.stage)
     finished = {path.parent for place in ("*", "*/*") for path in stage.glob(f"{place}/{MANIFEST}")}
