@@ -57,6 +57,20 @@ def test_the_last_attempt_is_the_one_that_began_last(tmp_path: Path, queue: dict
     assert line_of(tmp_path).last == "2: lost (TIMEOUT)"
 
 
+def test_the_first_cause_is_told_with_its_rank_and_node(tmp_path: Path, queue: dict[str, Any]) -> None:
+    """In the rank's own words where it left some, one line of them, else in Slurm's."""
+    spec = spec_of(tmp_path)
+    note_job(spec.folder, "train", "7")
+    queue["7"] = slurm.Queued("FAILED", "", "", "")
+    cause = {"rank": 1, "node": "n2", "how": "Exited with exit code 2", "code": 2, "words": "seed=x\n  rule: a number"}
+    start(spec, "7")
+    note_attempt(spec, "end", job="7", outcome="failed", code=2, cause=cause)
+    assert line_of(tmp_path).last == "1: failed, code 2, rank 1 on n2: seed=x"
+    start(spec, "7")
+    note_attempt(spec, "end", job="7", outcome="died", code=137, cause=cause | {"words": "", "how": "Killed"})
+    assert line_of(tmp_path).last == "2: died, code 137, rank 1 on n2: Killed"
+
+
 def test_a_successor_stands_for_the_job_that_it_succeeds(tmp_path: Path, queue: dict[str, Any]) -> None:
     spec = spec_of(tmp_path)
     note_job(spec.folder, "train", "7")

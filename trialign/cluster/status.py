@@ -121,7 +121,12 @@ def _last_attempt(events: Sequence[Mapping[str, Any]], state: str) -> str:
         return ""
     last, number = events[-1], sum(event["event"] == "start" for event in events)
     if last["event"] == "end":
-        return f"{number}: {last['outcome']}" + (f", code {last['code']}" if last["code"] else "")
+        told = f"{number}: {last['outcome']}" + (f", code {last['code']}" if last["code"] else "")
+        if (cause := last.get("cause")) is not None:  # of the rank that ended first
+            told += (
+                f", rank {cause['rank']} on {cause['node']}: {(cause['words'] or cause['how']).partition(chr(10))[0]}"
+            )
+        return told
     if state in ("RUNNING", "COMPLETING"):
         return f"{number}: runs"
     return f"{number}: lost" + (f" ({state})" if state else "")
