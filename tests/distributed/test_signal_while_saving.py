@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trialign.errors import TrialignError
 from trialign.generate.train import train
 from trialign.runtime.checkpoint import newest_checkpoint
-from trialign.runtime.notice import PreemptedError
+from trialign.runtime.notice import PreemptedError, SavedError
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
 
@@ -26,9 +27,12 @@ def outcome(folder: Path) -> tuple[bytes, str]:
     return (folder / "generator.safetensors").read_bytes(), (folder / "ledger" / "rank-00000.jsonl").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [(signal.SIGUSR1, PreemptedError), (signal.SIGTERM, PreemptedError), (signal.SIGINT, SavedError)],
+)
 def test_a_signal_while_saving_waits_for_the_save(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, ends: type[TrialignError]
 ) -> None:
     dataset = ring_dataset(tmp_path / "dataset")
     codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
@@ -46,7 +50,7 @@ def test_a_signal_while_saving_waits_for_the_save(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", renamed)
-        with pytest.raises(PreemptedError):
+        with pytest.raises(ends):
             train(dataset, {}, sids, asked, **SETTINGS)
     names = sorted(path.name for path in (asked / "checkpoints").glob("step-*.json"))
     assert names[0] == "step-00000003.json"

@@ -215,8 +215,10 @@ class Supervisor:
 
         Where it may not be queued again, a successor takes over, and this job's own code is of no account.
         """
-        exclude = self._left_out(exclude)
-        self._note_end(outcome, code, exclude)
+        before = self._excluded_now()
+        given, ours = self._left_out(before, exclude)
+        exclude = [*given, *ours]
+        self._note_end(outcome, code, ours)
         self.say(f"{outcome}: is to be queued again" + (f", without {' '.join(exclude)}" if exclude else ""))
         if code != REQUEUE:
             self._quote_ranks()
@@ -225,7 +227,7 @@ class Supervisor:
         except slurm.ClusterError as cause:
             return self._succeeded(cause, exclude)
         for _ in range(20):  # Slurm takes the list once the job waits, and leaves this process some seconds
-            if not exclude or self._excluded(exclude):
+            if exclude == before or self._excluded(exclude):
                 break
             time.sleep(0.5)
         return REQUEUE
@@ -255,21 +257,28 @@ class Supervisor:
             more["saved_for"] = time.time() - self.told_at
         note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code, **more)
 
-    def _left_out(self, nodes: Sequence[str]) -> list[str]:
-        """Return all nodes that the next attempt is to leave out: as many of the latest as leave enough to run on."""
-        if not nodes:
-            return []
+    def _left_out(self, before: Sequence[str], nodes: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the nodes that the next attempt is to leave out: the user's, and as many of ours as leave enough.
+
+        An attempt that ended by no fault of a node leaves out only what the user did: Slurm changes the list of waiting
+        jobs alone, and a job must not wait for a node that failed later because of one that failed long ago.
+        """
         ends = attempts_of(self.spec.folder, self.spec.name, self.job)
-        latest = dict.fromkeys(
-            [*reversed(nodes), *(node for line in reversed(ends) for node in line.get("excluded", []))]
-        )
+        ours = [node for line in reversed(ends) for node in line.get("excluded", [])]
+        latest = dict.fromkeys([*reversed(nodes), *ours])
+        given = [node for node in before if node not in latest]
         try:
-            given = [node for node in slurm.excluded_nodes(self.job) if node not in latest]
             usable = set(slurm.usable_nodes(os.environ["SLURM_JOB_PARTITION"])) - set(given)
         except slurm.ClusterError:
+            return given, []
+        spare = max(0, len(usable) - self.spec.nodes) if nodes else 0
+        return given, list(latest)[:spare]
+
+    def _excluded_now(self) -> list[str]:
+        try:
+            return slurm.excluded_nodes(self.job)
+        except slurm.ClusterError:
             return []
-        spare = max(0, len(usable) - self.spec.nodes)
-        return [*given, *list(latest)[:spare]]
 
     def _excluded(self, nodes: Sequence[str]) -> bool:
         try:

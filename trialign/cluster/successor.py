@@ -21,15 +21,15 @@ def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[
         spec: of the job.
         script: what `sbatch` was given for it.
         job: its number, `ARRAY_TASK` for an element of an array.
-        exclude: nodes to leave out; none: those that are left out already.
+        exclude: all nodes to leave out.
 
     Raises:
         ClusterError: Slurm does not take it.
     """
     task = job.partition("_")[2]
     options = [f"--dependency=afterany:{job}", *([f"--array={task}"] if task else [])]
-    if left_out := exclude or slurm.excluded_nodes(job):
-        options.append(f"--exclude={','.join(left_out)}")
+    if exclude:
+        options.append(f"--exclude={','.join(exclude)}")
     number = slurm.submit(script, *options)
     successor = f"{number}_{task}" if task else number
     # Where an element's own log lies is known of its array.
