@@ -43,7 +43,7 @@ RECORDS = [{"item": int(key)} | fields for key, fields in ITEMS.items()]
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "i.csv": lambda path: path.write_text(_lines(",", NAMES)),
     "i.tsv": lambda path: path.write_text(_lines("\t", NAMES)),
-    "i.item": lambda path: path.write_text(_lines("\t", [f"{name}:token" for name in NAMES])),
+    "i.item": lambda path: path.write_text(_lines("\t", [f"{name}:token" for name in NAMES]).replace('"', "")),
     "i.jsonl": lambda path: path.write_text("\n".join(map(json.dumps, RECORDS))),
     "i.jsonl.gz": lambda path: path.write_bytes(gzip.compress("\n".join(map(json.dumps, RECORDS)).encode())),
     "i.json": lambda path: path.write_text(json.dumps(ITEMS)),

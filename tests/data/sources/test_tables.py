@@ -360,3 +360,21 @@ def test_what_is_no_file_is_named_before_it_is_opened(tables: Make, tmp_path: Pa
     (tmp_path / "events.csv").write_text("user,item,time\n")
     with pytest.raises(DataError, match=r"a\.tar is a folder"):
         tables(images="a.tar").sources()
+
+
+@pytest.mark.parametrize("order", [("item_id", "title", '"genre'), ("item_id", '"genre', "title")])
+def test_quotes_in_recbole_files_are_characters_like_any_other(
+    tables: Make, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    titles = ['"7 Inch Nails" Live', "Plain", '"Heroes', 'Low"', '12" mix', '"', '""', '"whole"']
+    rows = [{"item_id": str(n), "title": title, '"genre': "music"} for n, title in enumerate(titles)]
+    lines = ["\t".join(f"{name}:token" for name in order)]
+    lines += ["\t".join(row[name] for name in order) for row in rows]
+    (tmp_path / "shop.item").write_text("\n".join(lines) + "\n")
+    (tmp_path / "shop.inter").write_text('user:token\titem:token\ttime:float\n"u\t0\t1\nv"\t1\t2\n')
+    source = tables("shop.inter", items="shop.item", item_columns={"item": "item_id"})
+    items = source.load(tmp_path).items
+    assert dict(zip(items["item"].to_pylist(), items["title"].to_pylist(), strict=True)) == {
+        row["item_id"]: row["title"] for row in rows
+    }
+    assert _events(source, tmp_path) == [('"u', "0", 1), ('v"', "1", 2)]

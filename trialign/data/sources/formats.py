@@ -178,7 +178,12 @@ def _parquet(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG0
 
 
 def _csv(paths: Sequence[Path], delimiter: str) -> list[Part]:
-    headers = {path: _header(path, delimiter) for path in paths}
+    return _delimited(paths, delimiter, '"')
+
+
+def _delimited(paths: Sequence[Path], delimiter: str, quote: str) -> list[Part]:
+    """Read lines of values; with `quote` "" a quote is a character like any other, and a line's end ends a row."""
+    headers = {path: _header(path, delimiter, quote) for path in paths}
     parts = []
     for members in _alike({path: "\n".join(header) for path, header in headers.items()}):
         names = headers[members[0]]
@@ -189,8 +194,8 @@ def _csv(paths: Sequence[Path], delimiter: str) -> list[Part]:
             auto_detect=False,
             header=True,
             delim=delimiter,
-            quote='"',
-            escape='"',
+            quote=quote,
+            escape=quote,
         )
         parts.append(Part(table, members))
     return parts
@@ -200,8 +205,9 @@ def _tsv(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
     return _csv(paths, "\t")
 
 
-def _recbole(paths: Sequence[Path], delimiter: str) -> list[Part]:
-    parts = _tsv(paths, delimiter)
+def _recbole(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
+    # RecBole splits its lines at tabs and knows no quotes.
+    parts = _delimited(paths, "\t", "")
     return [Part(part.table.rename(lambda name: name.partition(":")[0]), part.paths) for part in parts]
 
 
@@ -245,9 +251,9 @@ def _alike(kinds: dict[Path, str]) -> list[list[Path]]:
     return list(groups.values())
 
 
-def _header(path: Path, delimiter: str) -> list[str]:
+def _header(path: Path, delimiter: str, quote: str) -> list[str]:
     with _open_text(path) as file:
-        header = next(csv.reader(file, delimiter=delimiter), [])
+        header = next(csv.reader(file, delimiter=delimiter, quotechar=quote or None), [])
     named = [name.lower() for name in header if name]
     if not named or len(set(named)) < len(named):
         raise DataError(
