@@ -94,9 +94,7 @@ class TrainingCheckpoints(Callback):
         trainer.strategy.barrier("checkpoint")
         trainer.save_checkpoint(partial / STATE)
         if trainer.is_global_zero:
-            publish(
-                partial, path, self.made_by | {"world_size": trainer.world_size, "seconds": time.monotonic() - begin}
-            )
+            publish(partial, path, self.made_by | {"world_size": trainer.world_size}, began=begin)
             for old in sorted(self.folder.glob("step-*.json"))[: -self.keep]:
                 old.unlink()  # first: without its index a checkpoint counts no more
                 shutil.rmtree(old.with_suffix(""))
@@ -126,8 +124,8 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def publish(partial: Path, path: Path, made_by: dict[str, Any]) -> None:
-    """Bring a checkpoint to disk, give it its name, then its index."""
+def publish(partial: Path, path: Path, made_by: dict[str, Any], *, began: float) -> None:
+    """Bring a checkpoint to disk, give it its name, then its index, with the seconds since `began`."""
     index = path.with_suffix(".json")
     index.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
@@ -137,7 +135,9 @@ def publish(partial: Path, path: Path, made_by: dict[str, Any]) -> None:
             os.fsync(handle.fileno())
         record[str(file.relative_to(partial))] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     partial.rename(path)
-    write_atomically(index, json.dumps(made_by | {"files": record}, indent=2) + "\n")
+    write_atomically(
+        index, json.dumps(made_by | {"seconds": time.monotonic() - began, "files": record}, indent=2) + "\n"
+    )
 
 
 def fault_of(path: Path, index: Path) -> str | None:
