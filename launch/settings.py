@@ -51,7 +51,8 @@ def markdown() -> str:
         "# Configuration",
         "Generated from the schemas in `trialign/config/` by `python -m trialign.launch.settings`; a test compares. "
         "Defaults are those of the file of conf/ that a heading names, before `experiment=` and the command line. "
-        "Settings marked * cannot change the numbers and are not part of a stage's identity.",
+        "Settings marked * or + are not part of a stage's identity. Those marked * cannot change the numbers. Those "
+        "marked + can (how sums are rounded, what is left out) and stand in the manifest beside the hash.",
         "Root settings: `run=DIR` (required), `seed=0`, `rebuild=false`, `from.STAGE=DIR`, `experiment=NAME`.",
     ]
     for path, schemas in SCHEMAS.items():
@@ -85,7 +86,7 @@ def _rows(path: str, schema: type, values: Mapping[str, Any]) -> Iterator[tuple[
         if is_dataclass(default) and not isinstance(default, type):
             yield from _rows(key.replace(".", "/"), type(default), value)
         elif found.name != "_target_" and "help" in found.metadata:
-            mark = "" if found.metadata["hashed"] else " *"
+            mark = "" if found.metadata["hashed"] else " +" if found.metadata["recorded"] else " *"
             group = f"{path}/{found.name}"
             shown = default_choices()[group] if group in SCHEMAS else _shown(value)
             yield key, mark, shown, found.metadata["help"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -326,3 +327,49 @@ def test_a_full_disk_is_named_whichever_library_meets_it(tmp_path: Path, error: 
     with pytest.raises(StageError, match=r"the disk is full, .*embed"), full.building():
         raise error
     assert not stage(tmp_path).finished
+
+
+def test_what_rounds_sums_otherwise_is_recorded_and_no_part_of_the_hash(tmp_path: Path) -> None:
+    found = [build(stage(tmp_path / str(n), recorded={"runtime.threads": n})) for n in (1, 2)]
+    assert [manifest.executions[0]["settings"] for manifest in found] == [
+        {"runtime.threads": 1},
+        {"runtime.threads": 2},
+    ]
+    assert found[0].executions[0]["machine"]["processor"]
+    assert found[0].hash == found[1].hash
+    assert found[0].config == found[1].config
+
+
+def test_a_finished_stage_that_was_executed_otherwise_is_skipped_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(stage(tmp_path, recorded={"runtime.threads": 1}))
+    assert stage(tmp_path, recorded={"runtime.threads": 1}).finished
+    assert not caplog.records
+    assert stage(tmp_path, recorded={"runtime.threads": 2}).finished
+    assert "keeps the numbers it was made with: runtime.threads 1 -> 2" in caplog.text
+
+
+def test_a_manifest_from_before_executions_were_recorded_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(stage(tmp_path))
+    path = tmp_path / "embed" / MANIFEST
+    record = json.loads(path.read_text())
+    del record["executions"]
+    path.write_text(json.dumps(record))
+    assert stage(tmp_path, recorded={"runtime.threads": 2}).finished
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("keep", "told"), [(["half.bin"], [1, 2]), ([], [2])])
+def test_executions_are_those_of_which_something_is_left(tmp_path: Path, keep: list[str], told: list[int]) -> None:
+    for threads in (1, 1, 2):
+        made = stage(tmp_path, recorded={"runtime.threads": threads})
+        with contextlib.suppress(KeyboardInterrupt), made.building(keep) as folder:
+            (folder / "half.bin").write_text("half")
+            raise KeyboardInterrupt
+    made = stage(tmp_path, recorded={"runtime.threads": 2})
+    with made.building(keep):
+        pass
+    assert [found["settings"]["runtime.threads"] for found in made.read().executions] == told

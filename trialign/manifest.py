@@ -8,6 +8,9 @@ say what changed.
 Two hashes carry the identity. `hash` covers the files a stage wrote; a later stage records it of every stage it read.
 `lineage` carries those records on, so that two inputs made from different catalogues are noticed however far
 downstream they meet.
+
+Beside the hashes stand the executions: settings that are no part of the identity but can change the numbers, and the
+machine. They neither rebuild nor refuse; a comparison of runs shows where they differ.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import errno
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import re
@@ -32,8 +36,11 @@ from pathlib import Path
 from typing import Any
 
 from trialign.errors import DataError, StageError, TrialignError
+from trialign.execution import machine
 from trialign.lock import HeldError, is_lock, living_owner, locked
 from trialign.progress import BEAT, Intervals, paced, telling
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -81,6 +88,8 @@ class Manifest:
     revision: str
     versions: dict[str, str]
     format: int = FORMAT
+    executions: list[dict[str, dict[str, Any]]] = field(default_factory=list)
+    """`{settings, machine}` of the process that finished the stage, last, and of killed ones that it went on from."""
 
     @staticmethod
     def read(folder: Path) -> Manifest:
@@ -118,6 +127,7 @@ class Stage:
         name: the verb, e.g. `quantize`.
         folder: the directory the stage owns.
         config: the fields that determine its numbers, and only those.
+        recorded: fields beside them that can change the numbers all the same, dotted.
         inputs: finished stages it reads, by verb.
         sources: files from outside the run it reads, by role; their content is part of the stage's identity.
         counts: what the stage counted; goes into its manifest.
@@ -131,6 +141,7 @@ class Stage:
     config: dict[str, Any]
     inputs: dict[str, Path] = field(default_factory=dict)
     sources: dict[str, Path] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
     built: bool = False
@@ -154,9 +165,11 @@ class Stage:
             if not rebuild:
                 self._refuse_to_clear_checkpoints()
             return
-        changes = self._changes(Manifest.read(self.folder))
+        before = Manifest.read(self.folder)
+        changes = self._changes(before)
         if not changes:
             self.finished = True
+            self._tell_execution(before)
             self._clear_checkpoints()  # an attempt may have been killed right behind its manifest
         elif not rebuild:
             raise _finished_otherwise(self.folder, changes)
@@ -193,13 +206,17 @@ class Stage:
             (self.folder / MANIFEST).unlink(missing_ok=True)
             self._seen = None
             attempt = self.folder / _ATTEMPT
-            identity = json.dumps(self._identity(), sort_keys=True)
-            same = attempt.exists() and attempt.read_text() == identity
+            identity = json.loads(json.dumps(self._identity()))
+            before, earlier = _read_attempt(attempt)
+            same = before == identity
+            goes_on = same and any((self.folder / name).exists() for name in keep)
             for child in self.folder.iterdir():
                 if is_lock(child) or (same and child.name in keep):
                     continue
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
-            write_atomically(attempt, identity)
+            now = {"settings": self.recorded, "machine": machine()}
+            self._executions = [*(found for found in earlier if goes_on and found != now), now]
+            write_atomically(attempt, json.dumps({**identity, "executions": self._executions}, sort_keys=True))
             write_atomically(self.folder / _LAUNCH, _launch())
             started = time.monotonic()
             with telling(self.name, self.folder, self.intervals, self._counted):
@@ -229,8 +246,8 @@ class Stage:
         attempt = self.folder / _ATTEMPT
         if not steps or not attempt.exists():
             return
-        before, now = (json.loads(text) for text in (attempt.read_text(), json.dumps(self._identity())))
-        if changes := _told(before, now):
+        before, _ = _read_attempt(attempt)
+        if changes := _told(before, json.loads(json.dumps(self._identity()))):
             raise _begun_otherwise(self.folder, changes)
 
     def _follow(self) -> None:
@@ -283,6 +300,12 @@ class Stage:
                 changes.append(f"source {role} has other bytes")
         return changes
 
+    def _tell_execution(self, before: Manifest) -> None:
+        """Say where a finished stage was made with other settings of those that are recorded; its numbers stay."""
+        made = before.executions[-1]["settings"] if before.executions else self.recorded
+        if changes := _told(made, json.loads(json.dumps(self.recorded))):
+            log.warning("%s is finished and keeps the numbers it was made with: %s", self.folder, "; ".join(changes))
+
     def _write(self, seconds: float) -> None:
         _open_to_the_umask(self.folder)
         made = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and not self._is_beside(path)]
@@ -305,8 +328,15 @@ class Stage:
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             revision=code_revision(),
             versions=_versions(),
+            executions=self._executions,
         )
         write_atomically(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def _read_attempt(path: Path) -> tuple[dict[str, Any], list[dict[str, dict[str, Any]]]]:
+    """Return the identity of the attempt that was broken off, {} where there is none, and its executions."""
+    identity = json.loads(path.read_text()) if path.exists() else {}
+    return identity, identity.pop("executions", [])
 
 
 def _bytes_of(path: Path) -> bytes | None:
@@ -445,7 +475,7 @@ def require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
     attempt = folder / _ATTEMPT
     if attempt.exists() and any((folder / CHECKPOINTS).glob("step-*.json")):
         # As JSON has it: a tuple comes back as a list.
-        before, now = json.loads(attempt.read_text())["config"], json.loads(json.dumps(config))
+        before, now = _read_attempt(attempt)[0]["config"], json.loads(json.dumps(config))
         if changes := _told({"config": before}, {"config": now}):
             raise _begun_otherwise(folder, changes)
 

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from trialign.evaluate.comparison import compare, comparison_page, differing, print_comparison, to_csv
-from trialign.evaluate.runs import Run
+from trialign.evaluate.runs import Run, _execution
+from trialign.manifest import Manifest
 from trialign.ranking import METRICS
 
 NUM_USERS = 30
@@ -174,3 +175,37 @@ def test_page_draws_losses_and_escapes_names() -> None:
     assert page.count("stroke-width=1.6") == 2, "one curve of the loss per run, none of the learning rate"
     assert "http" not in page
     assert "<script" not in page
+
+
+def test_runs_that_were_executed_otherwise_are_one_configuration_and_it_is_said() -> None:
+    one = replace(run("a", 0.1), execution={"machine.processor": "<b>X</b>", "runtime.devices": "1"})
+    other = replace(run("b", 0.2, **{"train.seed": 1}), execution={"machine.processor": "Y", "runtime.devices": "1"})
+    before = replace(run("c", 0.2, **{"train.seed": 2}), execution={})
+    found = compare([one, other, before], [])
+    assert [len(group.runs) for group in found.groups] == [3], "seeds of one configuration"
+    console = Console(file=io.StringIO(), width=200)
+    print_comparison(found, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "able to change figures" in text
+    assert "machine.processor: <b>X</b> (a); Y (b); not recorded (c)" in text
+    page = comparison_page(found)
+    assert "<td>&lt;b&gt;X&lt;/b&gt;<td>Y<td>not recorded" in page
+    rows = list(csv.DictReader(io.StringIO(to_csv(found))))
+    assert [row["machine.processor"] for row in rows] == ["<b>X</b>", "Y", "not recorded"]
+    alike = compare([one, replace(other, execution=one.execution)], [])
+    assert "able to change figures" not in comparison_page(alike)
+    assert "machine.processor" not in to_csv(alike)
+
+
+def test_what_all_stages_share_is_said_once_and_what_a_training_went_through_in_order() -> None:
+    def made(*devices: int, revision: str = "r1") -> Manifest:
+        executions = [{"settings": {"runtime.devices": n}, "machine": {"processor": "X"}} for n in devices]
+        empty: Any = ("", "", {}, {}, {}, {}, {}, {}, 0.0, "")
+        return Manifest(*empty, revision, {"torch": "2"}, executions=executions)
+
+    assert _execution({"train": made(1, 2), "prepare": made(1, revision="r0")}) == {
+        "revision": "prepare: r0; train: r1",
+        "versions.torch": "2",
+        "runtime.devices": "prepare: 1; train: 1, then 2",
+        "machine.processor": "X",
+    }

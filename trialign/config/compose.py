@@ -26,7 +26,7 @@ from trialign.config.cluster import ClusterConfig
 from trialign.config.doctor import DoctorConfig
 from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
-from trialign.config.option import unhashed
+from trialign.config.option import recorded, unhashed
 from trialign.config.registry import BASES, SCHEMAS, register
 from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
@@ -72,7 +72,9 @@ class Config:
     tracking: TrackingConfig
     doctor: DoctorConfig
     identity: dict[str, dict[str, Any]]
-    """The fields of every group that can change the numbers, for manifests."""
+    """The fields of every group that belong to a stage's identity, for manifests."""
+    recorded: dict[str, dict[str, Any]]
+    """Those beside it that can change the numbers all the same, dotted within their group, for manifests."""
 
 
 def conf_dir() -> Path:
@@ -125,6 +127,7 @@ def to_config(tree: DictConfig) -> Config:
             rebuild=tree.rebuild,
             from_stage={str(k): Path(v).expanduser().absolute() for k, v in tree["from"].items() if v is not None},
             identity={group: _identity(tree[group]) for group in _groups()},
+            recorded={group: _recorded(tree[group]) for group in _groups()},
             **values,
         )
     except (OmegaConfBaseException, HydraException) as cause:
@@ -269,7 +272,7 @@ def _groups() -> list[str]:
 
 
 def _identity(node: DictConfig) -> dict[str, Any]:
-    """Return a group's fields without those that cannot change the numbers, nested groups included."""
+    """Return a group's fields without those that are not hashed, nested groups included."""
     schema = OmegaConf.get_type(node)
     spared = unhashed(schema) if is_dataclass(schema) else set()
     kept: dict[str, Any] = {}
@@ -279,6 +282,25 @@ def _identity(node: DictConfig) -> dict[str, Any]:
         child = node[key]
         kept[str(key)] = _identity(child) if isinstance(child, DictConfig) else _container(child)
     return kept
+
+
+def _recorded(node: DictConfig) -> dict[str, Any]:
+    """Return a group's fields that are recorded beside its identity, those of nested groups by dotted names."""
+    schema = OmegaConf.get_type(node)
+    own = recorded(schema) if is_dataclass(schema) else set()
+    kept: dict[str, Any] = {}
+    for key in map(str, node):
+        child = node[key]
+        if key in own:
+            kept[key] = _without_secrets(child) if isinstance(child, str) else _container(child)
+        elif isinstance(child, DictConfig):
+            kept |= {f"{key}.{below}": value for below, value in _recorded(child).items()}
+    return kept
+
+
+def _without_secrets(text: str) -> str:
+    """Return an address without user, password and query; any other text as it is."""
+    return re.sub(r"(?<=://)[^/@]*@|\?.*", "", text) if _ADDRESS.match(text) else text
 
 
 def _container(value: Any) -> Any:

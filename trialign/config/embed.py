@@ -28,7 +28,7 @@ class TransformersConfig:
     max_tokens: int = option(512, "longer texts are cut, and counted")
     dtype: str = option("float32", "float32, bfloat16 or float16")
     normalize: bool = option(True, "bring vectors to length 1")
-    batch_size: int = option(32, "texts per forward pass", hashed=False)
+    batch_size: int = option(32, "texts per forward pass", hashed=False, recorded=True)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class SentenceConfig:
     model: str = option("sentence-transformers/all-MiniLM-L6-v2", "a name on the hub, or a folder")
     prompt: str | None = option(None, "put before each text; null: the model's default")
     max_tokens: int | None = option(None, "longer texts are cut; null: the model's own limit")
-    batch_size: int = option(32, "texts per forward pass", hashed=False)
+    batch_size: int = option(32, "texts per forward pass", hashed=False, recorded=True)
 
 
 @dataclass
@@ -53,7 +53,7 @@ class OpenClipConfig:
     )
     checkpoint: str | None = option(None, "weights to load; none: random, and the manifest says so")
     seed: int = option(0, "seed of random weights")
-    batch_size: int = option(64, "pictures per forward pass", hashed=False)
+    batch_size: int = option(64, "pictures per forward pass", hashed=False, recorded=True)
 
 
 @dataclass
@@ -85,7 +85,7 @@ class JointConfig:
     max_pixels: int = option(262144, "larger pictures are scaled down to so many pixels")
     dtype: str = option("float32", "float32, bfloat16 or float16")
     normalize: bool = option(True, "bring vectors to length 1")
-    batch_size: int = option(16, "items per forward pass", hashed=False)
+    batch_size: int = option(16, "items per forward pass", hashed=False, recorded=True)
 
 
 @dataclass
@@ -95,7 +95,7 @@ class OpenClipJointConfig:
     _target_: str = "trialign.embed.joint_clip.OpenClipJoint"
     model: str = option("enrich.clip", "enrich.clip, a name open_clip knows, local-dir:PATH or hf-hub:NAME")
     checkpoint: str | None = option(None, "weights to load, where the model does not bring its own")
-    batch_size: int = option(64, "items per forward pass", hashed=False)
+    batch_size: int = option(64, "items per forward pass", hashed=False, recorded=True)
 
 
 MODALITIES = ("text", "image", "joint", "collaborative")

@@ -33,7 +33,7 @@ class TransformersBackendConfig:
     model: str = option("???", "a name on the hub, or a folder with config.json, weights and tokenizer or processor")
     dtype: str = option("bfloat16", "float32, bfloat16 or float16")
     max_tokens: int = option(512, "longest reply")
-    batch_size: int = option(8, "questions per forward pass", hashed=False)
+    batch_size: int = option(8, "questions per forward pass", hashed=False, recorded=True)
 
 
 @dataclass
@@ -41,17 +41,22 @@ class EndpointBackendConfig:
     """A server of OpenAI-compatible chat completions: vLLM, SGLang, `transformers serve` or a service."""
 
     _target_: str = "trialign.enrich.endpoint.Endpoint"
-    url: str = option("http://127.0.0.1:8000/v1", "of the server, up to /v1", hashed=False)
+    url: str = option("http://127.0.0.1:8000/v1", "of the server, up to /v1", hashed=False, recorded=True)
     model: str = option("???", "as the server calls it")
     key_from: str | None = option(None, "environment variable that holds the server's key; null: none", hashed=False)
     max_tokens: int = option(512, "longest reply")
     extra: dict[str, Any] = option(
         {}, "further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}"
     )
-    concurrency: int = option(8, "questions at a time", hashed=False)
-    time_limit: float = option(120.0, "seconds of one try", hashed=False)
-    tries: int = option(5, "of a question that gets no reply", hashed=False)
-    first_wait: float = option(1.0, "seconds before the second try; doubles with each, with jitter", hashed=False)
+    concurrency: int = option(8, "questions at a time", hashed=False, recorded=True)
+    time_limit: float = option(120.0, "seconds of one try", hashed=False, recorded=True)
+    tries: int = option(5, "of a question that gets no reply", hashed=False, recorded=True)
+    first_wait: float = option(
+        1.0,
+        "seconds before the second try; doubles with each, with jitter",
+        hashed=False,
+        recorded=True,
+    )
 
 
 @dataclass
@@ -60,7 +65,10 @@ class AskedConfig:
 
     retries: int = option(1, "further questions about a reply that cannot be used, each naming what was wrong with it")
     lost: float = option(
-        0.01, "share of questions that may stay without a reply; more stop the stage, which then goes on", hashed=False
+        0.01,
+        "share of questions that may stay without a reply; more stop the stage, which then goes on",
+        hashed=False,
+        recorded=True,
     )
 
 

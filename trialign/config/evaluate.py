@@ -64,7 +64,7 @@ class EvaluateConfig:
     num_beams: int = option(50, "beams of the constrained search, at least 50 for recall@50")
     free_users: int = option(2000, "users on whom decoding without the trie is measured; 0 leaves it out")
     understanding: UnderstandingConfig = field(default_factory=UnderstandingConfig)
-    batch_size: int = option(64, "users per search", hashed=False)
+    batch_size: int = option(64, "users per search", hashed=False, recorded=True)
     bootstrap_samples: int = option(2000, "resamples of users behind every interval")
     bootstrap_seed: int = option(0, "seed of the resampling")
 

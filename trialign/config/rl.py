@@ -16,7 +16,7 @@ class WatchConfig:
     users: int = option(1000, "the first so many in hash order, a fair sample; 0: all of them")
     num_beams: int = option(50, "beams of the constrained search; Recall@50 is a tripwire")
     patience: int = option(0, "stop after so many validations in a row without a better NDCG@10; 0: never early")
-    batch_size: int = option(64, "users per search", hashed=False)
+    batch_size: int = option(64, "users per search", hashed=False, recorded=True)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Group `runtime`: where and how fast, never what."""
+"""Group `runtime`: where and how fast, not what; some change how sums are rounded, or which batches are left out."""
 
 from __future__ import annotations
 
@@ -15,22 +15,34 @@ _NOT_OF_TRAINING = ("threads", "beat_seconds", "line_seconds")
 class RuntimeConfig:
     """Devices and ranks, checkpoints, and what is told on the way."""
 
-    accelerator: str = option("auto", "cpu, cuda or auto", hashed=False)
-    devices: int = option(1, "processes per node", hashed=False)
-    nodes: int = option(1, "nodes; more than one are started by `trialign submit` or another launcher", hashed=False)
+    accelerator: str = option("auto", "cpu, cuda or auto", hashed=False, recorded=True)
+    devices: int = option(1, "processes per node", hashed=False, recorded=True)
+    nodes: int = option(
+        1, "nodes; more than one are started by `trialign submit` or another launcher", hashed=False, recorded=True
+    )
     threads: int | None = option(
         None,
         "CPU threads per process; null: one per core. Two threads on a busy core wait for each other",
         hashed=False,
+        recorded=True,
     )
     strategy: str = option(
-        "single", "how ranks share the work: single, ddp, fsdp2, zero1, zero2, zero3, zero3_offload", hashed=False
+        "single",
+        "how ranks share the work: single, ddp, fsdp2, zero1, zero2, zero3, zero3_offload",
+        hashed=False,
+        recorded=True,
     )
     micro_rows: int = option(
-        8, "rows per forward pass and rank; accumulation = lanes / (nodes x devices x micro_rows)", hashed=False
+        8,
+        "rows per forward pass and rank; accumulation = lanes / (nodes x devices x micro_rows)",
+        hashed=False,
+        recorded=True,
     )
     checkpoint_activations: bool = option(
-        False, "keep no activations of the backbone's layers, compute them again: less memory, more time", hashed=False
+        False,
+        "keep no activations of the backbone's layers, compute them again: less memory, more time",
+        hashed=False,
+        recorded=True,
     )
     checkpoint_every: int = option(
         200, "steps between two checkpoints of train, which a killed command goes on from; 0: none", hashed=False
@@ -45,9 +57,13 @@ class RuntimeConfig:
         "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command goes on from "
         "the last checkpoint without that batch)",
         hashed=False,
+        recorded=True,
     )
     spike: float = option(
-        3.0, "nats by which a step's loss may exceed the median of the last 50; 0: look for no spike", hashed=False
+        3.0,
+        "nats by which a step's loss may exceed the median of the last 50; 0: look for no spike",
+        hashed=False,
+        recorded=True,
     )
     log_every: int = option(10, "steps between two log lines", hashed=False)
     progress: bool = option(True, "show progress", hashed=False)

@@ -210,6 +210,15 @@ def identity_of(verb: str, config: Config) -> dict[str, Any]:
     return identity | {"seed": config.seed} if spec.seeded else identity
 
 
+def recorded_of(verb: str, config: Config) -> dict[str, Any]:
+    """Return the settings beside a stage's identity that can change its numbers, dotted, as its manifest has them."""
+    spec = ALL_STAGES[verb]
+    own = {f"{group}.{key}": value for group in spec.groups for key, value in config.recorded[group].items()}
+    used = ["threads", *(["accelerator"] if spec.gpu(config) else [])]
+    of_ranks = config.recorded["runtime"] if spec.ranks(config) else used
+    return own | {f"runtime.{key}": value for key, value in config.recorded["runtime"].items() if key in of_ranks}
+
+
 def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = None) -> Stage:
     """Return the stage `verb` of this run, its inputs found and checked, `finished` if nothing is left to do.
 
@@ -225,6 +234,7 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
         name=verb,
         folder=stage_folder(verb, config),
         config=identity_of(verb, config),
+        recorded=recorded_of(verb, config),
         inputs={needed: locate_stage(config, needed) for needed in needed_by(verb, config)},
         sources=sources or {},
         intervals=config.runtime.intervals,

@@ -56,7 +56,7 @@ class ValidationConfig:
     users: int = option(2000, "the first so many in hash order, a fair sample; 0: all of them")
     num_beams: int = option(20, "beams of the constrained search, at least 10")
     patience: int = option(0, "stop after so many validations in a row without a better NDCG@10; 0: never early")
-    batch_size: int = option(64, "users per search", hashed=False)
+    batch_size: int = option(64, "users per search", hashed=False, recorded=True)
 
 
 @dataclass
@@ -131,6 +131,6 @@ class StreamConfig:
     workers: int = option(0, "DataLoader workers per rank; 0 reads where the training runs", hashed=False)
     prefetch: int = option(2, "optimizer steps that the workers read ahead", hashed=False)
     damaged: str = option(
-        "stop", "at a damaged block: stop, or skip it (warned of, counted in the manifest)", hashed=False
+        "stop", "at a damaged block: stop, or skip it (warned of, counted in the manifest)", hashed=False, recorded=True
     )
     ledger: bool = option(False, "write down which users every step was trained on (train/ledger/)", hashed=False)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _COMPARED = (DECIDES, "recall@10")
 _UNSET = "unset"
+_UNRECORDED = "not recorded"
+_BESIDE = "Not part of the configuration, but able to change figures:"
 _SEEDS = ("enrich.seed", "quantize.seed", "train.seed", "rl.seed", "baselines.seed")
 """Luck. `data.seed` is none: it makes another world."""
 
@@ -101,14 +103,18 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the settings that are not alike in all runs, with each run's value; unset is as good as absent."""
-    keys = sorted({key for run in runs for key in run.config})
-    found = {key: [_value(run, key) for run in runs] for key in keys}
+    return _differing([run.config for run in runs], _UNSET)
+
+
+def differing_executions(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return likewise what is no setting of a configuration but can change figures: see `Run.execution`."""
+    return _differing([run.execution for run in runs], _UNRECORDED)
+
+
+def _differing(told: Sequence[Mapping[str, Any]], absent: str) -> dict[str, list[Any]]:
+    keys = sorted({key for own in told for key in own})
+    found = {key: [absent if own.get(key) is None else own[key] for own in told] for key in keys}
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
-
-
-def _value(run: Run, key: str) -> Any:
-    value = run.config.get(key)
-    return _UNSET if value is None else value
 
 
 def _stem(runs: Sequence[Run]) -> str:
@@ -168,7 +174,7 @@ def compare(runs: Sequence[Run], left_out: Sequence[str], *, num_samples: int = 
 def to_csv(comparison: Comparison) -> str:
     """Return one line per run: its name, group, settings that differ, and every metric under both rules."""
     runs = comparison.runs
-    settings = differing(runs)
+    settings = differing(runs) | differing_executions(runs)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     told = [identifier_figures(run.quality) | understanding_figures(run.record) for run in runs]
@@ -211,6 +217,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for key, holders in _by_value(comparison.groups).items():
         who = "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
         console.print(f"{key}: {who}")
+    beside = differing_executions(comparison.runs)
+    if beside:
+        console.print(_BESIDE)
+    for key, values in beside.items():
+        holders = _holders(values, [run.name for run in comparison.runs])
+        console.print(f"  {key}: " + "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items()))
     for sentence in comparison.left_out:
         console.print(sentence)
 
@@ -233,7 +245,8 @@ def comparison_page(comparison: Comparison) -> str:
             for heading, rows in _told(comparison)
         ),
         "<h2>What differs</h2>",
-        _settings_table(runs),
+        _settings_table(runs, differing(runs)) or "<p>nothing</p>",
+        *_executions(runs),
         "<h2>Every run, the other rule for seen items beside it</h2>",
         _runs_table(runs),
         *_curves(runs),
@@ -270,12 +283,16 @@ def _difference(found: dict[str, Any] | str | None, metric: str) -> str:
 
 def _by_value(groups: Sequence[Group]) -> dict[str, dict[str, list[str]]]:
     """Return, by setting that differs between groups, each value and who has it; what differs in seeds is left out."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for key in differing([group.runs[0] for group in groups]):
-        if key not in _SEEDS:
-            for group in groups:
-                found.setdefault(key, {}).setdefault(str(_value(group.runs[0], key)), []).append(group.stem)
-    return found
+    stems = [group.stem for group in groups]
+    found = differing([group.runs[0] for group in groups])
+    return {key: _holders(values, stems) for key, values in found.items() if key not in _SEEDS}
+
+
+def _holders(values: Sequence[Any], names: Sequence[str]) -> dict[str, list[str]]:
+    holders: dict[str, list[str]] = {}
+    for value, name in zip(values, names, strict=True):
+        holders.setdefault(str(value), []).append(name)
+    return holders
 
 
 def _with_spread(group: Group, metric: str, sign: str = "&plusmn;") -> str:
@@ -304,13 +321,16 @@ def _differences(comparison: Comparison) -> Iterator[str]:
             yield f"<p><b>{escape(name)}</b>: {escape(found)}</p>"
 
 
-def _settings_table(runs: Sequence[Run]) -> str:
-    rows = [
-        (f"<code>{escape(key)}</code>", *(escape(str(value)) for value in values))
-        for key, values in differing(runs).items()
-    ]
+def _executions(runs: Sequence[Run]) -> Iterator[str]:
+    if beside := differing_executions(runs):
+        yield f"<p>{_BESIDE}</p>"
+        yield _settings_table(runs, beside)
+
+
+def _settings_table(runs: Sequence[Run], found: Mapping[str, Sequence[Any]]) -> str:
+    rows = [(f"<code>{escape(key)}</code>", *(escape(str(value)) for value in values)) for key, values in found.items()]
     if not rows:
-        return "<p>nothing</p>"
+        return ""
     return table(("", *(escape(run.name) for run in runs)), rows, num_text=1 + len(runs))
 
 

@@ -34,6 +34,8 @@ class Run:
         curves: column of the generator's log/metrics.csv -> (step, value).
         generator: hash of the train stage, or the rl stage where that made it.
         quality: quality.json of its semantic IDs; {} where that is lost.
+        execution: what is no setting of `config` but can change figures: machine, code, libraries, and settings that
+            round sums otherwise; a text per key, by stage where its stages differ.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Run:
     curves: Mapping[str, list[tuple[float, float]]]
     generator: str
     quality: Mapping[str, Any] = field(default_factory=dict)
+    execution: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def owners(self) -> list[str]:
@@ -74,7 +77,8 @@ def read_run(folder: Path, name: str, split: str) -> Run:
         )
     manifest = Manifest.read(stage)
     record = json.loads((stage / "metrics.json").read_text())
-    config, lost, places = _settings(stage, manifest)
+    config, lost, made = _settings(stage, manifest)
+    places = {verb: place for verb, (place, _) in made.items()}
     made_by = "rl" if "rl" in manifest.lineage else "train"
     topk = pq.read_table(stage / "topk.parquet")
     values_UC = _measured(topk)
@@ -97,18 +101,19 @@ def read_run(folder: Path, name: str, split: str) -> Run:
         curves=_curves(places[made_by] / "log" / "metrics.csv") if made_by in places else {},
         generator=manifest.lineage[made_by],
         quality=json.loads((places["assign"] / "quality.json").read_text()) if "assign" in places else {},
+        execution=_execution({verb: found for verb, (_, found) in made.items()}),
     )
 
 
-def _settings(stage: Path, manifest: Manifest) -> tuple[dict[str, Any], list[str], dict[str, Path]]:
-    """Return the settings of a stage and all its ancestors, ancestors not found, and where the others are."""
+def _settings(stage: Path, manifest: Manifest) -> tuple[dict[str, Any], list[str], dict[str, tuple[Path, Manifest]]]:
+    """Return the settings of a stage and all its ancestors, ancestors not found, folder and manifest of the others."""
     config: dict[str, Any] = {}
     lost: list[str] = []
-    places: dict[str, Path] = {}
+    made: dict[str, tuple[Path, Manifest]] = {}
     todo = [(manifest.stage, stage, manifest)]
     while todo:
         verb, place, found = todo.pop()
-        places[verb] = place
+        made[verb] = (place, found)
         settings = dict(found.config)
         if "seed" in settings:
             config[f"{verb}.seed"] = settings.pop("seed")
@@ -119,11 +124,30 @@ def _settings(stage: Path, manifest: Manifest) -> tuple[dict[str, Any], list[str
             known = [path for path in beside if (path / "manifest.json").exists()]
             manifests = [(path, Manifest.read(path)) for path in known]
             same = [(path, other) for path, other in manifests if other.hash == reference["hash"]]
-            if same and parent not in places:
+            if same and parent not in made:
                 todo.append((parent, *same[0]))
             elif not same and parent not in lost:
                 lost.append(parent)
-    return config, sorted(set(lost) - places.keys()), places
+    return config, sorted(set(lost) - made.keys()), made
+
+
+def _execution(made: Mapping[str, Manifest]) -> dict[str, str]:
+    """Return where, by which code and how stages were executed: a text per key, by stage where stages differ."""
+    told: dict[str, dict[str, str]] = {}
+    for verb, manifest in sorted(made.items()):
+        told.setdefault("revision", {})[verb] = manifest.revision
+        for library, version in manifest.versions.items():
+            told.setdefault(f"versions.{library}", {})[verb] = version
+        executions = [found["settings"] | flatten({"machine": found["machine"]}) for found in manifest.executions]
+        for key in sorted({key for found in executions for key in found}):
+            values = dict.fromkeys(str(found.get(key)) for found in executions)
+            told.setdefault(key, {})[verb] = ", then ".join(values)
+    return {
+        key: next(iter(by_verb.values()))
+        if len(set(by_verb.values())) == 1
+        else "; ".join(f"{verb}: {value}" for verb, value in by_verb.items())
+        for key, by_verb in told.items()
+    }
 
 
 def _measured(topk: pa.Table) -> NDArray[np.float64]:

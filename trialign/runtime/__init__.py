@@ -1,1 +1,1 @@
-"""Runtime: where and how fast a stage runs, never what it computes."""
+"""Runtime: where and how fast a stage runs; what it computes, up to rounding, is not decided here."""
