@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trialign.config.assign import AssignConfig
 from trialign.config.compose import Config
 from trialign.config.instantiate import locate
 from trialign.config.stages import open_stage
 from trialign.config.tracking import tracking_of
+from trialign.errors import DataError
 from trialign.manifest import Manifest, Stage, write_atomically
 
 if TYPE_CHECKING:
     from trialign.data.dataset import Dataset
     from trialign.semid.policy import Coded
     from trialign.semid.table import SIDTable
+
+log = logging.getLogger(__name__)
 
 _NUM_EXAMPLES = 48
 
@@ -27,6 +32,7 @@ def run(config: Config) -> Stage:
     sources = {"index": Path(index)} if index else {"extend": older / "sids.json"} if older else {}
     stage = open_stage("assign", config, sources=sources)
     if stage.finished:
+        _judge(json.loads((stage.folder / "quality.json").read_text()), config.assign)
         return stage
     from trialign.data.dataset import Dataset
     from trialign.semid.grow import grow
@@ -53,6 +59,7 @@ def run(config: Config) -> Stage:
             health=health,
             labels=_labels(dataset, stage),
         ) | _neighbourhoods(table, coded, stage)
+        report["health"] = _judge(report, config.assign)
     with stage.building() as folder:
         table.save(folder)
         write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")
@@ -75,6 +82,28 @@ def _examples(dataset: Dataset, table: SIDTable) -> tuple[Sequence[str], Sequenc
         for item in shown
     ]
     return ("picture", "title", "categories", "semantic ID"), rows
+
+
+def _judge(report: Mapping[str, Any], config: AssignConfig) -> dict[str, Any]:
+    """Return what is wrong with semantic IDs and by which thresholds, and warn of it.
+
+    Raises:
+        DataError: something is, and `assign.unhealthy` is refuse.
+    """
+    from trialign.semid.health import faults
+
+    thresholds = {"max_moved": config.max_moved, "min_perplexity": config.min_perplexity}
+    found = faults(report, **thresholds)
+    if found and config.unhealthy == "refuse":
+        raise DataError(
+            "unhealthy semantic IDs: " + "; ".join(found),
+            rule="assign.unhealthy=refuse takes healthy ones only",
+            remedy="embed what tells items apart (titles, pictures, captions, collaborative vectors), choose a "
+            "quantize.codebook_size that fits the catalogue, or set assign.unhealthy=warn",
+        )
+    for fault in found:
+        log.warning("  unhealthy semantic IDs: %s", fault)
+    return {**thresholds, "faults": found}
 
 
 def _encode(stage: Stage) -> tuple[Coded, dict[str, Any]]:

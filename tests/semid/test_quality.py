@@ -33,6 +33,7 @@ def test_hand_worked_figures():
     assert (found["items_moved"], found["added_distortion"], found["load"]) == (2, 0.25, 4 / 16)
     assert (found["usage"], found["dead_codes"]) == ([0.5, 1.0], [2, 0])
     assert found["perplexity"] == pytest.approx([2.0, 4.0])
+    assert found["perplexity_before"] == pytest.approx([2.0, 2.0])
     assert found["quantizer"] == {"usage": [0.5]}
     assert not {"category", "category_path", "neighbours"} & set(found)
     json.dumps(found)

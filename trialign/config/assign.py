@@ -16,6 +16,18 @@ class AssignConfig:
         "how items that share a tuple are told apart: reassign (near free codes) or suffix (one more level for all)",
     )
     max_load: float = option(0.8, "refuse more than this share of the K^L tuples")
+    # How the semantic IDs are judged changes none of them.
+    max_moved: float = option(
+        0.25, "share of items that may be moved because they shared a tuple; more is unhealthy", hashed=False
+    )
+    min_perplexity: float = option(
+        4.0,
+        "equally used codes that each level is worth at least, before items are moved; less is unhealthy",
+        hashed=False,
+    )
+    unhealthy: str = option(
+        "warn", "at unhealthy semantic IDs: warn, or refuse them (a finished stage too)", hashed=False
+    )
     # Files are identified by their content, not by where they lie.
     index: str | None = option(
         None, "a released index file of the LC-Rec/LETTER family, whose codes replace a quantizer's", hashed=False

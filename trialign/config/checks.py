@@ -34,6 +34,7 @@ def check(config: Config) -> None:
     _known("rl.objective", config.rl.objective, ["grpo", "sft"])
     _known("rl.sampler", config.rl.sampler, ["distinct", "beams"])
     _known("assign.policy", config.assign.policy, ["reassign", "suffix"])
+    _known("assign.unhealthy", config.assign.unhealthy, ["warn", "refuse"])
     _recommend(config)
     _grown(config)
     _train(config)
@@ -45,6 +46,10 @@ def check(config: Config) -> None:
     share = config.data["max_bad_events"]
     if not 0 <= share <= 1:
         raise ConfigError(f"data.max_bad_events={share}", rule="a share", remedy="set data.max_bad_events=0.001")
+    if not 0 <= config.assign.max_moved <= 1:
+        raise ConfigError(
+            f"assign.max_moved={config.assign.max_moved}", rule="a share", remedy="set assign.max_moved=0.25"
+        )
     world_size = config.runtime.nodes * config.runtime.devices
     rows = config.runtime.micro_rows * world_size
     if config.stream.lanes % rows:

@@ -27,6 +27,7 @@ code b { color: #0969da } td:has(code) { width: 8em; white-space: nowrap } td.p 
 .near { align-items: start; grid-template-columns: repeat(auto-fill, minmax(540px, 1fr)); gap: 1.2em 2em }
 .card { overflow: hidden; margin: 0 } .card ul { margin: .3em 0 0; padding: 0; list-style: none; font-size: 12.5px }
 .card li, .kind { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.fault { border-left: 4px solid #c0504d; padding-left: .8em }
 .kind { color: #0969da; font-size: 12.5px } .cut { max-width: 30em } .bar { fill: #4c8fd6 }
 .pictures { height: 64px; margin-top: .4em; overflow: hidden } .pictures img { height: 64px; max-width: none }
 </style>"""
@@ -63,7 +64,7 @@ def page(
 
     Args:
         codes_NL: the semantic IDs.
-        report: what `quality` returned for them.
+        report: what `quality` returned for them, and `health`, where they were judged.
         titles: of the items; text from outside, shown as it is and never as markup.
         categories: each item's path from the root; likewise.
         images: (item, encoded picture) of the items that have one.
@@ -78,6 +79,7 @@ def page(
     parts = [
         _STYLE,
         f"<div class=dim>{codes_NL.shape[1]} levels of {report['codebook_size']} codes</div>",
+        _health(report.get("health", {})),
         _tiles(report),
         _agreements(report),
         _neighbourhoods(report.get("neighbourhoods", {})),
@@ -120,6 +122,18 @@ def _nearest(codes_NL: NDArray[np.int64], item: int) -> list[int]:
 def _shared(codes_NL: NDArray[np.int64], item: int) -> NDArray[np.int64]:
     depths_N: NDArray[np.int64] = np.cumprod(codes_NL == codes_NL[item], axis=1).sum(axis=1)
     return depths_N
+
+
+def _health(health: Mapping[str, Any]) -> str:
+    """Return what is wrong, or that nothing is by the thresholds."""
+    if not health:
+        return ""
+    if health["faults"]:
+        return "".join(f"<p class=fault><b>Unhealthy:</b> {escape(fault)}.</p>" for fault in health["faults"])
+    return (
+        f"<p class=dim>Healthy: at most {health['max_moved']:.1%} of the items moved, every level worth at least "
+        f"{health['min_perplexity']:g} equally used codes.</p>"
+    )
 
 
 def _tiles(report: Mapping[str, Any]) -> str:

@@ -44,14 +44,15 @@ def quality(
 
     Returns:
         Collisions and distinct tuples before and after, items moved, added distortion; usage, dead codes and perplexity
-        per level; the adjusted mutual information of prefixes with categories and labels, where there are any; where
-        there are pairs, the neighbour lift of prefixes. Beside these stands the same for the same tuples dealt to items
-        at random (about 0 and about 1 by construction).
+        per level, perplexity also as the codes came (without the level that `suffix` adds); the adjusted mutual
+        information of prefixes with categories and labels, where there are any; where there are pairs, the neighbour
+        lift of prefixes. Beside these stands the same for the same tuples dealt to items at random (about 0 and about 1
+        by construction).
     """
     codes_NL, before_NL = assignment.codes_NL, assignment.before_NL
     num_items, num_levels = codes_NL.shape
     distinct = {"before": _num_distinct(before_NL), "after": _num_distinct(codes_NL)}
-    counts_LK = np.stack([np.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T])
+    counts_LK = _counts(codes_NL, codebook_size)
     found: dict[str, Any] = {
         "num_items": num_items,
         "codebook_size": codebook_size,
@@ -65,6 +66,7 @@ def quality(
         "usage": (counts_LK > 0).mean(axis=1).tolist(),
         "dead_codes": (counts_LK == 0).sum(axis=1).tolist(),
         "perplexity": [_perplexity(counts_K) for counts_K in counts_LK],
+        "perplexity_before": [_perplexity(counts_K) for counts_K in _counts(before_NL, codebook_size)],
         "quantizer": dict(health),
     }
     # The measure of a given table is no part of an experiment's chance: its seed is fixed.
@@ -189,6 +191,10 @@ def _depths(codes_NL: NDArray[np.int64]) -> range:
 def _number(names: Sequence[Any]) -> NDArray[np.int64]:
     known = {name: number for number, name in enumerate(sorted({name for name in names if name is not None}))}
     return np.array([-1 if name is None else known[name] for name in names], dtype=np.int64)
+
+
+def _counts(codes_NL: NDArray[np.int64], codebook_size: int) -> NDArray[np.int64]:
+    return np.stack([np.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T])
 
 
 def _perplexity(counts_K: NDArray[np.int64]) -> float:
