@@ -222,12 +222,18 @@ def test_the_smallest_worlds_are_datasets(prepared: Prepared, lists: dict[str, l
     assert len(dataset.evaluation("test").users) == len(dataset.evaluation("validation").users) == evaluated
 
 
-def test_events_of_unknown_items_are_refused_or_dropped_and_counted(prepared: Prepared) -> None:
+def test_events_of_unknown_items_are_refused_or_dropped_and_counted(
+    prepared: Prepared, caplog: pytest.LogCaptureFixture
+) -> None:
     lists = {"a": [1, 8, 2, 9, 3], "b": [9], "c": [1, 8]}
     items = {str(item): {} for item in (1, 2, 3)}
-    with pytest.raises(DataError, match=r"4 events name 2 items .* e\.g\. 8, 9\n.*\n.*missing_items=drop"):
+    with pytest.raises(
+        DataError,
+        match=r"4 of 8 events name 2 items .* e\.g\. 8, 9\n.*\n.*lose these 4 events: data\.missing_items=drop",
+    ):
         prepared(lists, items)
     dataset, counts = prepared(lists, items, missing_items="drop")
+    assert "4 of 8 events name 2 items that are not in the catalogue, e.g. 8, 9; dropped" in caplog.text
     assert (counts["events_dropped"], counts["events"], counts["users"]) == (4, 4, 2)
     assert {record["user"]: record["times"] for record in _records(dataset, "test")} == {"a": [0, 2]}
 

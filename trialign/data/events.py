@@ -13,6 +13,7 @@ The folder of spread events holds
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from trialign.data.repeats import without_repeats
 from trialign.data.source import RawData
 from trialign.data.ties import find_ties, hash_keys, shuffle_ties
 from trialign.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 _PIECE_EVENTS = 1 << 20
 """Events read at a time; one user's are never parted."""
@@ -234,13 +237,17 @@ def _check_items(items: ibis.Table, tables: Backend, missing_items: str) -> int:
     num_unknown = int(tables.execute(unknown.num_events.sum().fill_null(0)))
     if not num_unknown:
         return 0
+    num_events = int(tables.execute(items.num_events.sum()))
+    missing = ", ".join(tables.to_pyarrow(unknown.order_by("key").limit(3))["key"].to_pylist())
+    told = (
+        f"{num_unknown} of {num_events} events name {tables.execute(unknown.count())} items that are not in the "
+        f"catalogue, e.g. {missing}"
+    )
     if missing_items == "refuse":
-        missing = ", ".join(tables.to_pyarrow(unknown.order_by("key").limit(3))["key"].to_pylist())
         raise DataError(
-            f"{num_unknown} events name {tables.execute(unknown.count())} items that are not in the catalogue, "
-            f"e.g. {missing}",
+            told,
             rule="every event's item stands in the catalogue",
-            remedy="add the items, or set data.missing_items=drop",
+            remedy=f"add the items, or lose these {num_unknown} events: data.missing_items=drop",
         )
     if not tables.execute(items.index.count()):
         raise DataError(
@@ -248,6 +255,7 @@ def _check_items(items: ibis.Table, tables: Backend, missing_items: str) -> int:
             rule="at least one event is left after data.missing_items=drop",
             remedy="check that log and catalogue use the same item keys",
         )
+    logger.warning("%s; dropped", told)
     return num_unknown
 
 
