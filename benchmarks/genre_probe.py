@@ -9,7 +9,7 @@ often the likeliest genre is one of a film's. Beside it the same for the tuples 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,11 @@ def probe(codes_NL: NDArray[np.int64], codebook_size: int, has_NG: NDArray[np.bo
 
 def main() -> None:
     """Print a row per run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories with a finished assign stage")
+    options = parser.parse_args()
     print("| run | AUC, dealt at random | a right genre first, dealt at random |\n|---|---|---|")
-    for run in map(Path, sys.argv[1:]):
+    for run in options.runs:
         dataset = Dataset(Path(Manifest.read(run / "assign").inputs["prepare"]["path"]))
         paths = dataset.items["categories"].to_pylist()
         genres = sorted({genre for path in paths for genre in path})

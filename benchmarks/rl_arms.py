@@ -1,6 +1,6 @@
 """The arms of `ablation=rl`: test metrics, differences to the control, quality of what is recommended.
 
-    trialign pipeline ablation=rl hydra.sweep.dir=DIR        (and rl_more, rl_filter)
+    trialign pipeline ablation=rl hydra.sweep.dir=DIR        # and rl_more, rl_filter
     python -m benchmarks.rl_arms DIR --json benchmarks/results/rl_arms.json
 
 Reads the rankings that `evaluate` wrote; nothing is computed again. Every arm is paired over test users with the

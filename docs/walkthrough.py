@@ -37,6 +37,7 @@ Everything below was read from the files of a real run, made and printed by
     make quickstart
     .venv/bin/python docs/walkthrough.py runs/quickstart > docs/walkthrough.md
 
+Another processor rounds otherwise: figures may differ from yours, and from those of other pages.
 The user is `{user}`, the item `{key}`: what the user chose last, and what the recommender has to find
 without having seen that choice."""
 
@@ -224,7 +225,7 @@ def evaluated(run: Path, user: str) -> Iterator[str]:
 def find_record(dataset: Dataset, split: str, name: str | int) -> Iterator[tuple[int, int, dict[str, object]]]:
     """Yield (block, place in it, record) of a user, or in the store `items` of an item."""
     shards = dataset.store(split)  # type: ignore[arg-type]  # one of the stores
-    for number in range(shards.num_blocks):
+    for number in shards.blocks_of(name) if isinstance(name, str) else range(shards.num_blocks):
         batch = shards.read(number)
         for place in pc.indices_nonzero(pc.equal(batch[0], name)).to_pylist():
             yield number, place, Records(batch)[place]

@@ -123,6 +123,10 @@ def _submitted(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _start(verb: str, overrides: list[str]) -> None:
+    if verb == "recommend" and "--json" in overrides:
+        raise ConfigError(
+            "recommend --json", rule="settings read key=value", remedy="trialign recommend recommend.format=json ..."
+        )
     if verb == "recommend" and not overrides:
         raise ConfigError(
             "trialign recommend without a run",

@@ -1,7 +1,7 @@
 """Say what this machine offers: hardware, versions, tools, disk, network; and prove that nothing reaches out.
 
 trialign doctor
-trialign doctor doctor.airgap=true      runs every stage on a tiny built-in shop with all connections refused
+trialign doctor doctor.airgap=true      # runs every stage on a tiny built-in shop with all connections refused
 """
 
 from __future__ import annotations

@@ -53,4 +53,5 @@ def _summary(done: list[StageRun]) -> Table:
 def _first_user(config: Config) -> str:
     from trialign.data.dataset import Dataset
 
-    return Dataset(locate_stage(config, "prepare")).evaluation("test").users[0]
+    user: str = Dataset(locate_stage(config, "prepare")).store("test").read(0)["user"][0].as_py()
+    return user

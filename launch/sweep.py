@@ -1,4 +1,7 @@
-"""Hydra's multirun as one array of Slurm jobs: `trialign VERB -m key=a,b hydra/launcher=slurm cluster=NAME`."""
+"""Hydra's multirun as one array of Slurm jobs.
+
+trialign VERB -m seed=1,2,3 run='runs/sweep/seed${seed}' hydra/launcher=slurm cluster=NAME
+"""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ def test_every_verb_explains_its_settings(verb: str) -> None:
     [
         (["quantise"], "did you mean 'quantize'"),
         (["train"], "add run=DIR"),
+        (["recommend", "run=x", "--json"], "recommend.format=json"),
         (["train", "run=x", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["train", "run=x", "seed=one"], "seed"),
         (["quantize", "run=nowhere"], "trialign embed"),
