@@ -37,7 +37,7 @@ Everything below was read from the files of a real run, made and printed by
     make quickstart
     .venv/bin/python docs/walkthrough.py runs/quickstart > docs/walkthrough.md
 
-Another processor rounds otherwise: figures may differ from yours, and from those of other pages.
+Another processor rounds otherwise, and its figures differ.
 The user is `{user}`, the item `{key}`: what the user chose last, and what the recommender has to find
 without having seen that choice."""
 
