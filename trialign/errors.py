@@ -83,7 +83,8 @@ def model_remedy(model: str) -> str:
         )
     if path.is_dir():
         held = sorted(child.name for child in path.iterdir())
-        return f"{model} is a folder that holds {', '.join(held[:5]) or 'nothing'}; name the folder with config.json"
+        wanted = "name a folder with config.json, weights and tokenizer" if held else "name the folder of a model"
+        return f"{model} is a folder that holds {', '.join(held[:5]) or 'nothing'}; {wanted}"
     if path.exists() or model.startswith(("/", ".", "~")):
         return f"mend the path: {model} is {'a file' if path.exists() else 'not there'}, and a folder is needed"
     return f"check the name; without network run `hf download {model}` beforehand where there is one"
