@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -152,6 +152,19 @@ class Pace:
 
     def __str__(self) -> str:
         return _line(self.what, self.done, self.total, self.rate(), self.seconds_left())
+
+
+@contextmanager
+def watched(look: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Call `look` in a thread beside the block, for work that is counted elsewhere; its event is set at the end."""
+    ended = threading.Event()
+    thread = threading.Thread(target=look, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def paced(pieces: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

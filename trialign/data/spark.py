@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import ibis
@@ -19,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from trialign.errors import DataError
-from trialign.progress import Pace
+from trialign.progress import Pace, watched
 
 _PARTS_PER_THREAD = 2
 _LOOK = 1.0
@@ -73,7 +74,7 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
     tables = SparkTables()
     tables.do_connect(session)
     try:
-        with _told(session):
+        with watched(partial(_look, session.sparkContext.statusTracker())):
             yield tables
     except PySparkException as cause:
         raise DataError(
@@ -86,20 +87,8 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
         shutil.rmtree(spill, ignore_errors=True)
 
 
-@contextmanager
-def _told(session: SparkSession) -> Iterator[None]:
-    """Count the tasks that are done of the block's jobs, by Spark's own account."""
-    ended = threading.Event()
-    thread = threading.Thread(target=_look, args=(session.sparkContext.statusTracker(), ended), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 def _look(tracker: StatusTracker, ended: threading.Event) -> None:
+    """Count the tasks that are done, by Spark's own account."""
     done: dict[int, int] = {}
     with Pace("tasks of Spark") as pace:
         while not ended.wait(_LOOK):

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ibis.backends.duckdb import Backend
 
 from trialign.errors import ConfigError, DataError, suggest
 from trialign.manifest import disk_is_full
-from trialign.progress import Pace
+from trialign.progress import Pace, watched
 
 ENGINES = ("duckdb", "spark")
 _LOOK = 1.0
@@ -76,7 +77,8 @@ def bounded_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator
         ) from cause
     ibis.set_backend(tables)
     try:
-        with _readable(spill.parent, memory), _told(tables, spill):
+        tables.con.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+        with _readable(spill.parent, memory), watched(partial(_look, tables, spill)):
             yield tables
     finally:
         ibis.options.default_backend = before
@@ -90,21 +92,8 @@ def first_rows(table: ibis.Table, fault: ibis.ir.BooleanValue, tables: Backend) 
     return "; ".join(" ".join(f"{name}={value}" for name, value in row.items()) for row in rows)
 
 
-@contextmanager
-def _told(tables: Backend, spill: Path) -> Iterator[None]:
-    """Count how far the queries of a block are, by DuckDB's own account and by what they write to `spill`."""
-    tables.con.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
-    ended = threading.Event()
-    thread = threading.Thread(target=_look, args=(tables, spill, ended), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 def _look(tables: Backend, spill: Path, ended: threading.Event) -> None:
+    """Count how far queries are, by DuckDB's own account and by what they write to `spill`."""
     with ExitStack() as told:
         pace, size = None, 0
         while not ended.wait(_LOOK):
