@@ -93,6 +93,7 @@ def test_ready_examples_by_hand(world: World) -> None:
         "users_not_evaluated": 3,
         "examples": {"train": 9, "validation": 1, "test": 3},
         "examples_dropped": 0,
+        "history_items_dropped": 0,
         "examples_repeated": 1,
         "windows": 5,
         "items": 4,
@@ -164,14 +165,26 @@ def test_every_target_is_learned_once_after_its_own_history(
     assert {items[: len(items)] for items in histories} <= {tuple(items) for _, items in rows}
 
 
-def test_unknown_items_are_refused_or_left_out(world: World) -> None:
+def test_unknown_items_are_refused_or_left_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
     rows = [("a", ["p", "x"], ["q"], "train"), ("a", ["p"], ["y"], "test"), ("b", ["x"], ["p"], "test")]
-    with pytest.raises(DataError, match=r"2 items of the examples are not in the catalogue, e\.g\. x, y"):
+    told = "2 items of the examples are not in the catalogue, e.g. x, y; "
+    told += "they stand in 2 places of histories and 1 of targets"
+    with pytest.raises(DataError) as refused:
         world(examples=rows, split="given")
+    assert refused.value.value == told
+    assert refused.value.remedy == "add the items, or lose these places: data.missing_items=drop"
     dataset, counts = world(examples=rows, split="given", missing_items="drop")
-    assert (counts["examples_dropped"], counts["users"]) == (1, 2)
+    assert f"{told}; dropped, of 4 places of histories" in caplog.text
+    assert (counts["examples_dropped"], counts["history_items_dropped"], counts["users"]) == (1, 2, 2)
     assert [record["items"] for record in _records(dataset, "train")] == [[0, 1]]
     assert [(record["items"], record["targets"]) for record in _records(dataset, "test")] == [([], [0])]
+
+
+def test_histories_that_keep_no_item_are_refused(world: World) -> None:
+    """A remedy that the tool prints itself emptied all histories of a published file, and ended well."""
+    rows = [("a", ["[p,", "q]"], ["q"], "train"), ("a", ["[p]"], ["r"], "test")]
+    with pytest.raises(DataError, match="no history keeps any item"):
+        world(examples=rows, split="given", missing_items="drop")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ targets, so that training reads it once and learns each target once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +25,8 @@ from trialign.data.splits import Lengths
 from trialign.data.tables import first_rows
 from trialign.errors import DataError
 from trialign.types import EvaluationSplit, Split
+
+logger = logging.getLogger(__name__)
 
 
 class Example(NamedTuple):
@@ -58,25 +61,24 @@ def spread_examples(
         missing_items: `refuse` examples with items that have no catalogue entry, or let `read_examples` drop them.
 
     Returns:
-        No counts: `ExampleWriter` counts.
+        The count `history_items_dropped`; `ExampleWriter` counts the rest.
 
     Raises:
         DataError: no example at all; one without user, history or target, with an unknown split, or of an unknown
-            item; or a train example with more than one target.
+            item; a train example with more than one target; or histories that hold no known item at all.
     """
     folder.mkdir(parents=True)
     columns = examples.select("user", "split", "items", "target")
     columns.get_backend().to_parquet(columns, folder / "log.parquet")
     examples = tables.read_parquet(folder / "log.parquet")
     _check(examples, tables)
-    if missing_items == "refuse":
-        _check_items(examples, catalogue, tables)
+    counts = _check_items(examples, catalogue, tables, missing_items)
     hashed = examples.mutate(hash=examples.user.hexdigest("md5"))
     spread = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)))
     tables.to_parquet(spread, folder / "examples", partition_by="bucket")
     (folder / "log.parquet").unlink()
     np.save(folder / "items.npy", np.arange(catalogue.num_rows))
-    return {}
+    return counts
 
 
 def read_examples(folder: Path, catalogue: pa.Table) -> Iterator[list[Example]]:
@@ -230,15 +232,30 @@ def _check(examples: ibis.Table, tables: Backend) -> None:
             )
 
 
-def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: Backend) -> None:
-    named = examples["items"].concat(examples.target).unnest()
-    counted = examples.select(key=named).group_by("key").aggregate(num=ibis._.count())
-    missing = counted.anti_join(ibis.memtable(catalogue.select(["key"])), "key").order_by("key")
-    found = tables.to_pyarrow(missing)
-    if found.num_rows:
+def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: Backend, missing_items: str) -> dict[str, int]:
+    """Refuse examples of unknown items, or tell of them and return how many stand in histories."""
+    keys = ibis.memtable(catalogue.select(["key"]))
+    roles = {"history": examples["items"], "target": examples.target}
+    lists = [examples.select(key=column.unnest(), role=ibis.literal(role)) for role, column in roles.items()]
+    counted = ibis.union(*lists).group_by("key", "role").aggregate(num=ibis._.count())
+    missing = tables.to_pyarrow(counted.anti_join(keys, "key").order_by("key", "role"))
+    lost = {role: pc.sum(missing.filter(pc.equal(missing["role"], role))["num"]).as_py() or 0 for role in roles}
+    if not missing.num_rows:
+        return {"history_items_dropped": 0}
+    named = dict.fromkeys(missing["key"].to_pylist())
+    told = (
+        f"{len(named)} items of the examples are not in the catalogue, e.g. {', '.join(list(named)[:3])}; "
+        f"they stand in {lost['history']} places of histories and {lost['target']} of targets"
+    )
+    rule = "every example's items stand in the catalogue"
+    if missing_items == "refuse":
+        raise DataError(told, rule=rule, remedy="add the items, or lose these places: data.missing_items=drop")
+    num_places = tables.execute(examples["items"].length().sum())
+    if lost["history"] == num_places:
         raise DataError(
-            f"{found.num_rows} items of the examples are not in the catalogue, "
-            f"e.g. {', '.join(map(str, found['key'].slice(0, 3).to_pylist()))}",
-            rule="every example's items stand in the catalogue",
-            remedy="add the items, or set data.missing_items=drop",
+            f"{told}; no history keeps any item",
+            rule="at least one item of the histories is left after data.missing_items=drop",
+            remedy="check that examples and catalogue use the same item keys, and data.item_separator",
         )
+    logger.warning("%s; dropped, of %d places of histories", told, num_places)
+    return {"history_items_dropped": lost["history"]}

@@ -56,6 +56,29 @@ def test_lists_and_joined_texts_are_the_same_examples(examples: Make, tmp_path: 
     assert _rows(examples(**names, item_separator="|"), tmp_path) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("cell", "items"),
+    [
+        ("[7, 18, 17]", ["7", "18", "17"]),
+        ("['7', 'a b']", ["7", "a b"]),
+        ('[""7"", ""a b""]', ["7", "a b"]),
+        ("[7]", ["7"]),
+        ("[]", []),
+        ("7 18 17", ["7", "18", "17"]),
+        ("[7] [18]", ["[7]", "[18]"]),
+        ("[[7], [18]]", ["[[7],", "[18]]"]),
+    ],
+)
+def test_a_cell_that_spells_a_list_is_that_list(examples: Make, tmp_path: Path, cell: str, items: list[str]) -> None:
+    """As pandas writes a column of lists; a key in brackets of its own, and a list of lists, stay as they were."""
+    names = {}
+    for split in ("train", "validation", "test"):
+        names[split] = f"{split}.csv"
+        (tmp_path / names[split]).write_text(f'user_id,item_id_list,item_id\nu,"{cell}",9\n')
+    rows = _rows(examples(**names, item_separator=" "), tmp_path)
+    assert [row["items"] for row in rows] == [items] * 3
+
+
 def test_integer_items_are_the_keys_that_they_write(examples: Make, tmp_path: Path) -> None:
     _write_inter(tmp_path)
     table = pa.table({"user_id": [1], "item_id_list": [[5, 6]], "item_id": [7]})

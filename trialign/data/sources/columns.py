@@ -75,6 +75,8 @@ def as_key(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.StringValue:
 def as_keys(column: ibis.Column, separator: str | None, paths: Sequence[Path]) -> ibis.ir.ArrayValue:
     """Return lists of keys: a list as it is, a text cut at `separator`, or with None a text as the only key.
 
+    A text that is a list as Python or JSON writes it, such as `[7, 'a']`, is that list.
+
     Raises:
         DataError: the column holds none of them.
     """
@@ -86,8 +88,13 @@ def as_keys(column: ibis.Column, separator: str | None, paths: Sequence[Path]) -
     key = as_key(column, paths)
     if separator is None:
         return key.isnull().ifelse(ibis.null("array<string>"), ibis.array([key]))
-    parts = key.fill_null("").split(separator)
-    return parts.map(lambda part: part.strip()).filter(lambda part: part != "")
+    text = key.fill_null("").strip()
+    inside = text.re_replace(r"^\[|\]$", "")
+    literal = text.startswith("[") & text.endswith("]") & ~(inside.contains("[") | inside.contains("]"))
+    # A list as Python or JSON writes it, `[7, 'a']`: brackets and quotes are no part of a key.
+    listed = inside.split(",").map(lambda part: part.strip().re_replace(r"""^(?:"(.*)"|'(.*)')$""", r"\1\2"))
+    parts = literal.ifelse(listed, text.split(separator).map(lambda part: part.strip()))
+    return parts.filter(lambda part: part != "")
 
 
 def as_whole(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.IntegerValue:
