@@ -43,6 +43,16 @@ def test_a_beat_says_what_is_counted_how_fast_and_how_long_it_will_take(tmp_path
         assert str(beat) == "users: 400 of 1,000, 30.0 a second, 20 s left"
 
 
+def test_what_counts_nothing_of_its_own_tells_its_time_alone(
+    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trialign.progress.log.propagate", True)
+    told = telling("pipeline", None, Intervals(line=60.0))
+    with caplog.at_level("INFO", logger="trialign"), told, Pace("stage 7/8, train"):
+        clock.now += 79
+    assert [record.getMessage() for record in caplog.records] == ["  stage 7/8, train: 1 min 19 s"]
+
+
 def test_only_what_is_counted_makes_a_beat_rise(tmp_path: Path, clock: Clock) -> None:
     seen = []
     with telling("quantize", tmp_path, OFTEN), Pace("passes", 5) as pace:

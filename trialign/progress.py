@@ -224,7 +224,8 @@ class _Teller:
                 self.beat()  # how far it came
             self._open.remove(pace)
             if whole and pace.seconds >= self._intervals.line:
-                log.info("  %s: %s in %s", pace.what, f"{pace.done:,}", _duration(pace.seconds))
+                counted = f"{pace.done:,} in " if pace.done else ""  # a whole stage counts nothing of its own
+                log.info("  %s: %s%s", pace.what, counted, _duration(pace.seconds))
 
     def advanced(self) -> None:
         with self._lock:
