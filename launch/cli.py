@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NoReturn, TextIO
 
 from trialign import __version__
@@ -41,8 +42,10 @@ VERBS: dict[str, str] = {
     "doctor": "what this machine offers, and that nothing reaches out",
 }
 
-_OPTIONS = ("-m", "--multirun", "-cd", "--config-dir", "-c", "--cfg", "-p", "--package", "-i", "--info", "--resolve")
-"""Hydra's, that are let through."""
+_FOLDER = ("-cd", "--config-dir")
+_VALUED = ("-c", "--cfg", "-p", "--package", "-i", "--info")
+_PLAIN = ("-m", "--multirun", "--resolve")
+"""Hydra's options that are let through."""
 
 _OVERVIEW = """trialign {version}: generative recommenders over semantic IDs
 
@@ -138,16 +141,17 @@ def _start(verb: str, overrides: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
+    from trialign.launch.sweep import register as register_plugins
 
-    from trialign.config.compose import conf_dir, readable, readable_below_none, to_config
+    from trialign.config.compose import conf_dir, readable, readable_below_none, to_config, words_of_run
     from trialign.config.registry import register
     from trialign.config.typed import as_typed
 
     def job(tree: DictConfig) -> None:
-        # What `recommend` answers stands on stdout alone, so that a program can read it.
-        _log_plainly(sys.stderr if verb == "recommend" else sys.stdout)
         sys.argv = command  # by which Lightning starts further ranks
         try:
+            if told := taken.told(tree):
+                logging.getLogger("trialign").info(told)
             config = to_config(tree)
             # Steps differ in shape; oneDNN would keep a thousand kernels for them, which grow to gigabytes.
             os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
@@ -159,13 +163,13 @@ def _start(verb: str, overrides: list[str]) -> None:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 
     register()
-    _refuse_options(overrides)
-    if "hydra/launcher=slurm" in overrides:
-        from trialign.launch.sweep import register as register_launcher
-
-        register_launcher()
-        _log_plainly()
-    command, sys.argv = sys.argv, [f"trialign {verb}", *as_typed(overrides)]  # what Hydra's messages call it
+    register_plugins()
+    options, words = _parted(overrides)
+    words = as_typed(words)
+    taken = words_of_run(verb, words)
+    # What `recommend` answers stands on stdout alone, so that a program can read it.
+    _log_plainly(sys.stderr if verb == "recommend" else sys.stdout)
+    command, sys.argv = sys.argv, [f"trialign {verb}", *options, *words, *taken.words]  # what Hydra's messages call it
     try:
         hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as cause:
@@ -174,24 +178,58 @@ def _start(verb: str, overrides: list[str]) -> None:
         raise readable_below_none(cause, overrides) from None
 
 
-def _refuse_options(words: list[str]) -> None:
-    """Refuse a word with dashes that is no option, before Hydra answers with a usage of its own.
+def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return (Hydra's options, settings); the folder of --config-dir becomes a setting, for whoever composes again.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: a word with dashes is no option: Hydra would answer with a usage of its own.
     """
+    options: list[str] = []
+    settings: list[str] = []
+    left = iter(arguments)
+    for word in left:
+        option, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            settings.append(word)
+        elif option in _FOLDER:
+            settings.insert(0, _folder_of_yaml(value if equals else next(left, "")))
+        elif option in _VALUED:
+            options += [word] if equals else [word, *islice(left, 1)]
+        elif option in _PLAIN:
+            options.append(word)
+        else:
+            raise _no_option(word)
+    return options, settings
+
+
+def _folder_of_yaml(folder: str) -> str:
+    """Return the setting by which Hydra finds a folder of the user's own YAML files, after ours."""
+    from pathlib import Path
+
+    from trialign.config.compose import as_override
+
+    path = Path(folder).expanduser().absolute()
+    if not folder or not path.is_dir():
+        raise ConfigError(
+            f"--config-dir {folder}".rstrip(),
+            rule="a folder of your own YAML files, which lie in it as ours in conf/, e.g. experiment/mine.yaml",
+            remedy="name a folder that is there: --config-dir DIR",
+        )
+    name, _, quoted = as_override("hydra.searchpath", f"file://{path}").partition("=")
+    return f"{name}=[{quoted}]"
+
+
+def _no_option(word: str) -> ConfigError:
     from trialign.config.compose import conf_dir
     from trialign.config.unknown import unknown_setting
 
-    for word in words:
-        option, _, value = word.partition("=")
-        if word.startswith("-") and option not in _OPTIONS:
-            near = unknown_setting(option.lstrip("-").replace("-", "_"), None, conf_dir()).remedy
-            raise ConfigError(
-                f"'{word}' is no option",
-                rule="settings read key=value, without dashes; options are --help, -m to sweep, --config-dir DIR",
-                remedy=f"{near} Write it as KEY={value or 'VALUE'}" if near.startswith("did") else near,
-            )
+    option, _, value = word.partition("=")
+    near = unknown_setting(option.lstrip("-").replace("-", "_"), None, conf_dir()).remedy
+    return ConfigError(
+        f"'{word}' is no option",
+        rule="settings read key=value, without dashes; options are --help, -m to sweep, --config-dir DIR",
+        remedy=f"{near} Write it as KEY={value or 'VALUE'}" if near.startswith("did") else near,
+    )
 
 
 def _give_up(error: TrialignError) -> NoReturn:
@@ -217,13 +255,13 @@ def _tell(made: Any) -> None:
     print(f"{made.name}: {outcome}; {', '.join([*counts, str(made.folder)])}", flush=True)
 
 
-def _log_plainly(stream: TextIO | None = None) -> None:
+def _log_plainly(stream: TextIO) -> None:
     """Send the package's own messages to the terminal, once, without a prefix that nobody reads."""
     from trialign.runtime.ranks import launched_rank
 
     log = logging.getLogger("trialign")
     if not log.handlers:
-        handler = logging.StreamHandler(stream or sys.stdout)
+        handler = logging.StreamHandler(stream)
         handler.setFormatter(_Plain("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO if launched_rank() == 0 else logging.WARNING)

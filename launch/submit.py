@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from hydra.core.hydra_config import HydraConfig
+from trialign.launch.sweep import own_folders
 
 from trialign.cluster.estimate import estimate
 from trialign.cluster.plan import jobs_for
@@ -22,7 +23,8 @@ _OWN = ("cluster.verb=", "cluster.dry_run=")
 
 def run(config: Config) -> dict[str, str]:
     """Check, estimate, queue; return the jobs by name."""
-    given = [override for override in HydraConfig.get().overrides.task if not override.startswith(_OWN)]
+    task = [override for override in HydraConfig.get().overrides.task if not override.startswith(_OWN)]
+    given = [*own_folders(HydraConfig.instance().cfg), *task]
     jobs = jobs_for(config.cluster.verb, config, given)
     check_settings(config, jobs)
     check_finished(config, jobs)

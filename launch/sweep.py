@@ -1,27 +1,73 @@
-"""Hydra's multirun as one array of Slurm jobs.
+"""Hydra's multirun: every member goes on with the settings of its run, here or as one array of Slurm jobs.
 
-trialign VERB -m seed=1,2,3 run='runs/sweep/seed${seed}' hydra/launcher=slurm cluster=NAME
+trialign VERB -m seed=1,2,3 run='runs/sweep/seed${seed}' [hydra/launcher=slurm cluster=NAME]
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from trialign.cluster.sweep import members_of, queue, wait_for
 from trialign.config.compose import Config, to_config
+from trialign.config.taken import taken_for
 
 log = logging.getLogger("trialign")
+
+
+class MembersSweeper(Sweeper):  # type: ignore[misc]  # Hydra is untyped
+    """All combinations, each with what it takes from its run."""
+
+    __module__ = "hydra_plugins.trialign"
+
+    def __init__(self, params: Mapping[str, str] | None = None, **unused: Any) -> None:  # noqa: ARG002
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Keep what composes a member, and what launches it."""
+        self.hydra_context, self.config = hydra_context, config
+        self._loader, self._verb = hydra_context.config_loader, str(config.hydra.job.config_name)
+        self._member = partial(self._loader.load_sweep_config, config)
+        self._launch = Plugins.instance().instantiate_launcher(hydra_context, task_function, config).launch
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch the members at once; no multirun.yaml is left, which would lie wherever the command was given."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # not before Hydra itself imports it
+
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        parser = OverridesParser.create(config_loader=self._loader)
+        (members,) = BasicSweeper.split_arguments(parser.parse_overrides(words), None)
+        members = [[*member, *self._taken(member)] for member in members]
+        self.validate_batch_is_legal(members)
+        results = self._launch(members, initial_job_idx=0)
+        for result in results:
+            _ = result.return_value  # raises what the member raised
+        return [results]
+
+    def _taken(self, words: Sequence[str]) -> list[str]:
+        def load(further: Sequence[str]) -> DictConfig:
+            return self._member([*words, *further])
+
+        tree = load([])
+        HydraConfig.instance().set_config(tree)  # a run may be named by ${hydra:...}
+        taken = taken_for(self._verb, tree, load)
+        if taken.words and (told := taken.told(load(taken.words))):
+            log.info(told)
+        return taken.words
 
 
 class SlurmLauncher(Launcher):  # type: ignore[misc]  # Hydra is untyped
@@ -36,7 +82,8 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]  # Hydra is untyped
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: ARG002
         """Compose every member, queue those that are left to do."""
         configs = [self._compose(overrides) for overrides in job_overrides]
-        words = [[word for word in overrides if not word.startswith("hydra/")] for overrides in job_overrides]
+        own = own_folders(self.config)
+        words = [[*own, *(w for w in overrides if not w.startswith("hydra/"))] for overrides in job_overrides]
         members = members_of(self.config.hydra.job.config_name, configs, words)
         cluster = configs[0].cluster
         jobs = queue(members, print if cluster.dry_run else log.info)
@@ -51,8 +98,13 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]  # Hydra is untyped
         return to_config(tree)
 
 
+def own_folders(config: DictConfig) -> list[str]:
+    """Return the words by which a job finds the YAML files of --config-dir."""
+    return [str(word) for word in config.hydra.overrides.hydra if str(word).startswith("hydra.searchpath=")]
+
+
 def register() -> None:
-    """Make `hydra/launcher=slurm` known to Hydra, which finds launchers in the package `hydra_plugins` alone."""
+    """Make the sweeper and `hydra/launcher=slurm` known to Hydra, which looks in the package `hydra_plugins` alone."""
     place, _, name = SlurmLauncher.__module__.partition(".")
     Plugins.instance()  # imports the package where others have installed something there
     package = sys.modules.setdefault(place, ModuleType(place))
@@ -60,4 +112,5 @@ def register() -> None:
     sys.modules[SlurmLauncher.__module__] = sys.modules[__name__]
     target = f"{SlurmLauncher.__module__}.{SlurmLauncher.__name__}"
     ConfigStore.instance().store(group="hydra/launcher", name="slurm", node={"_target_": target}, provider="trialign")
-    Plugins.instance().register(SlurmLauncher)
+    for plugin in (MembersSweeper, SlurmLauncher):
+        Plugins.instance().register(plugin)

@@ -159,7 +159,7 @@ class Stage:
         self._counted = 0
         manifests = {verb: Manifest.read(path) for verb, path in self.inputs.items()}
         self._input_hashes = {verb: found.hash for verb, found in manifests.items()}
-        self._lineage = _merge_lineages(self.name, manifests)
+        self._lineage = _merge_lineages(self.name, self.inputs, manifests)
         self._seen = _bytes_of(self.folder / MANIFEST)
         if self._seen is None:
             if not rebuild:
@@ -339,6 +339,24 @@ def _read_attempt(path: Path) -> tuple[dict[str, Any], list[dict[str, dict[str, 
     return identity, identity.pop("executions", [])
 
 
+def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return what a stage was made with: its `config`, and the settings recorded beside it; None without a record.
+
+    Args:
+        folder: a stage's.
+        attempts: whether one that was killed counts where nothing is finished.
+    """
+    if (folder / MANIFEST).exists():
+        manifest = Manifest.read(folder)
+        config, executions = manifest.config, manifest.executions
+    elif attempts and (folder / _ATTEMPT).exists():
+        identity, executions = _read_attempt(folder / _ATTEMPT)
+        config = identity["config"]
+    else:
+        return None
+    return config, executions[-1]["settings"] if executions else {}
+
+
 def _bytes_of(path: Path) -> bytes | None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return path.read_bytes()
@@ -414,17 +432,24 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _merge_lineages(name: str, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+def _merge_lineages(name: str, inputs: Mapping[str, Path], manifests: Mapping[str, Manifest]) -> dict[str, str]:
     merged: dict[str, str] = {}
     told_by: dict[str, str] = {}
+
+    def place(verb: str, ancestor: str) -> str:
+        folder = inputs[verb] if verb == ancestor else manifests[verb].inputs.get(ancestor, {}).get("path", "another")
+        return f"{verb} is {folder}" if verb == ancestor else f"{inputs[verb]} was made from {folder}"
+
     for verb, found in manifests.items():
         for ancestor, digest in {**found.lineage, verb: found.hash}.items():
             if merged.setdefault(ancestor, digest) != digest:
+                other = told_by[ancestor]
                 raise StageError(
-                    f"{name} would mix two different '{ancestor}' stages: {told_by[ancestor]} was made from "
-                    f"{merged[ancestor][:12]}, {verb} from {digest[:12]}",
+                    f"{name} would mix two different '{ancestor}' stages: {place(other, ancestor)} "
+                    f"({merged[ancestor][:12]}), {place(verb, ancestor)} ({digest[:12]})",
                     rule="all inputs of a stage descend from the same catalogue and semantic IDs",
-                    remedy=f"point from.{told_by[ancestor]} or from.{verb} at one lineage, or run {verb} again",
+                    remedy=f"point from.{other} and from.{verb} at stages of one lineage; for newer data make what "
+                    f"comes after {ancestor} again in a new run: assign.extend=OLD keeps the IDs of known items",
                 )
             told_by.setdefault(ancestor, verb)
     return merged

@@ -79,3 +79,17 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
         check=False,
     )
     assert not done.stderr
+
+
+def test_members_of_a_multirun_go_on_with_the_settings_of_their_runs_and_leave_no_file(tmp_path: Path) -> None:
+    """Red: 2,000 items, as by default, over a run of 60; Hydra's own sweeper leaves a multirun.yaml."""
+    for run, num_items in (("a", 60), ("b", 70)):
+        trialign("prepare", f"run={run}", f"data.num_items={num_items}", "data.num_users=80", cwd=tmp_path)
+    done = trialign("prepare", "-m", "run=a,b", cwd=tmp_path)
+    assert done.stdout.count("prepare: was finished") == 2, done.stderr
+    for run, num_items in (("a", 60), ("b", 70)):
+        assert f"settings of {tmp_path / run}: data.num_items={num_items} data.num_users=80\n" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    shown = trialign("prepare", "run=b", "--cfg", "job", "data.num_users=81", cwd=tmp_path).stdout
+    assert "num_items: 70\n" in shown
+    assert "num_users: 81\n" in shown

@@ -265,8 +265,11 @@ def test_stages_of_another_catalogue_are_refused(run: Path, tmp_path: Path) -> N
     other = compose("prepare", [f"run={tmp_path / 'other'}", *TINY, "data.seed=1"])
     script("prepare")(other)
     mixed = compose("train", [f"run={run}", *TINY, f"from.prepare={tmp_path / 'other'}", "rebuild=true"])
-    with pytest.raises(StageError, match="two different 'prepare' stages"):
+    with pytest.raises(StageError, match="two different 'prepare' stages") as caught:
         script("train")(mixed)
+    assert f"prepare is {tmp_path / 'other' / 'prepare'} (" in caught.value.value
+    assert f"{run / 'assign'} was made from " in caught.value.value
+    assert "assign.extend=OLD" in caught.value.remedy
 
 
 def test_stage_killed_half_way_is_made_again(run: Path) -> None:

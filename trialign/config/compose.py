@@ -5,6 +5,7 @@ Hydra composes; what leaves this module is plain Python. Stages see dataclasses,
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from trialign.config.assign import AssignConfig
@@ -31,12 +32,15 @@ from trialign.config.registry import BASES, SCHEMAS, register
 from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
+from trialign.config.taken import Taken, taken_for, takes
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
 from trialign.config.typed import as_typed
 from trialign.config.unknown import typed_remedy, unknown_setting
 from trialign.errors import ConfigError
 from trialign.manifest import flatten
+
+log = logging.getLogger(__name__)
 
 _ROOT = ("run", "seed", "rebuild", "from")
 _EXCHANGEABLE = ("data", "embed", "quantize")  # groups that name classes, and so stay mappings
@@ -90,15 +94,41 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: an override is mistyped, of a wrong type, or in conflict with another.
     """
-    register()
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return to_config(hydra_compose(verb, as_typed(overrides)))
+        tree, taken = _composed(verb, as_typed(overrides))
+        if told := taken.told(tree):
+            log.info(told)
+        return to_config(tree)
     except (HydraException, OmegaConfBaseException) as cause:
         raise readable(cause) from cause
     except AssertionError as cause:
         raise readable_below_none(cause, overrides) from None
+
+
+def words_of_run(verb: str, overrides: Sequence[str]) -> Taken:
+    """Return what `trialign VERB OVERRIDES` takes from its run; nothing where Hydra will refuse them, or sweeps."""
+    if not takes(verb):
+        return Taken()
+    try:
+        return _composed(verb, overrides)[1]
+    except (HydraException, OmegaConfBaseException, AssertionError):
+        return Taken()
+
+
+def _composed(verb: str, overrides: Sequence[str]) -> tuple[DictConfig, Taken]:
+    """Compose a verb's settings, those of its run among them, and return what was taken too."""
+    with _conf():
+
+        def load(further: Sequence[str]) -> DictConfig:
+            return hydra_compose(verb, [*overrides, *further], return_hydra_config=True)
+
+        tree = load([])
+        taken = taken_for(verb, tree, load)
+        if taken.words:
+            tree = load(taken.words)
+    with open_dict(tree):
+        del tree["hydra"]
+    return tree, taken
 
 
 def to_config(tree: DictConfig) -> Config:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trialign.config.compose import Config
 from trialign.config.embed import MODALITIES
 from trialign.config.runtime import RuntimeConfig
 from trialign.manifest import Stage
+
+if TYPE_CHECKING:
+    from trialign.config.compose import Config
 
 
 def _always(config: Config) -> bool:  # noqa: ARG001
@@ -191,11 +193,16 @@ def runtime_of(verb: str, config: Config) -> RuntimeConfig:
 
 def locate_stage(config: Config, verb: str) -> Path:
     """Return the folder of a stage: of this run, or of the run that `from.<verb>` names."""
-    if verb in config.from_stage:
-        folder = config.from_stage[verb]
+    return folder_of(verb, config.run, config.from_stage)
+
+
+def folder_of(verb: str, run: Path, from_stage: Mapping[str, Path]) -> Path:
+    """Return the folder of a stage, as `locate_stage` does before there is a `Config`."""
+    if verb in from_stage:
+        folder = from_stage[verb]
         # from.embed=RUN and from.embed=RUN/embed both say what is meant; a run may itself be called embed.
         return folder if folder.name == verb and not (folder / verb / "manifest.json").exists() else folder / verb
-    return config.run / verb
+    return run / verb
 
 
 def stage_folder(verb: str, config: Config) -> Path:

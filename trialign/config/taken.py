@@ -1,0 +1,270 @@
+"""What a run was made with need not be typed again: `trialign train run=DIR` after a pipeline takes its settings.
+
+A manifest says what its stage was made with: the hashed values of its groups, the seed where it is seeded (`config`),
+and beside them the settings that can change the numbers all the same (`executions`). The record of a killed attempt
+says the same, so that the same training goes on. A config `hydra/taken` is made of them, which stands in conf/base.yaml
+behind the files of conf/ and before the experiment: the command line and the files that it names (choices, experiment,
+arm, ablation) come first, then the run, then the defaults. Whatever composes, composes with it: a verb, each member of
+a sweep, `submit`, `--cfg job`.
+
+Which stages: the verb's own and those upstream of it, of this run or of the one that `from.STAGE` names. The verb's own
+decides what stages share (seed, stream, runtime.micro_rows), else the last one of this run; another run decides only
+what belongs to the stage taken from it. A stage without a record starts from defaults.
+What: a choice (`quantize=rqvae`) is the file of conf/ that comes nearest; where the user chose, the whole group is the
+user's. What is of the machine or the site is not taken: paths, addresses, workers, `cluster`, and `runtime` but
+for `micro_rows`, of which `stream.lanes` is a multiple.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from trialign.config.registry import SCHEMAS
+from trialign.config.stages import ALL_STAGES, folder_of
+from trialign.manifest import flatten, settings_of
+
+_GROUP = "hydra/taken"
+_OF_RUNS = ("pipeline", "submit", "recommend")
+"""Verbs beside the stages that go on with a run; `report`, `status` and `doctor` belong to none."""
+_EVER = "runtime.micro_rows"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is taken from runs.
+
+    Args:
+        words: overrides that make Hydra compose with it.
+        runs: where it comes from.
+        choices: group -> file, where another would have been composed.
+        values: dotted setting -> value.
+        first: the settings without it.
+        before: the settings with its choices alone.
+    """
+
+    words: list[str] = field(default_factory=list)
+    runs: tuple[Path, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+    def told(self, tree: DictConfig) -> str:
+        """Return the line that says what of it took effect in a composed config; empty where nothing did."""
+        now = _flat(tree)
+        changed = {key for key in now.keys() | self.first.keys() if now.get(key) != self.first.get(key)}
+        choices = {
+            path: name
+            for path, name in self.choices.items()
+            if any(key.startswith(f"{path.replace('/', '.')}.") for key in changed)
+        }
+        values = {
+            key: value
+            for key, value in self.values.items()
+            if key in changed and now.get(key) == value != self.before.get(key)
+        }
+        told = " ".join(f"{key}={_shown(value)}" for key, value in {**choices, **values}.items())
+        return f"settings of {', '.join(map(str, self.runs))}: {told}" if told else ""
+
+
+def takes(verb: str) -> bool:
+    """Return whether a verb goes on with a run."""
+    return verb in ALL_STAGES or verb in _OF_RUNS
+
+
+def taken_for(verb: str, tree: DictConfig, load: Callable[[Sequence[str]], DictConfig]) -> Taken:
+    """Return what a verb takes from its run, and from the runs whose stages it takes.
+
+    Args:
+        verb: what is composed.
+        tree: as it is composed without them, with Hydra's own settings.
+        load: composes it with further overrides.
+    """
+    if not takes(verb) or OmegaConf.is_missing(tree, "run"):
+        return Taken()
+    runs, found = _records(verb, tree)
+    if not found:
+        return Taken()
+    first = _flat(tree)
+    chosen = _choices(tree)
+    typed = {word.lstrip("+").partition("=")[0] for word in tree.hydra.overrides.task}
+    nearest = _nearest_choices(
+        found, {path: name for path, name in chosen.items() if path not in typed}, _folders(tree)
+    )
+    other = {path: name for path, name in nearest.items() if chosen[path] != name}
+    with suppress(HydraException):  # an experiment may set what only the choice has that is made without the run's
+        if other:  # the user's choice is stronger: what Hydra composes tells whose it is
+            tree = load([_stored({}, nearest)])
+            chosen = _choices(tree)
+    ours = {path for path, name in nearest.items() if chosen[path] == name}
+    values = _escaped(_without(found, {path for path in SCHEMAS if path not in ours}))
+    return Taken(
+        words=[_stored(values, {path: nearest[path] for path in nearest if path in ours})],
+        runs=runs,
+        choices={path: name for path, name in other.items() if path in ours},
+        values=flatten(values),
+        first=first,
+        before=_flat(tree) if other else first,
+    )
+
+
+def _records(verb: str, tree: DictConfig) -> tuple[tuple[Path, ...], dict[str, Any]]:
+    """Return what the records of the stages say that a verb reads, as a config, and whose they are."""
+    own = OmegaConf.select(tree, "cluster.verb") if verb == "submit" else verb
+    run, split = Path(tree.run).expanduser().absolute(), str(OmegaConf.select(tree, "evaluate.split"))
+    sources = OmegaConf.select(tree, "from") or {}
+    taken = {str(key): Path(value).expanduser().absolute() for key, value in sources.items() if value is not None}
+    runs: dict[Path, None] = {}
+    found: dict[str, Any] = {}
+    for stage in _stages(own):
+        folder = folder_of(stage, run, taken)
+        record = settings_of(folder / split if stage == "evaluate" else folder, attempts=stage not in taken)
+        if record is not None:
+            made = _of_stage(stage, *record, alone=stage in taken)
+            found |= {**made, "runtime": found.get("runtime", {}) | made.get("runtime", {})}
+            runs[folder.parent] = None
+    return tuple(runs), {group: node for group, node in found.items() if node != {}}
+
+
+def _of_stage(stage: str, config: Mapping[str, Any], beside: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
+    """Return what the record of one stage says, as a config; `alone`, without what stages share."""
+    groups = [group for group in ALL_STAGES[stage].groups if group in config and not (alone and _is_shared(group))]
+    made: dict[str, Any] = {group: config[group] for group in groups}
+    if not alone and "seed" in config:
+        made["seed"] = config["seed"]
+    for key, value in beside.items():
+        group, *parts, last = key.split(".")
+        if (key == _EVER and not alone) or (group in groups and "://" not in str(value)):
+            node = made.setdefault(group, {})
+            for part in parts:
+                node = node.get(part) or {}  # of a choice that is none there is nothing
+            node[last] = value
+    return made
+
+
+def _is_shared(group: str) -> bool:
+    return sum(group in spec.groups for spec in ALL_STAGES.values()) > 1
+
+
+def _stages(own: str | None) -> list[str]:
+    """Return the stages whose settings a verb reads: all that are upstream under any config, its own last."""
+    if own not in ALL_STAGES:
+        return list(ALL_STAGES)
+    reached: dict[str, None] = {}
+
+    def add(stage: str) -> None:
+        for other in (*ALL_STAGES[stage].inputs, *ALL_STAGES[stage].inputs_if):
+            add(other)
+        reached[stage] = None
+
+    add(str(own))
+    return sorted(reached, key=lambda stage: (stage == own, list(ALL_STAGES).index(stage)))
+
+
+def _nearest_choices(found: Mapping[str, Any], chosen: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:
+    nearest = {}
+    for path in SCHEMAS:
+        group, *below = path.split("/")
+        if path in chosen and group in found:
+            node = found[group]
+            for name in below:
+                node = (node or {}).get(name)
+            if path == "runtime":
+                nearest[path] = "default"  # no file of a site, which says more than is recorded here
+            elif (file := _nearest(path, node, chosen[path], folders)) is not None:
+                nearest[path] = file
+    return nearest
+
+
+def _nearest(path: str, node: Mapping[str, Any] | None, chosen: str, folders: Sequence[Path]) -> str | None:
+    """Return the file of a group that says least against what was recorded, and most of it; None where none can."""
+    names = sorted({file.stem for folder in folders for file in (folder / path).glob("*.yaml")})
+    if node is None:
+        return "none" if "none" in names else None
+    recorded = flatten(node)
+    best: tuple[int, int, bool, str] | None = None
+    for name in names:
+        known, said = _file(path, name, folders)
+        if name == "none" or said.get("_target_") != node.get("_target_") or not node.keys() <= known:
+            continue
+        held = [recorded[key] == value for key, value in said.items() if key in recorded]
+        score = (-held.count(False), held.count(True), name == chosen, name)
+        best = score if best is None else max(best, score)
+    return None if best is None else best[-1]
+
+
+def _file(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], dict[str, Any]]:
+    """Return the keys of a group by a file of conf/, and what the file says of them, dotted."""
+    file = next((found for folder in folders if (found := folder / path / f"{name}.yaml").exists()), None)
+    raw: Any = (OmegaConf.to_container(OmegaConf.load(file)) if file is not None else None) or {}
+    known, said = set[str](), dict[str, Any]()
+    for entry in raw.pop("defaults", []):
+        if isinstance(entry, Mapping):
+            known |= {str(key).rpartition("/")[2] for key in entry}  # a group below this one
+        elif (schema := SCHEMAS[path].get(str(entry).removesuffix("_schema"))) is not None:
+            known |= {found.name for found in fields(schema)}
+            said |= {found.name: found.default for found in fields(schema) if found.name == "_target_"}
+        elif entry not in ("_self_", name):
+            more, base = _file(path, str(entry), folders)
+            known, said = known | more, said | base
+    return known | set(raw), said | flatten(raw)
+
+
+def _without(found: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
+    """Return the records without these groups, and without those that are none."""
+
+    def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        values = {}
+        for key, value in node.items():
+            path = f"{prefix}{key}"
+            if path in paths or (path in SCHEMAS and value is None):
+                continue
+            values[key] = kept(value, f"{path}/") if isinstance(value, Mapping) else value
+        return values
+
+    return kept(found, "")
+
+
+def _stored(values: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """Keep a config by a name of its own, so that members of a sweep have theirs; return the override that takes it."""
+    node = {"defaults": [*({f"override /{path}": name} for path, name in choices.items()), "_self_"], **values}
+    name = f"run-{hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:12]}"
+    ConfigStore.instance().store(group=_GROUP, name=name, node=node, package="_global_")
+    return f"{_GROUP}={name}"
+
+
+def _choices(tree: DictConfig) -> dict[str, str]:
+    return {str(path): str(name) for path, name in tree.hydra.runtime.choices.items()}
+
+
+def _folders(tree: DictConfig) -> list[Path]:
+    """Return the folders of YAML files, the user's own included."""
+    return [Path(source.path) for source in tree.hydra.runtime.config_sources if source.schema == "file"]
+
+
+def _flat(tree: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(tree, resolve=False)
+    return flatten({str(key): value for key, value in plain.items() if key != "hydra"})
+
+
+def _escaped(node: Any) -> Any:
+    """Return values whose texts hold no interpolation: they are resolved twice (config/typed.py)."""
+    if isinstance(node, Mapping):
+        return {key: _escaped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_escaped(value) for value in node]
+    return node.replace("${", r"\\\${") if isinstance(node, str) else node
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
