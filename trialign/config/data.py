@@ -104,7 +104,7 @@ class FilesConfig(DataConfig):
         None, "of events or examples: parquet, csv, tsv, jsonl, recbole; null: by suffix, also of the catalogue"
     )
     delimiter: str = option(",", "one character between the values of a CSV file")
-    items: Any = option(MISSING, "catalogue: a path or pattern below root, or a list of them")
+    items: Any = option(MISSING, "catalogue: a path, folder or pattern below root, or a list of them")
     item_columns: ItemColumns = field(default_factory=ItemColumns)
     category_separator: str = option(",", "what joins categories in a text")
     captions: Any = option(None, "files of captions; null: the catalogue's column, where it has one")
@@ -128,7 +128,7 @@ class TablesConfig(FilesConfig):
     """Events in tables: Parquet, CSV, TSV, JSON lines, RecBole's .inter."""
 
     _target_: str = "trialign.data.sources.Tables"
-    events: Any = option(MISSING, "a path or pattern below root, or a list of them")
+    events: Any = option(MISSING, "a path, folder or pattern below root, or a list of them")
     columns: EventColumns = field(default_factory=EventColumns)
     time_unit: str = option(
         "s", "of times: s, ms, us, ns (since 1970) or iso (text); a column of timestamps needs none"
@@ -150,7 +150,7 @@ class ExamplesConfig(FilesConfig):
 
     _target_: str = "trialign.data.sources.Examples"
     split: str = option("given", "the split that the files are")
-    train: Any = option(MISSING, "a path or pattern below root, or a list of them")
+    train: Any = option(MISSING, "a path, folder or pattern below root, or a list of them")
     validation: Any = option(MISSING, "the same")
     test: Any = option(MISSING, "the same")
     columns: ExampleColumns = field(default_factory=ExampleColumns)

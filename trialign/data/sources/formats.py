@@ -7,6 +7,7 @@ for, not by a glance at its first rows.
 from __future__ import annotations
 
 import csv
+import glob
 import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -174,7 +175,10 @@ def _read_to_end(path: Path) -> None:
 def _parquet(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
     schemas = {path: pq.read_schema(path) for path in paths}
     kinds = {path: str(dict(zip(schema.names, schema.types, strict=True))) for path, schema in schemas.items()}
-    return [Part(ibis.read_parquet(members), members) for members in _alike(kinds)]
+    return [
+        Part(ibis.read_parquet(_escaped(members), **_hive(members, schemas[members[0]].names)), members)
+        for members in _alike(kinds)
+    ]
 
 
 def _csv(paths: Sequence[Path], delimiter: str) -> list[Part]:
@@ -189,13 +193,14 @@ def _delimited(paths: Sequence[Path], delimiter: str, quote: str) -> list[Part]:
         names = headers[members[0]]
         # With every column named nothing is left to sniff, and a fault is told as a fault.
         table = ibis.read_csv(
-            members,
+            _escaped(members),
             columns=dict.fromkeys(names, "VARCHAR"),
             auto_detect=False,
             header=True,
             delim=delimiter,
             quote=quote,
             escape=quote,
+            **_hive(members, names),
         )
         parts.append(Part(table, members))
     return parts
@@ -212,8 +217,14 @@ def _recbole(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG0
 
 
 def _json_lines(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
+    return [_json_part(members) for members in _alike(dict.fromkeys(paths, ""))]
+
+
+def _json_part(paths: list[Path]) -> Part:
     # A first pass for the names, and for which of them hold lists; the values stay as they are.
-    seen = ibis.read_json(paths, format="newline_delimited", union_by_name=True, sample_size=-1).schema()
+    seen = ibis.read_json(
+        _escaped(paths), format="newline_delimited", union_by_name=True, sample_size=-1, hive_partitioning=False
+    ).schema()
     if list(seen) == ["json"]:
         for path in paths:
             if not sum(1 for _ in json_lines(path)):
@@ -221,8 +232,8 @@ def _json_lines(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: A
                     f"{path} holds no line", rule="every line holds one JSON object", remedy="name the right file"
                 )
     kinds = {name: "VARCHAR[]" if kind.is_array() else "JSON" for name, kind in seen.items()}
-    table = ibis.read_json(paths, format="newline_delimited", columns=kinds)
-    return [Part(table, list(paths))]
+    table = ibis.read_json(_escaped(paths), format="newline_delimited", columns=kinds, **_hive(paths, seen.names))
+    return Part(table, paths)
 
 
 _READERS: dict[str, Callable[[Sequence[Path], str], list[Part]]] = {
@@ -245,10 +256,30 @@ _SUFFIXES = {
 
 
 def _alike(kinds: dict[Path, str]) -> list[list[Path]]:
-    groups: dict[str, list[Path]] = {}
+    """Return the files in groups of one kind whose folders name the same columns."""
+    groups: dict[tuple[str, ...], list[Path]] = {}
     for path, kind in kinds.items():
-        groups.setdefault(kind, []).append(path)
+        groups.setdefault((kind, *_folder_columns(path)), []).append(path)
     return list(groups.values())
+
+
+def _folder_columns(path: Path) -> list[str]:
+    """Return the columns that folders name, as Hive and Spark write them: `month` of events/month=2025-12/."""
+    return [part.partition("=")[0] for part in path.parts[:-1] if "=" in part[1:]]
+
+
+def _hive(paths: Sequence[Path], names: Sequence[str]) -> dict[str, bool]:
+    """Return whether folders add columns, as text; never where the files have one of that name: DuckDB drops theirs."""
+    known = {name.lower() for name in names}
+    added = {name.lower() for name in _folder_columns(paths[0])}
+    if not added or known & added:
+        return {"hive_partitioning": False}
+    return {"hive_partitioning": True, "hive_types_autocast": False}
+
+
+def _escaped(paths: Sequence[Path]) -> list[str]:
+    # DuckDB takes a name for a pattern: day[1].csv would be day1.csv.
+    return [glob.escape(str(path)) for path in paths]
 
 
 def _header(path: Path, delimiter: str, quote: str) -> list[str]:

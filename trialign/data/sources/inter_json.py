@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from trialign.data.source import RawData
 from trialign.data.sources.evidence import items_table, refuse, unicode_of
-from trialign.data.sources.places import below, find
+from trialign.data.sources.places import below, find, typed
 from trialign.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class InterJson:
 
     def sources(self) -> dict[str, Path]:
         """Return the two files, checked to exist."""
-        return {role: find(self._root, [name], role)[0] for role, name in self._names.items()}
+        return {role: self._find(role, name) for role, name in self._names.items()}
 
     def load(self, folder: Path) -> RawData:  # noqa: ARG002
         """Read both files; `folder` is left alone."""
@@ -48,6 +48,16 @@ class InterJson:
             items=items_table(object_records(paths["items"]), paths["items"]),
             has_clock=False,
         )
+
+    def _find(self, role: str, name: str) -> Path:
+        paths = find(self._root, [name], role)
+        if len(paths) > 1:
+            raise DataError(
+                f"data.{role}={name} names {len(paths)} files",
+                rule="one file holds all lists, and one all items",
+                remedy=f"name one, e.g. {typed(role, str(paths[0]))}",
+            )
+        return paths[0]
 
 
 def object_records(path: Path) -> list[dict[str, Any]]:

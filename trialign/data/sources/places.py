@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import glob
+import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trialign.errors import ConfigError, DataError
+
+_JOURNALS = ("_delta_log", ".hoodie")
+"""Of Delta Lake and Hudi: their folders keep the files of older states beside those of the newest."""
 
 
 def below(root: Path | str | None) -> Path:
@@ -42,8 +47,10 @@ def listed(value: Any, setting: str) -> list[str]:
 def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
     """Return what `patterns` name below `root`, each sorted, in the order of the patterns, nothing twice.
 
+    A folder stands for its files, at any depth; of `images` it stays a folder.
+
     Raises:
-        DataError: a pattern names nothing, a folder where a file belongs, or a pipe, which may never end.
+        DataError: a pattern names nothing, a folder with files of several kinds, or a pipe, which may never end.
     """
     if not root.is_dir():
         raise DataError(
@@ -64,20 +71,58 @@ def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
                 remedy=f"set data.root (or TRIALIGN_DATA) and data.{setting}",
             )
         for path in paths:
-            _check_kind(path, setting)
-        found |= dict.fromkeys(paths)
+            found |= dict.fromkeys(_unfolded(root, path, setting))
     return list(found)
 
 
-def _check_kind(path: Path, setting: str) -> None:
-    folders_too = setting == "images" and path.suffix != ".tar"
-    if not (path.is_file() or (folders_too and path.is_dir())):
-        is_folder = path.is_dir()
+def typed(setting: str, value: str) -> str:
+    """Return `data.<setting>=value` as it is pasted into a shell: in quotes for Hydra, then in quotes for the shell."""
+    return shlex.quote(f'data.{setting}="{value}"')
+
+
+def _unfolded(root: Path, path: Path, setting: str) -> list[Path]:
+    """Return a file as it is, and in place of a folder its files at any depth; folders of pictures stay folders."""
+    if path.is_file() or (setting == "images" and path.is_dir() and path.suffix != ".tar"):
+        return [path]
+    if not path.is_dir() or setting == "images":
         raise DataError(
-            f"{path} is {'a folder' if is_folder else 'neither file nor folder'}",
-            rule=f"data.{setting} names files" + (", or folders of pictures" if setting == "images" else ""),
-            remedy=f"name what is in it: 'data.{setting}={path.name}/*'" if is_folder else "write it to a file first",
+            f"{path} is {'a folder' if path.is_dir() else 'neither file nor folder'}",
+            rule=f"data.{setting} names files and folders" + (" of pictures, or .tar files" if path.is_dir() else ""),
+            remedy="give the folder a name that does not end in .tar" if path.is_dir() else "write it to a file first",
         )
+    journal = next((name for name in _JOURNALS if (path / name).exists()), None)
+    if journal:
+        raise DataError(
+            f"{path} is a table with a journal, {journal}",
+            rule="a folder's files are its rows; there, some of them are of older states of the table",
+            remedy=f"write the table's rows to Parquet files of their own and set data.{setting}",
+        )
+    return _one_kind(root, path, setting)
+
+
+def _one_kind(root: Path, folder: Path, setting: str) -> list[Path]:
+    """Return the files of a folder, sorted, at any depth; names that begin with . or _ are its writer's own notes."""
+    names = sorted(glob.glob("**/*", root_dir=folder, recursive=True))  # noqa: PTH207
+    files = [folder / name for name in names if not any(part.startswith("_") for part in Path(name).parts)]
+    files = [path for path in files if path.is_file()]
+    endings = Counter(_ending(path) for path in files)
+    if len({ending.removesuffix(".gz") for ending in endings}) == 1:
+        return files
+    below_root = folder.relative_to(root) if folder.is_relative_to(root) else folder
+    patterns = [f"{glob.escape(str(below_root))}/**/*{ending}" for ending, _ in endings.most_common(3)]
+    held = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in endings.most_common())
+    raise DataError(
+        f"{folder} holds files of several kinds: {held}" if files else f"{folder} holds no file",
+        rule=f"data.{setting} names files, or a folder that holds files of one kind",
+        remedy="say which: " + ", or ".join(typed(setting, pattern) for pattern in patterns)
+        if files
+        else f"set data.{setting}",
+    )
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix + ".gz" * name.endswith(".gz")
 
 
 def roles(root: Path, setting: str, paths: Sequence[Path]) -> dict[str, Path]:
