@@ -103,7 +103,9 @@ class FilesConfig(DataConfig):
     format: str | None = option(
         None, "of events or examples: parquet, csv, tsv, jsonl, recbole; null: by suffix, also of the catalogue"
     )
-    delimiter: str = option(",", "one character between the values of a CSV file")
+    delimiter: str = option(",", "one character between the values of CSV files of events or examples")
+    items_delimiter: str | None = option(None, "the same in CSV files of the catalogue; null: as delimiter")
+    quotes: bool = option(True, "quotes around a value of CSV or TSV are no part of it; false: they are text")
     items: Any = option(MISSING, "catalogue: a path, folder or pattern below root, or a list of them")
     item_columns: ItemColumns = field(default_factory=ItemColumns)
     category_separator: str = option(",", "what joins categories in a text")

@@ -18,6 +18,8 @@ _CATALOGUE: dict[str, Any] = {
     "caption_after": None,
     "images": None,
     "delimiter": ",",
+    "items_delimiter": None,
+    "quotes": True,
     "format": None,
 }
 _EVENTS: dict[str, Any] = {"user": "user", "item": "item", "time": "time", "rank": None, "tie": None}

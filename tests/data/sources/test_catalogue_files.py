@@ -4,6 +4,8 @@ import gzip
 import json
 import logging
 from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,8 @@ def test_captions_come_from_a_file_of_their_own(tables: Make, tmp_path: Path, ca
         ("i.jsonl", '{"item": 7}\n{"item": 8', {}, "line 2 of .* is not JSON"),
         ("i.jsonl", "7\n", {}, "line 1 holds 7\n.*one JSON object"),
         ("i.jsonl", '{"item": 7.5}\n', {}, "an item's key holds 7.5"),
-        ("i.jsonl", '{"item": 7, "title": 3}\n', {}, "title of item '7' holds 3\n.*text or null"),
+        ("i.jsonl", '{"item": 7, "title": {"en": "S"}}\n', {}, r"title of item '7' holds .*\n.*text, a number"),
+        ("i.jsonl", '{"item": 7, "categories": {"x": 1}}\n', {}, r"categories of item '7' holds"),
         ("i.jsonl", '{"item": 7, "title": "\\ud800"}\n', {}, "text that is not Unicode"),
         ("i.json", '{"7": []}', {}, r"item '7' holds \[\]"),
     ],
@@ -121,6 +124,49 @@ def test_a_second_caption_of_an_item_is_refused(tables: Make, tmp_path: Path) ->
     (tmp_path / "c.csv").write_text("item,caption\na,one\na,two\n")
     with pytest.raises(DataError, match="another caption of item 'a' holds \"two\""):
         tables(captions="c.csv").load(tmp_path)
+
+
+PRICES = {
+    "decimal": (pa.array([Decimal("9.99"), Decimal("10.00"), None], pa.decimal128(10, 2)), ["9.99", "10.00", ""]),
+    "tiny": (pa.array([Decimal("0.0000000001"), None, None], pa.decimal128(38, 10)), ["0.0000000001", "", ""]),
+    "float": (pa.array([9.99, 10.0, float("nan")]), ["9.99", "10", ""]),
+    "float of 32 bits": (pa.array([9.99, 10.0, None], pa.float32()), ["9.99", "10", ""]),
+    "integer": (pa.array([3, -1, None]), ["3", "-1", ""]),
+    "boolean": (pa.array([True, False, None]), ["true", "false", ""]),
+    "day": (pa.array([date(2025, 12, 1), None, None]), ["2025-12-01", "", ""]),
+    "moment": (pa.array([datetime(2025, 12, 1, 8, 30), None, None]), ["2025-12-01 08:30:00", "", ""]),
+    "nanoseconds": (pa.array([10**18 + 1, None, None], pa.timestamp("ns")), ["2001-09-09 01:46:40.000000001", "", ""]),
+}
+
+
+@pytest.mark.parametrize("kind", PRICES)
+def test_numbers_and_dates_are_read_as_the_text_that_a_person_sees(tables: Make, tmp_path: Path, kind: str) -> None:
+    values, texts = PRICES[kind]
+    pq.write_table(pa.table({"item": ["7", "8", "9"], "text": ["t"] * 3, "price": values}), tmp_path / "i.parquet")
+    columns = {"description": ["text", "price"], "title": "price", "categories": "price"}
+    items = tables(items="i.parquet", item_columns=columns).load(tmp_path).items
+    assert items["title"].to_pylist() == texts
+    assert items["description"].to_pylist() == [f"t\n{text}".strip() for text in texts]
+    assert items["categories"].to_pylist() == [[text] if text else [] for text in texts]
+
+
+def test_numbers_of_json_lines_are_texts_too(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "i.jsonl").write_text('{"item": 7, "title": 300, "brand": 9.9, "categories": [1, 2.0], "x": true}')
+    items = tables(items="i.jsonl", item_columns={"description": "x"}).load(tmp_path).items.to_pylist()
+    assert items == [{"item": "7", "title": "300", "description": "true", "brand": "9.9", "categories": ["1", "2"]}]
+
+
+def test_keys_may_be_decimals_without_a_fraction(tables: Make, tmp_path: Path) -> None:
+    keys = pa.array([Decimal(7)], pa.decimal128(38, 0))
+    pq.write_table(pa.table({"item": keys, "title": ["S"]}), tmp_path / "i.parquet")
+    pq.write_table(pa.table({"user": keys, "item": keys, "time": [1]}), tmp_path / "e.parquet")
+    raw = tables("e.parquet", items="i.parquet").load(tmp_path)
+    assert raw.items["item"].to_pylist() == ["7"]
+    assert raw.events is not None
+    assert raw.events.to_pyarrow().to_pylist() == [{"user": "7", "item": "7", "order": 1}]
+    pq.write_table(pa.table({"item": pa.array([Decimal("7.5")], pa.decimal128(38, 1))}), tmp_path / "i.parquet")
+    with pytest.raises(DataError, match=r"an item's key holds .7\.5"):
+        tables("e.parquet", items="i.parquet").load(tmp_path)
 
 
 def test_a_missing_number_of_another_library_is_no_text(tables: Make, tmp_path: Path) -> None:

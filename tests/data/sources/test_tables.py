@@ -61,7 +61,7 @@ def test_every_format_reads_the_same_events(tables: Make, tmp_path: Path, name: 
 @pytest.mark.parametrize("name", ["events.csv", "events.jsonl", "events.parquet"])
 def test_a_format_can_be_chosen_where_the_suffix_says_nothing(tables: Make, tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / "log.txt")
-    with pytest.raises(DataError, match=r"log\.txt has no known suffix\n.*\.csv.*\n.*data\.format"):
+    with pytest.raises(DataError, match=r"log\.txt ends in \.txt, which is not read\n.*\.csv.*\n.*data\.format"):
         tables("log.txt").load(tmp_path)
     chosen = name.removeprefix("events.")
     assert _events(tables("log.txt", format=chosen), tmp_path) == sorted(EVENTS)
@@ -135,6 +135,8 @@ def test_events_have_exactly_one_order(tables: Make, columns: dict[str, Any], me
         ("iso", "2024-04-24", 1713916800, 0),
         ("iso", "2024-04-24T23:06:40", 1714000000, 0),
         ("iso", "2024-04-24T23:06:40.75Z", 1714000000, 750_000_000),
+        ("iso", "2024-04-24T23:06:40.123456789Z", 1714000000, 123_456_789),
+        ("iso", "2024-04-25 01:06:40.1234567+02:00", 1714000000, 123_456_700),
         ("iso", "2024-04-25 01:06:40+02:00", 1714000000, 0),
     ],
 )
@@ -156,6 +158,62 @@ def test_times_in_every_unit(tables: Make, tmp_path: Path, unit: str, found: str
 def test_a_typed_column_tells_its_own_unit(tables: Make, tmp_path: Path, time: object, seconds: int) -> None:
     pq.write_table(pa.table({"user": ["u"], "item": ["a"], "time": [time]}), tmp_path / "events.parquet")
     assert _events(tables("events.parquet"), tmp_path) == [("u", "a", seconds)]
+
+
+def test_nanoseconds_of_a_column_of_timestamps_are_read_or_counted(
+    tables: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nanos = [1714000000123456789, 1714000000123456788, 1714000000123456000]
+    for zone in (None, "UTC"):
+        times = pa.array(nanos, pa.timestamp("ns", tz=zone))
+        pq.write_table(
+            pa.table({"user": ["u"] * 3, "item": ["a", "b", "c"], "time": times}), tmp_path / f"{zone}.parquet"
+        )
+    read = [(event[1], event[2]) for event in _events(tables("None.parquet"), tmp_path)]
+    assert read == [("a", 123_456_789), ("b", 123_456_788), ("c", 123_456_000)]
+    assert "microseconds" not in caplog.text
+    read = [(event[1], event[2]) for event in _events(tables("UTC.parquet"), tmp_path)]
+    assert read == [("a", 123_456_000), ("b", 123_456_000), ("c", 123_456_000)]
+    assert "2 times of column 'time' of" in caplog.text
+
+
+@pytest.mark.parametrize("events", [",", ";"])
+@pytest.mark.parametrize("items", [",", ";", None])
+def test_events_and_catalogue_have_a_delimiter_each(
+    tables: Make, tmp_path: Path, events: str, items: str | None
+) -> None:
+    _write_csv(tmp_path / "events.csv", events)
+    mark = items or events
+    (tmp_path / "items.csv").write_text(f"item{mark}title\na{mark}A\nb{mark}B\nc{mark}C\n")
+    source = tables(delimiter=events, items_delimiter=items)
+    assert _events(source, tmp_path) == sorted(EVENTS)
+    assert source.load(tmp_path).items["title"].to_pylist() == ["A", "B", "C"]
+    wrong = {",": ";", ";": ","}[mark]
+    with pytest.raises(
+        DataError, match=rf"names one column, 'item{mark}title'\n.*data\.items_delimiter\n.*\"{mark}\"'"
+    ):
+        tables(delimiter=events, items_delimiter=wrong).load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+def test_quotes_are_text_where_a_setting_says_so(tables: Make, tmp_path: Path, suffix: str) -> None:
+    titles = ['"7 Inch Nails" Live', "Plain", '"Heroes', 'Low"', '"', '"whole"']
+    mark = "\t" if suffix == "tsv" else ","
+    lines = [f"item{mark}title", *(f"i{n}{mark}{title}" for n, title in enumerate(titles))]
+    (tmp_path / f"i.{suffix}").write_text("\n".join(lines) + "\n")
+    (tmp_path / f"e.{suffix}").write_text(f'user{mark}item{mark}time\n"u{mark}i0{mark}1\nv"{mark}i1{mark}2\n')
+    source = tables(f"e.{suffix}", items=f"i.{suffix}", quotes=False)
+    assert source.load(tmp_path).items["title"].to_pylist() == titles
+    assert _events(source, tmp_path) == [('"u', "i0", 1), ('v"', "i1", 2)]
+    with pytest.raises(DataError, match=r"quote.*(\n.*)*data\.quotes=false"):
+        tables(f"e.{suffix}", items=f"i.{suffix}").load(tmp_path)
+
+
+def test_lines_that_a_quote_swallowed_are_told(tables: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "i.tsv").write_text('item\ttitle\na\t"Heroes\nb\tPlain\nc\tLow"\nd\tD\n')
+    _write_csv(tmp_path / "events.csv")
+    assert tables(items="i.tsv").load(tmp_path).items["item"].to_pylist() == ["a", "d"]
+    assert "the title of 1 items holds lines of the file, e.g. that of item 'a'; where quotes are text" in caplog.text
 
 
 def test_a_column_of_ties_is_handed_on(tables: Make, tmp_path: Path) -> None:
@@ -211,7 +269,11 @@ def test_ranks_and_ties_are_whole_numbers(
             "usr,item,time\nu,a,1\n",
             r"no column 'user'\n.*data\.columns\.user.*\n.*did you mean 'usr'\? known: item, time",
         ),
-        ("user;item;time\nu;a;1\n", r"no column 'user'\n.*\n.*known: user;item;time"),
+        (
+            "user;item;time\nu;a;1\n",
+            r"names one column, 'user;item;time'\n.*data\.delimiter\n.*'data\.delimiter=\";\"'",
+        ),
+        ("user\titem\ttime\nu\ta\t1\n", r"names one column, .*\n.*\n.*the ending \.tsv"),
         ("user,item,time,User\nu,a,1,x\n", "begins with user, item, time, User\n.*upper or lower case"),
         ("", "begins with nothing"),
         ("user,item,user\n", "begins with user, item, user\n.*each once"),
@@ -290,7 +352,7 @@ def test_a_compressed_file_that_is_cut_off_does_not_pass_for_a_shorter_one(table
     rows = "".join(f"u{n * 7919 % 5003},a,{n * 104_729 % 100_003}\n" for n in range(20_000))
     whole = gzip.compress(("user,item,time\n" + rows).encode())
     (tmp_path / "events.csv.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"events\.csv\.gz cannot be read: .*ended before"):
+    with pytest.raises(DataError, match=r"events\.csv\.gz cannot be read: it breaks off"):
         tables("events.csv.gz").load(tmp_path)
 
 

@@ -8,10 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ibis
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from trialign.data.sources.endings import ending_of, format_of
 from trialign.data.sources.evidence import TEXTS, items_table, refuse
-from trialign.data.sources.formats import check_delimiter, format_of, json_lines, read_rows, readable
+from trialign.data.sources.formats import Dialect, json_lines, read_rows, readable
 from trialign.data.sources.inter_json import object_records
 from trialign.data.sources.pictures import picture_files, read_pictures, stem_of
 from trialign.data.sources.places import below, find, listed, roles
@@ -38,7 +41,7 @@ class CatalogueFiles:
         captions: files of captions, in the same formats; null: the catalogue's own column, where there is one.
         caption_after: a caption is what follows this mark in its text; null: all of it.
         images: folders and tar files (plain or WebDataset's) of pictures; null: none.
-        delimiter: of CSV files.
+        dialect: of CSV and TSV files.
 
     Raises:
         ConfigError: a name is no name.
@@ -55,7 +58,7 @@ class CatalogueFiles:
         captions: Any,
         caption_after: str | None,
         images: Any,
-        delimiter: str,
+        dialect: Dialect,
     ) -> None:
         self._root = below(root)
         self._names = {
@@ -73,8 +76,7 @@ class CatalogueFiles:
                 )
         self._category_separator = category_separator
         self._caption_after = caption_after
-        check_delimiter(delimiter)
-        self._delimiter = delimiter
+        self._dialect = dialect
 
     def sources(self) -> dict[str, Path]:
         """Return every file that is read, by role, pictures included."""
@@ -125,20 +127,23 @@ class CatalogueFiles:
         return find(self._root, self._names[setting], setting)
 
     def _read(self, path: Path, columns: _Columns) -> pa.Table:
-        names, rows = _open(path, self._delimiter)
+        names, rows = _open(path, self._dialect)
         wanted = _resolve(columns, names, path, ["item"])
         silent = [role for role in (*TEXTS, "categories") if role not in wanted]
         if silent:
             logger.warning("%s: no column for %s; empty for every item", path, ", ".join(silent))
         also = [role for role in ("image", "caption") if role in wanted]
-        return items_table(_records(rows, wanted), path, separator=self._category_separator, also=also)
+        table = items_table(_records(rows, wanted), path, separator=self._category_separator, also=also)
+        if self._dialect.quotes and ending_of(path).startswith(".tsv"):
+            _tell_swallowed(table, path)
+        return table
 
     def _captions_of(self, keys: Sequence[str | None]) -> list[str]:
         """Return the caption of each item, "" where there is none."""
         columns = {role: self._columns[role] for role in ("item", "caption")}
         found: dict[str | None, str] = {}
         for path in self._find("captions"):
-            names, rows = _open(path, self._delimiter)
+            names, rows = _open(path, self._dialect)
             table = items_table(_records(rows, _resolve(columns, names, path, list(columns))), path, also=["caption"])
             for key, text in zip(table["item"].to_pylist(), table["caption"].to_pylist(), strict=True):
                 if key in found:
@@ -150,22 +155,42 @@ class CatalogueFiles:
         return [found.get(key, "") for key in keys]
 
 
-def _open(path: Path, delimiter: str) -> tuple[list[str], _Rows]:
+def _tell_swallowed(items: pa.Table, path: Path) -> None:
+    """Say where a text holds whole lines of the file: quotes that are text swallow all up to the next one."""
+    for name in TEXTS:
+        texts = items[name]
+        whole = pc.and_(pc.match_substring(texts, "\n"), pc.match_substring(texts, "\t"))
+        if pc.any(whole).as_py():
+            logger.warning(
+                "%s: the %s of %d items holds lines of the file, e.g. that of item '%s'; where quotes are text, set "
+                "data.quotes=false",
+                *(path, name, pc.sum(whole).as_py(), items["item"].filter(whole)[0].as_py()),
+            )
+
+
+def _open(path: Path, dialect: Dialect) -> tuple[list[str], _Rows]:
     """Return the columns of a file of any format, and what yields its rows."""
-    if path.suffix == ".json":
+    if ending_of(path) in (".json", ".json.gz"):
         records = object_records(path)
         return list(dict.fromkeys(name for record in records for name in record)), lambda: records
     if format_of(path) == "jsonl":
         # Read twice: a line may lack what another one has.
         return list(dict.fromkeys(name for record in json_lines(path) for name in record)), lambda: json_lines(path)
-    [part] = read_rows([path], None, delimiter)
+    [part] = read_rows([path], None, dialect)
+    # Python has floats of 64 bits alone, and would write 9.99 as 9.989999771118164.
+    short = {name: part.table[name].cast("string").cast("float64") for name in _floats_of_32_bits(part.table)}
+    table = part.table.mutate(**short)
 
     def rows() -> Iterator[Mapping[str, Any]]:
         with readable([path]):
-            for batch in part.table.to_pyarrow_batches(chunk_size=10_000):
+            for batch in table.to_pyarrow_batches(chunk_size=10_000):
                 yield from batch.to_pylist()
 
     return list(part.table.columns), rows
+
+
+def _floats_of_32_bits(table: ibis.Table) -> list[str]:
+    return [name for name, kind in table.schema().items() if kind.is_float32()]
 
 
 def _resolve(columns: _Columns, names: Sequence[str], path: Path, required: Sequence[str]) -> _Columns:

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ibis
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ibis.expr.datatypes import Timestamp
 
 from trialign.data.source import Unreadable
 from trialign.data.sources.formats import Part, readable
@@ -63,7 +66,9 @@ def as_key(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.StringValue:
     if kind.is_json():
         written = column.cast("string")
         return ibis.coalesce(column.str, written.re_search("^-?[0-9]+$").ifelse(written, None))
-    if not (kind.is_string() or kind.is_integer() or kind.is_uuid()):
+    # Databases write whole numbers as decimals without a fraction.
+    whole = kind.is_integer() or (kind.is_decimal() and kind.scale == 0)
+    if not (kind.is_string() or whole or kind.is_uuid()):
         raise DataError(
             f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
             rule="users and items are named by text or integers",
@@ -121,10 +126,16 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
     """
     column = _unwrapped(column)
     kind = column.type()
+    if kind.is_timestamp() and kind.scale == 9:
+        return _whole_and_fine(epoch_ns(column))
     if kind.is_timestamp() or kind.is_date() or (kind.is_string() and unit == "iso"):
         moment = column.try_cast("timestamp('UTC')").cast("timestamp")
+        fine = moment.microsecond().cast("int64") * 1000
+        if kind.is_string():
+            # A timestamp ends at the microsecond; a text may go on.
+            fine += column.re_extract(r"\.\d{6}(\d{1,3})", 1).rpad(3, "0").cast("int64")
         # `infinity` is a timestamp to DuckDB; its seconds are null.
-        return moment.truncate("s").epoch_seconds().cast("int64"), moment.microsecond().cast("int64") * 1000
+        return moment.truncate("s").epoch_seconds().cast("int64"), fine
     if unit == "iso":
         raise DataError(
             f"the column '{column.get_name()}' of {paths[0]} holds {kind}",
@@ -134,12 +145,39 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
     number = _as_number(column, paths)
     if unit == "ns":
         # As integers: today's nanoseconds are more than a float holds exactly.
-        nanos = column.try_cast("int64")
-        fine = nanos % 10**9
-        return ((nanos - fine) / 10**9).cast("int64"), fine
+        return _whole_and_fine(column.try_cast("int64"))
     number = number / _PER_SECOND[unit]
     whole = (number.abs() < _LARGEST).ifelse(number.floor(), None)
     return whole.cast("int64"), ((number - whole) * 1_000_000).round().cast("int64") * 1000
+
+
+@ibis.udf.scalar.builtin
+def epoch_ns(moment: Timestamp(scale=9)) -> int:  # type: ignore[valid-type, empty-body]
+    """Return nanoseconds since 1970; the name is DuckDB's."""
+
+
+def _whole_and_fine(nanos: ibis.ir.IntegerValue) -> tuple[ibis.ir.IntegerValue, ibis.ir.IntegerValue]:
+    fine = (nanos % 10**9 + 10**9) % 10**9
+    return ((nanos - fine) / 10**9).cast("int64"), fine
+
+
+def tell_lost_nanoseconds(part: Part, name: str) -> None:
+    """Say how many times of a column are read to the microsecond alone, as DuckDB reads nanoseconds with a zone."""
+    kind = part.table[name].type()
+    if not (kind.is_timestamp() and kind.timezone):
+        return
+    lost = 0
+    with readable(part.paths):
+        for path in part.paths:
+            if pq.read_schema(path).field(name).type.unit == "ns":
+                batches = pq.ParquetFile(path).iter_batches(columns=[name])
+                lost += sum(pc.sum(pc.not_equal(pc.nanosecond(batch[name]), 0)).as_py() or 0 for batch in batches)
+    if lost:
+        logger.warning(
+            "%d times of column '%s' of %s lie between two microseconds, and are read as the one before; a column in "
+            "UTC without a zone, or of whole numbers with data.time_unit=ns, is read to the nanosecond",
+            *(lost, name, part.paths[0]),
+        )
 
 
 def find_unreadable(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID
 
 import pyarrow as pa
 
 from trialign.errors import DataError
 
 TEXTS = ("title", "description", "brand")
+_EXACT = 2**53
+"""Below it a float tells every whole number from the next."""
 
 
 def items_table(
@@ -22,8 +27,8 @@ def items_table(
 
     Args:
         records: one per item: `item`, a text or an integer, and any of `title`, `description`, `brand` (text, null, or
-            a tuple of them, joined line by line) and `categories` (a joined text, a list, nested or not, or null); what
-            is absent is empty.
+            a tuple of them, joined line by line) and `categories` (a joined text, a list, nested or not, or null); a
+            number or a date is the text that a person reads; what is absent is empty.
         path: the file, for errors.
         separator: what joins the categories in a text.
         also: further columns of text.
@@ -67,9 +72,10 @@ def key_of(value: Any, path: Path) -> str | None:
     """
     if value is None or type(value) is str:
         return value
-    if type(value) is not int:
-        refuse(path, "an item's key", value, "keys are text or integers")
-    return str(value)
+    # Databases write whole numbers as decimals without a fraction.
+    if type(value) is int or (isinstance(value, Decimal) and value.as_tuple().exponent == 0):
+        return str(value)
+    return refuse(path, "an item's key", value, "keys are text or integers")
 
 
 def refuse(path: Path, where: str, value: Any, rule: str) -> NoReturn:
@@ -87,9 +93,18 @@ def _text(value: Any, path: Path, item: str | None, name: str) -> str:
         return ""
     if isinstance(value, tuple):
         return "\n".join(text for text in (_text(part, path, item, name) for part in value) if text)
-    if not isinstance(value, str):
-        refuse(path, f"{name} of item '{item}'", value, "text or null")
-    return value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        # A column of whole numbers becomes one of floats where a value is missing.
+        return str(int(value))
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if not isinstance(value, int | float | date | time | UUID):
+        refuse(path, f"{name} of item '{item}'", value, "text, a number, a date, true or false, or null")
+    return str(value)
 
 
 def _categories(value: Any, path: Path, item: str | None, separator: str) -> list[str]:
@@ -100,7 +115,8 @@ def _categories(value: Any, path: Path, item: str | None, separator: str) -> lis
         parts = [part.strip() for part in value.split(separator)]
         return list(dict.fromkeys(part for part in parts if part))
     if not isinstance(value, list):
-        refuse(path, f"categories of item '{item}'", value, "a joined text, a list, or null")
+        text = _text(value, path, item, "categories")
+        return [text] if text else []
     flat: list[str] = []
     for part in value:
         nested = isinstance(part, list)

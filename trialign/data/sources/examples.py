@@ -12,7 +12,7 @@ import ibis
 from trialign.data.source import RawData
 from trialign.data.sources.catalogue_files import CatalogueFiles
 from trialign.data.sources.columns import as_key, as_keys, pick
-from trialign.data.sources.formats import Part, check_format, read_rows, readable
+from trialign.data.sources.formats import Dialect, Part, check_format, read_rows, readable
 from trialign.data.sources.places import below, find, listed, roles
 from trialign.types import Split
 
@@ -26,7 +26,8 @@ class Examples:
         format: of the examples, `parquet`, `csv`, `tsv`, `jsonl` or `recbole`; None: by suffix.
         columns: the columns of `user`, `items` and `target`.
         item_separator: what joins `items` where they are one text.
-        delimiter: of CSV files, of the catalogue's too.
+        delimiter: of CSV files; `items_delimiter` that of the catalogue's, None: the same.
+        quotes: whether quotes around a value of CSV or TSV are no part of it, of the catalogue's too.
         items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
 
     Raises:
@@ -45,6 +46,8 @@ class Examples:
         columns: Mapping[str, str],
         item_separator: str,
         delimiter: str,
+        items_delimiter: str | None,
+        quotes: bool,
         items: Any,
         item_columns: Mapping[str, Any],
         category_separator: str,
@@ -63,7 +66,7 @@ class Examples:
         self._format = format
         self._columns = columns
         self._item_separator = item_separator
-        self._delimiter = delimiter
+        self._dialect = Dialect(delimiter, quotes)
         self._catalogue = CatalogueFiles(
             root=root,
             items=items,
@@ -72,7 +75,7 @@ class Examples:
             captions=captions,
             caption_after=caption_after,
             images=images,
-            delimiter=delimiter,
+            dialect=Dialect(items_delimiter or delimiter, quotes, "items_delimiter"),
         )
 
     def sources(self) -> dict[str, Path]:
@@ -88,7 +91,7 @@ class Examples:
         tables = []
         for split, names in self._splits.items():
             paths = find(self._root, names, split)
-            for part in read_rows(paths, self._format, self._delimiter):
+            for part in read_rows(paths, self._format, self._dialect):
                 tables.append(self._typed(part, split))
         return RawData(items=items, images=images, examples=reduce(ibis.Table.union, tables), has_clock=False)
 

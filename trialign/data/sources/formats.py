@@ -9,24 +9,28 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trialign.data.sources.damage import check_line_ends, unreadable
+from trialign.data.sources.endings import format_of, is_packed, open_bytes
 from trialign.data.sources.evidence import refuse
+from trialign.data.sources.places import typed
 from trialign.errors import ConfigError, DataError, suggest
 
-_SHOWN = 300
-"""Characters of a foreign message: some quote the whole line."""
 _CHUNK = 1 << 20
+_UNPACKING = (gzip.BadGzipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,32 @@ class Part:
     paths: list[Path]
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How the values of a row are told apart in CSV and TSV files.
+
+    Attributes:
+        delimiter: one character between two values.
+        quotes: whether quotes around a value are no part of it; a quoted value may hold delimiters and line ends.
+        setting: the setting that names the delimiter; "" where the file's ending does.
+
+    Raises:
+        ConfigError: the delimiter is not one character, or one that means something else in a CSV file.
+    """
+
+    delimiter: str = ","
+    quotes: bool = True
+    setting: str = "delimiter"
+
+    def __post_init__(self) -> None:
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            raise ConfigError(
+                f"data.{self.setting}={self.delimiter!r}",
+                rule="one character, neither a quote nor the end of a line",
+                remedy=f"set e.g. {typed(self.setting, ';')}, or name the file .tsv where it is a tab",
+            )
+
+
 def check_format(chosen: str | None) -> None:
     """Refuse a format that does not exist.
 
@@ -52,46 +82,13 @@ def check_format(chosen: str | None) -> None:
         raise ConfigError(f"data.format={chosen}", rule="a known format", remedy=suggest(chosen, _READERS))
 
 
-def check_delimiter(delimiter: str) -> None:
-    """Refuse a delimiter that cannot stand between two values.
-
-    Raises:
-        ConfigError: it is not one character, or one that means something else in a CSV file.
-    """
-    if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise ConfigError(
-            f"data.delimiter={delimiter!r}",
-            rule="one character, neither a quote nor the end of a line",
-            remedy="set e.g. 'data.delimiter=\";\"', or name the file .tsv where it is a tab",
-        )
-
-
-def format_of(path: Path, chosen: str | None = None) -> str:
-    """Return the format of a file: the one chosen, else what its suffix says (a `.gz` behind it is no part of it).
-
-    Raises:
-        DataError: the suffix is unknown.
-    """
-    if chosen is not None:
-        return chosen
-    name = path.name.removesuffix(".gz")
-    found = _SUFFIXES.get(Path(name).suffix.lower())
-    if found is None:
-        raise DataError(
-            f"{path} has no known suffix",
-            rule="a file's suffix tells its format: " + ", ".join(sorted(_SUFFIXES)),
-            remedy="rename it, or set data.format (files of events only)",
-        )
-    return found
-
-
-def read_rows(paths: Sequence[Path], chosen: str | None, delimiter: str) -> list[Part]:
+def read_rows(paths: Sequence[Path], chosen: str | None, dialect: Dialect) -> list[Part]:
     """Return the rows of files that may differ in format, columns and the order of columns.
 
     Args:
         paths: the files.
         chosen: their format; None: by suffix.
-        delimiter: one character, of CSV files.
+        dialect: of CSV and TSV files.
 
     Raises:
         DataError: a file cannot be read as what it claims to be.
@@ -100,11 +97,11 @@ def read_rows(paths: Sequence[Path], chosen: str | None, delimiter: str) -> list
     parts: list[Part] = []
     for name in dict.fromkeys(formats.values()):
         members = [path for path in paths if formats[path] == name]
+        for path in filter(is_packed, members):
+            with readable([path]):
+                _read_to_end(path)
         with readable(members):
-            for path in members:
-                if path.suffix == ".gz":
-                    _read_to_end(path)
-            parts.extend(_READERS[name](members, delimiter))
+            parts.extend(_READERS[name](members, dialect))
     return parts
 
 
@@ -117,17 +114,25 @@ def readable(paths: Sequence[Path]) -> Iterator[None]:
     """
     try:
         yield
-    except (duckdb.OutOfMemoryException, duckdb.IOException):
-        raise  # of the machine, not of the file
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as cause:
+        if "gzip" not in str(cause).lower():
+            raise  # of the machine, not of the file
+        raise unreadable(paths, cause) from cause
     except duckdb.InvalidInputException as cause:
-        if "JSON" in str(cause):
-            # DuckDB counts a line too many where one breaks off.
-            for path in paths:
-                for _ in json_lines(path):
-                    pass
-        raise _unreadable(paths, cause) from cause
-    except (duckdb.Error, pa.ArrowException, UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as cause:
-        raise _unreadable(paths, cause) from cause
+        _name_line(paths, str(cause))
+        raise unreadable(paths, cause) from cause
+    except (duckdb.Error, pa.ArrowException, UnicodeDecodeError, *_UNPACKING, csv.Error) as cause:
+        raise unreadable(paths, cause) from cause
+
+
+def _name_line(paths: Sequence[Path], told: str) -> None:
+    """Refuse a line where DuckDB names none, or a wrong one: it counts a line too many where JSON breaks off."""
+    for path in paths:
+        if "JSON" in told:
+            for _ in json_lines(path):
+                pass
+        if "state machine" in told:
+            check_line_ends(path)
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -136,7 +141,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: a line is no JSON object; it is named.
     """
-    with readable([path]), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with readable([path]), open_bytes(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -153,27 +158,18 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def _unreadable(paths: Sequence[Path], cause: Exception) -> DataError:
-    # DuckDB goes on for thirty lines: the settings it tried, and the query.
-    text = str(cause).partition("\nPossible")[0].partition("\nLINE 1:")[0]
-    told = " ".join([line.strip()[:_SHOWN] for line in text.splitlines() if line.strip()][:3])
-    named = f"{paths[0]}" if len(paths) == 1 else f"one of {len(paths)} files, {paths[0]} the first,"
-    return DataError(
-        f"{named} cannot be read: {told}",
-        rule="a file is whole, UTF-8, and of the format that its suffix or data.format says",
-        remedy="repair it, or set data.format or data.delimiter",
-    )
-
-
 def _read_to_end(path: Path) -> None:
     """Unpack a file once: DuckDB takes one that is cut off for one that ends there."""
-    with gzip.open(path) as file:
+    with open_bytes(path) as file:
         while file.read(_CHUNK):
             pass
 
 
-def _parquet(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
-    schemas = {path: pq.read_schema(path) for path in paths}
+def _parquet(paths: Sequence[Path], dialect: Dialect) -> list[Part]:  # noqa: ARG001
+    schemas = {}
+    for path in paths:
+        with readable([path]):
+            schemas[path] = pq.read_schema(path)
     kinds = {path: str(dict(zip(schema.names, schema.types, strict=True))) for path, schema in schemas.items()}
     return [
         Part(ibis.read_parquet(_escaped(members), **_hive(members, schemas[members[0]].names)), members)
@@ -181,13 +177,10 @@ def _parquet(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG0
     ]
 
 
-def _csv(paths: Sequence[Path], delimiter: str) -> list[Part]:
-    return _delimited(paths, delimiter, '"')
-
-
-def _delimited(paths: Sequence[Path], delimiter: str, quote: str) -> list[Part]:
-    """Read lines of values; with `quote` "" a quote is a character like any other, and a line's end ends a row."""
-    headers = {path: _header(path, delimiter, quote) for path in paths}
+def _csv(paths: Sequence[Path], dialect: Dialect) -> list[Part]:
+    """Read lines of values; without quotes a quote is a character like any other, and a line's end ends a row."""
+    headers = {path: _header(path, dialect) for path in paths}
+    quote = '"' if dialect.quotes else ""
     parts = []
     for members in _alike({path: "\n".join(header) for path, header in headers.items()}):
         names = headers[members[0]]
@@ -197,33 +190,39 @@ def _delimited(paths: Sequence[Path], delimiter: str, quote: str) -> list[Part]:
             columns=dict.fromkeys(names, "VARCHAR"),
             auto_detect=False,
             header=True,
-            delim=delimiter,
+            delim=dialect.delimiter,
             quote=quote,
             escape=quote,
+            **_packing(members),
             **_hive(members, names),
         )
         parts.append(Part(table, members))
     return parts
 
 
-def _tsv(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
-    return _csv(paths, "\t")
+def _tsv(paths: Sequence[Path], dialect: Dialect) -> list[Part]:
+    return _csv(paths, replace(dialect, delimiter="\t", setting=""))
 
 
-def _recbole(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
+def _recbole(paths: Sequence[Path], dialect: Dialect) -> list[Part]:  # noqa: ARG001
     # RecBole splits its lines at tabs and knows no quotes.
-    parts = _delimited(paths, "\t", "")
+    parts = _csv(paths, Dialect("\t", quotes=False, setting=""))
     return [Part(part.table.rename(lambda name: name.partition(":")[0]), part.paths) for part in parts]
 
 
-def _json_lines(paths: Sequence[Path], delimiter: str) -> list[Part]:  # noqa: ARG001
+def _json_lines(paths: Sequence[Path], dialect: Dialect) -> list[Part]:  # noqa: ARG001
     return [_json_part(members) for members in _alike(dict.fromkeys(paths, ""))]
 
 
 def _json_part(paths: list[Path]) -> Part:
     # A first pass for the names, and for which of them hold lists; the values stay as they are.
     seen = ibis.read_json(
-        _escaped(paths), format="newline_delimited", union_by_name=True, sample_size=-1, hive_partitioning=False
+        _escaped(paths),
+        format="newline_delimited",
+        union_by_name=True,
+        sample_size=-1,
+        hive_partitioning=False,
+        **_packing(paths),
     ).schema()
     if list(seen) == ["json"]:
         for path in paths:
@@ -232,26 +231,18 @@ def _json_part(paths: list[Path]) -> Part:
                     f"{path} holds no line", rule="every line holds one JSON object", remedy="name the right file"
                 )
     kinds = {name: "VARCHAR[]" if kind.is_array() else "JSON" for name, kind in seen.items()}
-    table = ibis.read_json(_escaped(paths), format="newline_delimited", columns=kinds, **_hive(paths, seen.names))
+    table = ibis.read_json(
+        _escaped(paths), format="newline_delimited", columns=kinds, **_hive(paths, seen.names), **_packing(paths)
+    )
     return Part(table, paths)
 
 
-_READERS: dict[str, Callable[[Sequence[Path], str], list[Part]]] = {
+_READERS: dict[str, Callable[[Sequence[Path], Dialect], list[Part]]] = {
     "parquet": _parquet,
     "csv": _csv,
     "tsv": _tsv,
     "jsonl": _json_lines,
     "recbole": _recbole,
-}
-
-_SUFFIXES = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".inter": "recbole",
-    ".item": "recbole",
 }
 
 
@@ -277,14 +268,20 @@ def _hive(paths: Sequence[Path], names: Sequence[str]) -> dict[str, bool]:
     return {"hive_partitioning": True, "hive_types_autocast": False}
 
 
+def _packing(paths: Sequence[Path]) -> dict[str, str]:
+    # DuckDB finds .gz by itself, but not .GZ.
+    return {"compression": "gzip"} if all(map(is_packed, paths)) else {}
+
+
 def _escaped(paths: Sequence[Path]) -> list[str]:
     # DuckDB takes a name for a pattern: day[1].csv would be day1.csv.
     return [glob.escape(str(path)) for path in paths]
 
 
-def _header(path: Path, delimiter: str, quote: str) -> list[str]:
-    with _open_text(path) as file:
-        header = next(csv.reader(file, delimiter=delimiter, quotechar=quote or None), [])
+def _header(path: Path, dialect: Dialect) -> list[str]:
+    with io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="") as file:
+        quote = '"' if dialect.quotes else None
+        header = next(csv.reader(file, delimiter=dialect.delimiter, quotechar=quote), [])
     named = [name.lower() for name in header if name]
     if not named or len(set(named)) < len(named):
         raise DataError(
@@ -292,11 +289,14 @@ def _header(path: Path, delimiter: str, quote: str) -> list[str]:
             rule="the first line names the columns, each once, whether upper or lower case",
             remedy="add or mend that line",
         )
+    other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
+    if other:
+        ending = ".tsv" if other == "\t" else "" if dialect.setting else ".csv"
+        raise DataError(
+            f"the first line of {path} names one column, {header[0][:80]!r}",
+            rule=f"{dialect.delimiter!r} stands between values: "
+            + (f"data.{dialect.setting}" if dialect.setting else "so the file's ending says"),
+            remedy=f"give the file the ending {ending}" if ending else f"set {typed(dialect.setting, other)}",
+        )
     # Pandas writes its index under no name, and a comma at every line's end makes such a column too.
     return [name or f"(column {place})" for place, name in enumerate(header, start=1)]
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
-    return path.open(encoding="utf-8-sig", newline="")

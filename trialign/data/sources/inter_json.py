@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from trialign.data.source import RawData
+from trialign.data.sources.endings import open_bytes
 from trialign.data.sources.evidence import items_table, refuse, unicode_of
+from trialign.data.sources.formats import readable
 from trialign.data.sources.places import below, find, typed
 from trialign.errors import DataError
 
@@ -93,8 +95,10 @@ def read_object(path: Path) -> dict[str, Any]:
             )
         return found
 
+    with readable([path]), open_bytes(path) as file:
+        text = file.read()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        content = json.loads(text.decode(), object_pairs_hook=unique)
     except ValueError as cause:
         raise DataError(
             f"{path} is not JSON: {cause}", rule="a UTF-8 file holding one JSON object", remedy="repair the file"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trialign.data.sources.endings import ending_of
 from trialign.errors import ConfigError, DataError
 
 _JOURNALS = ("_delta_log", ".hoodie")
@@ -105,7 +106,7 @@ def _one_kind(root: Path, folder: Path, setting: str) -> list[Path]:
     names = sorted(glob.glob("**/*", root_dir=folder, recursive=True))  # noqa: PTH207
     files = [folder / name for name in names if not any(part.startswith("_") for part in Path(name).parts)]
     files = [path for path in files if path.is_file()]
-    endings = Counter(_ending(path) for path in files)
+    endings = Counter(ending_of(path) for path in files)
     if len({ending.removesuffix(".gz") for ending in endings}) == 1:
         return files
     below_root = folder.relative_to(root) if folder.is_relative_to(root) else folder
@@ -118,11 +119,6 @@ def _one_kind(root: Path, folder: Path, setting: str) -> list[Path]:
         if files
         else f"set data.{setting}",
     )
-
-
-def _ending(path: Path) -> str:
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix + ".gz" * name.endswith(".gz")
 
 
 def roles(root: Path, setting: str, paths: Sequence[Path]) -> dict[str, Path]:

@@ -18,10 +18,11 @@ from trialign.data.sources.columns import (
     check_unit,
     find_unreadable,
     pick,
+    tell_lost_nanoseconds,
     tell_mixed,
     text_of,
 )
-from trialign.data.sources.formats import Part, check_format, read_rows
+from trialign.data.sources.formats import Dialect, Part, check_format, read_rows
 from trialign.data.sources.places import below, find, listed, roles
 from trialign.errors import ConfigError
 
@@ -46,7 +47,8 @@ class Tables:
         columns: the columns of `user`, `item`, `time` or `rank` (one of the two), and `tie`, or None.
         time_unit: `s`, `ms`, `us`, `ns` or `iso`; a column of timestamps or dates needs none. What is finer than a
             second decides among events of one second, before a column of ties does.
-        delimiter: of CSV files, of the catalogue's too.
+        delimiter: of CSV files; `items_delimiter` that of the catalogue's, None: the same.
+        quotes: whether quotes around a value of CSV or TSV are no part of it, of the catalogue's too.
         items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
 
     Raises:
@@ -63,6 +65,8 @@ class Tables:
         columns: Mapping[str, str | None],
         time_unit: str,
         delimiter: str,
+        items_delimiter: str | None,
+        quotes: bool,
         items: Any,
         item_columns: Mapping[str, Any],
         category_separator: str,
@@ -85,7 +89,7 @@ class Tables:
         self._columns = {role: name for role, name in columns.items() if name}
         self._clock = clocks[0]
         self._time_unit = time_unit
-        self._delimiter = delimiter
+        self._dialect = Dialect(delimiter, quotes)
         self._catalogue = CatalogueFiles(
             root=root,
             items=items,
@@ -94,7 +98,7 @@ class Tables:
             captions=captions,
             caption_after=caption_after,
             images=images,
-            delimiter=delimiter,
+            dialect=Dialect(items_delimiter or delimiter, quotes, "items_delimiter"),
         )
 
     def sources(self) -> dict[str, Path]:
@@ -110,7 +114,7 @@ class Tables:
 
     def _read_events(self) -> tuple[ibis.Table, dict[str, Unreadable]]:
         paths = find(self._root, self._events, "events")
-        parts = read_rows(paths, self._format, self._delimiter)
+        parts = read_rows(paths, self._format, self._dialect)
         rows = reduce(ibis.Table.union, map(self._typed, parts))
         tell_mixed(parts, [self._columns["user"], self._columns["item"]])
         names = [name for name in _RULES if name in rows.columns]
@@ -126,6 +130,7 @@ class Tables:
         typed: dict[str, ibis.Value] = {f"raw_{role}": text_of(column) for role, column in found.items()}
         typed |= {role: as_key(found[role], part.paths) for role in ("user", "item")}
         if self._clock == "time":
+            tell_lost_nanoseconds(part, self._columns["time"])
             typed["time"], typed["fine"] = as_time(found["time"], self._time_unit, part.paths)
         else:
             typed |= {"rank": as_whole(found["rank"], part.paths), "fine": ibis.literal(0, "int64")}
