@@ -64,6 +64,12 @@ def test_what_is_not_read_names_a_command_that_leads_to_what_is(tables: Make, tm
     assert events.to_pyarrow().to_pylist() == [{"user": "u", "item": "a", "order": 1}]
 
 
+def test_a_chosen_format_does_not_read_what_is_packed_otherwise(tables: Make, tmp_path: Path) -> None:
+    (tmp_path / "e.csv.bz2").write_bytes(bz2.compress(ROWS))
+    with pytest.raises(DataError, match=r"ends in \.bz2, which is not read\n.*\n.*bunzip2"):
+        tables("e.csv.bz2", format="csv").load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
