@@ -47,10 +47,12 @@ FILES: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_not_read_names_a_command_that_leads_to_what_is(tables: Make, tmp_path: Path, name: str) -> None:
+def test_what_is_not_read_names_a_command_that_leads_to_what_is(
+    tables: Make, tmp_path: Path, skip_for: Callable[[str, str], None], name: str
+) -> None:
     write, program, made = FILES[name]
     if program and not shutil.which(program):
-        pytest.skip(f"{program} is not installed")
+        skip_for("unpackers", f"{program} is not installed")
     folder = tmp_path / "my log"
     folder.mkdir()
     write(folder / name)
