@@ -23,7 +23,7 @@ from trialign.errors import ConfigError
 from trialign.generate.train import train
 from trialign.manifest import disk_is_full
 from trialign.runtime import strategy as strategies
-from trialign.runtime.checkpoint import TrainingCheckpoints, newest_checkpoint
+from trialign.runtime.checkpoint import TrainingCheckpoints, checkpoints_in, fault_of
 from trialign.runtime.collectives import all_gather_objects
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
@@ -240,23 +240,34 @@ def fill_disk(dataset: Path, folder: Path, runtime: dict[str, Any]) -> None:
 @pytest.mark.parametrize("strategy", ["single", "zero2"])
 def test_a_disk_that_fills_up_leaves_the_checkpoint_before(dataset: Path, tmp_path: Path, strategy: str) -> None:
     assert run_ranks(fill_disk, 1, dataset, tmp_path, {"strategy": strategy, "devices": 1}) == [28]
-    newest = newest_checkpoint(tmp_path / "checkpoints")
-    assert newest is not None
-    assert newest.name == "step-00000003"
+    (left,) = checkpoints_in(tmp_path / "checkpoints")
+    assert left.name == "step-00000003"
+    assert fault_of(left) is None
 
 
+@pytest.mark.parametrize(
+    ("strategy", "world_size", "name"),
+    [
+        ("single", 1, "state"),
+        ("fsdp2", 2, "state/__1_0.distcp"),
+        ("zero2", 2, "state/checkpoint/zero_pp_rank_1_mp_rank_00_optim_states.pt"),
+    ],
+)
 def test_a_damaged_checkpoint_is_skipped_and_the_one_before_leads_to_the_same_end(
-    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], strategy: str, world_size: int, name: str
 ) -> None:
-    runtime = {"strategy": "single", "devices": 1}
-    run_ranks(train_ring, 1, dataset, tmp_path / "whole", runtime, None)
-    run_ranks(train_ring, 1, dataset, tmp_path / "killed", runtime, 7 * 4)
-    newest = tmp_path / "killed" / "checkpoints" / "step-00000006" / "state"
-    content = bytearray(newest.read_bytes())
+    """Red: only the rank that read the damaged file goes back."""
+    runtime = {"strategy": strategy, "devices": world_size}
+    run_ranks(train_ring, world_size, dataset, tmp_path / "whole", runtime, None)
+    run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, 7 * 4 // world_size)
+    newest = tmp_path / "killed" / "checkpoints" / "step-00000006"
+    content = bytearray((newest / name).read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
-    train_ring(dataset, tmp_path / "killed", runtime, None)
-    assert "step-00000006 is skipped: state holds other bytes than were written" in caplog.text
+    (newest / name).write_bytes(content)
+    capfd.readouterr()
+    assert run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
+    told = f"step-00000006 is skipped: {name} holds other bytes than were written"
+    assert capfd.readouterr().err.count(told) == world_size
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
@@ -277,9 +288,9 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(
         patch.setattr(Path, "rename", killed)
         assert -signal.SIGKILL in run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None)
     assert (tmp_path / "killed" / "checkpoints" / "partial").is_dir()
-    newest = newest_checkpoint(tmp_path / "killed" / "checkpoints")
-    assert newest is not None
-    assert newest.name == "step-00000003"
+    (left,) = checkpoints_in(tmp_path / "killed" / "checkpoints")
+    assert left.name == "step-00000003"
+    assert fault_of(left) is None
     assert run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 

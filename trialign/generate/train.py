@@ -42,7 +42,7 @@ from trialign.generate.validation import Validation
 from trialign.generate.withhold import Withholding
 from trialign.manifest import CHECKPOINTS, MACHINE
 from trialign.runtime.callbacks import GradientNorm, MachineUse, StepClock, training_flops
-from trialign.runtime.checkpoint import TrainingCheckpoints, newest_checkpoint, step_of
+from trialign.runtime.checkpoint import TrainingCheckpoints, from_newest
 from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.loss_watch import LossWatch, avoided
 from trialign.runtime.preemption import Preemption
@@ -225,46 +225,46 @@ def fit(
 
     `data` is a datamodule that marks what was trained on, and names the records of a batch, as `LaneDataModule` does.
     """
-    model = fingerprint(module)
-    checkpoint = newest_checkpoint(folder / CHECKPOINTS)
-    done, resumed = 0, None
-    if checkpoint is not None:
-        done = step_of(checkpoint)
-        logger.info("  going on from step %d of an attempt that did not finish", done)
-        resumed = resume_from(
-            checkpoint, strategy=strategy, world_size=nodes * devices, model=model, patience=60.0 * patience_minutes
-        )
-    checkpoints = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, model=model, every=checkpoint_every)
-    token_flops, clock = training_flops(module.generator.backbone), StepClock()
-    trainer = build_trainer(
-        folder,
-        max_steps=num_steps,
-        accumulate=accumulation(num_lanes, nodes * devices, micro_rows),
-        clip=clip,
-        devices=devices,
-        nodes=nodes,
-        callbacks=[
-            StepSeeds(seed),
-            LossWatch(folder, policy=on_spike, spike=spike),
-            TrainedRows(),
-            GradientNorm(),
-            MachineUse(clock, folder / "log" / MACHINE, token_flops=token_flops, precision=precision),
-            *watching,
-            checkpoints,
-            Preemption(checkpoints),
-        ],
-        strategy=strategy,
-        universal=resumed is not None and resumed.universal,
-        done_steps=done,
-        precision=precision,
-        clock=clock,
-        memory=folder / CHECKPOINTS / MEMORY,
-        **runtime,
-    )
     if checkpoint_activations:
         module.generator.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    trainer.fit(module, datamodule=data, ckpt_path=None if resumed is None else resumed.state, weights_only=True)
-    return trainer
+    model, token_flops = fingerprint(module), training_flops(module.generator.backbone)
+    saved = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, model=model, every=checkpoint_every)
+
+    def attempt(checkpoint: Path | None) -> Any:
+        ranks, clock = nodes * devices, StepClock()
+        resumed = resume_from(
+            checkpoint, strategy=strategy, world_size=ranks, model=model, patience=60.0 * patience_minutes
+        )
+        trainer = build_trainer(
+            folder,
+            max_steps=num_steps,
+            accumulate=accumulation(num_lanes, ranks, micro_rows),
+            clip=clip,
+            devices=devices,
+            nodes=nodes,
+            callbacks=[
+                *resumed.checks,
+                StepSeeds(seed),
+                LossWatch(folder, policy=on_spike, spike=spike),
+                TrainedRows(),
+                GradientNorm(),
+                MachineUse(clock, folder / "log" / MACHINE, token_flops=token_flops, precision=precision),
+                *watching,
+                saved,
+                Preemption(saved),
+            ],
+            strategy=strategy,
+            universal=resumed.universal,
+            done_steps=resumed.steps,
+            precision=precision,
+            clock=clock,
+            memory=folder / CHECKPOINTS / MEMORY,
+            **runtime,
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=resumed.state, weights_only=True)
+        return trainer
+
+    return from_newest(folder / CHECKPOINTS, attempt)
 
 
 def build(

@@ -4,6 +4,9 @@ A checkpoint is taken after an optimizer step, never inside an accumulation wind
 no checkpoint. It is written under another name, brought to disk and renamed; beside it stands an index of the sizes and
 sha256 of its files, written last. Only a checkpoint that matches its index is ever opened. DeepSpeed unpickles what it
 loads, so a file that we did not write could run code.
+
+Who reads what, to hash it: at a save, and before a checkpoint is loaded, each rank its share, and all ranks come to one
+verdict. Before ZeRO's is converted for other ranks, each rank the whole, as ranks that have not met cannot share.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
 
@@ -23,6 +28,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from trialign.manifest import sha256_of, write_atomically
+from trialign.runtime.collectives import all_gather_objects, rank, world_size
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +41,13 @@ UNIVERSAL = "universal-"
 """How the folders begin that hold a checkpoint of ZeRO for other ranks; see runtime/universal.py."""
 
 _PARTIAL = "partial"
+
+_OF_A_RANK = re.compile(r"(?:zero_pp_rank_|__)(\d+)_[^/]*$")
+"""What DeepSpeed and torch call the files that each rank writes for itself."""
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was written; the one before it is to be tried."""
 
 
 class TrainingCheckpoints(Callback):
@@ -93,8 +108,9 @@ class TrainingCheckpoints(Callback):
             partial.mkdir(parents=True)
         trainer.strategy.barrier("checkpoint")
         trainer.save_checkpoint(partial / STATE)
+        files = recorded_together(partial)
         if trainer.is_global_zero:
-            publish(partial, path, self.made_by | {"world_size": trainer.world_size}, began=begin)
+            publish(partial, path, files, self.made_by | {"world_size": trainer.world_size}, began=begin)
             for old in sorted(self.folder.glob("step-*.json"))[: -self.keep]:
                 old.unlink()  # first: without its index a checkpoint counts no more
                 shutil.rmtree(old.with_suffix(""))
@@ -104,19 +120,46 @@ class TrainingCheckpoints(Callback):
         self.seconds += time.monotonic() - begin
 
 
+class CheckedTogether(Callback):
+    """Checks a checkpoint when the ranks have met, before anything of it is opened: each rank reads its share."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Check it.
+
+        Raises:
+            DamagedError: some rank found fault with it; on every rank.
+        """
+        for fault in all_gather_objects(fault_of(self.checkpoint, rank(), world_size())):
+            if fault is not None:
+                raise DamagedError(fault)
+
+
 def begins_step(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Return whether a micro-batch is the first of its optimizer step."""
     return batch_idx % trainer.accumulate_grad_batches == 0
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that is what was written, or None; a damaged one is skipped with a warning."""
-    for index in sorted(folder.glob("step-*.json"), reverse=True):
-        path = index.with_suffix("")
-        if (fault := fault_of(path, index)) is None:
-            return path
-        logger.warning("  checkpoint %s is skipped: %s", path, fault)
-    return None
+def from_newest(folder: Path, attempt: Callable[[Path | None], T]) -> T:
+    """Return what `attempt` makes of the newest checkpoint that is what was written, or of None.
+
+    Args:
+        folder: of the checkpoints.
+        attempt: raises DamagedError, on all ranks alike; then it is called with the one before, after a warning.
+    """
+    for checkpoint in checkpoints_in(folder):
+        try:
+            return attempt(checkpoint)
+        except DamagedError as damage:
+            logger.warning("  checkpoint %s is skipped: %s", checkpoint, damage)
+    return attempt(None)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints that have an index, the newest first; damaged ones too."""
+    return [index.with_suffix("") for index in sorted(folder.glob("step-*.json"), reverse=True)]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -124,38 +167,82 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def publish(partial: Path, path: Path, made_by: dict[str, Any], *, began: float) -> None:
-    """Bring a checkpoint to disk, give it its name, then its index, with the seconds since `began`."""
+def share_of(names: Sequence[str], rank: int, world_size: int) -> list[str]:
+    """Return the files of a checkpoint that are a rank's to read: those that name it, the others dealt in their order.
+
+    What a rank wrote is in its node's memory still, and only there it can be brought to disk for sure. Where more ranks
+    wrote than are here, these take turns.
+    """
+    named = {name: int(found[1]) for name in names if (found := _OF_A_RANK.search(name))}
+    turns = named | {name: turn for turn, name in enumerate(sorted(set(names) - named.keys()))}
+    return [name for name in names if turns[name] % world_size == rank]
+
+
+def recorded_together(folder: Path) -> dict[str, Any]:
+    """Return `recorded` of all files that the ranks have just written; a collective, each rank reads its share.
+
+    That all say first which files they see has two reasons: no rank reads what another still writes, and none reads by
+    a list that a shared file system has remembered too long.
+    """
+    seen = all_gather_objects(names_in(folder))
+    names = sorted(set().union(*seen), key=Path)
+    shares = all_gather_objects(recorded(folder, share_of(names, rank(), world_size())))
+    found = {name: written for share in shares for name, written in share.items()}
+    return {name: found[name] for name in names}
+
+
+def recorded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Bring files to disk and return what an index says of them."""
+    record: dict[str, Any] = {}
+    for name in names:
+        file = folder / name
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+        record[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    return record
+
+
+def publish(partial: Path, path: Path, files: dict[str, Any], made_by: dict[str, Any], *, began: float) -> None:
+    """Give a checkpoint, `recorded` as `files`, its name, then its index, with the seconds since `began`."""
     index = path.with_suffix(".json")
     index.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
-    record: dict[str, Any] = {}
-    for file in files_of(partial):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-        record[str(file.relative_to(partial))] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     partial.rename(path)
     write_atomically(
-        index, json.dumps(made_by | {"seconds": time.monotonic() - began, "files": record}, indent=2) + "\n"
+        index, json.dumps(made_by | {"seconds": time.monotonic() - began, "files": files}, indent=2) + "\n"
     )
 
 
-def fault_of(path: Path, index: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None."""
+def index_of(checkpoint: Path) -> dict[str, Any]:
+    """Return what is written beside a checkpoint: who made it, and its files.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
     try:
-        record = json.loads(index.read_text())["files"]
-        for name, written in record.items():
-            file = path / name
+        index: dict[str, Any] = json.loads(checkpoint.with_suffix(".json").read_text())
+        index["files"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise DamagedError(str(cause)) from cause
+    return index
+
+
+def fault_of(checkpoint: Path, rank: int = 0, world_size: int = 1) -> str | None:
+    """Return what is wrong with a rank's share of a checkpoint, or with the names of its files, or None."""
+    try:
+        record = index_of(checkpoint)["files"]
+        for name in share_of(list(record), rank, world_size):
+            file, written = checkpoint / name, record[name]
             if file.stat().st_size != written["bytes"]:
                 return f"{name} has {file.stat().st_size:,} bytes, {written['bytes']:,} were written"
             if sha256_of(file) != written["sha256"]:
                 return f"{name} holds other bytes than were written"
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+    except (DamagedError, OSError, KeyError, TypeError) as cause:
         return str(cause)
-    strangers = {str(file.relative_to(path)) for file in files_of(path)} - record.keys()
+    strangers = set(names_in(checkpoint)) - record.keys()
     return f"it holds files that we did not write: {', '.join(sorted(strangers))}" if strangers else None
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Return all files below a folder."""
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+def names_in(folder: Path) -> list[str]:
+    """Return all files below a folder, by their paths in it."""
+    return [str(file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]

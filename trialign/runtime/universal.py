@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -23,7 +22,18 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from trialign.errors import ConfigError, TrainingError
-from trialign.runtime.checkpoint import STATE, UNIVERSAL, fault_of, files_of, publish, step_of
+from trialign.runtime.checkpoint import (
+    STATE,
+    UNIVERSAL,
+    CheckedTogether,
+    DamagedError,
+    fault_of,
+    index_of,
+    names_in,
+    publish,
+    recorded,
+    step_of,
+)
 from trialign.runtime.ranks import launched_rank
 
 logger = logging.getLogger(__name__)
@@ -39,10 +49,12 @@ _TAG = "checkpoint"
 
 
 class Resumed(NamedTuple):
-    """What Lightning is to load, and whether it is in DeepSpeed's universal format."""
+    """What Lightning is to load, the steps that it has behind it, and what is to check it when the ranks have met."""
 
-    state: Path
-    universal: bool
+    state: Path | None = None
+    steps: int = 0
+    checks: tuple[CheckedTogether, ...] = ()
+    universal: bool = False  # in DeepSpeed's format for any number of ranks
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -51,21 +63,27 @@ def fingerprint(model: nn.Module) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str, patience: float) -> Resumed:
+def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, model: str, patience: float) -> Resumed:
     """Return what to load on these ranks, converted where it must be; called by every rank before they meet.
 
+    What is converted is checked here, by every rank the whole; what is not, is to be checked when they have met.
+
     Args:
-        checkpoint: an undamaged one.
+        checkpoint: one that has an index; None to begin anew.
         strategy: how ranks share the work now.
         world_size: how many they are now.
         model: the `fingerprint` of what is trained now.
         patience: seconds that the other ranks wait for the first one to convert it.
 
     Raises:
+        DamagedError: its index cannot be read, or it would have to be converted and is not what was written.
         ConfigError: the checkpoint is another model's, or another strategy's that cuts its state up otherwise.
         TrainingError: there is no room to convert it, or the process that does never ends.
     """
-    made_by = json.loads(checkpoint.with_suffix(".json").read_text())
+    if checkpoint is None:
+        return Resumed()
+    steps, made_by = step_of(checkpoint), index_of(checkpoint)
+    logger.info("  going on from step %d of an attempt that did not finish", steps)
     if made_by["model"] != model:
         raise ConfigError(
             f"{checkpoint} is of another model: its parameters have other names, shapes, or are trained otherwise",
@@ -81,8 +99,10 @@ def resume_from(checkpoint: Path, *, strategy: str, world_size: int, model: str,
             remedy=f"set runtime.strategy={then[0]} on any number of ranks, or delete {checkpoint.parent}",
         )
     if then == now or not strategy.startswith("zero"):
-        return Resumed(checkpoint / STATE, universal=False)
-    return Resumed(_converted(checkpoint, made_by, world_size, patience), universal=True)
+        return Resumed(checkpoint / STATE, steps, (CheckedTogether(checkpoint),))
+    if (fault := fault_of(checkpoint)) is not None:
+        raise DamagedError(fault)
+    return Resumed(_converted(checkpoint, made_by, world_size, patience), steps, universal=True)
 
 
 def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int, patience: float) -> Path:
@@ -90,7 +110,7 @@ def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int, patience:
     path = checkpoint.parent / f"{UNIVERSAL}{step_of(checkpoint):08d}"
     index = path.with_suffix(".json")
     if launched_rank() == 0:
-        if not index.exists() or fault_of(path, index) is not None:
+        if not index.exists() or fault_of(path) is not None:
             _convert(checkpoint, path, made_by, now)
         return path / STATE
     end = time.monotonic() + patience
@@ -107,7 +127,7 @@ def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int, patience:
 
 def _convert(checkpoint: Path, path: Path, made_by: Mapping[str, Any], now: int) -> None:
     then: int = made_by["world_size"]
-    size = sum(file.stat().st_size for file in files_of(checkpoint))
+    size = sum(written["bytes"] for written in made_by["files"].values())
     needed, free = _ROOM * size, shutil.disk_usage(checkpoint).free
     logger.info(
         "  %s is converted from %d ranks to %d: about %.2f GB beside it while that lasts; by the %.1f s that "
@@ -145,5 +165,5 @@ def _convert(checkpoint: Path, path: Path, made_by: Mapping[str, Any], now: int)
             )
         )
     (target.parent / "latest_universal").write_text(_TAG)
-    publish(partial, path, {"from": then}, began=began)
+    publish(partial, path, recorded(partial, names_in(partial)), {"from": then}, began=began)
     logger.info("  converted in %.1f s", time.monotonic() - began)
