@@ -6,7 +6,7 @@ import io
 import re
 import unicodedata
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.table import Table
 
@@ -15,13 +15,18 @@ from trialign.page import escape
 from trialign.terminal import console
 
 ACTS = "\x1b]0;title\x07 \u202egnp.exe \x9b31m \u2066x\u2069 \x00 \r"
+MARKS = "\u061c\u200e\u200f\u2067\u2068\ufeff\ufff9\ufffa\ufffb"
+"""They change the order or the sense of what stands beside them, and nobody sees them."""
 
 
+@example(MARKS)
 @given(st.text(st.characters()))
 def test_what_is_harmless_holds_no_control_and_no_direction(text: str) -> None:
     shown = harmless(text)
     assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
-    assert not [c for c in shown if unicodedata.bidirectional(c) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI")]
+    embeds = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    assert not [c for c in shown if unicodedata.bidirectional(c) in embeds]
+    assert not set(shown) & set(MARKS)
     shown.encode()  # a half of a character cannot be
 
 

@@ -313,11 +313,36 @@ def test_flatten() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}
 
 
+def test_files_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        made = stage(tmp_path)
+        with made.building() as folder:
+            private = folder / "weights.safetensors"
+            private.touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert private.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_text_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_: int) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    path = tmp_path / "counts.json"
+    write_atomically(path, "before")
+    monkeypatch.setattr("trialign.manifest.os.fsync", lost)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_atomically(path, "after")
+    assert path.read_text() == "before"
+
+
 @pytest.mark.parametrize(
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EFBIG, "File too large"),
+        OSError(errno.EDQUOT, "Der zugewiesene Plattenplatz ist ausgeschöpft"),  # in any language
         OSError("76800 requested and 38880 written"),
         RuntimeError("I/O error: No space left on device (os error 28)"),
     ],

@@ -49,7 +49,7 @@ def test_what_counts_nothing_of_its_own_tells_its_time_alone(
     monkeypatch.setattr("trialign.progress.log.propagate", True)
     told = telling("pipeline", None, Intervals(line=60.0))
     with caplog.at_level("INFO", logger="trialign"), told, Pace("stage 7/8, train"):
-        clock.now += 79
+        clock.now += 78.6
     assert [record.getMessage() for record in caplog.records] == ["  stage 7/8, train: 1 min 19 s"]
 
 
@@ -84,6 +84,31 @@ def test_what_is_counted_inside_is_told_within_the_whole(tmp_path: Path) -> None
             assert (beat.what, beat.done, beat.number) == ("steps", 3, 1)
             assert beat.within is not None
             assert beat.within.startswith("validation users: ")
+
+
+def test_counts_inside_of_what_has_no_total_are_counts_of_the_stage(tmp_path: Path) -> None:
+    numbers = []
+    with telling("embed", tmp_path, OFTEN), Pace("all"):
+        for total in (3, 2):
+            with Pace("items", total) as pace, Pace("a part", 1):
+                pace.add()
+                beat = read_progress(tmp_path)
+                assert beat is not None
+                numbers.append(beat.number)
+    assert numbers == [2, 3]
+
+
+def test_what_a_stage_counts_moves_the_pipeline_around_it(tmp_path: Path) -> None:
+    run, stage = tmp_path / "run", tmp_path / "train"
+    run.mkdir()
+    stage.mkdir()
+    seen = []
+    with telling("pipeline", run, OFTEN), Pace("stage 1/1, train"), telling("train", stage, OFTEN):
+        for _ in paced(range(3), "steps"):
+            beat = read_progress(run)
+            assert beat is not None
+            seen.append(beat.advances)
+    assert seen[0] < seen[1] < seen[2]
 
 
 def test_the_place_of_a_stage_rises_from_count_to_count(tmp_path: Path) -> None:

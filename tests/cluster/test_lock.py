@@ -72,6 +72,33 @@ def test_a_process_number_that_is_used_again_is_another_process(tmp_path: Path) 
         assert [path.name for path in tmp_path.iterdir()] == [".lock.0002"], "taken over"
 
 
+def test_a_process_that_ended_and_was_not_waited_for_is_no_more() -> None:
+    process = FORK.Process(target=int)
+    process.start()
+    assert process.pid is not None
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert lock.started(process.pid) is None
+    process.join()
+
+
+def test_a_process_may_call_itself_anything() -> None:
+    name, before = Path("/proc/self/comm"), lock.started(os.getpid())
+    known = name.read_text()
+    name.write_text("a) b (c")
+    try:
+        assert lock.started(os.getpid()) == before
+        assert before is not None
+        assert int(before) > 0, "ticks since the machine started"
+    finally:
+        name.write_text(known)
+
+
+def test_what_takers_leave_for_a_moment_is_no_file_of_the_stage() -> None:
+    for name in (".lock.0001", ".lock.draft-node17-4711", ".lock.clock-node17-4711"):
+        assert lock.is_lock(Path("run/train") / name)
+    assert not lock.is_lock(Path("run/train/lock.0001"))
+
+
 def test_on_another_machine_silence_decides(tmp_path: Path) -> None:
     path = write_lock(tmp_path)
     with pytest.raises(StageError, match="job 12, pid 4711 on node17"), locked(tmp_path):

@@ -46,6 +46,7 @@ def test_what_an_item_lacks_is_empty() -> None:
     [
         ([], "catalogue is empty"),
         (["a", None, ""], "2 items have no key"),
+        (["a", ""], "1 items have no key"),
         (["a", "b", "a", "c", "c"], "2 item keys stand .* more than once, e.g. a, c"),
     ],
 )

@@ -51,6 +51,14 @@ def test_seeds_of_one_configuration_are_one_row_with_mean_and_spread() -> None:
     assert found.paired["b"]["ndcg@10"]["low"] > 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "groups"), [(f"{stage}.seed", 1) for stage in ("enrich", "quantize", "train", "rl", "baselines")]
+    + [("data.seed", 2)],
+)  # fmt: skip
+def test_seeds_of_the_stages_are_luck_and_that_of_a_world_is_none(setting: str, groups: int) -> None:
+    assert len(compare([run("a", 0.1), run("b", 0.2, **{setting: 7})], []).groups) == groups
+
+
 def test_settings_that_differ_are_named_with_every_value() -> None:
     runs = [run("a", 0.1), run("b", 0.1, **{"train.epochs": 2, "embed.text.dim": 8})]
     assert differing(runs) == {"embed.text.dim": ["unset", 8], "train.epochs": [1, 2]}

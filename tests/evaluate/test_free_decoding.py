@@ -39,7 +39,7 @@ class Ranker:
 
 def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ItemTokens", object)
-    targets = [np.array([2]), np.array([0])]
+    targets = [np.array([2, 0]), np.array([0])]  # the first of each is the path
     found = free_decoding(Ranker(), CODES, 2, [np.array([0])] * 2, targets, places=3)  # type: ignore[arg-type]
     # In order: (1, 0) .45, no item; (1, 1) .3; (0, 0) .15. After code 1, code 0 leads nowhere; after 0 both lead on.
     assert found == {

@@ -34,6 +34,23 @@ def test_forest_places_dots_inside_their_intervals_and_greys_what_holds_zero() -
     assert svg.count("#999") == 3, "the interval over 0, its dot, and the one without an interval"
 
 
+def test_an_interval_below_zero_is_a_loss_and_no_doubt() -> None:
+    loss, gain = forest([("down", -0.2, -0.3, -0.1)]), forest([("up", 0.2, 0.1, 0.3)])
+    assert "#999" not in loss + gain
+    (below,), (above,) = (re.findall(r"<circle .* fill='(#\w+)'", svg) for svg in (loss, gain))
+    assert below != above
+
+
+def test_an_axis_is_marked_at_every_round_number() -> None:
+    assert re.findall(r">(\d)</text>", forest([("four", 4.0, None, None)])) == ["0", "1", "2", "3", "4"]
+
+
+def test_of_a_long_name_the_end_is_shown() -> None:
+    svg = bars([("a/long/path/that/all/runs/have/in/common/one", 0.1)])
+    assert "\u2026" in svg
+    assert "/common/one<" in svg
+
+
 def test_lines_leave_out_what_is_no_number() -> None:
     svg = lines({"a": [(0.0, 1.0), (1.0, float("nan")), (2.0, 3.0)], "b": []})
     (path,) = re.findall(r"<path d='M([^']*)' fill=none", svg)
@@ -48,5 +65,6 @@ def test_a_document_fetches_nothing_and_shows_text_as_text() -> None:
     page = document("<b>runs</b>", [table(("", "x"), [(escape("<script>"), "1")]), picture(small), picture(None)])
     assert "<script" not in page
     assert "<title>&lt;b&gt;runs&lt;/b&gt;</title>" in page
+    assert "<h1>&lt;b&gt;runs&lt;/b&gt;</h1>" in page
     assert not re.search(r"(src|href)=.?(http|//)", page)
     assert page.count("<img") == 1

@@ -166,6 +166,7 @@ def test_report_says_when_seen_items_are_struck_and_when_the_model_loses() -> No
     text = report_text(record(exclude_seen=True, model=measured([-1] * 40)))
     assert "items already seen are struck" in text
     assert "0.4365 below, interval -0." in text
+    assert "holds 0" not in text, "an interval below 0 is a difference"
     assert "no item of the catalogue" not in text
 
 
@@ -178,3 +179,5 @@ def test_oracle_averages_over_the_evaluated_users_only() -> None:
     assert oracle_means(table, ["b", "a"]) == dict.fromkeys(METRICS, 0.5)
     with pytest.raises(DataError, match="the oracle knows 2 users, the split has 1"):
         oracle_means(table, ["a"])
+    with pytest.raises(DataError, match="they are not the same"):
+        oracle_means(table, ["a", "c"])

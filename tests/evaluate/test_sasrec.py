@@ -11,7 +11,8 @@ import torch
 
 from trialign.errors import DataError
 from trialign.evaluate.baselines import load_baseline
-from trialign.evaluate.baselines.sasrec import SASRec
+from trialign.evaluate.baselines.sasrec import SASRec, _Batches, _loss
+from trialign.runtime.seeding import numpy_generator
 from trialign.types import NO_ITEM, Items, Ranker
 
 NUM_ITEMS = 12
@@ -69,15 +70,33 @@ def test_no_place_sees_what_comes_after_it() -> None:
     assert not torch.allclose(before[:, 3], after[:, 3])
 
 
-def test_each_event_is_a_target_once_however_windows_are_cut() -> None:
-    from trialign.evaluate.baselines.sasrec import _Batches
+def test_of_a_long_history_the_last_items_are_read() -> None:
+    ranker, long = fit(), chain(0, 10)
+    whole, last, first = (ranker.rank([read], 5, exclude=None)[1].tolist() for read in (long, long[-6:], long[:6]))
+    assert whole == last
+    assert whole != first
 
+
+def test_each_event_is_a_target_once_however_windows_are_cut() -> None:
     batches = _Batches(HISTORIES, 6, 32)
     for epoch in range(2):
         found = [targets for _, targets in batches.shuffled(np.random.default_rng(epoch))]
         learned = np.concatenate([targets[targets != NO_ITEM].numpy() for targets in found])
         assert np.array_equal(np.sort(learned), np.sort(np.concatenate(HISTORIES)))
         assert len(found) == len(batches)
+
+
+def test_a_step_goes_by_the_gradient_of_its_own_batch() -> None:
+    """Without a learning rate the weights stay, so that the last batch's gradient can be made again."""
+    fitted = fit(learning_rate=0.0, dropout=0.0, epochs=1)
+    found = [weights.grad.clone() for weights in fitted.parameters() if weights.grad is not None]
+    *_, (items_BT, targets_BT) = _Batches(HISTORIES, 6, 32).shuffled(numpy_generator(0, "sasrec", 0))
+    fitted.zero_grad()
+    _loss(fitted, items_BT, targets_BT).backward()
+    torch.nn.utils.clip_grad_norm_(fitted.parameters(), 1.0)
+    again = [weights.grad for weights in fitted.parameters() if weights.grad is not None]
+    for one, other in zip(found, again, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_same_seed_same_weights() -> None:

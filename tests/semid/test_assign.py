@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trialign.errors import ConfigError
-from trialign.semid.assign import Held, reassign
+from trialign.semid.assign import Held, check_load, reassign
 from trialign.types import NO_ITEM
 
 
@@ -147,3 +147,13 @@ def test_too_many_items_are_refused_with_the_sizes_that_would_do():
     with pytest.raises(ConfigError, match=r"60 items for 8\^2 = 64 tuples") as raised:
         reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8)
     assert "quantize.num_levels=3 or quantize.codebook_size=9" in raised.value.remedy  # .8 x 81 = 64.8
+
+
+def test_a_load_is_legal_up_to_the_limit_and_what_a_refusal_names_is_legal():
+    check_load(8, 2, 4, max_load=0.5)
+    with pytest.raises(ConfigError) as raised:
+        check_load(9, 2, 4, max_load=0.5)
+    # Sixteen tuples would hold nine, but half of them must stay free.
+    assert raised.value.remedy.startswith("set quantize.num_levels=3 or quantize.codebook_size=5,")
+    check_load(9, 3, 4, max_load=0.5)
+    check_load(9, 2, 5, max_load=0.5)

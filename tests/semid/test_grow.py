@@ -6,6 +6,7 @@ from trialign.errors import ConfigError, DataError
 from trialign.quantize.residual import encode, fit_codebooks
 from trialign.semid.grow import grow
 from trialign.semid.policy import Coded, make_table
+from trialign.semid.table import SIDTable
 
 KEYS = [f"i{n}" for n in range(300)]
 
@@ -88,3 +89,13 @@ def test_another_shape_or_policy_is_refused_with_what_would_do(change):
     with pytest.raises(ConfigError, match="a table of 3 levels of 16 codes by reassign") as raised:
         grow(quantized(latents_ND, **change), KEYS, policy, older)
     assert "assign.policy=reassign quantize.num_levels=3 quantize.codebook_size=16" in raised.value.remedy
+
+
+def test_a_code_that_no_old_item_has_stands_for_what_the_new_quantizer_says():
+    latents_ND = np.array([[0, 0], [0, 1], [10, 10], [10, 11]], np.float32)
+    spare_LKD = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    coded = Coded(np.zeros((4, 2), np.int64), 3, latents_ND, spare_LKD)
+    older = SIDTable(np.array([[0, 0], [0, 1], [2, 0], [2, 1]]), 3, KEYS[:4], "reassign")
+    books_LKD = grow(coded, KEYS[:4], "reassign", older).coded.codebooks_LKD
+    assert books_LKD[0].tolist() == [[0.0, 0.5], [2.0, 3.0], [10.0, 10.5]]
+    assert books_LKD[1].tolist() == [[0.0, -0.5], [0.0, 0.5], [10.0, 11.0]]
