@@ -126,6 +126,19 @@ def test_what_only_older_examples_of_a_user_hold_was_seen_too(world: World) -> N
     assert dataset.evaluation("test").seen[0].tolist() == [2, 3], "an example says all that was chosen before it"
 
 
+def test_an_example_for_testing_is_newer_than_a_longer_one_and_alone_makes_a_user_evaluated(world: World) -> None:
+    rows = [
+        ("a", ["p", "q", "r"], ["s"], "validation"),
+        ("a", ["r", "s"], ["t"], "test"),
+        ("b", ["p"], ["q"], "validation"),
+        ("c", ["p"], ["q"], "validation"),
+    ]
+    dataset, counts = world(keys="pqrst", examples=rows, split="given")
+    found = dataset.user("a")
+    assert (found.history.tolist(), found.older.tolist()) == ([2, 3, 4], [0, 1])
+    assert counts["users_not_evaluated"] == 2
+
+
 def test_a_long_example_is_read_from_its_window_and_seen_as_a_whole(world: World) -> None:
     items = list("pqrpqrstpq")
     dataset, _ = world(keys="pqrst", examples=[("a", items[:-1], items[-1:], "test")], split="given", max_history=3)

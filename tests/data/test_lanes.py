@@ -241,6 +241,8 @@ def test_rows_per_epoch_are_estimated_well(history_store: Stores) -> None:
     rows = stream([source], window=50)
     num_examples = sum(len(examples_of(row)) for row in islice(rows, 600))
     assert rows.rows_per_epoch() == pytest.approx(600 / num_examples * 600, rel=0.1)
+    twice = stream([LaneSource("a", source.store, weight=2.0)], window=50)
+    assert twice.rows_per_epoch() == pytest.approx(2 * rows.rows_per_epoch()), "an epoch goes through it twice"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -85,6 +85,19 @@ def test_a_resumed_fit_is_shown_what_the_uninterrupted_one_was(
     assert first.shown + second.shown == whole.shown
 
 
+def test_avoided_batches_are_read_and_not_trained_on_over_a_resume_too(
+    tmp_path: Path, history_store: Callable[..., BlockStore]
+) -> None:
+    store = history_store(50, 7)
+    whole = fit(datamodule(store), tmp_path, max_steps=7).shown
+    first = fit(datamodule(store, avoid=[2, 6]), tmp_path, max_steps=2)
+    data = datamodule(store, avoid=[2, 6])
+    second = fit(data, tmp_path, max_steps=5, checkpoint=tmp_path / "2.ckpt")
+    # Three micro-batches a step; the second and the sixth of seven global batches are left out.
+    assert first.shown + second.shown == [*whole[:3], *whole[6:15], *whole[18:]]
+    assert data.state_dict()["read"] == 7
+
+
 def test_the_state_is_of_rows_trained_on_not_of_rows_loaded(history_store: Callable[..., BlockStore]) -> None:
     data = datamodule(history_store(50, 7))
     batches = iter(data.train_dataloader())

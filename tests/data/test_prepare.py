@@ -385,14 +385,14 @@ def test_nothing_after_the_first_time_is_trained_on(world: Prepared) -> None:
     chance = np.random.default_rng(4)
     rows = [
         (f"u{chance.integers(20)}", "pqr"[chance.integers(3)], START + int(chance.integers(100_000)))
-        for _ in range(400)
+        for _ in range(401)
     ]
     dataset, counts = world(rows, split="temporal", has_clock=True, cut_shares=[0.5, 0.75])
     first, second = counts["cut_times"]
     times = sorted(time for _, _, time in rows)
-    assert (first, second) == (times[199] + 1, times[299] + 1)
+    assert (first, second) == (times[200] + 1, times[300] + 1), "at least that share comes before"
     trained = [time for record in _records(dataset, "train") for time in record["times"][record["first_target"] :]]
-    assert sorted(trained) == times[:200]
+    assert sorted(trained) == times[:201]
     tested = _records(dataset, "test")
     assert tested
     assert all(record["times"][-1] < second for record in tested)

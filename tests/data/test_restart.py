@@ -67,14 +67,20 @@ def test_a_finished_spread_is_used_and_the_result_is_the_same(
     }
 
 
+@pytest.mark.parametrize("text", ["more events", "EVENTS"], ids=["longer", "of the same length"])
 def test_a_spread_of_other_files_is_made_again(
-    attempt: Callable[..., Path], source_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    attempt: Callable[..., Path],
+    source_of: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("trialign.data.histories.EventWriter.write", _fail(BrokenError()))
         with pytest.raises(BrokenError):
             attempt(source_of(ROWS[:-10]))
-    (tmp_path / "log").write_text("more events")
+    (tmp_path / "log").write_text(text)
+    os.utime(tmp_path / "log", (1.0, 1.0))
     assert len(Dataset(attempt(source_of(ROWS))).train_histories()) == 30
 
 

@@ -65,6 +65,10 @@ def _examples() -> list[TokenizedExample]:
     ]
 
 
+def test_a_window_keeps_what_fills_its_rows_to_the_last_position() -> None:
+    assert pack_window(np.array([5, 5, 6]), 10) == (2, [[0, 1]])
+
+
 def test_a_row_by_hand() -> None:
     row = fill_row(_examples(), 9, lane=3, start=1, row=4)
     assert row.tokens.tolist() == [7, 8, 9, 5, 6, 0, 0, 0, 0]
@@ -82,3 +86,4 @@ def test_a_batch_keeps_rows_and_their_state() -> None:
     assert dtypes == [torch.int64, torch.bool, torch.int32, torch.int64]
     assert (batch.lanes_R.tolist(), batch.starts_R.tolist(), batch.rows_R.tolist()) == ([4, 0], [5, 1], [6, 2])
     assert (batch.step_targets, batch.first_of_step) == (6, True)
+    assert batch.num_tokens.item() == 10, "of each row five are read and three are padding"

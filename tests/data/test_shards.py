@@ -344,3 +344,8 @@ def test_slices_may_overlap_and_be_empty() -> None:
     lists = lists_of(values, np.array([2, 0, 5, 3]), np.array([3, 0, 1, 4]))
     assert lists.to_pylist() == [[2, 3, 4], [], [5], [3, 4, 5, 6]]
     assert lists_of(values, np.array([], np.int64), np.array([], np.int64)).to_pylist() == []
+
+
+def test_a_fingerprint_is_of_all_rows_of_an_index_however_many() -> None:
+    users = np.arange(140_000, dtype=np.uint64)
+    assert fingerprint_of(users) == google_crc32c.value(users.tobytes())

@@ -123,3 +123,10 @@ def test_draws_are_distinct_and_weightless_ones_come_last():
         assert len(set(drawn)) == 3
         assert set(drawn[:2]) == {1, 3}
     assert {int(draw(torch.zeros(4), 1, generator(seed))) for seed in range(50)} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("num_iterations", [0, 1, 2])
+def test_codes_are_nearest_to_the_centres_that_are_returned_however_soon_it_ends(num_iterations):
+    points_ND = make_points()
+    found = kmeans(points_ND, 50, num_iterations=num_iterations, generator=generator(), tolerance=0.0)
+    assert torch.equal(found.codes_N, nearest(points_ND, found.centers_KD)[0])

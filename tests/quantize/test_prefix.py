@@ -79,3 +79,10 @@ def test_siblings_that_no_direction_tells_apart_do_no_harm():
     assert torch.isfinite(vectors_KD).all()
     lengths = vectors_KD.norm(dim=1).numpy()
     np.testing.assert_allclose(lengths, lengths[0], rtol=1e-5)
+
+
+def test_a_penalty_is_of_the_code_one_level_up():
+    books_LKD = torch.tensor([[0.0, 5.0], [0.0, 0.1], [0.0, 0.1], [0.0, 1.0]])[..., None]
+    penalties_MKK = torch.tensor([[[9.0, 0.0], [0.0, 9.0]], [[0.0, 9.0], [9.0, 0.0]]])
+    # Code 0 above makes the second level take 1, and that makes the third take 1.
+    assert encode(torch.zeros(1, 1), books_LKD, penalties_MKK).tolist() == [[0, 1, 1, 0]]

@@ -204,3 +204,16 @@ def test_batches_hold_every_item_once_in_a_new_order_each_pass():
     assert len(batches) == 3
     assert all(sorted(chain.from_iterable(one)) == list(range(10)) for one in passes)
     assert passes[0] != passes[1]
+
+
+def test_the_order_of_batches_is_of_the_seed_alone():
+    def order(seed):
+        torch.manual_seed(order.calls)  # the global generator has no say
+        order.calls += 1
+        present = {"text": torch.ones(30, dtype=torch.bool)}
+        batches = ItemBatches({"text": torch.arange(30).float()[:, None]}, present, batch_size=8, seed=seed)
+        return [item for batch in batches for item in batch.inputs["text"].flatten().tolist()]
+
+    order.calls = 0
+    assert order(0) == order(0)
+    assert order(0) != order(1)

@@ -41,9 +41,9 @@ def test_a_permutation_of_the_items_permutes_the_codes():
 
 def test_hand_worked_health():
     codes_NL = torch.tensor([[0, 0], [0, 0], [1, 2], [1, 3]])
-    latents_ND = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
+    latents_ND = torch.tensor([[2.0], [2.0], [0.0], [0.0]])  # 1 from their mean
     # Level 1 leaves 1, 1, 0, 0 and level 2 leaves 0, 0, 0, -1.
-    codebooks_LKD = torch.tensor([[[0.0], [-1.0], [9.0], [9.0]], [[1.0], [9.0], [0.0], [1.0]]])
+    codebooks_LKD = torch.tensor([[[1.0], [0.0], [9.0], [9.0]], [[1.0], [9.0], [0.0], [1.0]]])
     found = health(codes_NL, latents_ND, codebooks_LKD)
     assert found["usage"] == [0.5, 0.75]
     assert found["dead_codes"] == [2, 1]

@@ -51,7 +51,7 @@ def test_codes_that_are_the_category_agree_with_it_and_random_codes_do_not():
 
 
 def test_items_without_a_category_are_left_out():
-    codes_NL = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]])
+    codes_NL = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [1, 2]])
     found = describe(codes_NL, [["a"], ["a"], ["b"], ["b"], [], []])["category"]
     assert found["num_items"] == 4
     assert found["adjusted_mutual_information"]["prefix_1"] == pytest.approx(1.0)

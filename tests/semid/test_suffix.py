@@ -3,6 +3,7 @@ import pytest
 
 from trialign.errors import ConfigError
 from trialign.semid.assign import Held
+from trialign.semid.policy import Coded, make_table
 from trialign.semid.suffix import suffix
 from trialign.types import NO_ITEM
 
@@ -25,3 +26,10 @@ def test_more_items_on_one_tuple_than_codes_are_refused():
     assert len(np.unique(suffix(np.zeros((4, 2), int), 4).codes_NL, axis=0)) == 4
     with pytest.raises(ConfigError, match="5 items share one tuple of 2 codes"):
         suffix(np.zeros((5, 2), int), 4)
+
+
+def test_the_added_level_stands_for_nothing():
+    books_LKD = np.ones((2, 4, 3), np.float32)
+    coded = Coded(np.array([[1, 2], [1, 2]]), 4, np.ones((2, 3), np.float32), books_LKD)
+    table, _ = make_table(coded, ["a", "b"], "suffix", 0.8)
+    assert table.codebooks_LKD.tolist() == [*books_LKD.tolist(), [[0.0] * 3] * 4]
