@@ -19,6 +19,7 @@ def run(config: Config) -> Stage:
     from trialign.reward.quality import load_quality
     from trialign.rl.train import Start, reinforce
     from trialign.runtime.loss_watch import AVOIDED
+    from trialign.runtime.notice import saved_first
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
@@ -32,8 +33,8 @@ def run(config: Config) -> Stage:
     runtime = config.runtime.of_training()
     runtime["tracking"] = tracking_of(config, stage)
     kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
-    patience = 60.0 * config.runtime.patience_minutes
-    with stage.building(kept, first=launched_rank() == 0, patience=patience) as folder, ranks_for_a_while():
+    first, patience = launched_rank() == 0, 60.0 * config.runtime.patience_minutes
+    with saved_first(), stage.building(kept, first=first, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= reinforce(
             start, folder, seed=config.seed, **asdict(config.rl), stream=asdict(config.stream), runtime=runtime
         )

@@ -21,6 +21,7 @@ def run(config: Config) -> Stage:
     from trialign.enrich.evidence import load_evidence
     from trialign.generate.train import train
     from trialign.runtime.loss_watch import AVOIDED
+    from trialign.runtime.notice import saved_first
     from trialign.runtime.ranks import launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
@@ -28,8 +29,8 @@ def run(config: Config) -> Stage:
     runtime = config.runtime.of_training()
     runtime["tracking"] = tracking_of(config, stage)
     kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
-    patience = 60.0 * config.runtime.patience_minutes
-    with stage.building(kept, first=launched_rank() == 0, patience=patience) as folder, ranks_for_a_while():
+    first, patience = launched_rank() == 0, 60.0 * config.runtime.patience_minutes
+    with saved_first(), stage.building(kept, first=first, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= train(
             dataset,
             load(stage.inputs["embed"]) if "embed" in stage.inputs else {},

@@ -1,17 +1,22 @@
 """Words from outside to this process, heard from its start: make room (SIGUSR1 in a Slurm job), and Ctrl-C.
 
 A training answers them by a save (`preemption.py`), a pipeline between two stages. What can do neither works on until
-it is ended. Imports nothing heavy.
+it is ended. A training that is over saves what it leaves and records it, then answers. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from trialign.errors import TrialignError
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they take a node away."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -34,6 +39,7 @@ class Interrupted(BaseException):  # no error; Lightning turns KeyboardInterrupt
 
 
 _heard = False
+_over = False  # a training is, and is being saved
 
 
 def listen() -> None:
@@ -47,7 +53,43 @@ def listen() -> None:
 
     signal.signal(signal.SIGINT, interrupt)
     if "SLURM_STEP_ID" in os.environ:
-        signal.signal(signal.SIGUSR1, _hear)
+        signal.signal(signal.SIGUSR1, hear)
+
+
+@contextmanager
+def saved_first() -> Iterator[None]:
+    """Let SIGNALS wait for the end of the block once a training in it is over; until then they do what they did."""
+    global _over
+    _over, process = False, os.getpid()
+
+    def hear_or_end(number: int, frame: FrameType | None) -> None:
+        if _over and os.getpid() == process:
+            hear(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    replaced = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in replaced:
+        signal.signal(number, hear_or_end)
+    try:
+        yield
+    finally:
+        _over = False
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def training_is_over() -> None:
+    """Let what the training leaves be saved before anybody is answered."""
+    global _over
+    _over = True
+
+
+def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Take down that this process was asked to make room; a signal handler."""
+    global _heard
+    _heard = True
 
 
 def asked_for_room() -> bool:
@@ -64,13 +106,10 @@ def make_room(done: str) -> NoReturn:
     Raises:
         PreemptedError: always.
     """
+    global _heard
+    _heard = False  # it is answered
     raise PreemptedError(
         f"asked to make room, {done}",
         rule=f"exit code {PreemptedError.exit_code}: queue me again",
         remedy="the same command goes on from there",
     )
-
-
-def _hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    global _heard
-    _heard = True

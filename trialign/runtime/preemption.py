@@ -14,11 +14,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from trialign.runtime.checkpoint import TrainingCheckpoints, begins_step
-from trialign.runtime.notice import SavedError, asked_for_room, make_room
+from trialign.runtime.notice import SIGNALS, SavedError, asked_for_room, hear, make_room, training_is_over
 from trialign.runtime.ranks import launched_rank
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What schedulers send before they take a node away."""
 
 _INTERRUPTED = b"\ninterrupted: saves after this step, then ends; Ctrl-C once more ends at once, without saving\n"
 
@@ -26,9 +23,9 @@ _INTERRUPTED = b"\ninterrupted: saves after this step, then ends; Ctrl-C once mo
 class Preemption(Callback):
     """Ends training after the optimizer step in which any rank was sent one of SIGNALS, or Ctrl-C.
 
-    The handler does nothing but set `asked`. The module carries it to the other ranks with the step's token count, and
+    The handlers do nothing but take it down. The module carries it to the other ranks with the step's token count, and
     answers with `make_room`; so all ranks save after the same step, and no collective runs in a signal handler.
-    A second Ctrl-C ends at once.
+    A second Ctrl-C ends at once. Asked in the last step, training just ends: what it leaves is saved as fast.
 
     Args:
         checkpoints: where to save.
@@ -36,15 +33,13 @@ class Preemption(Callback):
 
     def __init__(self, checkpoints: TrainingCheckpoints) -> None:
         self.checkpoints = checkpoints
-        self.asked = False
         self._interrupted = False
-        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Listen; Lightning's own handlers are in place by now and step aside."""
+        """Listen; Lightning's own handlers are in place by now, and it gives back those that it met."""
         self._process = os.getpid()
-        self.asked = self.asked or asked_for_room()
-        self._before = {number: signal.signal(number, self._listen) for number in (*SIGNALS, signal.SIGINT)}
+        for number in (*SIGNALS, signal.SIGINT):
+            signal.signal(number, self._listen)
 
     def on_train_batch_start(
         self,
@@ -59,7 +54,8 @@ class Preemption(Callback):
             PreemptedError: it was.
             SavedError: by Ctrl-C.
         """
-        pl_module.asked = self.asked  # type: ignore[assignment]  # an attribute of modules that know of it
+        asked = self._interrupted or asked_for_room()
+        pl_module.asked = asked  # type: ignore[assignment]  # an attribute of modules that know of it
         if begins_step(trainer, batch_idx) and pl_module.make_room:
             self.checkpoints.save(trainer)
             if self._interrupted:
@@ -70,19 +66,18 @@ class Preemption(Callback):
                 )
             make_room(f"saved after step {trainer.global_step}")
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Hand the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Let it be saved, whoever asks from now on."""
+        training_is_over()
 
-    def _listen(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _listen(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() == self._process:
-            self.asked = True
             if number == signal.SIGINT:
                 self._interrupted = True
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
                 if launched_rank() == 0:
                     os.write(2, _INTERRUPTED)  # a handler may run inside a `print`
+            else:
+                hear(number, frame)
         elif number == signal.SIGTERM:  # a loader's worker, which inherited the handler, is told to end
             os._exit(128 + number)
