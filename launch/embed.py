@@ -24,7 +24,7 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed import store
     from trialign.embed.batches import PROGRESS
-    from trialign.embed.encode import KEPT, embed, embed_interests
+    from trialign.embed.encode import KEPT, embed, embed_interests, require_evidence
     from trialign.embed.evidence import interests_of, item_texts
     from trialign.enrich.evidence import load_evidence
     from trialign.reward.quality import load_chances
@@ -36,16 +36,18 @@ def run(config: Config) -> Stage:
         stage.counts["interests_left_out"] = left_out
         log.info("  %d interests left out, of a chance below %g", left_out, config.embed["least_chance"])
     texts = item_texts(dataset.items, config.embed["evidence"], enriched)
+    interests = interests_of(enriched, "embed.interests") if config.embed["interests"] else None
+    asked = {name: _located(name, config.embed[name], stage) for name in MODALITIES if config.embed[name] is not None}
+    require_evidence(asked, dataset, texts, interests)
     with stage.building(keep=KEPT) as folder:
         modalities: dict[str, store.Modality] = {}
-        for name in (name for name in MODALITIES if config.embed[name] is not None):
-            encoder = instantiate(_located(name, config.embed[name], stage), f"embed.{name}")
+        for name, settings in asked.items():
+            encoder = instantiate(settings, f"embed.{name}")
             modalities[name] = embed(name, encoder, dataset, texts, folder, modalities)
             stage.counts[name] = {"items": int(modalities[name].present_N.sum()), "notes": list(encoder.notes)}
             for note in encoder.notes:
                 log.info("  %s", note)
-            if name == "text" and config.embed["interests"]:
-                interests = interests_of(enriched, "embed.interests")
+            if name == "text" and interests is not None:
                 stage.counts["interests"] = {"items": embed_interests(encoder, interests, folder)}
         store.check(modalities, dataset.keys)
         for path in folder.rglob(f"*{PROGRESS}"):

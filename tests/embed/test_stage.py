@@ -7,6 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from trialign.launch.cli import script
 
@@ -15,7 +17,8 @@ from trialign.embed import encode
 from trialign.embed.batches import PROGRESS, write_rows
 from trialign.embed.image import OpenClipTower
 from trialign.enrich.clip.model import build, save
-from trialign.errors import ConfigError, StageError
+from trialign.enrich.evidence import ItemInterests, write_interests
+from trialign.errors import ConfigError, DataError, StageError
 from trialign.manifest import Manifest, Stage
 
 TINY = ["data.num_items=96", "data.num_users=40", "embed.text.dim=16", "embed.image.batch_size=16"]
@@ -71,6 +74,34 @@ def test_the_small_clip_must_have_been_trained(prepared: str, tmp_path: Path) ->
         with pytest.raises(ConfigError, match=f"{modality}.*does not exist") as raised:
             run("embed", tmp_path, prepared, f"embed/{modality}=clip")
         assert "enrich/clip=storefront" in raised.value.remedy
+    assert not (tmp_path / "embed").exists(), "missed before texts are encoded"
+
+
+def test_pictures_that_nobody_has_are_missed_before_texts_are_encoded(prepared: str, tmp_path: Path) -> None:
+    shutil.copytree(Path(prepared.removeprefix("from.prepare=")) / "prepare", tmp_path / "bare" / "prepare")
+    path = tmp_path / "bare" / "prepare" / "items.parquet"
+    items = pq.read_table(path)
+    nobody = pa.array([False] * items.num_rows)
+    pq.write_table(items.set_column(items.column_names.index("has_image"), "has_image", nobody), path)
+    bare = f"from.prepare={tmp_path / 'bare'}"
+    with pytest.raises(DataError, match="no item has what the image modality is made from") as raised:
+        run("embed", tmp_path, bare)
+    assert not (tmp_path / "embed").exists()
+    followed = raised.value.remedy.removeprefix("leave it out with ")
+    made = script("embed")(compose("embed", [f"run={tmp_path}", "embed.text.dim=16", bare, followed]))
+    assert set(made.counts) == {"text"}
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_interests_that_nobody_has_are_missed_before_texts_are_encoded(
+    prepared: str, tmp_path: Path, made: bool
+) -> None:
+    folder = run("enrich", tmp_path, prepared).folder
+    if made:
+        write_interests(folder, [ItemInterests(failure="no answer")] * 96)
+    with pytest.raises(DataError if made else ConfigError, match="interests"):
+        run("embed", tmp_path, prepared, "embed.interests=true")
+    assert not (tmp_path / "embed").exists()
 
 
 def test_a_checkpoint_with_other_content_is_another_checkpoint(prepared: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import numpy as np
 
 from trialign.data.dataset import Dataset
 from trialign.embed import store
-from trialign.embed.batches import PROGRESS, BatchEncoder, Rows, write_rows
+from trialign.embed.batches import PROGRESS, BatchEncoder, Rows, nothing_to_encode, write_rows
 from trialign.embed.store import INTERESTS, Modality
 
 _BATCHED = ("text", "image", "joint")
 KEPT = (*(f"{name}{end}" for name in _BATCHED for end in (".npy", store.PRESENT, PROGRESS)), INTERESTS)
 """Files that a killed stage hands on; see `batches`."""
+_WITHOUT_INTERESTS = "embed.interests=false"
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,47 @@ class Evidence:
     total: int
 
 
+def require_evidence(
+    modalities: Iterable[str], dataset: Dataset, texts: Sequence[str], interests: Sequence[Sequence[str]] | None
+) -> None:
+    """Refuse a modality that no item has before any is encoded: the work on the others may take hours.
+
+    Args:
+        modalities: those that are asked for.
+        dataset: the catalogue.
+        texts: what is known of each item in words.
+        interests: of each item, where they are to be embedded too.
+
+    Raises:
+        DataError: no item has what one of them is made from.
+    """
+    for modality in modalities:
+        if not _total(modality, dataset, texts):
+            raise nothing_to_encode(modality, f"embed/{modality}=none")
+    if interests is not None and not any(interests):
+        raise nothing_to_encode(INTERESTS, _WITHOUT_INTERESTS)
+
+
 def evidence_of(modality: str, dataset: Dataset, texts: Sequence[str], before: Mapping[str, Modality]) -> Evidence:
     """Return what there is to encode for `text`, `image`, `joint` or `collaborative`, see `embed`."""
+    arguments: tuple[Any, ...]
     if modality == "text":
-        return Evidence((texts,), sum(map(bool, texts)))
+        arguments = (texts,)
+    elif modality == "collaborative":
+        arguments = (dataset.train_histories(), dataset.num_items, before.get("text"))
+    elif modality == "image":
+        arguments = (dataset.images(), dataset.keys)
+    else:
+        arguments = (dataset.images(), texts, dataset.keys)
+    return Evidence(arguments, _total(modality, dataset, texts))
+
+
+def _total(modality: str, dataset: Dataset, texts: Sequence[str]) -> int:
+    """Return how many items have something to encode."""
     if modality == "collaborative":
-        return Evidence((dataset.train_histories(), dataset.num_items, before.get("text")), dataset.num_items)
-    pictured_N = dataset.items["has_image"].to_numpy()
-    if modality == "image":
-        return Evidence((dataset.images(), dataset.keys), int(np.sum(pictured_N)))
-    return Evidence((dataset.images(), texts, dataset.keys), int(np.sum(pictured_N | np.array(list(map(bool, texts))))))
+        return dataset.num_items
+    told_N, pictured_N = np.array(list(map(bool, texts))), dataset.items["has_image"].to_numpy()
+    return int(np.sum({"text": told_N, "image": pictured_N, "joint": pictured_N | told_N}[modality]))
 
 
 def embed(
@@ -99,10 +131,9 @@ def embed_interests(encoder: Any, interests: Sequence[Sequence[str]], folder: Pa
         def rows_after(skip: int) -> Iterator[Rows]:
             return encoder.rows(distinct, skip=skip)
 
-        without = "embed.interests=false"
-        found = write_rows(
-            rows_after, folder / INTERESTS, INTERESTS, distinct, total=sum(map(bool, distinct)), without=without
-        )
+        total = sum(map(bool, distinct))
+        where = folder / INTERESTS
+        found = write_rows(rows_after, where, INTERESTS, distinct, total=total, without=_WITHOUT_INTERESTS)
     else:
         found = encoder.transform(distinct)
         store.save(folder / INTERESTS, {INTERESTS: found}, distinct)
