@@ -12,9 +12,9 @@ from rich.table import Table
 from trialign.launch import evaluate, recommend
 from trialign.launch.cli import script
 
+from trialign.config.checks import check_pipeline
 from trialign.config.compose import Config
 from trialign.config.stages import locate_stage, planned
-from trialign.errors import ConfigError
 from trialign.pipeline import StageRun, run_pipeline
 from trialign.terminal import console
 
@@ -23,13 +23,9 @@ log = logging.getLogger("trialign")
 
 def run(config: Config) -> list[StageRun]:
     """Run the stages, then show where everything is, what one user is recommended, and how good it is."""
-    if config.enrich.shard is not None:
-        raise ConfigError(
-            f"enrich.shard={config.enrich.shard} in a pipeline",
-            rule="a process that asks about one share of the catalogue does not finish the stage that others read",
-            remedy="run `trialign enrich` for every share, then the pipeline without enrich.shard",
-        )
-    scripts = {verb: script(verb) for verb in planned(config)} | {"evaluate": evaluate.build}
+    verbs = planned(config)
+    check_pipeline(config, verbs)
+    scripts = {verb: script(verb) for verb in verbs} | {"evaluate": evaluate.build}
     done = run_pipeline(config, scripts, log.info)
     console().print(_summary(done))
     if config.recommend.user is None and not config.recommend.items:

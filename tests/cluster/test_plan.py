@@ -99,6 +99,25 @@ def test_a_chain_trains_by_reinforcement_on_the_ranks_of_the_run() -> None:
     assert (jobs["rl"].nodes, jobs["rl"].tasks_per_node, jobs["rl"].gpus_per_node) == (2, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["evaluate.generator=rl"], "train.keep_back=0 in a pipeline"),
+        (["enrich.shard=0", "enrich.shards=2"], "enrich.shard=0 in a pipeline"),
+    ],
+)
+def test_a_pipeline_that_cannot_end_is_refused_before_a_job_is_made(overrides: list[str], told: str) -> None:
+    asked = config(*overrides)
+    for ask in (jobs_for, job_for):
+        with pytest.raises(ConfigError, match=told):
+            ask("pipeline", asked, [])
+
+
+def test_reinforcement_of_a_generator_of_another_run_needs_nothing_kept_back_here() -> None:
+    asked = config("evaluate.generator=rl", "from.train=runs/sft", "from.prepare=runs/sft", "from.assign=runs/sft")
+    assert "rl" in {job.verb for job in jobs_for("pipeline", asked, [])}
+
+
 def test_one_process_needs_no_strategy_whatever_the_run_sets_for_others() -> None:
     asked = config("runtime.devices=2", "stream.lanes=16")
     check_settings(asked, jobs_for("embed", asked, []))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trialign.cluster.record import JobSpec
+from trialign.config.checks import check_pipeline
 from trialign.config.compose import Config, as_override
 from trialign.config.stages import ALL_STAGES, planned, runtime_of, stage_folder
 from trialign.errors import ConfigError, suggest
@@ -24,9 +25,10 @@ def jobs_for(verb: str | None, config: Config, overrides: Sequence[str]) -> list
         overrides: of the command line, handed to every job; its paths as absolute ones.
 
     Raises:
-        ConfigError: the verb is none that can be submitted.
+        ConfigError: the verb is none that can be submitted, or the stages of the pipeline cannot work.
     """
     if verb == "pipeline":
+        check_pipeline(config, planned(config))
         return [job_for(stage, config, overrides) for stage in planned(config) if stage not in config.from_stage]
     if verb not in ALL_STAGES:
         raise ConfigError(
@@ -41,7 +43,9 @@ def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
     """Return the job of one verb; a whole pipeline in one job has one rank."""
     cluster, stages = config.cluster, planned(config) if verb == "pipeline" else [verb]
     nodes, devices = 1, 1
-    if verb != "pipeline":
+    if verb == "pipeline":
+        check_pipeline(config, stages)
+    else:
         runtime = runtime_of(verb, config)
         nodes, devices = runtime.nodes, runtime.devices
     on_gpus = cluster.gpus_per_node > 0 and config.runtime.accelerator != "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from trialign.errors import ConfigError, suggest
@@ -65,6 +66,31 @@ def check(config: Config) -> None:
             f"evaluate.num_beams={config.evaluate.num_beams}",
             rule="recall@50 is read from at least 50 beams",
             remedy="set evaluate.num_beams=50 or more",
+        )
+
+
+def check_pipeline(config: Config, verbs: Collection[str]) -> None:
+    """Refuse settings with which one of a pipeline's stages cannot work, before another has.
+
+    Args:
+        config: the composed config.
+        verbs: the stages of the pipeline.
+
+    Raises:
+        ConfigError: the first rule that is broken.
+    """
+    if config.enrich.shard is not None:
+        raise ConfigError(
+            f"enrich.shard={config.enrich.shard} in a pipeline",
+            rule="a process that asks about one share of the catalogue does not finish the stage that others read",
+            remedy="run `trialign enrich` for every share, then the pipeline without enrich.shard",
+        )
+    # A generator, or a train stage, of another run was made by settings of its own.
+    if {"train", "rl"} <= set(verbs).difference(config.from_stage) and not config.train.keep_back:
+        raise ConfigError(
+            "train.keep_back=0 in a pipeline with reinforcement learning",
+            rule="it learns from positions that supervised training kept back",
+            remedy="set train.keep_back=0.2, or leave rl out with evaluate.generator=train",
         )
 
 
