@@ -13,15 +13,21 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from trialign import __version__
 from trialign.cluster.ends import note_end
 from trialign.errors import ConfigError, TrialignError, suggest
 from trialign.foreign import LINES, harmless
+from trialign.progress import BAR
 from trialign.runtime.notice import INTERRUPTED, Interrupted, listen
+from trialign.transcript import Stream, Transcript, recorded
+
+if TYPE_CHECKING:
+    from trialign.config.compose import Config
 
 VERBS: dict[str, str] = {
     "prepare": "catalogue and interaction logs -> dataset",
@@ -76,9 +82,13 @@ def main() -> None:
     Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (made room), 130
     (Ctrl-C).
     """
-    arguments = sys.argv[1:]
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # titles know more than Latin letters
     listen()
+    with recorded() as transcript:
+        _answer(sys.argv[1:], transcript)
+
+
+def _answer(arguments: list[str], transcript: Transcript) -> None:
     if "SLURM_STEP_ID" in os.environ:
         faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor asks for it when nothing moves
     try:
@@ -93,7 +103,7 @@ def main() -> None:
 
             print(describe(arguments[0]), flush=True)
         else:
-            _start(*_submitted(arguments))
+            _start(*_submitted(arguments), transcript)
     except TrialignError as error:
         _give_up(error)
     except BrokenPipeError:
@@ -125,7 +135,7 @@ def _submitted(arguments: list[str]) -> tuple[str, list[str]]:
     return verb, overrides
 
 
-def _start(verb: str, overrides: list[str]) -> None:
+def _start(verb: str, overrides: list[str], transcript: Transcript) -> None:
     if verb == "recommend" and "--json" in overrides:
         raise ConfigError(
             "recommend --json", rule="settings read key=value", remedy="trialign recommend recommend.format=json ..."
@@ -158,7 +168,9 @@ def _start(verb: str, overrides: list[str]) -> None:
             if config.runtime.threads:
                 # Read by torch and BLAS when they are imported, which has not happened yet.
                 os.environ.setdefault("OMP_NUM_THREADS", str(config.runtime.threads))
-            _tell(script(verb)(config))
+            with _watched(verb, config, transcript):
+                made = script(verb)(config)
+            _tell(made)
         except TrialignError as error:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 
@@ -168,7 +180,7 @@ def _start(verb: str, overrides: list[str]) -> None:
     words = as_typed(words)
     taken = words_of_run(verb, words)
     # What `recommend` answers stands on stdout alone, so that a program can read it.
-    _log_plainly(sys.stderr if verb == "recommend" else sys.stdout)
+    _log_plainly("stderr" if verb == "recommend" else "stdout")
     command, sys.argv = sys.argv, [f"trialign {verb}", *options, *words, *taken.words]  # what Hydra's messages call it
     try:
         hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()
@@ -243,6 +255,21 @@ def _end(code: int, words: str) -> NoReturn:
     sys.exit(code)
 
 
+@contextmanager
+def _watched(verb: str, config: Config, transcript: Transcript) -> Iterator[None]:
+    """Keep what a stage or a pipeline says in its run, and draw a bar; the first rank does for all."""
+    from trialign.bar import bar
+    from trialign.config.stages import ALL_STAGES
+    from trialign.runtime.ranks import launched_rank
+
+    if launched_rank() != 0 or verb not in (*ALL_STAGES, "pipeline"):
+        yield
+        return
+    transcript.keep(config.run, ["trialign", *sys.argv[1:]])
+    with bar(transcript.err.raw, wanted=config.runtime.progress) as above, transcript.below(above):
+        yield
+
+
 def _tell(made: Any) -> None:
     """Say what became of a stage, and where it is; the verbs that are no stage speak for themselves."""
     from trialign.manifest import Stage
@@ -255,17 +282,36 @@ def _tell(made: Any) -> None:
     print(f"{made.name}: {outcome}; {', '.join([*counts, str(made.folder)])}", flush=True)
 
 
-def _log_plainly(stream: TextIO) -> None:
+def _log_plainly(stream: str) -> None:
     """Send the package's own messages to the terminal, once, without a prefix that nobody reads."""
     from trialign.runtime.ranks import launched_rank
 
     log = logging.getLogger("trialign")
     if not log.handlers:
-        handler = logging.StreamHandler(stream)
+        handler = _Said(stream)
         handler.setFormatter(_Plain("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO if launched_rank() == 0 else logging.WARNING)
         log.propagate = False
+
+
+class _Said(logging.StreamHandler[TextIO]):
+    """Writes to `sys.stdout` or `sys.stderr` as it is at the time; what a bar says stands in the run's log alone."""
+
+    def __init__(self, name: str) -> None:
+        logging.Handler.__init__(self)
+        self._name = name
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # as logging does for its last resort
+        found: TextIO = getattr(sys, self._name)
+        return found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, BAR) and isinstance(self.stream, Stream) and self.stream.above_bar:
+            self.stream.keep(self.format(record))
+        else:
+            super().emit(record)
 
 
 class _Plain(logging.Formatter):

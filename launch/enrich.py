@@ -47,7 +47,6 @@ def _train_clip(config: Config, stage: Stage, folder: Path) -> None:
         folder / "clip",
         **settings,
         accelerator=runtime.accelerator,
-        progress=runtime.progress,
         tracking=tracking_of(config, stage),
     )
     _tell(stage, "clip", counts)

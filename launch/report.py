@@ -18,7 +18,6 @@ from trialign.manifest import write_atomically
 def run(config: Config) -> Path:
     """Print the comparison, write it to RUN/report/ and return that folder."""
     from trialign.evaluate.comparison import compare, comparison_page, print_comparison, to_csv
-    from trialign.evaluate.report import WIDTH
     from trialign.evaluate.runs import read_run
     from trialign.progress import paced
     from trialign.terminal import console
@@ -43,7 +42,7 @@ def run(config: Config) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "report.html", comparison_page(comparison))
     write_atomically(folder / "runs.csv", to_csv(comparison))
-    print_comparison(comparison, console(width=WIDTH))
+    print_comparison(comparison, console())
     print(f"the same as a page: {folder / 'report.html'}")
     return folder
 

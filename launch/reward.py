@@ -21,7 +21,7 @@ def run(config: Config) -> Stage:
     from trialign.reward.train import train_reward
 
     dataset, evidence = Dataset(stage.inputs["prepare"]), load_evidence(stage.inputs["enrich"])
-    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "log_every", "progress")}
+    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "log_every")}
     runtime["tracking"] = tracking_of(config, stage)
     with stage.building(["log", "corpus"]) as folder:
         stage.counts |= train_reward(

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 BEAT = "progress.json"
 """The file in a stage's folder, while the stage is made."""
+BAR = "trialign_bar"
+"""What a record of the log has that says no more than a bar does at the same time."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Pace:
     """Counts what is done of a long piece of work, for the stage that is being made.
 
     A block: `with Pace("users", 6000) as pace: ... pace.add(1024)`. Inside another one that has a total it is told as a
-    part of that.
+    part of that. It may be given a `note`, which is told behind the count, e.g. the loss.
 
     Args:
         what: the work, e.g. `captions`.
@@ -107,10 +109,11 @@ class Pace:
     def __init__(self, what: str, total: int | None = None) -> None:
         self.what, self.total = what, total
         self.done = self._reused = 0
+        self.note = ""
         self._started = time.monotonic()
-        self._teller = _current
 
     def __enter__(self) -> Self:
+        self._teller = _current
         self._teller.open(self)
         return self
 
@@ -151,7 +154,8 @@ class Pace:
         return time.monotonic() - self._started
 
     def __str__(self) -> str:
-        return _line(self.what, self.done, self.total, self.rate(), self.seconds_left())
+        line = _line(self.what, self.done, self.total, self.rate(), self.seconds_left())
+        return f"{line}, {self.note}" if self.note else line
 
 
 @contextmanager
@@ -197,14 +201,25 @@ def telling(stage: str, folder: Path | None, intervals: Intervals, number: int =
         (folder / BEAT).unlink(missing_ok=True)
 
 
+def counted() -> list[Pace]:
+    """Return what is counted at this moment, the outermost first: the command's own stage, then all that is open."""
+    tellers: list[_Teller] = []
+    teller: _Teller | None = _current
+    while teller is not None:
+        tellers.insert(0, teller)
+        teller = teller.outer
+    stages = [told.whole for told in tellers if told.whole.what][:1]
+    return stages + [pace for told in tellers for pace in list(told.open_paces)]
+
+
 class _Teller:
     """Tells what is counted in one attempt at a stage."""
 
     def __init__(
         self, stage: str, folder: Path | None, intervals: Intervals, outer: _Teller | None = None, number: int = 0
     ) -> None:
-        self._outer, self._stage, self._folder, self._intervals = outer, stage, folder, intervals
-        self._open: list[Pace] = []
+        self.outer, self._stage, self._folder, self._intervals = outer, stage, folder, intervals
+        self.whole, self.open_paces = Pace(stage), list[Pace]()
         self.number, self._advances = number, 0
         self._began = self._told = time.monotonic()
         self._beaten = -intervals.beat
@@ -212,9 +227,9 @@ class _Teller:
 
     def open(self, pace: Pace) -> None:
         with self._lock:
-            if all(other.total is None for other in self._open):
+            if all(other.total is None for other in self.open_paces):
                 self.number += 1
-            self._open.append(pace)
+            self.open_paces.append(pace)
             self._told = time.monotonic()
             self.advanced()
 
@@ -222,32 +237,32 @@ class _Teller:
         with self._lock:
             if not whole:
                 self.beat()  # how far it came
-            self._open.remove(pace)
+            self.open_paces.remove(pace)
             if whole and pace.seconds >= self._intervals.line:
                 counted = f"{pace.done:,} in " if pace.done else ""  # a whole stage counts nothing of its own
-                log.info("  %s: %s%s", pace.what, counted, _duration(pace.seconds))
+                log.info("  %s: %s%s", pace.what, counted, duration(pace.seconds))
 
     def advanced(self) -> None:
         with self._lock:
             self._advances += 1
             now = time.monotonic()
-            if not self._open:
+            if not self.open_paces:
                 return
             if self is _current and now - self._told >= self._intervals.line:
                 self._told = now
-                log.info("  %s", str(self._open[-1]))  # as it is now
+                log.info("  %s", str(self.open_paces[-1]), extra={BAR: True})  # as it is now
             if now - self._beaten >= self._intervals.beat:
                 self.beat()
-            if self._outer is not None:
-                self._outer.advanced()
+            if self.outer is not None:
+                self.outer.advanced()
 
     def beat(self) -> None:
         """Write how far the stage is, where somebody may look and something is counted."""
-        if self._folder is None or not self._open:
+        if self._folder is None or not self.open_paces:
             return
         path = self._folder / BEAT
-        whole = next((pace for pace in self._open if pace.total is not None), self._open[0])
-        inner = self._open[self._open.index(whole) + 1 :]
+        whole = next((pace for pace in self.open_paces if pace.total is not None), self.open_paces[0])
+        inner = self.open_paces[self.open_paces.index(whole) + 1 :]
         self._beaten = time.monotonic()
         beat = Progress(
             stage=self._stage,
@@ -281,11 +296,12 @@ def _line(what: str, done: int, total: int | None, rate: float | None, left: flo
     if rate is not None:
         words.append(f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:.1f} a minute")
     if left is not None:
-        words.append(f"{_duration(left)} left")
+        words.append(f"{duration(left)} left")
     return ", ".join(words)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as people say it, e.g. `1 min 30 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

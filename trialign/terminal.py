@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+import sys
+from typing import IO, Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from trialign.foreign import LINES, harmless
 
+_UNBROKEN = 100_000
+"""Columns of a file or a pipe: what reads them wants a line's text in one line."""
+
 
 def console(*, width: int | None = None, file: IO[str] | None = None) -> Console:
     """Return a console for tables and lines.
 
     Args:
-        width: columns; None: the terminal's.
+        width: columns; None: those of the terminal, or as many as it takes where standard output is none.
         file: where to write, without colors; None: standard output.
     """
+    if width is None and not (file or sys.stdout).isatty():
+        width = _UNBROKEN
     return _Plain(width=width, file=file, color_system="auto" if file is None else None, highlight=False)
+
+
+def moving(terminal: TextIO) -> Console:
+    """Return a console for what is drawn anew at its place on a terminal."""
+    return _Plain(file=terminal, force_terminal=True, highlight=False)
 
 
 class _Plain(Console):

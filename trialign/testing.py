@@ -58,7 +58,6 @@ RING_SETTINGS: dict[str, Any] = {
         "on_spike": "stop",
         "spike": 0.0,
         "log_every": 10,
-        "progress": False,
     },
 }
 

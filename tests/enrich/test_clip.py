@@ -33,7 +33,6 @@ SETTINGS = {
     "weight_decay": 0.1,
     "seed": 0,
     "accelerator": "cpu",
-    "progress": False,
 }
 
 

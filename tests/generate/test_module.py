@@ -80,7 +80,6 @@ def test_the_trainer_sees_the_gradients_of_one_big_batch(
             accelerator="cpu",
             accumulate=8 // size,
             clip=0.1,
-            progress=False,
             callbacks=[seen],
         )
         trainer.fit(make_module(make_generator(), template.tasks, 2), make_loader(rows, size, 8 // size, 2))
@@ -96,9 +95,7 @@ def test_a_small_world_is_learned_and_logged_by_task(
     rows = make_rows(template)
     rows = rows[: len(rows) // 2 * 2]
     generator = make_generator()
-    trainer = build_trainer(
-        tmp_path, max_steps=150, accelerator="cpu", accumulate=2, clip=1.0, log_every=25, progress=False
-    )
+    trainer = build_trainer(tmp_path, max_steps=150, accelerator="cpu", accumulate=2, clip=1.0, log_every=25)
     torch.manual_seed(0)
     trainer.fit(make_module(generator, template.tasks, 150), make_loader(rows, len(rows) // 2, 2, 150))
     with next(tmp_path.rglob("metrics.csv")).open() as file:

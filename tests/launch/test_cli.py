@@ -71,6 +71,22 @@ def test_a_stage_says_that_it_is_built_or_was_finished_and_where(tmp_path: Path)
     assert second.stdout.startswith("prepare: was finished"), second.stderr
 
 
+def test_what_is_said_on_both_streams_is_kept_in_the_run_attempt_after_attempt(tmp_path: Path) -> None:
+    small = ["prepare", "run=first", "data.num_items=48", "data.num_users=20"]
+    built, refused = trialign(*small, cwd=tmp_path), trialign(*small[:-1], cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert (refused.returncode, refused.stdout) == (1, "")
+    lines = (tmp_path / "first" / "console.log").read_text().splitlines()
+    starts = [place for place, line in enumerate(lines) if line.startswith("---")]
+    assert [lines[place].partition(": ")[2] for place in starts] == [
+        f"trialign {' '.join(small)}",
+        f"trialign {' '.join(small[:-1])}",
+    ]
+    assert lines[starts[0] + 1 : starts[1]] == [*built.stdout.splitlines(), *built.stderr.splitlines()]
+    assert lines[starts[1] + 1 :] == refused.stderr.splitlines()
+    assert "console.log" not in (tmp_path / "first" / "prepare" / "manifest.json").read_text()
+
+
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m trialign.launch.cli prepare --help | true",

@@ -13,7 +13,8 @@ PACKAGE = CHECKOUT / "trialign"
 
 # Upstream first: a module imports from its own place or from places before it.
 ORDER = [
-    ("types", "errors", "foreign", "terminal", "lock", "progress", "execution", "manifest", "ranking", "page"),
+    ("types", "errors", "foreign", "terminal", "lock", "progress", "bar", "transcript"),
+    ("execution", "manifest", "ranking", "page"),
     ("config",),
     ("runtime",),
     ("data",),

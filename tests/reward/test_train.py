@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 32,
     "learning_rate": 5e-3,
     "weight_decay": 0.01,
-    "runtime": {"accelerator": "cpu", "log_every": 10, "progress": False},
+    "runtime": {"accelerator": "cpu", "log_every": 10},
 }
 
 

@@ -47,7 +47,6 @@ def test_the_gradient_is_measured_over_the_whole_step_and_before_it_is_clipped(t
         clip=0.1,
         log_every=1,
         accelerator="cpu",
-        progress=False,
         callbacks=[GradientNorm()],
     )
     trainer.fit(Line(), torch.utils.data.DataLoader(points_ND[:, None], batch_size=1))

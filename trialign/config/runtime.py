@@ -8,7 +8,7 @@ from typing import Any
 from trialign.config.option import option
 from trialign.progress import Intervals
 
-_NOT_OF_TRAINING = ("threads", "beat_seconds", "line_seconds")
+_NOT_OF_TRAINING = ("threads", "progress", "beat_seconds", "line_seconds")
 
 
 @dataclass
@@ -66,7 +66,7 @@ class RuntimeConfig:
         recorded=True,
     )
     log_every: int = option(10, "steps between two log lines", hashed=False)
-    progress: bool = option(True, "show progress", hashed=False)
+    progress: bool = option(True, "draw a bar, where standard error is a terminal", hashed=False)
     line_seconds: float = option(
         60.0, "between two lines in the log that say how far a stage is, how fast, how long it takes", hashed=False
     )

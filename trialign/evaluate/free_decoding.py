@@ -48,7 +48,7 @@ def free_decoding(
     known = flat_codes(codes_NL, codebook_size)
     wrong_first = wrong_places = num_places = 0
     mass_L = torch.zeros(num_levels, dtype=torch.float64)
-    for users in paced(ranker.batches(histories), "searches without the trie"):
+    for users in paced(ranker.batches(histories), "searches without the trie", ranker.num_batches(histories)):
         scorer = ranker.scorer([histories[user] for user in users])
         found = free_search(scorer, num_levels, ranker.num_beams)
         codes = found.codes[:, :places].cpu().numpy()

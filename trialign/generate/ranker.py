@@ -89,7 +89,7 @@ class GeneratorRanker:
             )
         items = np.empty((len(histories), k), dtype=np.int32)
         scores = np.empty((len(histories), k), dtype=np.float32)
-        for users in paced(self.batches(histories), "searches", self._num_batches(histories)):
+        for users in paced(self.batches(histories), "searches", self.num_batches(histories)):
             batch = [histories[user] for user in users]
             exclude_BM = None if exclude is None else _padded([exclude[user] for user in users]).to(self._device)
             found = beam_search(self.scorer(batch), self._index, max(k, self.num_beams), exclude_BM=exclude_BM)
@@ -103,13 +103,14 @@ class GeneratorRanker:
         for start in range(0, len(prompts), self._batch_size):
             yield order[start : start + self._batch_size]
 
-    def _num_batches(self, prompts: Sequence[NDArray[Any]]) -> int:
+    def num_batches(self, prompts: Sequence[NDArray[Any]]) -> int:
+        """Return how many searches `batches` yields."""
         return -(-len(prompts) // self._batch_size)
 
     def rank_prompts(self, prompts: Sequence[NDArray[np.int64]], k: int) -> NDArray[np.int32]:
         """Return the `k` best items after each prompt (of any task that writes an item), at most as many as beams."""
         items = np.empty((len(prompts), k), dtype=np.int32)
-        for places in paced(self.batches(prompts), "searches", self._num_batches(prompts)):
+        for places in paced(self.batches(prompts), "searches", self.num_batches(prompts)):
             found = beam_search(self._scorer([prompts[place] for place in places]), self._index, self.num_beams)
             items[places] = found.items[:, :k].cpu().numpy()
         return items

@@ -144,7 +144,7 @@ class RQVAEQuantizer:
         # Epochs last a second: a line each is the log, and a bar each would only flicker.
         epochs = self.settings["num_epochs"]
         shared = {**runtime, "strategy": _whole_strategy(runtime.get("strategy", "single"))}
-        build_trainer(folder, max_epochs=epochs, progress=False, log_every=1, **shared).fit(module)
+        build_trainer(folder, max_epochs=epochs, log_every=1, **shared).fit(module)
         self.model = self.model.cpu().eval()
         encoded = self.encode(modalities)
         codes_NL, latents_ND = torch.from_numpy(encoded.codes_NL), torch.from_numpy(encoded.latents_ND)

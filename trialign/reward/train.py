@@ -79,7 +79,7 @@ def train_reward(
         batch_size: pairs per step.
         learning_rate: as `RewardModule`.
         weight_decay: as `RewardModule`.
-        runtime: accelerator, log_every and progress of `RuntimeConfig`; and `tracking`, what W&B is told.
+        runtime: accelerator and log_every of `RuntimeConfig`; and `tracking`, what W&B is told.
 
     Returns:
         Counts for the manifest.

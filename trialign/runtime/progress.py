@@ -33,8 +33,11 @@ class TrainingPace(Callback):
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Count the step that is whole."""
+        """Count the step that is whole; figures are read where training logs, as they wait for the device."""
         assert self._pace is not None
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
+        if trainer.global_step % every == 0:
+            self._pace.note = ", ".join(f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items())
         self._pace.reach(trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002

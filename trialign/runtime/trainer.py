@@ -27,19 +27,6 @@ from trialign.runtime.strategy import build_strategy
 from trialign.runtime.tracking import past_figures, wandb_logger
 
 
-class _StepsBar(pl.callbacks.RichProgressBar):
-    """A bar that does not speak of epochs: a stream has none."""
-
-    def _get_train_description(self, current_epoch: int) -> str:  # noqa: ARG002  # Lightning's signature
-        return "training"
-
-    @property
-    def total_train_batches(self) -> int | float:
-        """Micro-batches until the last step; Lightning takes the number of steps for it."""
-        total, steps = super().total_train_batches, self.trainer.max_steps
-        return steps * self.trainer.accumulate_grad_batches if total == steps else total
-
-
 def build_trainer(
     folder: Path,
     *,
@@ -53,7 +40,6 @@ def build_trainer(
     accumulate: int = 1,
     clip: float = 0.0,
     log_every: int = 10,
-    progress: bool = True,
     callbacks: Sequence[Callback] = (),
     universal: bool = False,
     done_steps: int = 0,
@@ -75,7 +61,6 @@ def build_trainer(
         accumulate: micro-batches per optimizer step.
         clip: largest gradient norm; 0 clips nothing.
         log_every: optimizer steps between two log lines.
-        progress: show a progress bar.
         callbacks: Lightning callbacks of the stage.
         universal: ZeRO is to load a checkpoint in its universal format.
         done_steps: optimizer steps that an earlier attempt left in a checkpoint; the log goes on behind them.
@@ -95,7 +80,6 @@ def build_trainer(
     if tracking is not None:
         machine = _lines(folder / "log" / MACHINE, done_steps)
         tracked = wandb_logger(tracking, memory, past_figures(past, machine))
-    more: list[Any] = [_StepsBar(leave=True)] if progress else []
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
     plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
@@ -112,10 +96,10 @@ def build_trainer(
         log_every_n_steps=log_every,
         logger=[log, *([] if tracked is None else [tracked])],
         profiler=clock,
-        callbacks=[*callbacks, TrainingPace(), *more],
+        callbacks=[*callbacks, TrainingPace()],
         plugins=plugins,
         enable_checkpointing=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )

@@ -38,7 +38,6 @@ def train_clip(
     weight_decay: float,
     seed: int,
     accelerator: str,
-    progress: bool,
     tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Train a CLIP and write it to `folder`, as open_clip reads it, with its tags and how well it knows them.
@@ -54,7 +53,6 @@ def train_clip(
         weight_decay: AdamW.
         seed: of weights and order.
         accelerator: `cpu`, `cuda` or `auto`.
-        progress: show a bar.
         tracking: what W&B is told; None leaves it out.
 
     Returns:
@@ -86,9 +84,7 @@ def train_clip(
         seed,
     )
     module = ClipModule(built, batches, num_epochs=num_epochs, learning_rate=learning_rate, weight_decay=weight_decay)
-    trainer = build_trainer(
-        folder, max_epochs=num_epochs, accelerator=accelerator, progress=progress, log_every=1, tracking=tracking
-    )
+    trainer = build_trainer(folder, max_epochs=num_epochs, accelerator=accelerator, log_every=1, tracking=tracking)
     trainer.fit(module)
     built = built.cpu().eval()
     save(built, model, folder)
