@@ -25,12 +25,13 @@ def run(config: Config) -> list[StageStatus]:
     lines = status(config.run)
     cells = [astuple(line)[: len(_COLUMNS)] for line in lines]
     told = [number for number in range(len(_COLUMNS)) if number < 2 or any(row[number] for row in cells)]
-    table = Table(title=str(config.run), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     for number in told:
         table.add_column(_COLUMNS[number], overflow="fold", no_wrap=number in (0, 2))
     for row in cells:
         table.add_row(*(row[number] for number in told))
     terminal = console()
+    terminal.print(str(config.run), soft_wrap=True)  # a title would be wrapped to the width of its table
     terminal.print(table)
     for line in lines:
         for path in line.logs if line.stage != "finished" else ():

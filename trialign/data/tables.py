@@ -99,6 +99,7 @@ def _look(tables: Backend, spill: Path, ended: threading.Event) -> None:
         while not ended.wait(_LOOK):
             percent = int(tables.con.query_progress())  # of the last query; -1 before it is known
             if pace is not None and not pace.done <= percent < 100:
+                pace.reach(100)  # another query came, or none
                 told.close()
                 pace = None
             if pace is None and 0 <= percent < 100:
