@@ -14,6 +14,7 @@ import pytest
 from trialign.data.prepare import prepare
 from trialign.data.sources import Tables
 from trialign.errors import DataError
+from trialign.progress import Pace
 
 Make = Callable[..., tuple[Path, dict[str, Any]]]
 
@@ -90,6 +91,24 @@ def test_repeats_are_kept_and_counted_or_refused(made: Make) -> None:
     with pytest.raises(DataError, match=r"300 repeated events of 600.*\n.*\n.*data\.repeated_events=drop"):
         made(_log() * 2, repeated_events="refuse")
     made(_log(), repeated_events="refuse")
+
+
+@pytest.mark.parametrize(
+    "settings_of", [{}, {"repeated_events": "keep"}, {"item_core": 100}, {"split": "temporal", "cut_shares": [0.6, 0.8]}]
+)
+def test_the_count_of_events_ends_at_its_total(
+    made: Make, settings_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    class Told(Pace):
+        def __exit__(self, *cause: Any) -> None:
+            ended.append((self.what, self.done, self.total))
+            super().__exit__(*cause)
+
+    monkeypatch.setattr("trialign.data.prepare.Pace", Told)
+    counts = made(_log() * 2, **settings_of)[1]
+    assert ended == [("events written", counts["events"], counts["events"])]
 
 
 def test_a_second_purchase_is_no_repeat(made: Make) -> None:
