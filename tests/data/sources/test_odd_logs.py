@@ -94,7 +94,8 @@ def test_repeats_are_kept_and_counted_or_refused(made: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings_of", [{}, {"repeated_events": "keep"}, {"item_core": 100}, {"split": "temporal", "cut_shares": [0.6, 0.8]}]
+    "settings_of",
+    [{}, {"repeated_events": "keep"}, {"item_core": 100}, {"split": "temporal", "cut_shares": [0.6, 0.8]}],
 )
 def test_the_count_of_events_ends_at_its_total(
     made: Make, settings_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch
