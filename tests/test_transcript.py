@@ -75,7 +75,7 @@ def test_at_a_bar_whole_lines_stand_above_it_and_what_it_says_itself_is_kept_alo
     monkeypatch.setattr(logging.getLogger("trialign"), "handlers", [])
     with recorded() as transcript:
         transcript.keep(tmp_path, ["trialign"])
-        _log_plainly()
+        _log_plainly("stdout")
         log = logging.getLogger("trialign.of.a.test")
         with transcript.below(above.append):
             print("be", end="")
