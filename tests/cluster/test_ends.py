@@ -22,6 +22,10 @@ def test_of_several_at_once_the_first_that_left_word_speaks() -> None:
     ends = {rank: End(rank, "n1", 2, f"words of {rank}", at) for rank, at in ((4, 8.0), (5, 7.0))}
     found = first_cause(["srun: error: n1: tasks 2,4-6: Exited with exit code 2", KILLED], ends)
     assert found == Cause(5, "n1", "Exited with exit code 2", 2, "words of 5")
+    ends[6] = End(6, "n1", 1, "words of the last of a range", 6.0)
+    assert first_cause(["srun: error: n1: tasks 2,4-6: Exited with exit code 2"], ends) == Cause(
+        6, "n1", "Exited with exit code 2", 1, "words of the last of a range"
+    )
 
 
 def test_without_a_word_of_srun_the_earliest_end_counts() -> None:

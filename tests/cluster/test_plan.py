@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from trialign.launch.cli import VERBS, script
 
 from trialign.cluster.plan import job_for, jobs_for
 from trialign.cluster.preflight import check_finished, check_settings
-from trialign.cluster.record import JobSpec
+from trialign.cluster.record import JobSpec, place_of
 from trialign.cluster.render import render
 from trialign.cluster.slurm import _gpus
 from trialign.cluster.status import status
-from trialign.cluster.sweep import members_of
+from trialign.cluster.sweep import members_of, queue
 from trialign.config.compose import Config, as_override, compose, conf_dir
 from trialign.config.registry import FromConfig
 from trialign.config.stages import ALL_STAGES, STAGES, identity_of, planned, runtime_of
@@ -135,6 +136,11 @@ def test_one_process_needs_no_strategy_whatever_the_run_sets_for_others() -> Non
             "runtime.devices=16 with cluster.gpus_per_node=8",
             "runtime.devices=8 runtime.nodes=2",
         ),
+        (
+            ["cluster=gpu", "runtime.devices=12", "runtime.strategy=ddp", "stream.lanes=384"],
+            "runtime.devices=12 with cluster.gpus_per_node=8",
+            "runtime.devices=8 runtime.nodes=2",
+        ),
     ],
 )
 def test_what_the_config_alone_shows_is_refused(overrides: list[str], told: str, remedy: str) -> None:
@@ -173,10 +179,20 @@ def test_settings_that_a_killed_training_did_not_begin_with_are_refused_before_q
         check_finished(other, jobs_for("train", other, []))
 
 
-def test_lanes_that_the_ranks_do_not_divide_name_the_nearest() -> None:
+@pytest.mark.parametrize(("lanes", "nearest"), [(32, 36), (5, 12)])
+def test_lanes_that_the_ranks_do_not_divide_name_the_nearest(lanes: int, nearest: int) -> None:
+    ranks = ("runtime.nodes=3", "runtime.devices=2", "runtime.micro_rows=2")
     with pytest.raises(ConfigError, match="6 ranks") as refused:
-        config("runtime.nodes=3", "runtime.devices=2", "runtime.micro_rows=2", "stream.lanes=32")
-    assert "stream.lanes=36" in refused.value.remedy
+        config(*ranks, f"stream.lanes={lanes}")
+    assert f"stream.lanes={nearest}," in refused.value.remedy
+    config(*ranks, f"stream.lanes={nearest}")
+
+
+def test_an_array_has_an_element_for_every_member(tmp_path: Path) -> None:
+    words = [[f"run={tmp_path}/{seed}", f"seed={seed}", "cluster.dry_run=true"] for seed in (1, 2, 3)]
+    told: list[str] = []
+    assert queue(members_of("train", [config(*found) for found in words], words), told.append) == {}
+    assert "#SBATCH --array=0-2%4" in told[0].splitlines()
 
 
 @pytest.mark.parametrize(
@@ -216,6 +232,27 @@ def test_the_script_carries_the_site_and_survives_odd_words(tmp_path: Path) -> N
     assert "@" not in script.replace("B:USR1@", "").replace("@workdir@", "", 1)
 
 
+def test_the_options_of_a_script_are_words_to_slurm(tmp_path: Path) -> None:
+    site = config("cluster.sbatch=['--comment=a \"b\" c\\d']")
+    job = job_for("train", site, [])
+    script = render(job, site.cluster, specs="", environment={}, log=tmp_path / "50%").splitlines()
+    assert '#SBATCH "--comment=a \\"b\\" c\\\\d"' in script
+    assert f"#SBATCH --output={tmp_path}/50%%/train_%j.log" in script
+    assert "#SBATCH --open-mode=append" in script  # a job that is queued again writes on
+
+
+def test_a_job_whose_setup_fails_starts_nothing(tmp_path: Path) -> None:
+    for setup, code, told in (("test 1 = 1", 0, "-m trialign.cluster.job spec.json"), ("test 1 = 2", 1, "")):
+        site = config("cluster.python=/bin/echo", f"cluster.setup=['{setup}']")
+        job = replace(job_for("train", site, []), workdir=str(tmp_path))
+        script = tmp_path / "train.sbatch"
+        script.write_text(render(job, site.cluster, specs="spec.json", environment={}, log=tmp_path))
+        done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == code
+        assert done.stdout.startswith(told)
+        assert bool(done.stdout) == bool(told)
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -239,6 +276,7 @@ def test_the_script_says_how_the_ranks_are_started(tmp_path: Path) -> None:
     script = render(job, site.cluster, specs="", environment={}, log=tmp_path)
     (line,) = (line for line in script.splitlines() if "srun" in line)
     assert line.startswith("#   srun --nodes=1 --ntasks-per-node=2 --ntasks=2 ")
+    assert " --kill-on-bad-exit=1 " in line  # the others would wait for the rank that died
     assert "'--output=/runs/50%% of it/slurm/log/train_JOB_%t.log'" in line
     assert "'train.warmup='\"'\"'1\\n2'" in line
 
@@ -254,8 +292,9 @@ def test_a_path_of_any_letters_reaches_the_job(path: str) -> None:
 def test_paths_of_a_job_do_not_depend_on_where_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container starts in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    words = ["run=runs/one", "from.prepare=runs/other", "data=scientific", "data.root=files", "seed=1"]
+    words = ["++run=runs/one", "from.prepare=runs/other", "data=scientific", "data.root=files", "seed=1"]
     command = job_for("train", compose("submit", [*words, "cluster=minicluster"]), words).command
+    assert "++run=runs/one" not in command
     inside = compose("train", command[command.index("train") + 1 :])
     monkeypatch.chdir("/")
     assert compose("train", command[command.index("train") + 1 :]) == inside
@@ -272,6 +311,31 @@ def test_a_variable_of_the_job_is_named_on_the_command_line_and_nothing_else_is_
     assert "TORCH_NCCL_ASYNC_ERROR_HANDLING" in site.cluster.environment
     with pytest.raises(ConfigError, match=r"unknown setting 'cluster\.enviroment"):
         config("cluster.enviroment.NCCL_DEBUG=INFO")
+
+
+def test_the_limits_of_a_job_are_told_in_seconds() -> None:
+    job = job_for("train", config("cluster.watchdog_minutes=2", "cluster.leave_seconds=7"), [])
+    assert (job.watchdog_seconds, job.leave_seconds) == (120.0, 7.0)
+
+
+def test_a_stage_that_is_finished_is_further_than_any_step_of_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "train" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "train" / "checkpoints" / "step-00000200.json").touch()
+    spec = job_for("pipeline", config(run=str(tmp_path)), [])
+    before = place_of(spec)
+    (tmp_path / "train" / "checkpoints" / "step-00000200.json").unlink()
+    (tmp_path / "train" / "manifest.json").touch()
+    assert place_of(spec) > before
+
+
+def test_a_lock_that_a_killed_attempt_left_is_no_progress(tmp_path: Path) -> None:
+    (tmp_path / "embed").mkdir()
+    spec = job_for("embed", config(run=str(tmp_path)), [])
+    before = place_of(spec)
+    (tmp_path / "embed" / ".lock.1").touch()
+    assert place_of(spec) == before
+    (tmp_path / "embed" / "text.npy").touch()
+    assert place_of(spec) > before
 
 
 def test_a_job_is_read_back_as_it_was_written(tmp_path: Path) -> None:

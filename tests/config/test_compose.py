@@ -185,6 +185,10 @@ def test_every_group_default_is_typed() -> None:
         ("data=tables data.root=gs://b data.events=e data.items=i", "data.root=gs://b is an address, not a path"),
         ("data=tables data.root=a data.events=[e,https://h/f] data.items=i", "data.events=https://h/f"),
         ("report.runs=[hdfs://a]", "report.runs=hdfs://a"),
+        ("train.keep_back=1", "set train.keep_back=0.2"),
+        ("rl.validation.num_beams=49", "set rl.validation.num_beams=50"),
+        ("enrich.shard=2 enrich.shards=2", "set enrich.shard between 0 and 1"),
+        ("train.tasks.title_to_item=inf", "set train.tasks.title_to_item=0"),
     ],
 )
 def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None:
@@ -260,6 +264,23 @@ def test_from_takes_a_run_or_a_stage_folder(tmp_path: Path) -> None:
     for given in (tmp_path, tmp_path / "embed"):
         config = compose("quantize", [RUN, f"from.embed={given}"])
         assert locate_stage(config, "embed") == tmp_path / "embed"
+    (tmp_path / "embed" / "embed").mkdir()
+    (tmp_path / "embed" / "embed" / "manifest.json").write_text("{}")
+    config = compose("quantize", [RUN, f"from.embed={tmp_path}/embed"])
+    assert locate_stage(config, "embed") == tmp_path / "embed" / "embed"  # of a run that is called embed
+
+
+def test_a_run_in_the_home_folder_lies_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = compose("train", ["run=~/runs/one", "from.embed=~/runs/other"])
+    assert config.run == tmp_path / "runs" / "one"
+    assert config.from_stage == {"embed": tmp_path / "runs" / "other"}
+
+
+def test_the_control_of_reinforcement_asks_for_no_rewards() -> None:
+    wanted = [RUN, "rl.rewards.quality_item=1", "train.keep_back=0.2"]
+    assert "reward" in needed_by("rl", compose("rl", wanted))
+    assert "reward" not in needed_by("rl", compose("rl", [*wanted, "rl.objective=sft"]))
 
 
 def test_the_page_of_settings_is_the_schemas() -> None:

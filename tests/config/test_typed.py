@@ -37,6 +37,7 @@ def test_other_texts_that_look_like_numbers_stay_texts_and_numbers_numbers() -> 
         *FILES,
         "data.columns.user=1e3",
         "data.time_unit=true",
+        "data.columns.item=TRUE",
         "seed=7",
     ]
     config = compose("prepare", typed)
@@ -44,6 +45,7 @@ def test_other_texts_that_look_like_numbers_stay_texts_and_numbers_numbers() -> 
     assert config.from_stage["prepare"].name == "1_0"
     assert config.data["columns"]["user"] == "1e3"
     assert config.data["time_unit"] == "true"
+    assert config.data["columns"]["item"] == "TRUE"
     assert config.seed == 7
     assert compose("prepare", ["run=x", "from.prepare=null"]).from_stage == {}
 

@@ -11,7 +11,7 @@ import torch
 
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
-from trialign.decode.step import Beams
+from trialign.decode.step import Beams, legal_children
 from trialign.types import NO_ITEM
 
 Codes = tuple[int, ...]
@@ -169,3 +169,10 @@ def test_only_items_of_the_catalogue_and_none_twice(seed: int) -> None:
         assert items == legal + [NO_ITEM] * (num_beams - len(legal))
         assert [score > -math.inf for score in scores] == [item != NO_ITEM for item in items]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_logits_of_half_precision_are_normalised_in_single() -> None:
+    index = PrefixIndex.from_codes(np.arange(300)[:, None], 300)
+    logits_BWK = torch.zeros(1, 1, 300, dtype=torch.bfloat16)
+    found = legal_children(torch.zeros(1, 1, dtype=torch.int64), 0, logits_BWK, index).log_probs
+    torch.testing.assert_close(found, torch.full((1, 1, 300), -math.log(300)))

@@ -97,3 +97,22 @@ def test_same_draws_same_sample(index: PrefixIndex) -> None:
             for _ in range(2)
         )
         assert torch.equal(one.items, other.items)
+
+
+class Keeping(FixedScorer):
+    """Keeps something of every beam, as a scorer with a cache does: at first the prompt's one state."""
+
+    def start(self) -> torch.Tensor:
+        self.kept = torch.arange(self.num_prompts)[:, None]
+        return super().start()
+
+    def advance(self, beams: Beams) -> torch.Tensor:
+        self.kept = self.kept.gather(1, beams.parents)
+        return super().advance(beams)
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_draws_begin_with_the_one_state_of_their_prompt(index: PrefixIndex, replacement: bool) -> None:
+    scorer = Keeping(6)
+    sample(scorer, index, 3, torch.Generator().manual_seed(0), replacement=replacement)
+    assert scorer.kept.tolist() == [[prompt] * 3 for prompt in range(6)]

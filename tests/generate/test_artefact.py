@@ -41,6 +41,14 @@ def test_read_back_it_says_the_same(
     assert loaded.template.encode(1, given).tokens.tolist() == template.encode(1, given).tokens.tolist()
 
 
+def test_the_limits_of_texts_are_read_back(
+    tmp_path: Path, make_generator: Callable[..., Generator], template: Template, sids: SIDTable
+) -> None:
+    other = Template(template.tokenizer, template.encoding, template.tasks, max_title_tokens=5, max_caption_tokens=7)
+    save_generator(tmp_path, TrainedGenerator(make_generator(), other, max_history=9), sids)
+    assert load_generator(tmp_path, sids).template.max_tokens == {"title": 5, "caption": 7}
+
+
 def test_other_semantic_ids_are_refused(
     tmp_path: Path, make_generator: Callable[..., Generator], template: Template, sids: SIDTable
 ) -> None:

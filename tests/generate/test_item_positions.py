@@ -36,6 +36,7 @@ def make(make_generator: Callable[..., Generator]) -> Callable[[int], Generator]
             "id_embedding": True,
             "joint_nodes": joint_nodes,
             "features_NF": features_NF,
+            "read_scale": 3.0,
         }
         return make_generator(options=options)
 
@@ -87,6 +88,22 @@ def test_a_prefix_has_the_probability_of_what_lies_below(
     for code in range(5):
         below = torch.from_numpy(sids.codes_NL[:, 0] == code)
         torch.testing.assert_close(first_BK[:, code], items_BN[:, below].sum(dim=1))
+
+
+def test_an_item_is_read_by_its_own_codes_features_and_number(make: Callable[[int], Generator], sids: SIDTable) -> None:
+    items = make(6).items
+    features_NF = torch.randn(12, 7, generator=torch.Generator().manual_seed(5))
+    for item in range(12):
+        codes_LD = items.code_embedding(torch.arange(3), torch.tensor(sids.codes_NL[item].tolist()))
+        own_D = items.ids.weight[items.leaf_of_item_N[item]]
+        wanted = 3.0 * (codes_LD.sum(dim=0) + own_D + items.project(features_NF[item]))
+        torch.testing.assert_close(items.embed(torch.tensor(items.text_vocab + item)), wanted)
+
+
+def test_the_joint_level_is_the_deepest_that_has_room(make: Callable[[int], Generator]) -> None:
+    levels = make(12).items.search_vectors()
+    assert [len(nodes_SD) for nodes_SD in levels] == [12]  # the items themselves
+    assert len(make(11).items.search_vectors()) > 1
 
 
 def test_a_nodes_vector_is_the_mean_of_the_items_below_it(
@@ -151,3 +168,25 @@ def test_what_only_positions_can_read_is_refused_for_tokens(sids: SIDTable) -> N
             joint_nodes=0,
             features_NF=None,
         )
+
+
+def test_before_it_learns_a_level_asks_with_what_was_read(make: Callable[[int], Generator]) -> None:
+    query = make(0).items.queries[0]
+    hidden_MD = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    for parameter in query.change.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.testing.assert_close(query(hidden_MD), torch.nn.functional.layer_norm(hidden_MD, (16,)))
+
+
+def test_a_prefix_that_is_unlikely_is_not_raised(
+    make: Callable[[int], Generator], positions: Template, sids: SIDTable
+) -> None:
+    generator = make(12).eval()
+    with torch.no_grad():
+        generator.items.queries[0].norm.weight *= 2.0  # sure of itself
+        prompts = [positions.history_prompt(HISTORIES[0])]
+        first_K = generator.items.scorer(generator, prompts).start()[0]
+        items_N = item_log_probs(generator, prompts)[0]
+    wanted = [items_N[torch.from_numpy(sids.codes_NL[:, 0] == code)].logsumexp(dim=0) for code in range(5)]
+    assert -60.0 < min(wanted) < -12.0
+    torch.testing.assert_close(first_K, torch.stack(wanted), atol=1e-3, rtol=1e-3)

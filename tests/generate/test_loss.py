@@ -104,6 +104,12 @@ def test_a_code_competes_with_its_level_and_a_text_token_with_the_text(
     assert sums.counts.sum() == batch.targets_RT.sum()
 
 
+def test_one_rank_that_was_asked_to_make_room_is_enough() -> None:
+    for asked in (True, False):
+        num_targets, make_room = step_totals(5, asked, torch.device("cpu"))
+        assert (int(num_targets), make_room) == (5, asked)
+
+
 @pytest.mark.parametrize("micro_rows", [1, 2, 3, 4])
 def test_accumulation_changes_no_gradient(
     micro_rows: int, make_generator: Callable[..., Generator], template: Template

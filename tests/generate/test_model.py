@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from trialign.embed.store import Modality
 from trialign.generate.item_tokens import CodeEmbedding, CodeHead
-from trialign.generate.items import initial_codes
+from trialign.generate.items import initial_codes, item_features
 from trialign.generate.model import Generator
 from trialign.semid.table import SIDTable
 
@@ -101,3 +102,14 @@ def test_dropout_acts_on_inputs_and_outputs_while_training_only(make_generator: 
         written = generator.train(training).hidden(torch.ones(1, 50, dtype=torch.int64), torch.arange(50)[None])
         for vectors in (read.pop(), written):
             assert (vectors == 0).float().mean().item() == pytest.approx(0.5 if training else 0.0, abs=0.1)
+
+
+def test_features_of_every_modality_are_of_length_one_on_average() -> None:
+    """Red: a wide modality that drowns the others, or is drowned by them."""
+    draws = torch.Generator().manual_seed(0)
+    found = {name: torch.randn(40, dim, generator=draws).numpy() for name, dim in (("text", 64), ("image", 4))}
+    modalities = {name: Modality(3.0 * values_ND, np.ones(40, np.bool_)) for name, values_ND in found.items()}
+    features_NF = item_features(modalities, ["image", "text"])
+    assert features_NF is not None
+    for part_NF in features_NF.split([4, 64], dim=1):
+        assert part_NF.square().sum(dim=1).mean().item() == pytest.approx(1.0, abs=0.05)

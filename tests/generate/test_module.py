@@ -134,3 +134,13 @@ def test_the_meter_starts_again_after_each_report() -> None:
     for loss in (2.0, 4.0):
         meter.add(LossSums(torch.tensor(loss), *torch.tensor([[loss], [1.0], [0.0]])))
         assert meter.flush() == {"loss": loss, "share/a": 1.0, "loss/a": loss, "accuracy/a": 0.0}
+
+
+def test_the_meter_counts_every_token_of_many() -> None:
+    """Red: single precision, in which 2^24 and one more are 2^24."""
+    meter = TaskMeter(["a"])
+    for number in (2.0**24, 1.0):
+        meter.add(LossSums(torch.tensor(number), *torch.tensor([[number], [number], [0.0]])))
+    total = meter.total()
+    assert total is not None
+    assert total[:, 0].tolist() == [2**24 + 1, 2**24 + 1, 0]

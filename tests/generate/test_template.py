@@ -117,6 +117,14 @@ def test_a_position_is_drawn_among_those_that_the_window_owns(spell: Any) -> Non
     assert drawn == {"green cup!", "green lamp!"}
 
 
+def test_a_position_that_is_kept_back_is_not_drawn(all_tasks: Template, sids: SIDTable) -> None:
+    record = {"items": np.array([4, 1, 3, 5]), "first_target": 0}
+    learned = np.array([True, False, True, False])
+    for draw in (0.0, 0.5, 0.999):
+        found = all_tasks.encode(TASKS.index("history_to_title"), Given(record, TEXTS, draw, learned))
+        assert read(all_tasks, sids, found) == ["history_to_title", "item 4", "item 1", "green cup!", "end!"]
+
+
 def test_the_last_ten_items_are_read(spell: Any) -> None:
     items = np.array([*range(3, 12), 0, 1, 3])
     for task in ("history_to_title", "titles_to_item", "titles_to_title"):
@@ -136,6 +144,7 @@ def test_the_last_ten_items_are_read(spell: Any) -> None:
         ("history_to_title", {"items": np.array([4, 2]), "first_target": 0}),
         ("titles_to_item", {"items": np.array([2, 4]), "first_target": 0}),
         ("titles_to_title", {"items": np.array([2, 4, 2]), "first_target": 2}),
+        ("titles_to_item", {"items": np.array([4, *[2] * 10, 5]), "first_target": 11}),  # a title eleven items ago
     ],
 )
 def test_what_cannot_be_told_is_no_example(spell: Any, task: str, record: dict[str, Any]) -> None:
@@ -161,6 +170,10 @@ def test_the_oldest_titles_are_left_out_where_a_row_is_short(all_tasks: Template
     cut = short.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))
     assert read(short, sids, cut)[1:] == read(all_tasks, sids, whole)[3:]
     assert cut.targets.sum() == whole.targets.sum()
+    just = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=len(whole.tokens))
+    assert read(just, sids, just.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))) == read(
+        all_tasks, sids, whole
+    )
 
 
 def test_a_row_that_holds_no_pair_of_texts_is_refused(all_tasks: Template) -> None:
@@ -170,6 +183,9 @@ def test_a_row_that_holds_no_pair_of_texts_is_refused(all_tasks: Template) -> No
     short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=50)
     with pytest.raises(ConfigError, match="caption_to_title may take 51 tokens, a row holds 50"):
         short.require_room()
+    uneven = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 4, 200, row_tokens=206)
+    with pytest.raises(ConfigError, match="caption_to_title may take 207 tokens, a row holds 206"):
+        uneven.require_room()
 
 
 def test_markup_and_other_languages_are_text_like_any_other(all_tasks: Template, sids: SIDTable) -> None:

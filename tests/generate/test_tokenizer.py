@@ -51,6 +51,8 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
     with pytest.raises(ConfigError, match="vocab_size=100"):
         TextTokenizer.train(TEXTS, vocab_size=100)
+    least = 2 + len(TASKS) + 256
+    assert TextTokenizer.train(TEXTS, vocab_size=least).size == least  # bytes alone
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from trialign.enrich.cache import ReplyCache
 from trialign.enrich.protocol import Failure, Reply, Requests
 from trialign.errors import DataError, StageError
 from trialign.reward.judge import judged_labels, parse_verdicts
-from trialign.reward.labels import KINDS, Labels, builtin_labels
+from trialign.reward.labels import GENERIC, KINDS, Labels, builtin_labels
 
 USES = ["brewing tea", "winter walks", "slicing bread", "fixing bikes"]
 NUM_ITEMS = 40
@@ -113,6 +113,16 @@ def test_a_judge_that_says_the_same_of_everything_is_refused(verdict: int, label
     judge = Judge(lambda _, __, phrases: json.dumps([verdict] * len(phrases)))
     with pytest.raises(DataError, match=f"calls good: own {verdict:.0%}, .*generic {verdict:.0%}"):
         ask(labels, judge, tmp_path)
+
+
+def test_a_judge_that_falls_for_what_fits_everything_is_refused(labels: Labels, tmp_path: Path) -> None:
+    """It tells own interests from those of unlike items, and yet says nothing of an item."""
+
+    def says(_: int, evidence: str, phrases: list[str]) -> str:
+        return json.dumps([int(phrase in evidence or phrase in GENERIC) for phrase in phrases])
+
+    with pytest.raises(DataError, match=r"calls good: own \d+%, .*far 0%, generic 100%"):
+        ask(labels, Judge(says), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,16 @@ def test_far_interests_are_those_of_the_farther_half_and_near_ones_of_the_ten_ne
         assert (((labels.items_M[rows] < 20) == (of < 20)) == alike).all(), name
 
 
+def test_an_item_is_none_of_its_ten_neighbours() -> None:
+    """Two kinds of eleven items: near are the ten others of its kind, every one of them."""
+    texts = ["warm wool scarf"] * 11 + ["steel bread knife"] * 11
+    labels = builtin_labels([[f"use {item} {number}" for number in range(60)] for item in range(22)], texts, seed=0)
+    rows = np.flatnonzero(labels.kinds_M == KINDS.index("near"))
+    for item in range(22):
+        of = {int(labels.interests[row].split()[1]) for row in rows if labels.items_M[row] == item}
+        assert of == set(range(item // 11 * 11, item // 11 * 11 + 11)) - {item}
+
+
 def test_a_title_does_not_give_away_the_purpose_of_a_description_of_the_corpus() -> None:
     labels, texts = corpus_labels(1280, [f"title {number}" for number in range(8)], seed=0)  # as many as purposes
     assert labels.good_M.sum() == len(texts) == 1280

@@ -106,3 +106,14 @@ def test_rollouts_are_used_as_often_as_stated_before_new_ones_are_drawn(trained:
     places = [[int(batch.groups.places_B[0]) for batch in batches[step : step + 2]] for step in range(0, 12, 2)]
     assert places == [[0, 1]] * 3 + [[2, 3]] * 3
     assert [batch.first_of_step for batch in batches] == [True, False] * 6
+    assert {batch.step_candidates for batch in batches} == {2 * NUM_ITEMS}  # of the step, not of the micro-batch
+    # Of twelve candidates one is hit: it is better than the mean by 11/12, by so many standard deviations if asked for.
+    spread = (11 / 12 * 1 / 12) ** 0.5
+    for normalise, scale in ((True, spread + 1e-6), (False, 1.0)):
+        source = RolloutSource(
+            policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None,
+            sampler="distinct", normalise=normalise, seed=0, **settings,
+        )  # fmt: skip
+        held = source.collect(Place()).held
+        assert held is not None
+        torch.testing.assert_close(held.advantages_BG.amax(dim=1), torch.full((2,), 11 / 12 / scale))

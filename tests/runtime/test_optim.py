@@ -55,3 +55,12 @@ def test_weight_decay_shrinks_matrices_and_nothing_else() -> None:
         torch.testing.assert_close(value, before[name] * (0.95 if name == "hidden.weight" else 1.0), msg=name)
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.95)}
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_past_its_last_step_the_rate_stays_at_zero() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = cosine_with_warmup(optimizer, num_steps=4, warmup=0.25)
+    for _ in range(6):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 0.0

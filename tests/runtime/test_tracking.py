@@ -274,6 +274,10 @@ def test_members_of_a_sweep_share_a_group_however_deep_they_lie(
             assert told is not None
             groups.append(told.group)
     assert groups == ["a", "b", "widths", "widths"]
+    named = compose("train", [f"run={tmp_path}/one", "tracking=wandb", "tracking.group=mine"])
+    told = tracking_of(named, Stage("train", tmp_path, {}))
+    assert told is not None
+    assert told.group == "mine"
 
 
 def told(run: Path) -> dict[str, dict[int, dict[str, float]]]:
