@@ -1,4 +1,4 @@
-"""Text from outside (titles, keys, replies, paths) at the doors: it is shown, and it does nothing.
+"""Text from outside (titles, keys, replies, paths) at the doors: it is read or refused, shown, and it does nothing.
 
 A terminal obeys escape sequences, and anything that draws text reorders it at a direction control, so that what is read
 is not what is there. `harmless` writes such characters out. Each door adds its own markup to that: `terminal.console`
@@ -7,7 +7,9 @@ for a terminal, `page.escape` for HTML.
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 _ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
 """Controls, lines' and paragraphs' ends, direction controls, byte order and annotation marks, halves of characters."""
@@ -24,3 +26,15 @@ def harmless(text: str, *, keep: str = "") -> str:
         keep: characters that stay as they are, such as `LINES`.
     """
     return _ACTS.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+
+
+def parse_json(text: str | bytes, **how: Any) -> Any:
+    """Return what a JSON text says; `how` as in `json.loads`.
+
+    Raises:
+        ValueError: it is no JSON, or nested so deeply that Python's parser gives up, which is another error by itself.
+    """
+    try:
+        return json.loads(text, **how)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None

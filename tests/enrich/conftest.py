@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -29,7 +30,7 @@ class Server(ThreadingHTTPServer):
         self.released = threading.Event()
         self.seconds = 0.0
         self.says = sensible
-        self.under_way = self.most = 0
+        self.under_way = self.most = self.sent = 0
 
     def questions(self) -> list[str]:
         """Return every question asked, text and picture, as often as it was asked."""
@@ -77,6 +78,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(int(fault), b"no", 2)
         elif fault == "shape":
             self._send(200, b"[]", 2)
+        elif fault == "deep":
+            self._send(200, b"[" * 100_000, 100_000)
+        elif fault in ("endless", "drip"):
+            self._send(200, b" ", 1 << 40)
+            self._go_on(fault)
         else:
             time.sleep(self.server.seconds)
             good = self._good(body)
@@ -89,6 +95,14 @@ class Handler(BaseHTTPRequestHandler):
         text = next(part["text"] for part in content if part["type"] == "text")
         choice = {"message": {"content": self.server.says(text, image)}, "finish_reason": "stop"}
         return json.dumps({"choices": [choice], "usage": {"total_tokens": 7}}).encode()
+
+    def _go_on(self, fault: str) -> None:
+        """Send more until whoever asked has gone."""
+        self.close_connection = True
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while not self.server.released.wait(0.01 if fault == "drip" else 0):
+                self.wfile.write(b" " if fault == "drip" else b" " * (1 << 20))
+                self.server.sent += 1
 
     def _send(self, status: int, body: bytes, length: int) -> None:
         try:

@@ -17,7 +17,14 @@ def ask(server, *requests, **settings):
     return [answers[str(number)] for number in range(len(requests))]
 
 
-FAULTS = {"429": "http_429", "500": "http_500", "drop": "connection", "half": "connection", "shape": "protocol"}
+FAULTS = {
+    "429": "http_429",
+    "500": "http_500",
+    "drop": "connection",
+    "half": "connection",
+    "shape": "protocol",
+    "deep": "protocol",
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -46,6 +53,25 @@ def test_a_silent_server_times_out(server):
     server.script = ["hang"]
     (answer,) = ask(server, Request("t"), tries=1, time_limit=0.1)
     assert answer == Failure("timeout")
+
+
+def test_a_server_that_sends_byte_after_byte_times_out(server):
+    server.script = ["drip"]
+    (answer,) = ask(server, Request("t"), tries=1, time_limit=0.2)
+    assert answer == Failure("timeout")
+
+
+def test_a_reply_without_end_costs_its_own_question_and_no_memory(server):
+    """Red: the whole of it is read before anybody looks, until the memory or the time is over."""
+    server.script, server.says = ["endless"], lambda *_: "fine"
+    lost, found = ask(server, Request("t"), Request("t"), concurrency=1)
+    assert isinstance(lost, Failure)
+    assert lost.cause == "oversized"
+    assert "8 MiB" in lost.detail
+    assert "max_tokens" in lost.detail
+    assert server.sent < 100, "megabytes: what was under way when the connection was closed is all that is lost"
+    assert isinstance(found, Reply)
+    assert len(server.asked) == 2, "the same question would bring the same reply"
 
 
 def test_every_request_once_pictures_as_data_urls(server):

@@ -15,6 +15,17 @@ import aiohttp
 
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
 from trialign.errors import ConfigError
+from trialign.foreign import parse_json
+
+_MOST_BYTES = 8 << 20
+"""Of a reply, unpacked: a thousand times what `max_tokens` makes, also beside the figures that `extra` may ask for.
+
+A server that never ends would fill the memory long before `time_limit`.
+"""
+_OVERSIZED = (
+    f"a reply of more than {_MOST_BYTES >> 20} MiB; one answer to one question is smaller; see that url is a server of "
+    "chat completions, and lower max_tokens or what extra asks for"
+)
 
 
 class Endpoint:
@@ -115,7 +126,7 @@ class Endpoint:
         start = time.monotonic()
         try:
             async with session.post(f"{self._url}/chat/completions", data=body, allow_redirects=False) as response:
-                text = await response.text(errors="replace")
+                text, whole = await _read_body(response)
         except TimeoutError:
             return Failure("timeout"), 0.0
         except aiohttp.ClientError as cause:
@@ -125,9 +136,11 @@ class Endpoint:
             told = response.headers.get("retry-after", "")
             wait = min(float(told), self._time_limit) if told.isdecimal() else 0.0
             return Failure(f"http_{status}", text[:200]), wait if status == 429 or status >= 500 else None
+        if not whole:
+            return Failure("oversized", _OVERSIZED), None
         try:
             return _read(text, time.monotonic() - start), None
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
             return Failure("protocol", text[:200]), 0.0
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -145,8 +158,19 @@ class Endpoint:
         } | self._extra
 
 
+async def _read_body(response: aiohttp.ClientResponse) -> tuple[str, bool]:
+    """Return what the server sent, as far as it is taken, and whether that is all of it."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _MOST_BYTES:
+            response.close()  # the rest is not waited for
+            return body.decode(errors="replace"), False
+    return body.decode(errors="replace"), True
+
+
 def _read(text: str, seconds: float) -> Reply | Failure:
-    found = json.loads(text)
+    found = parse_json(text)
     choice = found["choices"][0]
     message = choice["message"]
     if message.get("refusal"):
