@@ -304,6 +304,9 @@ def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:40])
     with pytest.raises(StageError, match="cannot be read"):
         stage(tmp_path)
+    path.write_text('{"format": ' + "[" * 100_000)
+    with pytest.raises(StageError, match=r"cannot be read: .*nested too deeply"):
+        stage(tmp_path)
     path.write_text(json.dumps({"format": 99}))
     with pytest.raises(StageError, match="format 99"):
         stage(tmp_path)

@@ -37,6 +37,7 @@ from typing import Any
 
 from trialign.errors import DataError, StageError, TrialignError
 from trialign.execution import machine
+from trialign.foreign import parse_json
 from trialign.lock import HeldError, is_lock, living_owner, locked
 from trialign.progress import BEAT, Intervals, paced, telling
 
@@ -107,7 +108,7 @@ class Manifest:
                 remedy=f"run `trialign {verb}` for that run first, or name another with from.{verb}=DIR",
             )
         try:
-            record = json.loads(path.read_text())
+            record = parse_json(path.read_text())
             if record["format"] != FORMAT:
                 raise ValueError(f"format {record['format']}")
             return Manifest(**record)

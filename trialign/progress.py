@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from trialign.foreign import parse_json
+
 log = logging.getLogger("trialign")
 
 T = TypeVar("T")
@@ -89,7 +91,7 @@ class Progress:
 def read_progress(folder: Path) -> Progress | None:
     """Return the last beat of the stage that is made in `folder`; None where there is none that can be read."""
     try:
-        found = json.loads((folder / BEAT).read_text())
+        found = parse_json((folder / BEAT).read_text())
         return Progress(**{field.name: found[field.name] for field in fields(Progress)})
     except (OSError, ValueError, KeyError, TypeError):  # none yet, half of one after a power cut, another version's
         return None

@@ -167,6 +167,18 @@ def test_half_a_line_costs_one_reply(tmp_path):
     cache.close()
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, "[]", '{"key": "a"}', "null"])
+def test_a_line_of_another_shape_costs_one_reply(tmp_path, line):
+    """The folder of replies is shared; what somebody else left in it is asked for again."""
+    cache = ReplyCache(tmp_path, "0")
+    cache.put("a", Reply("x", 1, 0.5))
+    cache.close()
+    (tmp_path / "1.jsonl").write_text(f"{line}\n")
+    cache = ReplyCache(tmp_path, "2")
+    assert cache.get("a") == Reply("x", 1, 0.5)
+    cache.close()
+
+
 def test_a_share_has_one_writer(tmp_path):
     cache = ReplyCache(tmp_path, "0-of-2")
     ReplyCache(tmp_path, "1-of-2").close()

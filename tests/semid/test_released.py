@@ -49,6 +49,7 @@ def test_items_the_catalogue_lacks_are_left_out_and_told(tmp_path, caplog):
         (INDEX | {"b": [3, 0]}, "cannot be read as an index"),
         ([["<a_3>"]], "cannot be read as an index"),
         ("{", "cannot be read as an index"),
+        ("[" * 100_000, "cannot be read as an index: .*nested too deeply"),
     ],
 )
 def test_what_is_no_index_of_this_catalogue_is_refused(tmp_path, index, told):

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from trialign.data.blocks import decode_block, encode_block, user_hash
 from trialign.data.storage import LocalFolder, open_folder
 from trialign.errors import DataError
+from trialign.foreign import parse_json
 
 FORMAT = 2
 INDEX = "index.npy"
@@ -240,7 +241,7 @@ class BlockStore:
 
     def _load_names(self) -> dict[str, Any]:
         try:
-            names: dict[str, Any] = json.loads(self._fetch(NAMES))
+            names: dict[str, Any] = parse_json(self._fetch(NAMES))
             found = names.get("format")
         except (ValueError, AttributeError) as cause:
             raise self._unreadable(NAMES, str(cause)) from cause

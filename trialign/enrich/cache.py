@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trialign.enrich.protocol import Reply, Request
 from trialign.errors import StageError
+from trialign.foreign import parse_json
 
 
 def request_key(request: Request, identity: str, prompt_hash: str) -> str:
@@ -63,7 +64,7 @@ class ReplyCache:
 
     def _load(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
-        except ValueError:  # a blank, or the half line of a killed writer: asked for again
+            record = parse_json(line)
+            self._replies[record["key"]] = Reply(record["text"], record["tokens"], record["seconds"], record["cut"])
+        except (ValueError, KeyError, TypeError):  # a blank, the half line of a killed writer, another's: asked again
             return
-        self._replies[record["key"]] = Reply(record["text"], record["tokens"], record["seconds"], record["cut"])

@@ -57,7 +57,7 @@ def parse_interests(text: str, variant: str, max_interests: int) -> Interests | 
         return Failure("empty")
     try:
         found = read_json(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return Failure("not_json", text[:200])
     reasoning = ""
     if variant == "cot":

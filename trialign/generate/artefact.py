@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from trialign.decode.index import PrefixIndex
 from trialign.errors import DataError, StageError
+from trialign.foreign import parse_json
 from trialign.generate.backbone import backbone_from_config, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.items import build_items
@@ -82,7 +83,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
         StageError: it was trained on other semantic IDs.
     """
     try:
-        header = json.loads((folder / _HEADER).read_text())
+        header = parse_json((folder / _HEADER).read_text())
         if header["format"] != _FORMAT:
             raise ValueError(f"format {header['format']}, this version reads {_FORMAT}")
     except (OSError, ValueError, KeyError) as cause:

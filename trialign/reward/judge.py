@@ -34,7 +34,7 @@ def parse_verdicts(text: str) -> Verdicts | Failure:
         return Failure("empty")
     try:
         found = read_json(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return Failure("not_json", text[:200])
     # True is 1 to Python; a judge was asked for numbers.
     if not isinstance(found, list) or not all(type(one) is int and one in (0, 1) for one in found):

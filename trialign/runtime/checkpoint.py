@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+from trialign.foreign import parse_json
 
 # isort: split
 import pytorch_lightning as pl
@@ -220,7 +221,7 @@ def index_of(checkpoint: Path) -> dict[str, Any]:
         DamagedError: it cannot be read.
     """
     try:
-        index: dict[str, Any] = json.loads(checkpoint.with_suffix(".json").read_text())
+        index: dict[str, Any] = parse_json(checkpoint.with_suffix(".json").read_text())
         index["files"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise DamagedError(str(cause)) from cause

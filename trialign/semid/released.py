@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trialign.errors import DataError
+from trialign.foreign import parse_json
 from trialign.semid.policy import Coded
 
 log = logging.getLogger("trialign")
@@ -33,7 +33,7 @@ def read_index(path: Path, item_keys: Sequence[str]) -> Coded:
         DataError: no such file, another layout, items without codes, or items of unequal depth.
     """
     try:
-        tokens = dict(json.loads(path.read_text()).items())
+        tokens = dict(parse_json(path.read_text()).items())
         missing = [key for key in item_keys if key not in tokens]
         rows = [] if missing else [_codes(key, tokens[key]) for key in item_keys]
     except (OSError, ValueError, TypeError, AttributeError) as cause:

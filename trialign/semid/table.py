@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from trialign.errors import DataError
+from trialign.foreign import parse_json
 from trialign.types import NO_ITEM
 
 _FORMAT = 1
@@ -110,7 +111,7 @@ class SIDTable:
             DataError: a file is missing or unreadable, or the codes and keys no longer match their digest.
         """
         try:
-            header = json.loads((folder / _HEADER).read_text())
+            header = parse_json((folder / _HEADER).read_text())
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']}, this version reads {_FORMAT}")
             codes_NL = np.load(folder / _CODES, allow_pickle=False)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trialign.data.sources import InterJson
+from trialign.data.sources.evidence import items_table
 from trialign.errors import DataError
 
 ITEMS = {"1": {"title": "one"}, "2": {"title": "two"}, "x": {}}
@@ -75,6 +77,8 @@ def test_a_root_that_is_not_set_is_asked_for() -> None:
     [
         ("{", ITEMS, "inter.json is not JSON: .*line 1"),
         ({"u": [1]}, '{"1": ', "item.json is not JSON"),
+        ('{"u": ' + "[" * 100_000, ITEMS, "inter.json is not JSON: .*nested too deeply"),
+        ({"u": [1]}, '{"1": ' + "[" * 100_000, "item.json is not JSON: .*nested too deeply"),
         ("[[1, 2]]", ITEMS, "inter.json holds a list"),
         ({"u": "1 2"}, ITEMS, "user 'u' holds \"1 2\"\n.*a list of item ids"),
         ({"u": [1, 2.5]}, ITEMS, "user 'u' holds 2.5\n.*strings or integers"),
@@ -99,6 +103,17 @@ def test_files_of_another_shape_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         inter_json(interactions, items).load(tmp_path)
+
+
+def test_categories_are_read_and_refused_however_deeply_they_are_nested(tmp_path: Path) -> None:
+    """Red: a call per level, on top of those of whoever asked."""
+    good: list[Any] = ["a", "b"]
+    bad: list[Any] = [{}]
+    for _ in range(5_000):
+        good, bad = [good], [bad]
+    assert items_table([{"item": "1", "categories": good}], tmp_path)["categories"].to_pylist() == [["a", "b"]]
+    with pytest.raises(DataError, match="title of item '1' holds values nested too deeply to be shown"):
+        items_table([{"item": "1", "title": bad}], tmp_path)
 
 
 def test_a_file_that_is_not_utf8_is_refused(inter_json: Write, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from trialign.data.prepare import prepare
 from trialign.data.sources import Tables
+from trialign.data.sources.formats import json_lines
 from trialign.errors import ConfigError, DataError
 
 Make = Callable[..., Tables]
@@ -391,6 +392,29 @@ def test_a_line_that_is_no_json_object_is_named(tables: Make, tmp_path: Path, co
     (tmp_path / "events.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         tables("events.jsonl").load(tmp_path)
+
+
+@pytest.mark.parametrize("levels", [200, 1_000, 100_000])
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a": ', "}"), ("[", "")])
+def test_a_line_nested_too_deeply_is_refused_before_its_readers_give_up(
+    tables: Make, tmp_path: Path, levels: int, opens: str, closes: str
+) -> None:
+    """Red: DuckDB ends the process from some ten thousand levels on, and its types are read by calls in calls."""
+    deep = opens * levels + "1" + closes * levels
+    told = rf"line 2 of .* nested {levels + 1:,} levels deep\n.*100 levels deep at most"
+    for name in ("events.jsonl", "events.jsonl.gz"):
+        text = '{"user": "u", "item": "a", "time": 1}\n{"user": "u", "item": "b", "time": 2, "more": ' + deep + "}\n"
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+        with pytest.raises(DataError, match=told):
+            tables(name).load(tmp_path)
+        with pytest.raises(DataError, match=told):
+            list(json_lines(tmp_path / name))
+
+
+def test_brackets_side_by_side_or_in_a_text_are_no_levels(tables: Make, tmp_path: Path) -> None:
+    text = json.dumps({"user": '\\"[' * 200, "item": "a", "time": 1, "more": [[{"a": [1]}]] * 200})
+    (tmp_path / "events.jsonl").write_text(text)
+    assert tables("events.jsonl").load(tmp_path).events.count().to_pyarrow().as_py() == 1
 
 
 def test_a_column_without_a_name_is_left_alone(tables: Make, tmp_path: Path) -> None:

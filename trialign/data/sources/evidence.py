@@ -84,7 +84,11 @@ def refuse(path: Path, where: str, value: Any, rule: str) -> NoReturn:
     Raises:
         DataError: always.
     """
-    raise DataError(f"{path}: {where} holds {json.dumps(value, default=str)[:80]}", rule=rule, remedy="repair the file")
+    try:
+        shown = json.dumps(value, default=str)[:80]
+    except RecursionError:
+        shown = "values nested too deeply to be shown"
+    raise DataError(f"{path}: {where} holds {shown}", rule=rule, remedy="repair the file")
 
 
 def _text(value: Any, path: Path, item: str | None, name: str) -> str:
@@ -118,7 +122,11 @@ def _categories(value: Any, path: Path, item: str | None, separator: str) -> lis
         text = _text(value, path, item, "categories")
         return [text] if text else []
     flat: list[str] = []
-    for part in value:
-        nested = isinstance(part, list)
-        flat.extend(_categories(part, path, item, separator) if nested else [_text(part, path, item, "categories")])
+    todo = value[::-1]
+    while todo:  # a file may nest them as deeply as its parser goes
+        part = todo.pop()
+        if isinstance(part, list):
+            todo.extend(reversed(part))
+        else:
+            flat.append(_text(part, path, item, "categories"))
     return list(dict.fromkeys(part for part in flat if part))

@@ -10,7 +10,7 @@ import csv
 import glob
 import gzip
 import io
-import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from typing import Any
 
 import duckdb
 import ibis
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,9 +29,15 @@ from trialign.data.sources.endings import format_of, is_packed, open_bytes
 from trialign.data.sources.evidence import refuse
 from trialign.data.sources.places import typed
 from trialign.errors import ConfigError, DataError, suggest
+from trialign.foreign import parse_json
 
 _CHUNK = 1 << 20
 _UNPACKING = (gzip.BadGzipFile, zlib.error, EOFError)
+_DEEPEST = 100
+"""Levels of one JSON line: its readers go down by a call per level, and where DuckDB gives up the process ends."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,9 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
+            _require_shallow(line, number, path)
             try:
-                record = json.loads(line.decode())
+                record = parse_json(line.decode())
             except ValueError as cause:
                 raise DataError(
                     f"line {number} of {path} is not JSON: {cause}",
@@ -156,6 +164,23 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(record, dict):
                 refuse(path, f"line {number}", record, "every line holds one JSON object")
             yield record
+
+
+def _require_shallow(line: bytes, number: int, path: Path) -> None:
+    """Refuse a line whose values are nested too deeply for those who read it.
+
+    Raises:
+        DataError: they are.
+    """
+    if len(line) <= _DEEPEST or line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return
+    steps = _STEPS[np.frombuffer(_STRING.sub(b"", line), np.uint8)]
+    if (levels := int(steps.cumsum(dtype=np.int64).max(initial=0))) > _DEEPEST:
+        raise DataError(
+            f"line {number} of {path} holds values nested {levels:,} levels deep",
+            rule=f"a line of JSON is nested {_DEEPEST} levels deep at most",
+            remedy="repair the line, or leave it out",
+        )
 
 
 def _read_to_end(path: Path) -> None:
@@ -215,6 +240,10 @@ def _json_lines(paths: Sequence[Path], dialect: Dialect) -> list[Part]:  # noqa:
 
 
 def _json_part(paths: list[Path]) -> Part:
+    for path in paths:
+        with readable([path]), open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                _require_shallow(line, number, path)
     # A first pass for the names, and for which of them hold lists; the values stay as they are.
     seen = ibis.read_json(
         _escaped(paths),

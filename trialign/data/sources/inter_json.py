@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from trialign.data.sources.evidence import items_table, refuse, unicode_of
 from trialign.data.sources.formats import readable
 from trialign.data.sources.places import below, find, typed
 from trialign.errors import DataError
+from trialign.foreign import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def read_object(path: Path) -> dict[str, Any]:
     with readable([path]), open_bytes(path) as file:
         text = file.read()
     try:
-        content = json.loads(text.decode(), object_pairs_hook=unique)
+        content = parse_json(text.decode(), object_pairs_hook=unique)
     except ValueError as cause:
         raise DataError(
             f"{path} is not JSON: {cause}", rule="a UTF-8 file holding one JSON object", remedy="repair the file"

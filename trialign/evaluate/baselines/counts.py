@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from trialign.errors import DataError
+from trialign.foreign import parse_json
 from trialign.manifest import write_atomically
 from trialign.types import NO_ITEM, Items
 
@@ -125,7 +126,7 @@ class CountingRanker(ABC):
             DataError: the folder holds no such baseline, or another one.
         """
         try:
-            record = json.loads((folder / "baseline.json").read_text())
+            record = parse_json((folder / "baseline.json").read_text())
             arrays = load_file(folder / "counts.safetensors")
             found, num_items, options = record["name"], record["num_items"], record["options"]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:

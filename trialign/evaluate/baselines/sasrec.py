@@ -24,6 +24,7 @@ from torch.nn import functional
 from trialign.data.splits import windows
 from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
+from trialign.foreign import parse_json
 from trialign.generate.softmax import table_cross_entropy
 from trialign.manifest import write_atomically
 from trialign.progress import Pace
@@ -207,7 +208,7 @@ class SASRec(nn.Module):
             DataError: the folder holds no such baseline, or another one.
         """
         try:
-            record = json.loads((folder / "baseline.json").read_text())
+            record = parse_json((folder / "baseline.json").read_text())
             if record["name"] != cls.name:
                 raise ValueError(f"it holds a '{record['name']}'")
             width = record["text_dim"]
