@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from trialign.config.instantiate import locate
+from trialign.config.instantiate import locate_recorded
 from trialign.data.blocks import Records
 from trialign.data.dataset import Dataset
 from trialign.data.shards import INDEX
@@ -121,7 +121,7 @@ def embedded(run: Path, dataset: Dataset, target: int) -> Iterator[str]:
 def quantized(run: Path, dataset: Dataset, sids: SIDTable, target: int) -> Iterator[str]:
     """Yield codes, residuals and the semantic ID."""
     made = Manifest.read(run / "quantize").config["quantize"]
-    quantizer = locate(made["_target_"], "quantize").load(run / "quantize")
+    quantizer = locate_recorded(made["_target_"], "quantize", "", run / "quantize").load(run / "quantize")
     encoded = quantizer.encode(store.load(run / "embed"))
     residual = encoded.latents_ND[target].astype(np.float64)
     lines = [f"                       what is to be said: squared norm {residual @ residual:.4f}"]

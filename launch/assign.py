@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trialign.config.assign import AssignConfig
 from trialign.config.compose import Config
-from trialign.config.instantiate import locate
+from trialign.config.instantiate import locate_recorded
 from trialign.config.stages import open_stage
 from trialign.config.tracking import tracking_of
 from trialign.errors import DataError
@@ -45,7 +45,7 @@ def run(config: Config) -> Stage:
     dataset, held, policy = Dataset(stage.inputs["prepare"]), None, config.assign.policy
     titles, categories = (dataset.items[name].to_pylist() for name in ("title", "categories"))
     with stage.working_out():
-        coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage)
+        coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage, config)
         if older:
             growth = grow(coded, dataset.keys, policy, SIDTable.load(older))
             coded, held, stage.counts["extended"] = growth.coded, growth.held, growth.counts
@@ -106,13 +106,15 @@ def _judge(report: Mapping[str, Any], config: AssignConfig) -> dict[str, Any]:
     return {**thresholds, "faults": found}
 
 
-def _encode(stage: Stage) -> tuple[Coded, dict[str, Any]]:
+def _encode(stage: Stage, config: Config) -> tuple[Coded, dict[str, Any]]:
     from trialign.embed.store import load
     from trialign.semid.policy import Coded
 
     made = Manifest.read(stage.inputs["quantize"])
-    target = locate(made.config["quantize"]["_target_"], "quantize")
-    encoded = target.load(stage.inputs["quantize"]).encode(load(stage.inputs["embed"]))
+    folder = stage.inputs["quantize"]
+    chosen = config.quantize["_target_"]
+    target = locate_recorded(made.config["quantize"]["_target_"], "quantize", chosen, folder)
+    encoded = target.load(folder).encode(load(stage.inputs["embed"]))
     size = encoded.codebooks_LKD.shape[1]
     return Coded(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), made.counts["health"]
 

@@ -1,7 +1,9 @@
-"""`trialign quantize` beside settings that are meant for the training."""
+"""`trialign quantize` beside settings that are meant for the training, and by classes from outside."""
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from trialign.launch import quantize
 from trialign.launch.cli import script
 
 from trialign.config.compose import compose
+from trialign.errors import StageError
+from trialign.manifest import MANIFEST
 
 
 class Noted:
@@ -44,3 +48,29 @@ def test_a_quantizer_is_told_of_the_ranks_that_its_job_has(
     monkeypatch.setattr(quantize, "instantiate", lambda node, group: noted)
     script("quantize")(replace(config, quantize={**config.quantize, "_target_": target}))
     assert (noted.told["nodes"], noted.told["devices"], noted.told["strategy"]) == ranks
+
+
+def test_a_run_does_not_say_what_is_imported_unless_the_configuration_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red: whoever assigns by a run from somebody else imports, and so runs, whatever its manifest names."""
+    words = [f"run={tmp_path / 'run'}", "embed/image=none", "data.num_items=60", "data.num_users=80"]
+    words += ["embed.text.dim=8", "quantize.codebook_size=16", "quantize.num_levels=2"]
+    for verb in ("prepare", "embed", "quantize"):
+        script(verb)(compose(verb, words))
+    (tmp_path / "of_a_stranger.py").write_text(
+        "from trialign.quantize.rkmeans import RQKMeansQuantizer\nclass Theirs(RQKMeansQuantizer): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "run" / "quantize" / MANIFEST
+    made = json.loads(path.read_text())
+    made["config"]["quantize"]["_target_"] = "of_a_stranger.Theirs"
+    path.write_text(json.dumps(made))
+    with pytest.raises(StageError, match=r"made by of_a_stranger\.Theirs") as refused:
+        script("assign")(compose("assign", words))
+    assert "of_a_stranger" not in sys.modules
+    remedy = refused.value.remedy.rpartition(" ")[2]
+    assert remedy == "quantize._target_=of_a_stranger.Theirs"
+    script("assign")(compose("assign", [*words, remedy]))
+    assert "of_a_stranger" in sys.modules
+    del sys.modules["of_a_stranger"]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from trialign.errors import ConfigError, suggest
+from trialign.errors import ConfigError, StageError, suggest
 
 
 def instantiate(node: Mapping[str, Any], group: str) -> Any:
@@ -55,3 +56,30 @@ def locate(path: str, group: str) -> Any:
             rule="_target_ is the dotted path of a class",
             remedy=f"choose a file of conf/{group}/, or mend the path",
         ) from cause
+
+
+def locate_recorded(path: str, group: str, chosen: str, folder: Path) -> Any:
+    """Import the class that a finished stage was made by, as far as its reader answers for it.
+
+    Runs are handed around, and to import a module is to run it: of what a manifest names, only trialign's own classes
+    and the one that the reader's own configuration names are imported.
+
+    Args:
+        path: what the manifest names.
+        group: config group that chooses such a class.
+        chosen: `_target_` of that group in the configuration.
+        folder: the stage's, for the error.
+
+    Raises:
+        StageError: the class is another one.
+        ConfigError: it cannot be imported.
+    """
+    if not path.startswith("trialign.") and path != chosen:
+        raise StageError(
+            f"{folder} was made by {path}",
+            rule="a run says nothing of what is to be imported: only trialign's own classes are, and the one that the "
+            "configuration names",
+            remedy=f"if you trust that code, name it: {group}=NAME, the file of conf/{group}/ that it was made with, "
+            f"or {group}._target_={path}",
+        )
+    return locate(path, group)
