@@ -54,7 +54,7 @@ def _build(config: Config, stage: Stage) -> None:
 
     from trialign.data.dataset import Dataset
     from trialign.enrich.evidence import Evidence, load_evidence
-    from trialign.evaluate.details import describe, topk_table
+    from trialign.evaluate.details import describe, filtered_targets, topk_table
     from trialign.evaluate.page import evaluation_page
     from trialign.evaluate.protocol import require_examples
     from trialign.evaluate.report import metrics_record, oracle_means, ranking_table, report_text
@@ -92,6 +92,7 @@ def _build(config: Config, stage: Stage) -> None:
             split=split,
             num_in_split=num_in_split,
             oracle=None if oracle is None else oracle_means(oracle, users.users),
+            filtered=filtered_targets(users),
             details=describe(
                 model,
                 stated,

@@ -39,7 +39,7 @@ def run(config: Config) -> list[str]:
         history, seen, older = user.history, user.seen, user.older
 
     from trialign.generate.artefact import load_ranker
-    from trialign.generate.page import recommendation_page, recommendation_record
+    from trialign.generate.page import recommendation_page, recommendation_record, why_fewer
     from trialign.runtime.device import device_of
     from trialign.semid.table import SIDTable
     from trialign.terminal import console
@@ -52,9 +52,13 @@ def run(config: Config) -> list[str]:
     )
     (items,), (scores,) = ranker.rank([history], wanted.k, exclude=[seen] if wanted.exclude_seen else None)
     ranked = [(int(item), float(score)) for item, score in zip(items, scores, strict=True) if item != NO_ITEM]
+    filtered = len(set(seen.tolist())) if wanted.exclude_seen else 0
+    fewer = why_fewer(len(ranked), wanted.k, dataset.num_items, filtered)
     if wanted.format == "json":
-        print(json.dumps(recommendation_record(dataset, wanted.user, history, ranked)))
+        print(json.dumps(recommendation_record(dataset, wanted.user, history, ranked, fewer)))
     else:
         name = "the named items" if wanted.user is None else wanted.user
         console().print(recommendation_page(dataset, sids, name, history, ranked, num_older=len(older)))
+        if fewer:
+            console().print(fewer)
     return [dataset.keys[item] for item, _ in ranked]

@@ -12,7 +12,7 @@ from trialign.launch.sweep import own_folders
 
 from trialign.cluster.estimate import estimate
 from trialign.cluster.plan import jobs_for
-from trialign.cluster.preflight import check_finished, check_settings
+from trialign.cluster.preflight import begun_anew, check_finished, check_settings
 from trialign.cluster.submit import submit
 from trialign.config.compose import Config
 
@@ -31,6 +31,8 @@ def run(config: Config) -> dict[str, str]:
     if any(job.verb == "train" for job in jobs):
         for line in estimate(config):
             log.info("  %s", line)
+    if told := begun_anew(config, jobs):
+        log.info("  %s", told)
     queued = submit(jobs, config, print if config.cluster.dry_run else log.info)
     if queued:
         log.info("  scripts, configuration, logs: %s/slurm", config.run)

@@ -298,6 +298,20 @@ def test_outside_source_is_compared_by_content(tmp_path: Path) -> None:
         stage(tmp_path, sources={"log": log})
 
 
+def test_a_finished_stage_that_lost_a_file_is_refused_and_made_again_on_demand(tmp_path: Path) -> None:
+    """Red: the stage counts as finished, and whoever opens the file is the first to notice."""
+    build(stage(tmp_path))
+    name = next(iter(stage(tmp_path).read().files))
+    (tmp_path / "embed" / name).unlink()
+    with pytest.raises(StageError, match=rf"lacks 1 of the files it was finished with: {name}") as refused:
+        stage(tmp_path)
+    assert "rebuild=true" in refused.value.remedy
+    again = stage(tmp_path, rebuild=True)
+    assert not again.finished
+    build(again)
+    assert stage(tmp_path).finished
+
+
 def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
     build(stage(tmp_path))
     path = tmp_path / "embed" / MANIFEST

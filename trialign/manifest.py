@@ -168,7 +168,10 @@ class Stage:
             return
         before = Manifest.read(self.folder)
         changes = self._changes(before)
-        if not changes:
+        gone = [name for name in before.files if Path(name).name != MACHINE and not (self.folder / name).exists()]
+        if gone and not rebuild:
+            raise _finished_and_gone(self.folder, gone)
+        if not changes and not gone:
             self.finished = True
             self._tell_execution(before)
             self._clear_checkpoints()  # an attempt may have been killed right behind its manifest
@@ -472,6 +475,14 @@ def _finished_otherwise(folder: Path, changes: Sequence[str]) -> StageError:
         f"{folder} was finished with other settings: " + "; ".join(changes),
         rule="a finished stage is never changed silently",
         remedy="undo the change, choose another run=DIR, or add rebuild=true to make this stage again",
+    )
+
+
+def _finished_and_gone(folder: Path, gone: Sequence[str]) -> StageError:
+    return StageError(
+        f"{folder} lacks {len(gone)} of the files it was finished with: {', '.join(gone[:3])}",
+        rule=f"a finished stage holds every file that its {MANIFEST} lists",
+        remedy="restore them, or add rebuild=true to make this stage again",
     )
 
 

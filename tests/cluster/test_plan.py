@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from trialign.launch.cli import VERBS, script
 
 from trialign.cluster.plan import job_for, jobs_for
-from trialign.cluster.preflight import check_finished, check_settings
+from trialign.cluster.preflight import begun_anew, check_finished, check_settings
 from trialign.cluster.record import JobSpec, place_of
 from trialign.cluster.render import render
 from trialign.cluster.slurm import _gpus
@@ -164,6 +165,24 @@ def test_settings_that_a_finished_run_was_not_made_with_are_refused_before_queue
     check_finished(other, jobs_for("train", other, []))  # which reads data, and is asked of it by its own manifest
     anew = replace(other, rebuild=True)
     check_finished(anew, jobs_for("pipeline", anew, []))
+
+
+def test_submitting_says_which_stages_a_preemption_starts_anew_and_the_limit_they_fit_into(
+    tmp_path: Path,
+) -> None:
+    words = ["cluster=minicluster", "data.num_items=60", "data.num_users=80", f"run={tmp_path}", "--dry-run"]
+    command = [sys.executable, "-m", "trialign.launch.cli", "submit"]
+    done = subprocess.run([*command, "embed", *words, "cluster.time=30:00"], capture_output=True, text=True, check=True)
+    assert "embed: cannot save half-way; begun anew by a preemption, and whole within the time limit" in done.stdout
+    assert "(cluster.time=30:00)" in done.stdout
+    chain = config("data.num_items=60", "data.num_users=80", run=str(tmp_path))
+    jobs = jobs_for("pipeline", chain, [])
+    assert (told := begun_anew(chain, jobs)) is not None
+    assert told.startswith("prepare, baselines, enrich, embed, quantize, assign, evaluate: cannot save half-way")
+    script("prepare")(chain)
+    assert (told := begun_anew(chain, jobs)) is not None
+    assert told.startswith("baselines, enrich"), "what is finished answers in seconds"
+    assert begun_anew(chain, jobs_for("train", chain, [])) is None
 
 
 def test_settings_that_a_killed_training_did_not_begin_with_are_refused_before_queueing(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ def test_the_page_shows_users_and_the_record_is_whole(finished: list[str]) -> No
     assert record["other_protocol"]["exclude_seen"] is True
 
 
-def test_nothing_that_was_chosen_before_the_window_is_ranked_or_recommended_again(tmp_path: Path) -> None:
+def test_nothing_that_was_chosen_before_the_window_is_ranked_or_recommended_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draws = np.random.default_rng(2)
     chosen = {f"user{user}": draws.permutation(NUM_ITEMS)[:30].tolist() for user in range(40)}
     overrides = [*write(tmp_path / "long", chosen), "data.max_history=8", "evaluate.exclude_seen=true"]
@@ -107,6 +109,16 @@ def test_nothing_that_was_chosen_before_the_window_is_ranked_or_recommended_agai
     for user in ("user3", "user38"):
         told = recommend.run(compose("recommend", [f"run={run}", *overrides, f"recommend.user={user}"]))
         assert set(told) == everything - set(map(str, chosen[user]))
+    capsys.readouterr()
+    for asked, num_found in ((sorted(everything), 0), (sorted(everything)[3:], 3)):
+        words = [f"run={run}", *overrides, f"recommend.items=[{','.join(asked)}]"]
+        assert len(recommend.run(compose("recommend", words))) == num_found
+        told = f"{num_found} of 10 items recommended: the catalogue has 40, of which {len(asked)} were chosen before"
+        assert told in " ".join(capsys.readouterr().out.split())
+        recommend.run(compose("recommend", [*words, "recommend.format=json"]))
+        assert json.loads(capsys.readouterr().out)["fewer"].startswith(told)
+    recommend.run(compose("recommend", [*words, "recommend.format=json", "recommend.k=3"]))
+    assert json.loads(capsys.readouterr().out)["fewer"] is None
 
 
 def test_a_sample_of_users_is_the_first_of_all_and_is_said(finished: list[str], tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from trialign.data.dataset import Evaluation
 from trialign.errors import DataError
+from trialign.evaluate.details import filtered_targets
 from trialign.evaluate.protocol import Measured, Rankings
 from trialign.evaluate.report import WIDTH, Compared, best_baseline, metrics_record, oracle_means, report_text
 from trialign.ranking import METRICS, measure
@@ -181,3 +183,19 @@ def test_oracle_averages_over_the_evaluated_users_only() -> None:
         oracle_means(table, ["a"])
     with pytest.raises(DataError, match="they are not the same"):
         oracle_means(table, ["a", "c"])
+
+
+def test_targets_that_the_filter_takes_away_are_counted_and_told() -> None:
+    lists = {"histories": [[1, 2], [3], [4]], "targets": [[2, 2, 5], [9], [7]], "older": [[], [9], []]}
+    arrays = {name: [np.array(found, np.int32) for found in rows] for name, rows in lists.items()}
+    filtered = filtered_targets(Evaluation(users=["a", "b", "c"], **arrays))
+    assert filtered == {"count": 2, "targets": 4, "share": 0.5}
+    told = "2 of 4 targets (50.00%) had been chosen by their user before"
+    for exclude_seen in (False, True):
+        found = record(filtered=filtered, exclude_seen=exclude_seen)
+        filters, keeps = (found, found["other_protocol"]) if exclude_seen else (found["other_protocol"], found)
+        assert filters["filtered_targets"] == filtered
+        assert "filtered_targets" not in keeps
+        assert told in " ".join(report_text(found).split())
+    none = {"count": 0, "targets": 4, "share": 0.0}
+    assert "filtered with" not in " ".join(report_text(record(filtered=none)).split())

@@ -12,7 +12,7 @@ from trialign.config.compose import Config
 from trialign.config.stages import identity_of, planned, stage_folder
 from trialign.errors import ConfigError, StageError, suggest
 from trialign.lock import living_owner
-from trialign.manifest import require_same_settings
+from trialign.manifest import MANIFEST, require_same_settings
 
 
 def check_settings(config: Config, jobs: Sequence[JobSpec]) -> None:
@@ -67,6 +67,21 @@ def check_finished(config: Config, jobs: Sequence[JobSpec]) -> None:
         )
         for verb in stages:
             require_same_settings(stage_folder(verb, config), identity_of(verb, config))
+
+
+def begun_anew(config: Config, jobs: Sequence[JobSpec]) -> str | None:
+    """Return what a preemption and the time limit mean for stages that cannot save half-way; None without such stages.
+
+    Finished ones are left out: they answer in seconds.
+    """
+    names = [job.name for job in jobs if not job.saves and not (Path(job.stage) / MANIFEST).exists()]
+    if not names:
+        return None
+    limit = f"cluster.time={config.cluster.time}" if config.cluster.time else "the partition's; set cluster.time"
+    return (
+        f"{', '.join(names)}: cannot save half-way; begun anew by a preemption, and whole within the time limit "
+        f"({limit}) or not at all"
+    )
 
 
 def check_partition(config: Config, jobs: Sequence[JobSpec]) -> None:

@@ -62,6 +62,17 @@ def describe(
     return details
 
 
+def filtered_targets(users: Evaluation) -> dict[str, float]:
+    """Return `count` of the `targets` that a user had chosen before, and their `share`: a filter takes them away.
+
+    A target named twice for an example is one.
+    """
+    distinct = [np.unique(found) for found in users.targets]
+    count = sum(int(np.isin(found, seen).sum()) for found, seen in zip(distinct, users.seen, strict=True))
+    targets = sum(map(len, distinct))
+    return {"count": count, "targets": targets, "share": count / targets}
+
+
 def topk_table(rankings: Rankings, users: Evaluation, keys: Sequence[str]) -> pa.Table:
     """Return one row per user: `user`, `targets`, `items` (best first) and `scores`, items by their catalogue keys."""
     names = np.array([*keys, None], dtype=object)  # NO_ITEM is the last row

@@ -9,7 +9,16 @@ import numpy as np
 
 from trialign.data.dataset import Dataset, Evaluation
 from trialign.evaluate.protocol import Rankings
-from trialign.evaluate.report import against_best, against_oracle, rows_of, seen_rule, sentences, short, title
+from trialign.evaluate.report import (
+    against_best,
+    against_filter,
+    against_oracle,
+    rows_of,
+    seen_rule,
+    sentences,
+    short,
+    title,
+)
 from trialign.evaluate.slices import PLACES
 from trialign.page import bars, document, escape, forest, picture, table, thumbnail
 from trialign.ranking import METRICS
@@ -42,7 +51,7 @@ def evaluation_page(
         _charts(record),
         *_intervals(record),
         f"<h2>The same, {seen_rule(other)}</h2>",
-        _said([*against_best(other), *against_oracle(other)]),
+        _said([*against_best(other), *against_oracle(other), *against_filter(other)]),
         _metrics_table(other),
         *_seen(record),
         *_spread(record),

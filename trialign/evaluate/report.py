@@ -49,6 +49,7 @@ def metrics_record(
     split: EvaluationSplit,
     num_in_split: int | None = None,
     oracle: Mapping[str, float] | None = None,
+    filtered: Mapping[str, float] | None = None,
     details: Mapping[str, Any] | None = None,
     num_samples: int = 2000,
     seed: int = 0,
@@ -62,6 +63,7 @@ def metrics_record(
         split: whose examples they are.
         num_in_split: users of the whole split, where `users` may be a sample.
         oracle: the best attainable means by metric name, where the world is known.
+        filtered: the targets that a filter of seen items takes away, as `filtered_targets` counts them.
         details: what else is said of the model's rankings; keys of the record.
         num_samples: resamples behind every interval.
         seed: seed of the resampling.
@@ -71,9 +73,10 @@ def metrics_record(
         "num_users": len(set(users)),
         "num_users_in_split": num_in_split or len(set(users)),
         "num_examples": len(users),
-        **_figures(stated, users, num_samples, seed, oracle),
+        **_figures(stated, users, num_samples, seed, oracle, filtered),
     }
-    return record | {"other_protocol": _figures(other, users, num_samples, seed, oracle)} | dict(details or {})
+    other_figures = _figures(other, users, num_samples, seed, oracle, filtered)
+    return record | {"other_protocol": other_figures} | dict(details or {})
 
 
 def oracle_means(table: pa.Table, users: Sequence[str]) -> dict[str, float]:
@@ -112,7 +115,7 @@ def print_report(record: Mapping[str, Any], out: Console | None = None) -> None:
     other = record["other_protocol"]
     out.print()
     out.print(_table(other, f"the same, {seen_rule(other)}"))
-    for sentence in [*against_best(other), *against_oracle(other)]:
+    for sentence in [*against_best(other), *against_oracle(other), *against_filter(other)]:
         out.print(sentence)
 
 
@@ -158,7 +161,12 @@ def ranking_table(record: Mapping[str, Any]) -> tuple[Sequence[str], list[list[A
 
 
 def _figures(
-    compared: Compared, users: Sequence[str], num_samples: int, seed: int, oracle: Mapping[str, float] | None
+    compared: Compared,
+    users: Sequence[str],
+    num_samples: int,
+    seed: int,
+    oracle: Mapping[str, float] | None,
+    filtered: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     rows = {
         name: {**found.means(), "invalid_rate": found.invalid_rate}
@@ -172,6 +180,8 @@ def _figures(
         "paired": _paired(compared, users, num_samples, seed),
         "invalid_rate": model["invalid_rate"],
     }
+    if compared.exclude_seen and filtered is not None:
+        figures["filtered_targets"] = dict(filtered)
     if oracle is not None:
         figures["oracle"] = dict(oracle)
         figures["share_of_oracle"] = {name: model[name] / oracle[name] for name in METRICS if oracle[name] > 0}
@@ -213,7 +223,7 @@ def _table(figures: Mapping[str, Any], heading: str) -> Table:
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """Return what a metrics.json says of the model, in words."""
-    told = [*against_best(record), *against_oracle(record)]
+    told = [*against_best(record), *against_oracle(record), *against_filter(record)]
     rate = record["invalid_rate"]
     if rate > 0:
         # Rounding must not print a rate of 0 for a ranking that has faults.
@@ -237,6 +247,17 @@ def against_oracle(figures: Mapping[str, Any]) -> list[str]:
     if DECIDES not in figures.get("share_of_oracle", {}):
         return []
     return [f"The model reaches {figures['share_of_oracle'][DECIDES]:.1%} of the oracle's {short(DECIDES)}."]
+
+
+def against_filter(figures: Mapping[str, Any]) -> list[str]:
+    """Return how many targets nobody can find, as seen items are filtered, in words; nothing where none is."""
+    if not figures.get("filtered_targets", {}).get("count"):
+        return []
+    found = figures["filtered_targets"]
+    return [
+        f"{found['count']:,} of {found['targets']:,} targets ({max(found['share'], 1e-4):.2%}) had been chosen by "
+        "their user before: they are filtered with what was seen, and no row can find them."
+    ]
 
 
 def _compare(name: str, entry: Mapping[str, Any]) -> str:

@@ -50,8 +50,24 @@ def recommendation_page(
     return table
 
 
+def why_fewer(num_found: int, k: int, num_items: int, num_filtered: int) -> str | None:
+    """Return why fewer items than asked for are recommended, in words; None where they are not.
+
+    Args:
+        num_found: items recommended.
+        k: items asked for.
+        num_items: size of the catalogue.
+        num_filtered: distinct items that were chosen before and are left out for it.
+    """
+    if num_found >= k:
+        return None
+    filtered = f", of which {num_filtered:,} were chosen before and are filtered out" if num_filtered else ""
+    remedy = "; recommend.exclude_seen=false keeps those" if num_filtered else ""
+    return f"{num_found:,} of {k:,} items recommended: the catalogue has {num_items:,}{filtered}{remedy}"
+
+
 def recommendation_record(
-    dataset: Dataset, user: str | None, history: Items, ranked: Sequence[tuple[int, float]]
+    dataset: Dataset, user: str | None, history: Items, ranked: Sequence[tuple[int, float]], fewer: str | None
 ) -> dict[str, Any]:
     """Return the same for a program: one object of JSON.
 
@@ -60,6 +76,7 @@ def recommendation_record(
         user: its key, None for named items.
         history: item indices that were read, oldest first.
         ranked: as `recommendation_page`.
+        fewer: why there are fewer than asked for, if so.
     """
     titles = dataset.items["title"]
     return {
@@ -69,6 +86,7 @@ def recommendation_record(
             {"rank": rank, "item": dataset.keys[item], "title": titles[item].as_py(), "score": score}
             for rank, (item, score) in enumerate(ranked, start=1)
         ],
+        "fewer": fewer,
     }
 
 
