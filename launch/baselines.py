@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import cast
 
@@ -9,6 +10,8 @@ from trialign.config.compose import Config
 from trialign.config.stages import open_stage
 from trialign.manifest import Stage
 from trialign.types import EvaluationSplit
+
+log = logging.getLogger("trialign")
 
 
 def run(config: Config) -> Stage:
@@ -19,6 +22,7 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed.evidence import item_texts
     from trialign.evaluate.baselines import check_names, fit_baseline
+    from trialign.evaluate.baselines.sasrec import SASRec
     from trialign.evaluate.protocol import require_examples
     from trialign.progress import Pace
 
@@ -32,6 +36,11 @@ def run(config: Config) -> Stage:
     with stage.building() as folder:
         for name in config.baselines.names:
             with Pace(f"baseline {name}"):
-                fit_baseline(name, histories, texts, settings.get(name), seed=config.seed).save(folder / name)
+                fitted = fit_baseline(name, histories, texts, settings.get(name), seed=config.seed)
+                fitted.save(folder / name)
+            if isinstance(fitted, SASRec):
+                stage.counts[name] = {"notes": fitted.notes}
+                for note in fitted.notes:
+                    log.info("  %s: %s", name, note)
         stage.counts |= {"histories": len(histories), "baselines": config.baselines.names}
     return stage

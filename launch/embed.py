@@ -24,8 +24,8 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed import store
     from trialign.embed.batches import PROGRESS
-    from trialign.embed.encode import KEPT, embed, embed_interests, require_evidence
-    from trialign.embed.evidence import interests_of, item_texts
+    from trialign.embed.encode import KEPT, embed, embed_interests
+    from trialign.embed.evidence import interests_of, item_texts, require_evidence
     from trialign.enrich.evidence import load_evidence
     from trialign.reward.quality import load_chances
 
@@ -38,7 +38,7 @@ def run(config: Config) -> Stage:
     texts = item_texts(dataset.items, config.embed["evidence"], enriched)
     interests = interests_of(enriched, "embed.interests") if config.embed["interests"] else None
     asked = {name: _located(name, config.embed[name], stage) for name in MODALITIES if config.embed[name] is not None}
-    require_evidence(asked, dataset, texts, interests)
+    require_evidence(config.embed, dataset.items, texts, interests)
     with stage.building(keep=KEPT) as folder:
         modalities: dict[str, store.Modality] = {}
         for name, settings in asked.items():

@@ -15,7 +15,7 @@ from trialign.launch.cli import script
 from trialign.config.checks import check_pipeline
 from trialign.config.compose import Config
 from trialign.config.stages import locate_stage, planned
-from trialign.pipeline import StageRun, run_pipeline
+from trialign.pipeline import StageRun, require_evidence, run_pipeline
 from trialign.terminal import console
 
 log = logging.getLogger("trialign")
@@ -26,7 +26,7 @@ def run(config: Config) -> list[StageRun]:
     verbs = planned(config)
     check_pipeline(config, verbs)
     scripts = {verb: script(verb) for verb in verbs} | {"evaluate": evaluate.build}
-    done = run_pipeline(config, scripts, log.info)
+    done = run_pipeline(config, scripts, log.info, {"prepare": require_evidence})
     console().print(_summary(done))
     if config.recommend.user is None and not config.recommend.items:
         config = replace(config, recommend=replace(config.recommend, user=_first_user(config)))

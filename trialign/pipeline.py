@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from trialign.config.compose import Config
-from trialign.config.stages import locate_stage, planned
+from trialign.config.stages import locate_stage, planned, reads_enriched_evidence
+from trialign.errors import DataError
 from trialign.lock import HeldError, living_owner
 from trialign.manifest import MANIFEST, Manifest, Stage
 from trialign.progress import Pace, read_progress, telling
@@ -33,7 +34,10 @@ class StageRun:
 
 
 def run_pipeline(
-    config: Config, scripts: Mapping[str, Callable[[Config], Stage]], announce: Callable[[str], None]
+    config: Config,
+    scripts: Mapping[str, Callable[[Config], Stage]],
+    announce: Callable[[str], None],
+    checks: Mapping[str, Callable[[Config], None]] | None = None,
 ) -> list[StageRun]:
     """Run every stage that is planned in this process.
 
@@ -41,6 +45,7 @@ def run_pipeline(
         config: the composed config, the same for all stages.
         scripts: verb -> `run(config)`, handed in by launch/.
         announce: called with a line at the start of each stage.
+        checks: verb -> what to look at once its stage is there, before the next one starts.
 
     Returns:
         One record per stage, in order.
@@ -54,6 +59,8 @@ def run_pipeline(
             if asked_for_room() and runs:
                 make_room(f"ended after {runs[-1].verb}")
             runs.append(_stage_run(verb, f"{number}/{len(verbs)}", config, scripts, announce))
+            if checks and verb in checks:
+                checks[verb](config)
     return runs
 
 
@@ -106,3 +113,38 @@ def _there(config: Config, verb: str, folder: Path) -> Config:
     """Return the config by which a stage reads what it does here, and writes into another run."""
     others = {other: locate_stage(config, other) for other in planned(config) if other != verb}
     return replace(config, run=folder.parent, from_stage=others)
+
+
+def require_evidence(config: Config) -> None:
+    """Refuse a catalogue that lacks what embed and train are asked to read, before any stage works on it.
+
+    The remedy is for all that they would refuse, one after the other.
+
+    Raises:
+        DataError: it does.
+    """
+    if all((locate_stage(config, verb) / MANIFEST).exists() for verb in ("embed", "train")):
+        return
+    from trialign.data.dataset import Dataset  # torch comes with these
+    from trialign.embed.evidence import item_texts, lacking, nothing_of, without
+    from trialign.generate.mixture import tasks_without_titles
+
+    items, features = Dataset(locate_stage(config, "prepare")).items, config.train.items.features
+    own = [name for name in config.embed["evidence"] if name in items.column_names]
+    told = reads_enriched_evidence(config) or any(item_texts(items, own))
+    names = lacking(config.embed, items, told=told)
+    tasks = tasks_without_titles(items, vars(config.train.tasks))
+    remedies = [without(config.embed, names)] if names else []
+    weights = config.quantize.get("weights", {})
+    remedies += [f"quantize.weights.{name}=1" for name in names if weights.get(name, 1) not in (0, 1)]
+    left = [name for name in features if name not in names]
+    if left != features:
+        remedies.append(f"'train.items.features=[{','.join(left)}]'")
+    remedies += [f"train.tasks.{name}=0" for name in tasks]
+    if remedies:
+        found = [nothing_of(names, len(items))] * bool(names) + ["no item has a title"] * bool(tasks)
+        raise DataError(
+            "; ".join(found),
+            rule="every modality that is embedded, and every task, has at least one item that it can read",
+            remedy=f"set {' '.join(remedies)}",
+        )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -14,6 +15,7 @@ from trialign.data.order import (
     Run,
     SourceOrder,
     accumulation,
+    fitting_lanes,
     fitting_workers,
     lane_range,
 )
@@ -187,6 +189,19 @@ def test_every_number_a_refusal_names_is_legal() -> None:
 @pytest.mark.parametrize(("workers", "lanes", "fitting"), [(0, 8, 0), (3, 8, 2), (4, 8, 4), (9, 8, 8), (4, 7, 1)])
 def test_workers_are_lowered_to_what_shares_the_lanes(workers: int, lanes: int, fitting: int) -> None:
     assert fitting_workers(workers, lanes) == fitting
+
+
+def test_lanes_are_lowered_to_what_few_examples_fill() -> None:
+    """Every lane owns one, ranks share the lanes, micro-batches the rank's; enough examples change nothing."""
+    assert fitting_lanes(8, 2, 4, 8) == (8, 4)
+    assert fitting_lanes(8, 1, 8, 2) == (2, 2)
+    assert fitting_lanes(8, 2, 4, 7) == (6, 3)
+    for ranks, num_examples, micro_rows in itertools.product((1, 2, 3), range(3, 30), (1, 2, 4)):
+        lanes, rows = fitting_lanes(12 * ranks, ranks, micro_rows, num_examples)
+        assert lanes <= num_examples
+        assert accumulation(lanes, ranks, rows) * rows * ranks == lanes
+    with pytest.raises(ConfigError, match="4 ranks for 2 examples"):
+        fitting_lanes(8, 4, 2, 2)
 
 
 def test_chance_is_of_the_record_and_the_epoch_alone_and_fair() -> None:

@@ -84,10 +84,10 @@ def test_pictures_that_nobody_has_are_missed_before_texts_are_encoded(prepared: 
     nobody = pa.array([False] * items.num_rows)
     pq.write_table(items.set_column(items.column_names.index("has_image"), "has_image", nobody), path)
     bare = f"from.prepare={tmp_path / 'bare'}"
-    with pytest.raises(DataError, match="no item has what the image modality is made from") as raised:
+    with pytest.raises(DataError, match="none of 96 items has a picture") as raised:
         run("embed", tmp_path, bare)
     assert not (tmp_path / "embed").exists()
-    followed = raised.value.remedy.removeprefix("leave it out with ")
+    followed = raised.value.remedy.removeprefix("set ")
     made = script("embed")(compose("embed", [f"run={tmp_path}", "embed.text.dim=16", bare, followed]))
     assert set(made.counts) == {"text"}
 

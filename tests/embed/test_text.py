@@ -67,15 +67,24 @@ def test_encoding_twice_gives_the_same_numbers():
     assert (one == same).all()
 
 
-def test_a_catalogue_without_common_terms_is_refused():
-    with pytest.raises(DataError, match="no vocabulary can be built from 2 item texts") as raised:
-        TfidfSvd(dim=4, min_df=2).encode(["one", "two"])
-    assert "embed.text.min_df=1" in raised.value.remedy
+def test_a_catalogue_without_common_terms_is_read_by_all_its_terms_and_it_is_said():
+    encoder, every = TfidfSvd(dim=4, min_df=2), TfidfSvd(dim=4, min_df=1)
+    texts = ["one lamp", "two chairs", "one"]
+    assert encoder.encode(texts).vectors_ND.tobytes() == every.encode(texts).vectors_ND.tobytes()
+    assert encoder.notes == ["every term counts: fewer than two are in min_df=2 of 3 items", *every.notes]
 
 
-def test_a_single_common_term_is_refused():
-    with pytest.raises(DataError, match="no vocabulary can be built from 3 item texts"):
-        TfidfSvd(dim=4, min_df=2).encode(["one", "one", "one"])
+@pytest.mark.filterwarnings("error")
+def test_equal_texts_are_equal_vectors_without_a_warning():
+    vectors_ND = TfidfSvd(dim=4, min_df=2).encode(["blue mug"] * 3).vectors_ND
+    np.testing.assert_allclose(vectors_ND @ vectors_ND.T, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("texts", [["one", "one", "one"], ["", "", ""], ["a", "b"]])
+def test_texts_of_fewer_than_two_terms_are_refused(texts):
+    with pytest.raises(DataError, match=f"the texts of {len(texts)} items hold fewer than two") as raised:
+        TfidfSvd(dim=4, min_df=2).encode(texts)
+    assert raised.value.remedy.startswith("set embed/text=none embed/collaborative=ppmi,")
 
 
 def test_a_caption_stands_after_the_rest_where_the_catalogue_has_captions():

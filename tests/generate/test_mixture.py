@@ -80,7 +80,14 @@ def test_items_without_a_text_are_counted() -> None:
         ({"history_to_item": 0.0}, "no task"),
         ({"h": 1}, "unknown task 'h'"),
         ({"caption_to_title": 1.0}, r"no item has a caption and a title(.|\n)*enrich/captions=builtin"),
-        ({"titles_to_item": 1.0}, "no item has a title"),
+        (
+            {"titles_to_item": 1.0},
+            r"no item has a title(.|\n)*titles_to_item=0 train.tasks.history_to_item=1$",
+        ),
+        (
+            {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0},
+            r"remedy: set train.tasks.title_to_item=0 train.tasks.item_to_title=0$",
+        ),
     ],
 )
 def test_no_task_unknown_tasks_and_tasks_without_texts_are_refused(tasks: dict[str, float], message: str) -> None:

@@ -96,7 +96,7 @@ def _from_dataset(config: Config) -> Size:
     from trialign.enrich.evidence import load_evidence
     from trialign.generate.mixture import open_sources
     from trialign.generate.task import ItemTexts
-    from trialign.generate.train import build, stream_rows
+    from trialign.generate.train import build, fitted_stream, stream_rows
     from trialign.semid.table import SIDTable
 
     dataset = Dataset(locate_stage(config, "prepare"))
@@ -106,6 +106,7 @@ def _from_dataset(config: Config) -> Size:
     captions = load_evidence(locate_stage(config, "enrich")).captions if reads_captions else ()
     texts = ItemTexts(dataset.items["title"].to_pylist(), captions)
     sources = open_sources(dataset, texts, asdict(train.tasks), mixture=train.mixture, temperature=train.temperature)
+    stream, runtime = fitted_stream(sources, stream, config.runtime.of_training())
     names = [source.name for source in sources]
     items = {key: value for key, value in asdict(train.items).items() if key != "features"} | {"features_NF": None}
     limits = {"max_title_tokens": train.max_title_tokens, "max_caption_tokens": train.max_caption_tokens}
@@ -114,7 +115,7 @@ def _from_dataset(config: Config) -> Size:
     built = {"captions": captions, "lora": lora, "weights": False, **asdict(train.backbone)}
     generator, template = build(dataset, sids, names, config.seed, limits, stream["row_tokens"], items, **built)
     encode = partial(template.encode_many, texts)
-    data = stream_rows(sources, encode, config.run, config.seed, config.runtime.micro_rows, **stream)
+    data = stream_rows(sources, encode, config.run, config.seed, runtime["micro_rows"], **stream)
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     return Size(parameters, train.steps or data.steps(train.epochs))
 

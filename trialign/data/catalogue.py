@@ -35,7 +35,9 @@ def index_catalogue(items: pa.Table) -> pa.Table:
     """
     keys: list[str | None] = items["item"].to_pylist()
     if not keys:
-        raise DataError("the catalogue is empty", rule="at least one item", remedy="name the right file of items")
+        raise DataError(
+            "the catalogue is empty", rule="at least one item", remedy="name the right file of items (data.items)"
+        )
     if not all(keys):
         raise DataError(
             f"{sum(not key for key in keys)} items have no key",
@@ -64,6 +66,20 @@ def index_catalogue(items: pa.Table) -> pa.Table:
         "categories": pa.array(categories, pa.list_(pa.string())),
     }
     return pa.table(columns).combine_chunks()
+
+
+def require_choice(num_items: int, remedy: str) -> None:
+    """Refuse a catalogue in which there is nothing to choose between.
+
+    Raises:
+        DataError: it holds one item, or none.
+    """
+    if num_items < 2:
+        raise DataError(
+            f"the catalogue holds {num_items} item" + "s" * (num_items != 1),
+            rule="a recommender chooses between two items at least",
+            remedy=remedy,
+        )
 
 
 def reindexed(catalogue: pa.Table, kept: NDArray[np.int64]) -> pa.Table:

@@ -244,6 +244,30 @@ def fitting_workers(workers: int, lanes_per_rank: int) -> int:
     return max(count for count in range(1, min(workers, lanes_per_rank) + 1) if lanes_per_rank % count == 0)
 
 
+def fitting_lanes(lanes: int, ranks: int, micro_rows: int, num_examples: int) -> tuple[int, int]:
+    """Return lanes and rows per micro-batch that so few examples can fill: each lane owns one at least.
+
+    Args:
+        lanes: V as asked for; kept where there are as many examples.
+        ranks: W; divides what is returned.
+        micro_rows: as asked for; lowered to what shares a rank's lanes evenly.
+        num_examples: of the task that has the fewest, 1 at least.
+
+    Raises:
+        ConfigError: fewer examples than ranks.
+    """
+    if num_examples >= lanes:
+        return lanes, micro_rows
+    if num_examples < ranks:
+        raise ConfigError(
+            f"{ranks} ranks for {num_examples} examples",
+            rule="every rank serves lanes of its own, and every lane owns at least one example of every task",
+            remedy="set runtime.nodes=1 runtime.devices=1 runtime.strategy=single",
+        )
+    lanes = num_examples // ranks * ranks
+    return lanes, fitting_workers(micro_rows, lanes // ranks)
+
+
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64 bits (the finaliser of splitmix64, Steele et al. 2014)."""
     values = values ^ (values >> _SHIFTS[0])

@@ -61,7 +61,8 @@ class PpmiSvd:
             raise DataError(
                 f"no two items stand in one of the {len(histories)} train histories",
                 rule="collaborative vectors need histories of two items or more",
-                remedy="leave them out with embed/collaborative=none",
+                remedy="bring more events per user; or, where items have texts or pictures that are embedded, set "
+                "embed/collaborative=none",
             )
         ppmi_NN = ppmi(counts_NN, self.smoothing)
         present_N = np.diff(counts_NN.indptr) > 0

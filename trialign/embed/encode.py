@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from trialign.data.dataset import Dataset
 from trialign.embed import store
-from trialign.embed.batches import PROGRESS, BatchEncoder, Rows, nothing_to_encode, write_rows
+from trialign.embed.batches import PROGRESS, BatchEncoder, Rows, write_rows
 from trialign.embed.store import INTERESTS, Modality
 
 _BATCHED = ("text", "image", "joint")
@@ -31,27 +31,6 @@ class Evidence:
 
     arguments: tuple[Any, ...]
     total: int
-
-
-def require_evidence(
-    modalities: Iterable[str], dataset: Dataset, texts: Sequence[str], interests: Sequence[Sequence[str]] | None
-) -> None:
-    """Refuse a modality that no item has before any is encoded: the work on the others may take hours.
-
-    Args:
-        modalities: those that are asked for.
-        dataset: the catalogue.
-        texts: what is known of each item in words.
-        interests: of each item, where they are to be embedded too.
-
-    Raises:
-        DataError: no item has what one of them is made from.
-    """
-    for modality in modalities:
-        if not _total(modality, dataset, texts):
-            raise nothing_to_encode(modality, f"embed/{modality}=none")
-    if interests is not None and not any(interests):
-        raise nothing_to_encode(INTERESTS, _WITHOUT_INTERESTS)
 
 
 def evidence_of(modality: str, dataset: Dataset, texts: Sequence[str], before: Mapping[str, Modality]) -> Evidence:

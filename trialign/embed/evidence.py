@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from trialign.config.embed import MODALITIES
 from trialign.enrich.evidence import Evidence
-from trialign.errors import ConfigError
+from trialign.errors import ConfigError, DataError
 
 FIELDS = ("title", "description", "brand", "categories", "caption", "interests")
 """What `embed.evidence` may name."""
@@ -31,6 +34,69 @@ def item_texts(items: pa.Table, fields: Sequence[str] | None = None, enriched: E
         fields = [name for name in FIELDS if name in items.column_names]
     columns = [_column(name, items, enriched) for name in fields]
     return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+
+
+def lacking(embed: Mapping[str, Any], items: pa.Table, *, told: bool) -> list[str]:
+    """Return the modalities that are to be embedded and of which no item has anything.
+
+    Args:
+        embed: the encoder of each modality, None where it is left out.
+        items: with the column `has_image`.
+        told: whether any item has a text.
+    """
+    pictured = bool(pc.any(items["has_image"]).as_py())
+    there = {"text": told, "image": pictured, "joint": told or pictured, "collaborative": True}
+    return [name for name, found in there.items() if embed[name] is not None and not found]
+
+
+def without(embed: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the settings that leave modalities out; where none is left, items are told by what is chosen together."""
+    words = [f"embed/{name}=none" for name in names]
+    leans = (embed["collaborative"] or {}).get("text_prior", 0.0) and "text" in names
+    if leans or not [name for name in MODALITIES if embed[name] is not None and name not in names]:
+        words.append("embed/collaborative=ppmi")
+    if embed["interests"] and "text" in names:
+        words.append("embed.interests=false")
+    return " ".join(words)
+
+
+def require_evidence(
+    embed: Mapping[str, Any],
+    items: pa.Table,
+    texts: Sequence[str],
+    interests: Sequence[Sequence[str]] | None = None,
+) -> None:
+    """Refuse to embed what no item has, before anything is encoded: the work on the rest may take hours.
+
+    Args:
+        embed: see `lacking`.
+        items: likewise.
+        texts: one per item.
+        interests: of each item, where they are to be embedded too.
+
+    Raises:
+        DataError: a modality describes no item, or none is to be embedded; no item has an interest.
+    """
+    names = lacking(embed, items, told=any(texts))
+    if names or all(embed[name] is None for name in MODALITIES):
+        raise DataError(
+            nothing_of(names, len(texts)),
+            rule="every modality that is embedded describes at least one item, and one at least is embedded",
+            remedy=f"set {without(embed, names)}",
+        )
+    if interests is not None and not any(interests):
+        raise DataError(
+            f"none of {len(texts)} items has an interest",
+            rule="interests are embedded where at least one item has some",
+            remedy="set embed.interests=false",
+        )
+
+
+def nothing_of(names: Sequence[str], num_items: int) -> str:
+    """Return in words what a catalogue lacks."""
+    nouns = {"text": "a text", "image": "a picture", "joint": "a text or a picture"}
+    told = " or ".join(nouns[name] for name in names if name != "joint" or len(names) == 1)
+    return f"none of {num_items} items has {told}" if names else "no modality is to be embedded"
 
 
 def interests_of(enriched: Evidence | None, setting: str) -> list[list[str]]:

@@ -65,7 +65,7 @@ def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = 
         raise DataError(
             "no modality is embedded",
             rule="an item is described by at least one modality",
-            remedy="set embed/text=tfidf or embed/image=open_clip",
+            remedy="set embed/text=tfidf, embed/image=open_clip or embed/collaborative=ppmi",
         )
     sizes = {name: found.vectors_ND.shape for name, found in modalities.items()}
     if len({size[0] for size in sizes.values()}) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
@@ -22,7 +23,7 @@ class TfidfSvd:
 
     Args:
         dim: D, width of the vectors; lowered to the matrix's smaller side where that is less.
-        min_df: a term occurs in at least this many items.
+        min_df: a term occurs in at least this many items; lowered to 1 where fewer than two terms do.
     """
 
     def __init__(self, dim: int, min_df: int) -> None:
@@ -35,32 +36,44 @@ class TfidfSvd:
         """Fit on `texts` and return their vectors; an item none of whose terms is in the vocabulary has none.
 
         Raises:
-            DataError: fewer than two terms occur in `min_df` items, or there are fewer than two items.
+            DataError: the texts hold fewer than two terms, or there are fewer than two items.
         """
-        vectorizer = TfidfVectorizer(min_df=self.min_df, sublinear_tf=True, dtype=np.float32)
-        try:
-            weights_NV = vectorizer.fit_transform(paced(texts, "texts read", len(texts)))
-            if min(weights_NV.shape) < 2:
-                raise ValueError(f"it has {weights_NV.shape[0]} x {weights_NV.shape[1]} entries")
-        except ValueError as cause:
-            raise DataError(
-                f"no vocabulary can be built from {len(texts)} item texts: {cause}",
-                rule=f"two terms at least occur in at least min_df = {self.min_df} items each",
-                remedy="set embed.text.min_df=1, or check that titles and descriptions are filled in",
-            ) from cause
-        dim = min(self.dim, *weights_NV.shape)
         self.notes = []
+        vectorizer, weights_NV = self._weigh(texts)
+        dim = min(self.dim, *weights_NV.shape)
         if dim < self.dim:
             self.notes.append(
                 f"text vectors are {dim} wide, not {self.dim}: {weights_NV.shape[0]} items, {weights_NV.shape[1]} terms"
             )
         # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
         reduction = TruncatedSVD(dim, algorithm="randomized", n_iter=4, random_state=0)
-        with Pace("texts to vectors"):
+        # Of equal texts the SVD divides nothing by nothing, for a share of variance that is not read.
+        with Pace("texts to vectors"), np.errstate(invalid="ignore"):
             vectors_ND = reduction.fit_transform(weights_NV)
         self._fitted = vectorizer, reduction
         present_N = np.diff(weights_NV.indptr) > 0
         return Modality(normalize(vectors_ND).astype(np.float32), present_N)
+
+    def _weigh(self, texts: Sequence[str]) -> tuple[TfidfVectorizer, Any]:
+        """Return the fitted TF-IDF and its weights [N, V]."""
+        for min_df in dict.fromkeys((self.min_df, 1)):
+            vectorizer = TfidfVectorizer(min_df=min_df, sublinear_tf=True, dtype=np.float32)
+            try:
+                weights_NV = vectorizer.fit_transform(paced(texts, "texts read", len(texts)))
+            except ValueError:  # no term at all
+                continue
+            if min(weights_NV.shape) < 2:
+                continue
+            if min_df < self.min_df:
+                self.notes.append(
+                    f"every term counts: fewer than two are in min_df={self.min_df} of {len(texts)} items"
+                )
+            return vectorizer, weights_NV
+        raise DataError(
+            f"the texts of {len(texts)} items hold fewer than two different terms",
+            rule="texts tell items apart by their terms, words of two letters or digits and more",
+            remedy="set embed/text=none embed/collaborative=ppmi, or fill in titles and descriptions",
+        )
 
     def transform(self, texts: Sequence[str]) -> Modality:
         """Return the vectors of other texts in the space that `encode` fitted; one without a known term has none."""

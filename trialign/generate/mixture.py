@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pyarrow as pa
+
 from trialign.data.dataset import Dataset
 from trialign.data.lanes import LaneSource
 from trialign.errors import ConfigError
@@ -39,7 +41,7 @@ def open_sources(
         temperature: of the mixture of that name, positive; 1 is `proportional`, a large one makes tasks equal.
 
     Raises:
-        ConfigError: a task is unknown, none is left, or one has no example.
+        ConfigError: a task is unknown, none is left, or some have no example.
     """
     assert mixture in MIXTURES, mixture
     chosen = {name: load_task(name) for name, weight in tasks.items() if weight != 0}
@@ -50,12 +52,13 @@ def open_sources(
             remedy="set train.tasks.history_to_item=1",
         )
     stores = {name: dataset.store(task.source) for name, task in chosen.items()}
-    examples = {}
-    for name, task in chosen.items():
-        served = int(texts.known(*task.needs).sum())
-        if not served:
-            raise _without_texts(name, task.needs)
-        examples[name] = served if task.source == "items" else stores[name].num_records
+    served = {name: int(texts.known(*task.needs).sum()) for name, task in chosen.items()}
+    if not all(served.values()):
+        lacking = {name: task.needs for name, task in chosen.items() if not served[name]}
+        raise _without_texts(lacking, all_of_them=len(lacking) == len(chosen))
+    examples = {
+        name: served[name] if task.source == "items" else stores[name].num_records for name, task in chosen.items()
+    }
     shares = {
         name: tasks[name] if mixture == "weights" else (tasks[name] * number) ** (1 / temperature)
         for name, number in examples.items()
@@ -65,6 +68,13 @@ def open_sources(
     return [LaneSource(name, stores[name], scale * shares[name] / number) for name, number in examples.items()]
 
 
+def tasks_without_titles(items: pa.Table, tasks: Mapping[str, float]) -> list[str]:
+    """Return the tasks that read or write titles, of those with a weight, where no item has a title."""
+    if any(title.strip() for title in items["title"].to_pylist()):
+        return []
+    return [name for name, weight in tasks.items() if weight and "title" in load_task(name).needs]
+
+
 def left_out(texts: ItemTexts, tasks: list[str]) -> dict[str, int]:
     """Return, for each task that reads the catalogue, the items that lack a text it needs, where there are any."""
     found = {name: load_task(name) for name in tasks}
@@ -72,12 +82,14 @@ def left_out(texts: ItemTexts, tasks: list[str]) -> dict[str, int]:
     return {name: number for name, number in lacking.items() if number}
 
 
-def _without_texts(task: str, needs: tuple[str, ...]) -> ConfigError:
-    remedy = f"set train.tasks.{task}=0"
-    if "caption" in needs:
-        remedy = f"set enrich/captions=builtin (or another backend), or {remedy.removeprefix('set ')}"
+def _without_texts(tasks: Mapping[str, tuple[str, ...]], *, all_of_them: bool) -> ConfigError:
+    """Return the refusal of tasks that have no example, with the texts they need; its remedy is for all of them."""
+    needed = sorted({kind for needs in tasks.values() for kind in needs})
+    remedy = " ".join([f"train.tasks.{name}=0" for name in tasks] + ["train.tasks.history_to_item=1"] * all_of_them)
+    if all("caption" in needs for needs in tasks.values()):
+        remedy = f"enrich/captions=builtin (or another backend), or {remedy}"
     return ConfigError(
-        f"train.tasks.{task}, but no item has a {' and a '.join(needs)}",
+        f"{', '.join(f'train.tasks.{name}' for name in tasks)}, but no item has a {' and a '.join(needed)}",
         rule="a task has at least one example",
-        remedy=remedy,
+        remedy=f"set {remedy}",
     )

@@ -15,7 +15,7 @@ import torch
 from trialign.data.dataset import Dataset
 from trialign.data.lanes import Encode, LaneSource
 from trialign.data.module import LaneDataModule, TrainedRows
-from trialign.data.order import accumulation
+from trialign.data.order import accumulation, fitting_lanes
 from trialign.decode.index import PrefixIndex
 from trialign.embed.evidence import item_texts
 from trialign.embed.store import Modality
@@ -122,6 +122,7 @@ def train(
     require_precision(precision, device_of(runtime["accelerator"]))
     texts = ItemTexts(dataset.items["title"].to_pylist(), captions)
     sources = open_sources(dataset, texts, tasks, mixture=mixture, temperature=temperature)
+    stream, runtime = fitted_stream(sources, stream, runtime)
     names = [source.name for source in sources]
     limits = {"max_title_tokens": max_title_tokens, "max_caption_tokens": max_caption_tokens}
     options = dict(items)
@@ -166,6 +167,7 @@ def _sizes(generator: Generator, template: Template, num_steps: int, stream: Map
     parameters = list(generator.parameters())
     counts: dict[str, Any] = {
         "steps": num_steps,
+        "lanes": stream["lanes"],
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "text_tokens": template.tokenizer.size,
@@ -173,6 +175,23 @@ def _sizes(generator: Generator, template: Template, num_steps: int, stream: Map
     rows = f"{stream['lanes']} rows of {stream['row_tokens']} tokens"
     logger.info("  %s parameters, %s steps of %s", f"{counts['parameters']:,}", f"{num_steps:,}", rows)
     return counts
+
+
+def fitted_stream(
+    sources: Sequence[LaneSource], stream: Mapping[str, Any], runtime: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return fields of `StreamConfig` and `RuntimeConfig` with no more lanes than the smallest task has examples.
+
+    Raises:
+        ConfigError: see `fitting_lanes`.
+    """
+    smallest = min(sources, key=lambda source: source.store.num_records)
+    ranks, micro_rows = runtime["nodes"] * runtime["devices"], runtime["micro_rows"]
+    lanes, micro_rows = fitting_lanes(stream["lanes"], ranks, micro_rows, smallest.store.num_records)
+    if lanes < stream["lanes"]:
+        words = "  %d lanes, not stream.lanes=%d: task '%s' has %d examples"
+        logger.info(words, lanes, stream["lanes"], smallest.name, smallest.store.num_records)
+    return {**stream, "lanes": lanes}, {**runtime, "micro_rows": micro_rows}
 
 
 def stream_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from trialign.embed.store import Interests, Modality, check
 from trialign.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ class Quantizer(Protocol):
     ) -> dict[str, Any]:
         """Learn the codebooks, log into `folder`, and return the health of the codes.
 
-        That is metrics.health, and `reconstruction`: by modality, the squared error of reading it back as a share of
-        what predicting its mean would cost. `runtime` holds accelerator, devices, nodes and strategy, for who trains;
-        `interests` are the vectors of the items' interests, for who measures its codes against them.
+        That is metrics.health, `codebook_size`, the K that was fitted, and `reconstruction`: by modality, the squared
+        error of reading it back as a share of what predicting its mean would cost. `runtime` holds accelerator,
+        devices, nodes and strategy, for who trains; `interests` are the vectors of the items' interests, for who
+        measures its codes against them.
         """
         ...
 
@@ -93,21 +97,27 @@ def weighted(modalities: Mapping[str, Modality], weights: Mapping[str, float]) -
     return found
 
 
-def check_input(modalities: Mapping[str, Modality], codebook_size: int) -> None:
-    """Refuse what cannot be quantized.
+def fitting_size(modalities: Mapping[str, Modality], codebook_size: int) -> int:
+    """Return K: as asked for, or, where there are fewer items than that, an eighth of the items, and it is said.
+
+    As many codes as items would be no codes: each item would have a first one of its own.
 
     Raises:
-        DataError: vectors that are not finite or not of one catalogue, or more codes per level than items.
+        DataError: vectors that are not finite or not of one catalogue, or fewer than two items.
     """
     check(modalities)
     num_items = len(next(iter(modalities.values())).present_N)
-    if codebook_size > num_items:
-        fitting = f"set quantize.codebook_size={min(num_items, max(2, num_items // 8))}, or " if num_items > 1 else ""
+    if num_items < 2:
         raise DataError(
-            f"quantize.codebook_size={codebook_size} for {num_items} items",
-            rule="a level has no more codes than the catalogue has items",
-            remedy=f"{fitting}use a larger catalogue",
+            f"a catalogue of {num_items} item",
+            rule="codes tell items apart, so there are two at least",
+            remedy="use a larger catalogue",
         )
+    if codebook_size <= num_items:
+        return codebook_size
+    size = max(2, num_items // 8)
+    logger.info("  %d codes per level, not quantize.codebook_size=%d: %d items", size, codebook_size, num_items)
+    return size
 
 
 def check_fitted(fitted: Mapping[str, int], modalities: Mapping[str, Modality]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from trialign.embed.store import Interests, Modality
 from trialign.quantize.metrics import health
 from trialign.quantize.prefix import fit_levels
-from trialign.quantize.quantizer import Encoded, check_fitted, check_input, weighted
+from trialign.quantize.quantizer import Encoded, check_fitted, fitting_size, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 
@@ -31,7 +31,7 @@ class RQKMeansQuantizer:
 
     Args:
         num_levels: L.
-        codebook_size: K.
+        codebook_size: K; lowered where there are fewer items, see quantizer.fitting_size.
         num_iterations: Lloyd iterations per level at most.
         concentration: how much items of one prefix are drawn to the same codes, see prefix.concentrate.
         separation: rounds in which the last codebook learns to tell items of one prefix apart, see prefix.separate.
@@ -68,11 +68,11 @@ class RQKMeansQuantizer:
         """Fit the codebooks and return the health of the codes; nothing is logged.
 
         Raises:
-            DataError: see quantizer.check_input.
+            DataError: see quantizer.fitting_size.
             ConfigError: see quantizer.weighted.
         """
         modalities = weighted(modalities, self.weights)
-        check_input(modalities, self.codebook_size)
+        self.codebook_size = fitting_size(modalities, self.codebook_size)
         self.standardizers = {name: Standardizer.fit(found) for name, found in modalities.items()}
         latents_ND = self._latents(modalities)
         self.codebooks_LKD, self.penalties_MKK = fit_levels(
@@ -88,12 +88,13 @@ class RQKMeansQuantizer:
         lost_ND = latents_ND - decode(codes_NL, self.codebooks_LKD)
         widths = [modalities[name].dim for name in self.standardizers]
         return health(codes_NL, latents_ND, self.codebooks_LKD) | {
+            "codebook_size": self.codebook_size,
             "reconstruction": {
                 name: _share_lost(lost_NM, latents_NM, torch.from_numpy(np.array(modalities[name].present_N)))
                 for name, lost_NM, latents_NM in zip(
                     self.standardizers, lost_ND.split(widths, dim=1), latents_ND.split(widths, dim=1), strict=True
                 )
-            }
+            },
         }
 
     def encode(self, modalities: Mapping[str, Modality]) -> Encoded:

@@ -18,7 +18,7 @@ from trialign.errors import ConfigError
 from trialign.quantize.autoencoder import RQVAE, mlp
 from trialign.quantize.loss import reconstruction
 from trialign.quantize.metrics import health
-from trialign.quantize.quantizer import Encoded, check_fitted, check_input, weighted
+from trialign.quantize.quantizer import Encoded, check_fitted, fitting_size, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 from trialign.runtime.seeding import seed_global
@@ -35,7 +35,7 @@ class RQVAEQuantizer:
 
     Args:
         num_levels: L.
-        codebook_size: K.
+        codebook_size: K; lowered where there are fewer items, see quantizer.fitting_size.
         code_dim: D of a codebook vector.
         hidden_dims: widths of the encoder's hidden layers; the decoder heads mirror them.
         fusion_dim: width of the fused item vector.
@@ -116,14 +116,14 @@ class RQVAEQuantizer:
         """Train, log losses and health per epoch to `folder/log`, and return the health of the final codes.
 
         Raises:
-            DataError: see quantizer.check_input.
+            DataError: see quantizer.fitting_size.
             ConfigError: see quantizer.weighted; or interests are asked for and there are none.
         """
         from trialign.quantize.module import ItemBatches, RQVAEModule  # lightning takes seconds to import
         from trialign.runtime.trainer import build_trainer
 
         modalities = weighted(modalities, self.settings["weights"])
-        check_input(modalities, self.settings["codebook_size"])
+        self.settings["codebook_size"] = fitting_size(modalities, self.settings["codebook_size"])
         asked = self._interests(interests)
         self.standardizers = {name: Standardizer.fit(found) for name, found in modalities.items()}
         inputs = {name: found(modalities[name]) for name, found in self.standardizers.items()}
@@ -151,7 +151,7 @@ class RQVAEQuantizer:
         return (
             health(codes_NL, latents_ND, torch.from_numpy(encoded.codebooks_LKD))
             | {"reconstruction": self._errors(codes_NL, inputs, present)}
-            | {"revived": module.num_revived}
+            | {"codebook_size": self.settings["codebook_size"], "revived": module.num_revived}
         )
 
     @torch.inference_mode()

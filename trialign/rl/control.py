@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 TASK = "history_to_item"
 
 
+def sources(start: Start) -> list[LaneSource]:
+    """Return what the control learns from: the train histories."""
+    return [LaneSource(TASK, start.dataset.store("train"))]
+
+
 def continued(
     start: Start,
     trained: TrainedGenerator,
@@ -45,7 +50,6 @@ def continued(
     one = Template(template.tokenizer, template.encoding, [TASK], template.max_tokens["title"])
     texts = ItemTexts(start.dataset.items["title"].to_pylist())
     encode = Withholding(partial(one.encode_many, texts), one.tasks, start.share, only=True)
-    sources = [LaneSource(TASK, start.dataset.store("train"))]
-    data = stream_rows(sources, encode, folder, seed, runtime["micro_rows"], **stream)
+    data = stream_rows(sources(start), encode, folder, seed, runtime["micro_rows"], **stream)
     # Loaded generators are in eval mode, and Lightning leaves every module in the mode that it finds.
     return GeneratorModule(trained.generator.train(), tasks=one.tasks, **optimizer), data

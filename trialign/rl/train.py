@@ -20,10 +20,10 @@ from trialign.generate.adapters import add_adapters, merge_adapters
 from trialign.generate.artefact import TrainedGenerator, load_generator, save_generator
 from trialign.generate.model import Generator
 from trialign.generate.module import GeneratorModule
-from trialign.generate.train import BEST, fit
+from trialign.generate.train import BEST, fit, fitted_stream
 from trialign.generate.validation import Validation
 from trialign.reward.functions import wanted
-from trialign.rl.control import continued
+from trialign.rl.control import continued, sources
 from trialign.rl.module import PolicyModule, RolloutDataModule, Watch
 from trialign.rl.prompts import Prompts
 from trialign.rl.reference import frozen_copy, load_reference
@@ -116,6 +116,7 @@ def reinforce(
     module: GeneratorModule
     data: RolloutDataModule | LaneDataModule
     if objective == "sft":
+        stream, runtime = fitted_stream(sources(start), stream, runtime)
         module, data = continued(start, trained, folder, seed, stream, runtime, optimizer)
         lanes = stream["lanes"]
     else:

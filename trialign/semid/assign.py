@@ -125,7 +125,9 @@ def check_load(num_items: int, num_levels: int, codebook_size: int, max_load: fl
     raise ConfigError(
         f"{num_items} items for {codebook_size}^{num_levels} = {codebook_size**num_levels} tuples",
         rule=f"at most assign.max_load = {max_load} of the tuples are taken",
-        remedy=f"set quantize.num_levels={levels} or quantize.codebook_size={size}, and run quantize again"
+        remedy=f"set quantize.num_levels={levels}"
+        + (f" or quantize.codebook_size={size}" if size <= num_items else "")  # more than items are lowered again
+        + ", and run quantize again"
         + (", or assign.max_load=1" if num_items <= codebook_size**num_levels else ""),
     )
 

@@ -65,6 +65,7 @@ class SASRec(nn.Module):
         self.sizes = {"dim": dim, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout}
         self.num_items = num_items
         self.max_history = max_history
+        self.notes: list[str] = []
         self.ids = nn.Embedding(num_items, dim)
         nn.init.normal_(self.ids.weight, std=0.02)
         self.register_buffer("text_ND", text_ND)
@@ -118,7 +119,7 @@ class SASRec(nn.Module):
         Args:
             histories: train histories.
             num_items: N.
-            texts: one per item.
+            texts: one per item; left out, with a note, where they hold nothing that tells items apart.
             seed: of weights, dropout and order.
             text_dim: width of the TF-IDF/SVD vectors; 0 for item ids alone.
             dim: see the class.
@@ -136,8 +137,9 @@ class SASRec(nn.Module):
         """
         seed_global(seed, "sasrec", "weights")
         sizes: dict[str, Any] = {"dim": dim, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout}
-        text_ND = torch.from_numpy(TfidfSvd(text_dim, min_df=2).encode(texts).vectors_ND) if text_dim else None
+        text_ND, notes = _text_vectors(texts, text_dim) if text_dim else (None, [])
         model = cls(num_items, text_ND, **sizes, max_history=max_history)
+        model.notes = notes
         batches = _Batches(histories, max_history, batch_items)
         optimizer = adamw(model, learning_rate=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
         schedule = cosine_with_warmup(optimizer, num_steps=epochs * len(batches), warmup=0.05)
@@ -222,6 +224,15 @@ class SASRec(nn.Module):
                 remedy="run `trialign baselines` again with rebuild=true",
             ) from cause
         return model.eval()
+
+
+def _text_vectors(texts: Sequence[str], dim: int) -> tuple[torch.Tensor | None, list[str]]:
+    """Return the items' text vectors and what is to be said of them; None where the texts tell nothing."""
+    encoder = TfidfSvd(dim, min_df=2)
+    try:
+        return torch.from_numpy(encoder.encode(texts).vectors_ND), encoder.notes
+    except DataError as cause:
+        return None, [f"reads item ids alone: {cause.value}"]
 
 
 class _Layer(nn.Module):
