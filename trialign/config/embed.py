@@ -14,7 +14,7 @@ class TfidfConfig:
 
     _target_: str = "trialign.embed.text.TfidfSvd"
     dim: int = option(256, "width of the text vectors; lowered to what the catalogue's rank allows, and said so")
-    min_df: int = option(2, "a term must occur in this many items")
+    min_df: int = option(2, "a term must occur in this many items; 1 where fewer than two terms do, and said so")
 
 
 @dataclass

@@ -15,7 +15,7 @@ class QuantizeConfig:
 
     _target_: str = MISSING
     num_levels: int = option(3, "L, codes per item")
-    codebook_size: int = option(256, "K, codes per level")
+    codebook_size: int = option(256, "K, codes per level; of fewer items an eighth of these, and said so")
 
 
 @dataclass

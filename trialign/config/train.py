@@ -125,7 +125,7 @@ class TrainConfig:
 class StreamConfig:
     """The exact, elastic stream (docs/method.md, Lanes)."""
 
-    lanes: int = option(8, "V, rows per global batch, fixed for a run")
+    lanes: int = option(8, "V, rows per global batch, fixed for a run; lowered to the examples there are, and said so")
     row_tokens: int = option(256, "positions per packed row; long rows cost attention, short ones must hold a history")
     window: int = option(256, "examples a lane packs at a time")
     workers: int = option(0, "DataLoader workers per rank; 0 reads where the training runs", hashed=False)
