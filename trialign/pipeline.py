@@ -121,7 +121,7 @@ def require_evidence(config: Config) -> None:
     The remedy is for all that they would refuse, one after the other.
 
     Raises:
-        DataError: it does.
+        DataError: it does, or it holds one item.
     """
     if all((locate_stage(config, verb) / MANIFEST).exists() for verb in ("embed", "train")):
         return
@@ -130,6 +130,12 @@ def require_evidence(config: Config) -> None:
     from trialign.generate.mixture import tasks_without_titles
 
     items, features = Dataset(locate_stage(config, "prepare")).items, config.train.items.features
+    if len(items) < 2:
+        raise DataError(
+            f"the catalogue holds {len(items)} item",
+            rule="a recommender chooses between two items at least",
+            remedy="name a catalogue of more items (data.items), or lower data.user_core and data.item_core",
+        )
     own = [name for name in config.embed["evidence"] if name in items.column_names]
     told = reads_enriched_evidence(config) or any(item_texts(items, own))
     names = lacking(config.embed, items, told=told)

@@ -51,7 +51,7 @@ def run(*more: str) -> list[StageRun]:
 
 
 def refusal(*more: str) -> DataError:
-    """Return the refusal, after checking that no stage but `prepare` had begun."""
+    """Return the refusal, after checking that no stage after `prepare` had begun."""
     with pytest.raises(DataError) as caught:
         run(*more)
     assert {path.name for path in Path("runs/mine").iterdir() if path.is_dir()} <= {"prepare"}
@@ -100,11 +100,3 @@ def test_a_catalogue_without_a_choice_is_refused_at_once(shop: Path, num_items: 
     error = refusal("data.missing_items=drop")
     assert error.value == told
     assert "data.items" in error.remedy
-
-
-def test_a_core_that_leaves_no_choice_is_refused(shop: Path) -> None:
-    rows = ["customer,sku,bought", *(f"ann,mug-1,2024-05-0{day}T09:30:00" for day in range(1, 6))]
-    (shop / "orders.csv").write_text("".join(f"{row}\n" for row in rows))
-    error = refusal("data.item_core=2")
-    assert error.value == "the catalogue holds 1 item"
-    assert "data.item_core" in error.remedy

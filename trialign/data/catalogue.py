@@ -68,20 +68,6 @@ def index_catalogue(items: pa.Table) -> pa.Table:
     return pa.table(columns).combine_chunks()
 
 
-def require_choice(num_items: int, remedy: str) -> None:
-    """Refuse a catalogue in which there is nothing to choose between.
-
-    Raises:
-        DataError: it holds one item, or none.
-    """
-    if num_items < 2:
-        raise DataError(
-            f"the catalogue holds {num_items} item" + "s" * (num_items != 1),
-            rule="a recommender chooses between two items at least",
-            remedy=remedy,
-        )
-
-
 def reindexed(catalogue: pa.Table, kept: NDArray[np.int64]) -> pa.Table:
     """Return the rows `kept` of a catalogue, indexed anew."""
     rows = catalogue.take(pa.array(kept)).combine_chunks()

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trialign.data.catalogue import index_catalogue, reindexed, require_choice, write_catalogue
+from trialign.data.catalogue import index_catalogue, reindexed, write_catalogue
 from trialign.data.clock import times_of_shares
 from trialign.data.events import Histories, kept_items, num_events, read_buckets, spread_events, times_of
 from trialign.data.examples import ExampleWriter, read_examples, spread_examples
@@ -118,7 +118,6 @@ def prepare(
         _check_source(raw, split, cored=bool(user_core or item_core))
         items, num_html = _read_html(raw.items, read_html)
         catalogue = index_catalogue(items)
-        require_choice(catalogue.num_rows, "name a catalogue of two items or more (data.items)")
         spread = _Spread(folder / SPREAD, source)
         # Pictures may be the larger part of the work: what can be refused without them is refused first.
         if not spread.finished:
@@ -128,7 +127,6 @@ def prepare(
             limits: dict[str, Any] = {"memory": memory, "threads": threads}
             with nullcontext(tables) if engine == "duckdb" else started_spark(folder / "spill-spark", **limits) as at:
                 spread.finish(_spread(raw, catalogue, spread.begin(), common | {"tables": at}, cores))
-        require_choice(len(spread.kept), "lower data.user_core or data.item_core")
         counts = spread.counts() | num_html
         sizes = {"block_records": block_records, "shard_blocks": shard_blocks}
         pictures = {"images_per_shard": images_per_shard, "broken_images": broken_images, "max_pixels": max_pixels}
