@@ -32,6 +32,7 @@ from trialign.data.core import core_of
 from trialign.data.faults import without_faults
 from trialign.data.repeats import without_repeats
 from trialign.data.source import RawData
+from trialign.data.tables import INTEGERS
 from trialign.data.ties import find_ties, hash_keys, shuffle_ties
 from trialign.errors import DataError
 
@@ -105,19 +106,24 @@ def spread_events(
     steps.mkdir(parents=True)
     finer = [name for name in _FINER if name in raw.events.columns]
     # Read once: a log of text is slow to parse, and may number its rows as it is read.
-    columns = raw.events.select("user", "item", ibis._.order.cast("int64"), *finer)
+    keys = {name: raw.events[name].nullif("") for name in ("user", "item")}
+    columns = raw.events.select(
+        **keys, order=raw.events.order.cast("int64"), **{name: raw.events[name] for name in finer}
+    )
     columns.get_backend().to_parquet(columns, steps / "log.parquet")
     events = tables.read_parquet(steps / "log.parquet")
     events, counts = without_faults(events, raw.unreadable, tables, has_clock=raw.has_clock, max_share=max_bad_events)
     items = _number_items(events, catalogue, steps, tables)
     counts["events_dropped"] = _check_items(items, tables, missing_items)
     users = _number_users(events, folder / "users", steps, tables, buckets)
-    # Three columns of integers and a bucket: all that the rounds and the sort have to carry.
+    # Integers alone: all that the search for repeats, the rounds and the sort have to carry.
+    codes = _code_buckets(folder / "users")
+    users = users.join(codes, "bucket")
     known = items.filter(items.index.notnull())
     numbered = (
         events.join(users, events.user == users.user)
         .join(known, events.item == known.key)
-        .select("order", *finer, "bucket", user=users.number, item=known.index)
+        .select("order", *finer, "code", user=users.number, item=known.index)
     )
     numbered, repeats = without_repeats(
         numbered,
@@ -131,7 +137,8 @@ def spread_events(
         numbered, steps / "core", tables=tables, user_core=user_core, item_core=item_core, max_rounds=core_rounds
     )
     left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=item_core > 0)
-    tables.to_parquet(left, folder / "events", partition_by="bucket")
+    left = left.join(codes, "code").drop("code")
+    tables.to_parquet(left, folder / "events", partition_by="bucket", **INTEGERS)
     shutil.rmtree(steps)
     counts |= repeats
     if user_core or item_core:
@@ -219,6 +226,12 @@ def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: Backend
     )
     tables.to_parquet(numbered, folder, partition_by="bucket")
     return tables.read_parquet(folder / "*" / "*.parquet", hive_partitioning=True)
+
+
+def _code_buckets(users: Path) -> ibis.Table:
+    """Return a number for each name of a bucket."""
+    names = sorted(path.name.removeprefix("bucket=") for path in users.glob("bucket=*"))
+    return ibis.memtable(pa.table({"bucket": names, "code": pa.array(range(len(names)), pa.int16())}))
 
 
 def _keep_items(events: ibis.Table, num_items: int, folder: Path, tables: Backend, *, only_chosen: bool) -> ibis.Table:

@@ -29,7 +29,7 @@ def without_faults(
     """Return the events that can be.
 
     Args:
-        events: `user`, `item`, `order` and maybe `tie`.
+        events: `user`, `item`, `order` and maybe `tie`; an empty key is null.
         unreadable: as in `RawData`.
         tables: where they are computed.
         has_clock: `order` is a time.
@@ -42,7 +42,6 @@ def without_faults(
         DataError: no event at all, or none that can be; more bad ones than `max_share`; times of another unit.
     """
     lacking = {name: events[name].isnull() for name in ("user", "item", "order", "tie") if name in events.columns}
-    lacking |= {name: lacking[name] | (events[name] == "") for name in ("user", "item")}
     faults = lacking | (impossible_times(events.order) if has_clock else {})
     also = {"between": between_times(events.order).sum(), "latest": events.order.max()} if has_clock else {}
     found = events.aggregate(all=events.count(), **also, **{name: fault.sum() for name, fault in faults.items()})

@@ -7,6 +7,7 @@ from html import unescape
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _TEXTS = ("title", "description", "brand", "caption")
 _WORDS = "a|abbr|b|big|cite|code|em|font|i|ins|mark|s|small|span|strike|strong|sub|sup|tt|u"
@@ -53,9 +54,15 @@ def html_read(items: pa.Table) -> tuple[pa.Table, list[str]]:
         return read_html(value)
 
     for name in (*_TEXTS, "categories"):
-        if name in items.column_names:
+        if name in items.column_names and _may_hold_html(items[name]):
             column = items[name]
             shown = [read(row, value) for row, value in enumerate(column.to_pylist())]
             items = items.set_column(items.column_names.index(name), name, pa.array(shown, column.type))
     keys = items["item"].to_pylist()
     return items, [keys[row] for row in sorted(rows)]
+
+
+def _may_hold_html(column: pa.ChunkedArray) -> bool:
+    """Tell whether a column holds a character that all HTML needs: most hold none, and this is all that they cost."""
+    texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    return any(pc.any(pc.match_substring(texts, character)).as_py() for character in "<&")

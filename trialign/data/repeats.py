@@ -12,6 +12,7 @@ import ibis
 from ibis.backends.duckdb import Backend
 
 from trialign.data.clock import times_of_day
+from trialign.data.tables import INTEGERS
 from trialign.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -39,10 +40,10 @@ def without_repeats(
         DataError: there are some, and they are refused.
     """
     if not has_clock:
-        tables.to_parquet(events, path)
+        tables.to_parquet(events, path, **INTEGERS)
         return tables.read_parquet(path), {"events_repeated": 0}
     dropped = policy == "drop"
-    tables.to_parquet(events.distinct() if dropped else events, path)
+    tables.to_parquet(events.distinct() if dropped else events, path, **INTEGERS)
     written = tables.read_parquet(path)
     num_left = int(tables.execute((written if dropped else written.distinct()).count()))
     num_repeats = num_events - num_left

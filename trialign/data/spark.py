@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ibis
 from ibis.backends.pyspark import Backend
@@ -42,9 +43,9 @@ class SparkTables(Backend):
         return self.table(name)
 
     def to_parquet(  # type: ignore[override]
-        self, expr: ibis.Table, /, path: Path, *, partition_by: str | None = None
+        self, expr: ibis.Table, /, path: Path, *, partition_by: str | None = None, **_: Any
     ) -> None:
-        """Write rows into a folder of files, one folder below for each value of `partition_by`."""
+        """Write rows into a folder of files, one folder below for each value of `partition_by`, encoded Spark's way."""
         super().to_parquet(expr, path, **({} if partition_by is None else {"partitionBy": partition_by}))
 
 
