@@ -113,7 +113,7 @@ def write(name: str, content: str | bytes | Callable[[Path], object]) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def settings(pattern: str = r"set (.+?)(?: --|;|,|$)") -> Follow:
+def settings(pattern: str = r"set ((?:'[^']*'|[^\s;,'])+)") -> Follow:
     """Follow by typing, behind the command, the settings that a pattern's group finds in the remedy."""
 
     def follow(command: str, remedy: str) -> str:
