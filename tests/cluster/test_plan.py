@@ -203,8 +203,16 @@ def test_lanes_that_the_ranks_do_not_divide_name_the_nearest(lanes: int, nearest
     ranks = ("runtime.nodes=3", "runtime.devices=2", "runtime.micro_rows=2")
     with pytest.raises(ConfigError, match="6 ranks") as refused:
         config(*ranks, f"stream.lanes={lanes}")
-    assert f"stream.lanes={nearest}," in refused.value.remedy
+    assert refused.value.remedy == f"set stream.lanes={nearest}, which is another training"
     config(*ranks, f"stream.lanes={nearest}")
+
+
+def test_ranks_that_divide_the_lanes_are_told_the_rows_that_leave_the_training_as_it_is() -> None:
+    given = ("runtime.nodes=2", "stream.lanes=12")
+    with pytest.raises(ConfigError, match="2 ranks") as refused:
+        config(*given, "runtime.micro_rows=8")
+    assert refused.value.remedy == "set runtime.micro_rows=2, or stream.lanes=16, which is another training"
+    config(*given, "runtime.micro_rows=2")
 
 
 def test_an_array_has_an_element_for_every_member(tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ def test_the_last_attempt_is_the_one_that_began_last(tmp_path: Path, queue: dict
     start(spec, "7")
     queue["7"] = slurm.Queued("RUNNING", "n[1-2]", "59:00", "None")
     found = line_of(tmp_path)
-    assert (found.last, found.nodes, found.limit, found.state) == ("2: runs", "n[1-2]", "59:00", "RUNNING")
+    assert (found.last, found.nodes, found.limit, found.state) == (
+        "2: runs (1: died, code 137)",
+        "n[1-2]",
+        "59:00",
+        "RUNNING",
+    )
     queue["7"] = slurm.Queued("TIMEOUT", "", "", "")
     assert line_of(tmp_path).last == "2: lost (TIMEOUT)"
 
@@ -79,7 +84,7 @@ def test_a_successor_stands_for_the_job_that_it_succeeds(tmp_path: Path, queue: 
     note_job(spec.folder, "train", "9", succeeds="7")
     start(spec, "9")
     queue["9"] = slurm.Queued("RUNNING", "n1", "1:00", "None")
-    assert (line_of(tmp_path).job, line_of(tmp_path).last) == ("9", "2: runs")
+    assert (line_of(tmp_path).job, line_of(tmp_path).last) == ("9", "2: runs (1: made room, code 75)")
 
 
 def test_the_logs_are_those_of_the_last_job(tmp_path: Path, queue: dict[str, Any]) -> None:

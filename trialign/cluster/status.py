@@ -28,7 +28,8 @@ class StageStatus:
         nodes: where it runs.
         limit: until its time limit, as Slurm writes it.
         progress: what is counted now, with rate and time left; steps of a finished training.
-        last: number of the last attempt, of this job and those it succeeds, and how it ended, or that it runs.
+        last: number of the last attempt, of this job and those it succeeds, and how it ended, or that it runs and how
+            the one before ended.
         logs: of the supervisor and of the first rank, those that are there.
     """
 
@@ -116,20 +117,28 @@ def _owner(folder: Path) -> Owner | None:
 
 
 def _last_attempt(events: Sequence[Mapping[str, Any]], state: str) -> str:
-    """Return how the last attempt went; one that nobody could write the end of is lost, whatever was before."""
+    """Return how the last attempt went, and while it runs how the one before ended.
+
+    One that nobody could write the end of is lost, whatever was before.
+    """
     if not events:
         return ""
     last, number = events[-1], sum(event["event"] == "start" for event in events)
     if last["event"] == "end":
-        told = f"{number}: {last['outcome']}" + (f", code {last['code']}" if last["code"] else "")
-        if (cause := last.get("cause")) is not None:  # of the rank that ended first
-            told += (
-                f", rank {cause['rank']} on {cause['node']}: {(cause['words'] or cause['how']).partition(chr(10))[0]}"
-            )
-        return told
+        return f"{number}: {_end(last)}"
     if state in ("RUNNING", "COMPLETING"):
-        return f"{number}: runs"
+        before = events[-2] if len(events) > 1 else last
+        return f"{number}: runs" + (f" ({number - 1}: {_end(before)})" if before["event"] == "end" else "")
     return f"{number}: lost" + (f" ({state})" if state else "")
+
+
+def _end(event: Mapping[str, Any]) -> str:
+    """Return how an attempt ended, and why: the rank that ended first, in its own words where it left some."""
+    told = event["outcome"] + (f", code {event['code']}" if event["code"] else "")
+    if (cause := event.get("cause")) is None:
+        return str(told)
+    words = (cause["words"] or cause["how"]).partition("\n")[0]
+    return f"{told}, rank {cause['rank']} on {cause['node']}: {words}"
 
 
 def _logs(run: Path, name: str, record: Mapping[str, Any]) -> tuple[Path, ...]:

@@ -55,11 +55,13 @@ def check(config: Config) -> None:
     rows = config.runtime.micro_rows * world_size
     if config.stream.lanes % rows:
         nearest = max(rows, round(config.stream.lanes / rows) * rows)
+        share = math.gcd(config.stream.lanes // world_size, config.runtime.micro_rows)
+        fewer = "" if config.stream.lanes % world_size else f"runtime.micro_rows={share}, or "
         raise ConfigError(
             f"stream.lanes={config.stream.lanes} with {world_size} ranks (runtime.nodes x runtime.devices) x "
             f"runtime.micro_rows={config.runtime.micro_rows}",
             rule=f"lanes is a multiple of ranks x micro_rows = {rows}",
-            remedy=f"set stream.lanes={nearest}, or a micro_rows that divides {config.stream.lanes}",
+            remedy=f"set {fewer}stream.lanes={nearest}, which is another training",
         )
     if config.evaluate.num_beams < 50:
         raise ConfigError(
