@@ -95,10 +95,12 @@ def source_of() -> Callable[..., World]:
 def world(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., tuple[Dataset, dict[str, Any]]]:
     """Return a function that prepares a `World` from its arguments; those that are settings of `prepare` go there."""
 
-    def make(*rows: Sequence[tuple[Any, ...]], **changes: Any) -> tuple[Dataset, dict[str, Any]]:
+    def make(
+        *rows: Sequence[tuple[Any, ...]], name: str | None = None, **changes: Any
+    ) -> tuple[Dataset, dict[str, Any]]:
         known = {name: changes.pop(name) for name in list(changes) if name not in World.__dataclass_fields__}
-        folder = tmp_path / f"world-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
+        folder = tmp_path / (name or f"world-{len(list(tmp_path.iterdir()))}")
+        folder.mkdir(parents=True)
         counts = prepare(World(*rows, **changes), folder, **(settings | known))
         return Dataset(folder), counts
 

@@ -168,6 +168,19 @@ def test_a_user_of_very_many_events_is_one_history_in_windows(world: World, monk
     assert _test_rows(dataset)[0]["targets"] == chosen[-1:].tolist()
 
 
+@pytest.mark.parametrize("name", ["order=1", "user=3", "item=7", "bucket=1", "num_events=9/index=0", "a[1]b*{2}"])
+def test_the_name_of_a_run_is_no_column_and_no_pattern(world: World, name: str) -> None:
+    rows = [(user, item, place) for place, (user, item) in enumerate(["ap", "br", "aq", "bp", "ar", "bq", "ap"])]
+    cores = {"user_core": 2, "item_core": 1}
+    expected, counts = world(rows, keys="pqr", **cores)
+    dataset, found = world(rows, keys="pqr", name=name, **cores)
+    assert found == counts
+    assert _test_rows(dataset) == _test_rows(expected)
+    assert [items.tolist() for items in dataset.train_histories()] == [
+        items.tolist() for items in expected.train_histories()
+    ]
+
+
 def test_the_tables_are_current_for_the_length_of_their_block_alone(tmp_path: Path) -> None:
     before = ibis.options.default_backend
     with bounded_tables(tmp_path / "spill", memory="1GB", threads=1) as tables:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import ibis
 import numpy as np
-from ibis.backends.duckdb import Backend
 
-from trialign.data.tables import first_rows
+from trialign.data.tables import DuckTables, first_rows
 from trialign.errors import DataError
 
 _DAY = 86_400
@@ -39,7 +38,7 @@ def between_times(order: ibis.ir.IntegerColumn) -> ibis.ir.BooleanValue:
     return (order >= _EARLY) & (order < _LATER)
 
 
-def check_unit_of_times(events: ibis.Table, counts: Mapping[str, int], tables: Backend) -> None:
+def check_unit_of_times(events: ibis.Table, counts: Mapping[str, int], tables: DuckTables) -> None:
     """Refuse a log of which no time can be.
 
     Args:
@@ -66,14 +65,14 @@ def check_unit_of_times(events: ibis.Table, counts: Mapping[str, int], tables: B
     )
 
 
-def times_of_day(events: ibis.Table, tables: Backend) -> int:
+def times_of_day(events: ibis.Table, tables: DuckTables) -> int:
     """Return how many times of a day the times of events have: one, where a log knows days and no more."""
     fine = [events.fine] if "fine" in events.columns else []
     times = events.select(events.order % _DAY, *fine).distinct()
     return int(tables.execute(times.count()))
 
 
-def times_of_shares(events: ibis.Table, shares: Sequence[float], tables: Backend) -> list[int]:
+def times_of_shares(events: ibis.Table, shares: Sequence[float], tables: DuckTables) -> list[int]:
     """Return for each share the earliest time that has at least that share of all events before it.
 
     Args:
@@ -87,7 +86,7 @@ def times_of_shares(events: ibis.Table, shares: Sequence[float], tables: Backend
     return [_time_of_share(events, share, tables) for share in shares]
 
 
-def _time_of_share(events: ibis.Table, share: float, tables: Backend) -> int:
+def _time_of_share(events: ibis.Table, share: float, tables: DuckTables) -> int:
     num_events = int(tables.execute(events.count()))
     place = max(1, math.ceil(share * num_events))
     # A bin of times first, then the time in it: two short lists, however many events there are.
@@ -103,7 +102,7 @@ def _time_of_share(events: ibis.Table, share: float, tables: Backend) -> int:
     return last + 1
 
 
-def _entry_of(values: ibis.Table, place: int, tables: Backend) -> tuple[int, int]:
+def _entry_of(values: ibis.Table, place: int, tables: DuckTables) -> tuple[int, int]:
     """Return the `place`-th smallest value (from 1), and its place among its equals."""
     counted = tables.to_pyarrow(values.group_by("value").aggregate(num=values.count()).order_by("value"))
     ends = np.cumsum(counted["num"].to_numpy())

@@ -9,8 +9,8 @@ from pathlib import Path
 import ibis
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ibis.backends.duckdb import Backend
 
+from trialign.data.tables import DuckTables
 from trialign.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Core:
 
 
 def core_of(
-    events: ibis.Table, folder: Path, *, tables: Backend, user_core: int, item_core: int, max_rounds: int
+    events: ibis.Table, folder: Path, *, tables: DuckTables, user_core: int, item_core: int, max_rounds: int
 ) -> Core:
     """Remove users with fewer than `user_core` events and items with fewer than `item_core`, until none is left.
 
@@ -86,8 +86,8 @@ def core_of(
     return Core(_without(events, gone, tables), rounds)
 
 
-def _without(events: ibis.Table, gone: dict[str, list[Path]], tables: Backend) -> ibis.Table:
+def _without(events: ibis.Table, gone: dict[str, list[Path]], tables: DuckTables) -> ibis.Table:
     for side, paths in gone.items():
         if paths:
-            events = events.anti_join(tables.read_parquet(paths).select(side), side)
+            events = events.anti_join(tables.read_back(paths).select(side), side)
     return events

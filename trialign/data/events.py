@@ -13,6 +13,7 @@ The folder of spread events holds
 
 from __future__ import annotations
 
+import glob
 import logging
 import shutil
 from collections.abc import Iterator
@@ -25,14 +26,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
 from trialign.data.core import core_of
 from trialign.data.faults import without_faults
 from trialign.data.repeats import without_repeats
 from trialign.data.source import RawData
-from trialign.data.tables import INTEGERS
+from trialign.data.tables import INTEGERS, DuckTables
 from trialign.data.ties import find_ties, hash_keys, shuffle_ties
 from trialign.errors import DataError
 
@@ -70,7 +70,7 @@ def spread_events(
     catalogue: pa.Table,
     folder: Path,
     *,
-    tables: Backend,
+    tables: DuckTables,
     buckets: int,
     missing_items: str,
     user_core: int,
@@ -111,7 +111,7 @@ def spread_events(
         **keys, order=raw.events.order.cast("int64"), **{name: raw.events[name] for name in finer}
     )
     columns.get_backend().to_parquet(columns, steps / "log.parquet")
-    events = tables.read_parquet(steps / "log.parquet")
+    events = tables.read_back(steps / "log.parquet")
     events, counts = without_faults(events, raw.unreadable, tables, has_clock=raw.has_clock, max_share=max_bad_events)
     items = _number_items(events, catalogue, steps, tables)
     counts["events_dropped"] = _check_items(items, tables, missing_items)
@@ -147,7 +147,7 @@ def spread_events(
     return counts
 
 
-def read_buckets(folder: Path, keys: pa.ChunkedArray, tables: Backend) -> Iterator[Histories]:
+def read_buckets(folder: Path, keys: pa.ChunkedArray, tables: DuckTables) -> Iterator[Histories]:
     """Yield all histories in hash order, about a million events at a time.
 
     Args:
@@ -187,9 +187,9 @@ def num_events(folder: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in (folder / "events").glob("*/*.parquet"))
 
 
-def times_of(folder: Path, tables: Backend) -> ibis.Table:
+def times_of(folder: Path, tables: DuckTables) -> ibis.Table:
     """Return the column `order` of all events that stayed."""
-    return tables.read_parquet(folder / "events" / "*" / "*.parquet").select("order")
+    return tables.read_back(folder / "events", partitioned=True).select("order")
 
 
 def num_digits(buckets: int) -> int:
@@ -199,21 +199,21 @@ def num_digits(buckets: int) -> int:
     return digits
 
 
-def _number_items(events: ibis.Table, catalogue: pa.Table, steps: Path, tables: Backend) -> ibis.Table:
+def _number_items(events: ibis.Table, catalogue: pa.Table, steps: Path, tables: DuckTables) -> ibis.Table:
     """Return how often each item occurs, and its index in the catalogue, null where it has none."""
     counted = events.group_by(item=events.item).aggregate(num_events=events.count())
     entries = ibis.memtable(catalogue.select(["item", "key"]).rename_columns(["index", "key"]))
     joined = counted.left_join(entries, counted.item == entries.key)
     tables.to_parquet(joined.select("num_events", "index", key=counted.item), steps / "items.parquet")
-    return tables.read_parquet(steps / "items.parquet")
+    return tables.read_back(steps / "items.parquet")
 
 
-def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: Backend, buckets: int) -> ibis.Table:
+def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: DuckTables, buckets: int) -> ibis.Table:
     """Number the users in the order of their hashes."""
     distinct = events.select("user").distinct()
     tables.to_parquet(distinct.mutate(hash=distinct.user.hexdigest("md5")), steps / "users.parquet")
     # The letter keeps the name of a bucket from being empty (16^0) or a number.
-    hashed = tables.read_parquet(steps / "users.parquet")
+    hashed = tables.read_back(steps / "users.parquet")
     hashed = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)))
     # Bucket by bucket: one order of all users would be the work of a single machine.
     sizes = tables.to_pyarrow(hashed.group_by("bucket").aggregate(size=hashed.count()).order_by("bucket"))
@@ -224,8 +224,8 @@ def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: Backend
     numbered = placed.join(starts, "bucket").select(
         "user", "bucket", number=(ibis._.place + ibis._.start).cast("int32")
     )
-    tables.to_parquet(numbered, folder, partition_by="bucket")
-    return tables.read_parquet(folder / "*" / "*.parquet", hive_partitioning=True)
+    tables.to_parquet(numbered, folder, partition_by="bucket", write_partition_columns=True)
+    return tables.read_back(folder, partitioned=True)
 
 
 def _code_buckets(users: Path) -> ibis.Table:
@@ -234,7 +234,9 @@ def _code_buckets(users: Path) -> ibis.Table:
     return ibis.memtable(pa.table({"bucket": names, "code": pa.array(range(len(names)), pa.int16())}))
 
 
-def _keep_items(events: ibis.Table, num_items: int, folder: Path, tables: Backend, *, only_chosen: bool) -> ibis.Table:
+def _keep_items(
+    events: ibis.Table, num_items: int, folder: Path, tables: DuckTables, *, only_chosen: bool
+) -> ibis.Table:
     kept = np.arange(num_items)
     if only_chosen:
         kept = np.sort(tables.to_pyarrow(events.select("item").distinct())["item"].to_numpy()).astype(np.int64)
@@ -244,7 +246,7 @@ def _keep_items(events: ibis.Table, num_items: int, folder: Path, tables: Backen
     return events
 
 
-def _check_items(items: ibis.Table, tables: Backend, missing_items: str) -> int:
+def _check_items(items: ibis.Table, tables: DuckTables, missing_items: str) -> int:
     """Refuse events of unknown items, or return how many there are."""
     unknown = items.filter(items.index.isnull())
     num_unknown = int(tables.execute(unknown.num_events.sum().fill_null(0)))
@@ -272,14 +274,15 @@ def _check_items(items: ibis.Table, tables: Backend, missing_items: str) -> int:
     return num_unknown
 
 
-def _pieces(bucket: Path, tables: Backend) -> Iterator[pa.Table]:
+def _pieces(bucket: Path, tables: DuckTables) -> Iterator[pa.Table]:
     """Yield the sorted events of a bucket, cut between users."""
-    files = [str(path) for path in sorted(bucket.glob("*.parquet"))]
+    files = sorted(bucket.glob("*.parquet"))
     columns = [name for name in ("user", "order", *_FINER, "item") if name in pq.read_schema(files[0]).names]
     order = ", ".join(f'"{name}"' for name in columns)
     # DuckDB itself rather than Ibis: a query of a small bucket takes less than its translation would.
     query = tables.con.execute(
-        f"SELECT {order} FROM read_parquet(?, hive_partitioning = false) ORDER BY {order}", [files]
+        f"SELECT {order} FROM read_parquet(?, hive_partitioning = false) ORDER BY {order}",
+        [[glob.escape(str(path)) for path in files]],
     )
     pending: list[pa.RecordBatch] = []
     num_pending = 0

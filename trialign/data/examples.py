@@ -17,12 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ibis.backends.duckdb import Backend
 
 from trialign.data.events import Histories, num_digits
 from trialign.data.histories import SplitWriters
 from trialign.data.splits import Lengths
-from trialign.data.tables import first_rows
+from trialign.data.tables import DuckTables, first_rows
 from trialign.errors import DataError
 from trialign.types import EvaluationSplit, Split
 
@@ -48,7 +47,7 @@ class Example(NamedTuple):
 
 
 def spread_examples(
-    examples: ibis.Table, catalogue: pa.Table, folder: Path, *, tables: Backend, buckets: int, missing_items: str
+    examples: ibis.Table, catalogue: pa.Table, folder: Path, *, tables: DuckTables, buckets: int, missing_items: str
 ) -> dict[str, Any]:
     """Write the examples as Parquet partitioned by user bucket.
 
@@ -70,7 +69,7 @@ def spread_examples(
     folder.mkdir(parents=True)
     columns = examples.select("user", "split", "items", "target")
     columns.get_backend().to_parquet(columns, folder / "log.parquet")
-    examples = tables.read_parquet(folder / "log.parquet")
+    examples = tables.read_back(folder / "log.parquet")
     _check(examples, tables)
     counts = _check_items(examples, catalogue, tables, missing_items)
     hashed = examples.mutate(hash=examples.user.hexdigest("md5"))
@@ -208,7 +207,7 @@ def _indices(lists: pa.ListArray, keys: pa.StringArray) -> list[tuple[int, ...]]
     return [tuple(place for place in piece if place is not None) for piece in pieces]
 
 
-def _check(examples: ibis.Table, tables: Backend) -> None:
+def _check(examples: ibis.Table, tables: DuckTables) -> None:
     target, train = examples.target, examples.split == "train"
     faults = {
         "have no user": examples.user.isnull() | (examples.user == ""),
@@ -232,7 +231,7 @@ def _check(examples: ibis.Table, tables: Backend) -> None:
             )
 
 
-def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: Backend, missing_items: str) -> dict[str, int]:
+def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: DuckTables, missing_items: str) -> dict[str, int]:
     """Refuse examples of unknown items, or tell of them and return how many stand in histories."""
     keys = ibis.memtable(catalogue.select(["key"]))
     roles = {"history": examples["items"], "target": examples.target}

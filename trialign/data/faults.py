@@ -10,11 +10,10 @@ from operator import or_
 from typing import Any
 
 import ibis
-from ibis.backends.duckdb import Backend
 
 from trialign.data.clock import EARLY, between_times, check_unit_of_times, impossible_times
 from trialign.data.source import Unreadable
-from trialign.data.tables import first_rows
+from trialign.data.tables import DuckTables, first_rows
 from trialign.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ _TIMES = "a time lies in the past, after 1970"
 
 
 def without_faults(
-    events: ibis.Table, unreadable: Mapping[str, Unreadable], tables: Backend, *, has_clock: bool, max_share: float
+    events: ibis.Table, unreadable: Mapping[str, Unreadable], tables: DuckTables, *, has_clock: bool, max_share: float
 ) -> tuple[ibis.Table, dict[str, Any]]:
     """Return the events that can be.
 
@@ -79,7 +78,7 @@ def _told(
     fault: ibis.ir.BooleanValue,
     counts: Mapping[str, int],
     unreadable: Mapping[str, Unreadable],
-    tables: Backend,
+    tables: DuckTables,
 ) -> str:
     """Return what is wrong with the events of one fault, with an example."""
     found = unreadable.get(name)

@@ -9,10 +9,9 @@ import logging
 from pathlib import Path
 
 import ibis
-from ibis.backends.duckdb import Backend
 
 from trialign.data.clock import times_of_day
-from trialign.data.tables import INTEGERS
+from trialign.data.tables import INTEGERS, DuckTables
 from trialign.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ _MANY = 0.01
 
 
 def without_repeats(
-    events: ibis.Table, num_events: int, path: Path, tables: Backend, *, has_clock: bool, policy: str
+    events: ibis.Table, num_events: int, path: Path, tables: DuckTables, *, has_clock: bool, policy: str
 ) -> tuple[ibis.Table, dict[str, int]]:
     """Write events, each once if repeats are dropped, and read them back.
 
@@ -41,10 +40,10 @@ def without_repeats(
     """
     if not has_clock:
         tables.to_parquet(events, path, **INTEGERS)
-        return tables.read_parquet(path), {"events_repeated": 0}
+        return tables.read_back(path), {"events_repeated": 0}
     dropped = policy == "drop"
     tables.to_parquet(events.distinct() if dropped else events, path, **INTEGERS)
-    written = tables.read_parquet(path)
+    written = tables.read_back(path)
     num_left = int(tables.execute((written if dropped else written.distinct()).count()))
     num_repeats = num_events - num_left
     if num_repeats:

@@ -28,18 +28,16 @@ _LOOK = 1.0
 
 
 class SparkTables(Backend):
-    """Ibis' backend, with `read_parquet` and `to_parquet` called as DuckDB's are."""
+    """Ibis' backend, with `read_back` and `to_parquet` called as DuckDB's are."""
 
-    def read_parquet(  # type: ignore[override]
-        self, path: Path | str | Sequence[Path | str], /, *, hive_partitioning: bool = False
-    ) -> ibis.Table:
-        """Return the rows of files, folders, patterns; of `folder/*/*.parquet` with the folders' names as columns."""
-        paths = [path] if isinstance(path, Path | str) else path
+    def read_back(self, paths: Path | Sequence[Path], *, partitioned: bool = False) -> ibis.Table:
+        """Return the rows that `to_parquet` wrote; see `DuckTables.read_back`."""
+        folders = [paths] if isinstance(paths, Path) else paths
         reader = self._session.read
-        if hive_partitioning:
-            reader = reader.option("basePath", str(Path(*paths).parents[1]))
+        if partitioned:
+            reader = reader.option("basePath", str(*folders))
         name = ibis.util.gen_name("parquet")
-        reader.parquet(*map(str, paths)).createOrReplaceTempView(name)
+        reader.parquet(*map(str, folders)).createOrReplaceTempView(name)
         return self.table(name)
 
     def to_parquet(  # type: ignore[override]

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from ibis.backends.duckdb import Backend
 from numpy.typing import NDArray
 
 from trialign.data.order import number_of_key
+from trialign.data.tables import DuckTables
 
 
 def find_ties(order: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
@@ -36,7 +36,7 @@ def in_ties(tied_E: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return found_E
 
 
-def hash_keys(keys: pa.Array | pa.ChunkedArray, tables: Backend) -> NDArray[np.uint64]:
+def hash_keys(keys: pa.Array | pa.ChunkedArray, tables: DuckTables) -> NDArray[np.uint64]:
     """Return half of each key's md5."""
     hashed = tables.con.from_arrow(pa.table({"key": keys})).project("md5_number_lower(key) AS hash")
     hashes: NDArray[np.uint64] = hashed.to_arrow_table()["hash"].to_numpy()
