@@ -140,7 +140,7 @@ def instead(pattern: str = r"did you mean '([^']+)'") -> Follow:
 def repaired(name: str, repair: Callable[[str], str]) -> Follow:
     """Follow by repairing a file by hand, then typing the same command."""
 
-    def follow(command: str, remedy: str) -> str:
+    def follow(command: str, _: str) -> str:
         path = Path(name)
         path.write_text(repair(path.read_text()))
         return command
@@ -148,16 +148,19 @@ def repaired(name: str, repair: Callable[[str], str]) -> Follow:
     return follow
 
 
-def shell(pattern: str) -> Follow:
-    """Follow by running the shell's command that a pattern's group finds, then ours again."""
+def typed_in_a_shell(old: str, new: str) -> Follow:
+    """Follow by running the shell's command behind the remedy's first colon, then naming the file that it made."""
 
     def follow(command: str, remedy: str) -> str:
-        found = re.search(pattern, remedy)
-        assert found, remedy
-        subprocess.run(found[1], shell=True, check=True, timeout=60)
-        return command
+        subprocess.run(remedy.partition(": ")[2], shell=True, check=True, timeout=60)
+        return command.replace(old, new)
 
     return follow
+
+
+def replaced(old: str, new: str) -> Follow:
+    """Follow by typing another word, which the remedy leaves to the reader or names in `Door.remedy`."""
+    return lambda command, _: command.replace(old, new)
 
 
 def _unquoted(words: str) -> str:

@@ -37,7 +37,7 @@ from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
 from trialign.config.typed import as_typed
 from trialign.config.unknown import typed_remedy, unknown_setting
-from trialign.errors import ConfigError
+from trialign.errors import ConfigError, suggest
 from trialign.manifest import flatten
 
 log = logging.getLogger(__name__)
@@ -242,7 +242,8 @@ def readable(cause: Exception) -> ConfigError:
     if "Could not find" in text:
         options = [line.strip() for line in str(cause).splitlines() if line.startswith("\t")]
         known = [name for name in options if not name.startswith("provider=") and not name.endswith("_schema")]
-        return ConfigError(text, rule="a choice is a file of conf/", remedy="known: " + ", ".join(known))
+        chosen = text.rstrip("'").rpartition("/")[2]
+        return ConfigError(text, rule="a choice is a file of conf/", remedy=suggest(chosen, known))
     if isinstance(cause, OverrideParseException):
         return ConfigError(
             f"{cause.override!r} cannot be read: {text.removeprefix('LexerNoViableAltException: ')}",

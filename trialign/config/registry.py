@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import BooleanNode, DictConfig, IntegerNode, OmegaConf, StringNode
@@ -115,8 +116,9 @@ class FromConfig:
     baselines: str | None = None
 
 
+@cache
 def register() -> None:
-    """Put every schema into the ConfigStore; calling it again changes nothing."""
+    """Put every schema into the ConfigStore; calling it again does nothing."""
     store = ConfigStore.instance()
     # A plain mapping of typed nodes: `from` is a Python keyword, so the root cannot be a dataclass.
     root = {"run": StringNode("???"), "seed": IntegerNode(0, is_optional=False), "rebuild": BooleanNode(False)}

@@ -247,14 +247,14 @@ def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: DuckTables, 
         f"they stand in {lost['history']} places of histories and {lost['target']} of targets"
     )
     rule = "every example's items stand in the catalogue"
-    if missing_items == "refuse":
-        raise DataError(told, rule=rule, remedy="add the items, or lose these places: data.missing_items=drop")
     num_places = tables.execute(examples["items"].length().sum())
     if lost["history"] == num_places:
         raise DataError(
             f"{told}; no history keeps any item",
-            rule="at least one item of the histories is left after data.missing_items=drop",
+            rule="at least one item of the histories stands in the catalogue",
             remedy="check that examples and catalogue use the same item keys, and data.item_separator",
         )
+    if missing_items == "refuse":
+        raise DataError(told, rule=rule, remedy="add the items, or lose these places: data.missing_items=drop")
     logger.warning("%s; dropped, of %d places of histories", told, num_places)
     return {"history_items_dropped": lost["history"]}

@@ -18,12 +18,14 @@ _KNOWN = {
     "CRC check failed": ("it is damaged, what is unpacked is not what was packed", _ANEW),
     "Error -3 while decompressing": ("it is damaged and cannot be unpacked", _ANEW),
     "Not a gzipped file": ("it is not packed by gzip, or something stands behind what is", _ANEW),
-    "not a GZIP stream": ("zeros stand behind what is packed", ""),
+    "not a GZIP stream": ("zeros stand behind what is packed", "pack it again: |cat"),
     "Parquet magic bytes not found": ("it breaks off, or is no Parquet: Parquet's end is missing", _ANEW),
     "Parquet file size is": ("it breaks off, or is no Parquet: it is too short", _ANEW),
+    "codec can't decode": ("", "write it as UTF-8; from the letters of Windows: |iconv -f CP1252 -t UTF-8"),
     "unterminated quote": ("", "where quotes are text, set data.quotes=false; else mend the line"),
 }
-"""What DuckDB, Arrow or Python say: what it means ("": as they put it), and the remedy ("": pack it again)."""
+"""What DuckDB, Arrow or Python say: what it means ("": as they put it), and the remedy; behind a bar a program that
+mends the file."""
 _ENDS = {"\n": "LF", "\r\n": "CR LF", "\r": "CR"}
 
 
@@ -35,10 +37,11 @@ def unreadable(paths: Sequence[Path], cause: Exception) -> DataError:
     named = f"{paths[0]}" if len(paths) == 1 else f"one of {len(paths)} files, {paths[0]} the first,"
     otherwise = ("", "repair it, or set data.format, data.delimiter or data.quotes")
     means, remedy = next((words for sign, words in _KNOWN.items() if sign in text), otherwise)
+    words, through, command = remedy.partition("|")
     return DataError(
         f"{named} cannot be read: {means or told}",
         rule="a file is whole, UTF-8, and of the format that its ending or data.format says",
-        remedy=remedy or f"pack it again: {_rewritten(paths[0], 'cat')}",
+        remedy=words + (_rewritten(paths[0], command) if through else ""),
     )
 
 
