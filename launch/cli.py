@@ -233,10 +233,11 @@ def _folder_of_yaml(folder: str) -> str:
 
 def _no_option(word: str) -> ConfigError:
     from trialign.config.compose import conf_dir
-    from trialign.config.unknown import unknown_setting
+    from trialign.config.unknown import known_keys, unknown_setting
 
     option, _, value = word.partition("=")
-    near = unknown_setting(option.lstrip("-").replace("-", "_"), None, conf_dir()).remedy
+    key = option.lstrip("-").replace("-", "_")
+    near = f"did you mean '{key}'?" if key in known_keys() else unknown_setting(key, None, conf_dir()).remedy
     return ConfigError(
         f"'{word}' is no option",
         rule="settings read key=value, without dashes; options are --help, -m to sweep, --config-dir DIR",

@@ -15,9 +15,10 @@ import pytest
 from hydra._internal import config_loader_impl as loader
 from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import ResultDefault
-from trialign.launch import cli
+from trialign.launch import cli, pipeline
 
 from tests.doors.door import Run, Said
+from trialign.config.compose import compose
 
 _Loader = loader.ConfigLoaderImpl
 _LISTED, _JOINED = loader.create_defaults_list, _Loader._compose_config_from_defaults_list
@@ -74,3 +75,17 @@ def run(
     yield typed
     gc.enable()
     signal.signal(signal.SIGINT, listening)
+
+
+SMALL = ["data.num_items=64", "data.num_users=40", "embed.text.dim=8", "embed/image=none", "quantize.codebook_size=8"]
+SMALL += ["train.steps=2", "train.backbone.hidden_size=32", "train.backbone.num_heads=2"]
+SMALL += ["train.backbone.intermediate_size=64", "train.backbone.vocab_size=400", "runtime.progress=false"]
+SMALL += ["evaluate.baselines=[popularity]", "evaluate.free_users=0", "evaluate.bootstrap_samples=100"]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, files_read_once: None) -> Path:
+    """Return a finished run, made once; a door that changes it has a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "r"
+    pipeline.run(compose("pipeline", [f"run={folder}", *SMALL]))
+    return folder

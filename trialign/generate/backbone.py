@@ -103,11 +103,12 @@ def build_backbone(
             rule="an architecture whose packed rows are tested not to leak",
             remedy=suggest(architecture, ARCHITECTURES),
         )
-    if hidden_size % num_heads:
+    pairs = 2 * num_heads  # rotary positions turn pairs of a head's numbers
+    if hidden_size % pairs:
         raise ConfigError(
             f"train.backbone.hidden_size={hidden_size} with num_heads={num_heads}",
-            rule="every head has the same width",
-            remedy=f"set train.backbone.hidden_size={max(1, round(hidden_size / num_heads)) * num_heads}",
+            rule="every head has the same width, an even one",
+            remedy=f"set train.backbone.hidden_size={max(1, round(hidden_size / pairs)) * pairs}",
         )
     sizes = ARCHITECTURES[architecture](hidden_size, num_layers, num_heads, intermediate_size, max_positions)
     # One table for reading and writing text: titles are short and few, two tables would learn half as fast.
