@@ -6,7 +6,7 @@ hashed once each, not once per event: from the first join on, an event is a few 
 
 The folder of spread events holds
 
-    users/bucket=b0/...     number, user       numbers follow the hash order
+    users/bucket=b0/...     number, user, code     numbers follow the hash order; the code is the bucket's place
     events/bucket=b0/...    user (number), item (index), order, fine and tie where the source has them
     items.npy               the catalogue's rows that stayed
 """
@@ -117,8 +117,6 @@ def spread_events(
     counts["events_dropped"] = _check_items(items, tables, missing_items)
     users = _number_users(events, folder / "users", steps, tables, buckets)
     # Integers alone: all that the search for repeats, the rounds and the sort have to carry.
-    codes = _code_buckets(folder / "users")
-    users = users.join(codes, "bucket")
     known = items.filter(items.index.notnull())
     numbered = (
         events.join(users, events.user == users.user)
@@ -137,7 +135,7 @@ def spread_events(
         numbered, steps / "core", tables=tables, user_core=user_core, item_core=item_core, max_rounds=core_rounds
     )
     left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=item_core > 0)
-    left = left.join(codes, "code").drop("code")
+    left = left.join(_code_buckets(folder / "users"), "code").drop("code")
     tables.to_parquet(left, folder / "events", partition_by="bucket", **INTEGERS)
     shutil.rmtree(steps)
     counts |= repeats
@@ -218,20 +216,25 @@ def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: DuckTab
     # Bucket by bucket: one order of all users would be the work of a single machine.
     sizes = tables.to_pyarrow(hashed.group_by("bucket").aggregate(size=hashed.count()).order_by("bucket"))
     before = np.cumsum(sizes["size"].to_numpy()) - sizes["size"].to_numpy()
-    starts = ibis.memtable(pa.table({"bucket": sizes["bucket"], "start": before}))
+    starts = ibis.memtable(pa.table({"bucket": sizes["bucket"], "start": before, "code": _codes(len(sizes))}))
     place = ibis.row_number().over(group_by=hashed.bucket, order_by=[hashed.hash, hashed.user])
     placed = hashed.select("user", "bucket", place=place)
     numbered = placed.join(starts, "bucket").select(
-        "user", "bucket", number=(ibis._.place + ibis._.start).cast("int32")
+        "user", "bucket", "code", number=(ibis._.place + ibis._.start).cast("int32")
     )
-    tables.to_parquet(numbered, folder, partition_by="bucket", write_partition_columns=True)
+    tables.to_parquet(numbered, folder, partition_by="bucket")
     return tables.read_back(folder, partitioned=True)
 
 
 def _code_buckets(users: Path) -> ibis.Table:
     """Return a number for each name of a bucket."""
     names = sorted(path.name.removeprefix("bucket=") for path in users.glob("bucket=*"))
-    return ibis.memtable(pa.table({"bucket": names, "code": pa.array(range(len(names)), pa.int16())}))
+    return ibis.memtable(pa.table({"bucket": names, "code": _codes(len(names))}))
+
+
+def _codes(num_buckets: int) -> pa.Int16Array:
+    """Return a number for each bucket in order: as text, its name would be half of what every event carries."""
+    return pa.array(range(num_buckets), pa.int16())
 
 
 def _keep_items(

@@ -37,9 +37,8 @@ class DuckTables(Backend):
         Names of paths are names: DuckDB alone would read `runs/order=1` as a column and `runs/a[1]` as a pattern.
 
         Args:
-            paths: files; where they are `partitioned`, the one folder that holds theirs, written with
-                `write_partition_columns`.
-            partitioned: whether they are.
+            paths: files; where they are `partitioned`, the one folder that holds theirs.
+            partitioned: whether they are. What they are parted by is no column.
         """
         files = [paths] if isinstance(paths, Path) else paths
         if partitioned:
