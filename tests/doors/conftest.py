@@ -46,7 +46,11 @@ def files_read_once() -> Iterator[None]:
             joined[key] = _JOINED(self, defaults, repo)
         return copy.deepcopy(joined[key])
 
+    def share(self: Any, delegate: Any) -> None:
+        self.delegate, self.cache = copy.copy(delegate), {}  # Hydra copies what was read, too
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader.CachingConfigRepository, "__init__", share)
         patch.setattr(loader, "create_defaults_list", list_once)
         patch.setattr(_Loader, "_compose_config_from_defaults_list", join_once)
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, StringNode
@@ -60,13 +61,14 @@ def _quoted(text: str) -> str:
     return quoted
 
 
-def _texts() -> set[str]:
+@cache
+def _texts() -> frozenset[str]:
     """Return the settings that hold a text, whichever choice of their group is made."""
     found = {"run"}
     schemas = {(group, schema) for group, choices in SCHEMAS.items() for schema in choices.values()}
     for group, schema in {*schemas, ("from", FromConfig)}:
         found |= set(_text_leaves(OmegaConf.structured(schema), group.replace("/", ".")))
-    return found
+    return frozenset(found)
 
 
 def _text_leaves(tree: DictConfig, prefix: str) -> Iterator[str]:
