@@ -168,9 +168,7 @@ def _start(verb: str, overrides: list[str], transcript: Transcript) -> None:
             if config.runtime.threads:
                 # Read by torch and BLAS when they are imported, which has not happened yet.
                 os.environ.setdefault("OMP_NUM_THREADS", str(config.runtime.threads))
-            with _watched(verb, config, transcript):
-                made = script(verb)(config)
-            _tell(made)
+            _tell(_made(verb, config, transcript))
         except TrialignError as error:
             _give_up(error)  # in here, so that Hydra adds no words of its own
 
@@ -188,6 +186,21 @@ def _start(verb: str, overrides: list[str], transcript: Transcript) -> None:
         raise readable(cause) from cause
     except AssertionError as cause:
         raise readable_below_none(cause, overrides) from None
+
+
+def _made(verb: str, config: Config, transcript: Transcript) -> Any:
+    """Run a verb's script; where it stumbles over a finished stage that lost a file, or part of one, say so."""
+    from trialign.config.stages import damage
+
+    try:
+        with _watched(verb, config, transcript):
+            return script(verb)(config)
+    except TrialignError:
+        raise
+    except Exception as cause:
+        if (found := damage(config)) is None:
+            raise
+        raise found from cause
 
 
 def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from trialign.errors import StageError
+from trialign.errors import ConfigError, StageError
 from trialign.lock import HeldError
-from trialign.manifest import MANIFEST, Manifest, Stage, flatten, write_atomically
+from trialign.manifest import MANIFEST, Manifest, Stage, flatten, settings_of, write_atomically
 
 
 def stage(folder: Path, name: str = "embed", *, rebuild: bool = False, **settings: object) -> Stage:
@@ -415,3 +415,25 @@ def test_executions_are_those_of_which_something_is_left(tmp_path: Path, keep: l
     with made.building(keep):
         pass
     assert [found["settings"]["runtime.threads"] for found in made.read().executions] == told
+
+
+def test_settings_that_are_refused_are_none_of_the_run(tmp_path: Path) -> None:
+    """Red: a mistyped width, refused once, is what the next command takes."""
+    stage = Stage("embed", tmp_path / "embed", config={"dim": 3})
+    stage.prepare(rebuild=False)
+    with pytest.raises(ConfigError), stage.building():
+        raise ConfigError("dim=3", rule="an even one", remedy="set dim=4")
+    assert settings_of(stage.folder, attempts=True) is None
+
+
+def test_a_file_that_was_cut_short_is_named_with_its_sizes(tmp_path: Path) -> None:
+    stage = Stage("embed", tmp_path / "embed", config={})
+    stage.prepare(rebuild=False)
+    with stage.building() as folder:
+        (folder / "vectors").write_bytes(bytes(2000))
+    (stage.folder / "vectors").write_bytes(bytes(7))
+    with pytest.raises(StageError, match=r"lacks 1 of the files .* vectors \(7 of 2,000 bytes\)"):
+        stage.prepare(rebuild=False)
+    again = Stage("embed", tmp_path / "embed", config={})
+    again.prepare(rebuild=True)
+    assert not again.finished

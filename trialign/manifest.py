@@ -35,7 +35,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from trialign.errors import DataError, StageError, TrialignError
+from trialign.errors import ConfigError, DataError, StageError, TrialignError
 from trialign.execution import machine
 from trialign.foreign import parse_json
 from trialign.lock import HeldError, is_lock, living_owner, locked
@@ -119,6 +119,16 @@ class Manifest:
                 remedy="delete that stage's folder and run it again",
             ) from cause
 
+    def not_whole(self, folder: Path) -> list[str]:
+        """Return what is gone of the files that the stage was finished with, or has another size, as one is told."""
+        sizes = {name: record["bytes"] for name, record in self.files.items() if Path(name).name != MACHINE}
+        found = {name: _size_of(folder / name) for name in sizes}
+        return [
+            name if size is None else f"{name} ({size:,} of {sizes[name]:,} bytes)"
+            for name, size in found.items()
+            if size != sizes[name]
+        ]
+
 
 @dataclass
 class Stage:
@@ -168,9 +178,9 @@ class Stage:
             return
         before = Manifest.read(self.folder)
         changes = self._changes(before)
-        gone = [name for name in before.files if Path(name).name != MACHINE and not (self.folder / name).exists()]
+        gone = before.not_whole(self.folder)
         if gone and not rebuild:
-            raise _finished_and_gone(self.folder, gone)
+            raise finished_and_gone(self.folder, gone, "add rebuild=true to make this stage again")
         if not changes and not gone:
             self.finished = True
             self._tell_execution(before)
@@ -224,8 +234,15 @@ class Stage:
             write_atomically(self.folder / _LAUNCH, _launch())
             started = time.monotonic()
             with telling(self.name, self.folder, self.intervals, self._counted):
-                with _full_disk_told(self.folder):
-                    yield self.folder
+                try:
+                    with _full_disk_told(self.folder):
+                        yield self.folder
+                except ConfigError:
+                    if (
+                        not goes_on
+                    ):  # settings that are refused are no settings of the run, which the next command takes
+                        attempt.unlink()
+                    raise
                 attempt.unlink()
                 (self.folder / _LAUNCH).unlink()
                 self._write(time.monotonic() - started)
@@ -367,6 +384,12 @@ def _bytes_of(path: Path) -> bytes | None:
     return None
 
 
+def _size_of(path: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return path.stat().st_size
+    return None
+
+
 def disk_is_full(cause: Exception) -> bool:
     """Tell whether a write failed for want of room, whichever library says so: some keep no error number."""
     if getattr(cause, "errno", None) in _NO_ROOM:
@@ -478,11 +501,12 @@ def _finished_otherwise(folder: Path, changes: Sequence[str]) -> StageError:
     )
 
 
-def _finished_and_gone(folder: Path, gone: Sequence[str]) -> StageError:
+def finished_and_gone(folder: Path, gone: Sequence[str], otherwise: str) -> StageError:
+    """Return the refusal of a finished stage some of whose files are gone or cut short."""
     return StageError(
         f"{folder} lacks {len(gone)} of the files it was finished with: {', '.join(gone[:3])}",
         rule=f"a finished stage holds every file that its {MANIFEST} lists",
-        remedy="restore them, or add rebuild=true to make this stage again",
+        remedy=f"restore them, or {otherwise}",
     )
 
 

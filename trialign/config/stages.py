@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from trialign.config.embed import MODALITIES
 from trialign.config.runtime import RuntimeConfig
-from trialign.manifest import Stage
+from trialign.errors import StageError
+from trialign.manifest import MANIFEST, Manifest, Stage, finished_and_gone
 
 if TYPE_CHECKING:
     from trialign.config.compose import Config
@@ -203,6 +204,15 @@ def folder_of(verb: str, run: Path, from_stage: Mapping[str, Path]) -> Path:
         # from.embed=RUN and from.embed=RUN/embed both say what is meant; a run may itself be called embed.
         return folder if folder.name == verb and not (folder / verb / "manifest.json").exists() else folder / verb
     return run / verb
+
+
+def damage(config: Config) -> StageError | None:
+    """Return what to say of a finished stage that lost a file, or part of one: where a reader stumbles over it."""
+    for verb in ALL_STAGES:
+        folder = locate_stage(config, verb)
+        if (folder / MANIFEST).exists() and (gone := Manifest.read(folder).not_whole(folder)):
+            return finished_and_gone(folder, gone, f"run `trialign {verb} run={folder.parent} rebuild=true`")
+    return None
 
 
 def stage_folder(verb: str, config: Config) -> Path:
