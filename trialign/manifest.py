@@ -238,9 +238,8 @@ class Stage:
                     with _full_disk_told(self.folder):
                         yield self.folder
                 except ConfigError:
-                    if (
-                        not goes_on
-                    ):  # settings that are refused are no settings of the run, which the next command takes
+                    if not goes_on:
+                        # Settings that are refused are none of the run, whose settings the next command takes.
                         attempt.unlink()
                     raise
                 attempt.unlink()
