@@ -33,6 +33,9 @@ class Ranker:
     def batches(self, histories: list[Any]) -> list[np.ndarray]:
         return [np.array([user]) for user in range(len(histories))]
 
+    def num_batches(self, histories: list[Any]) -> int:
+        return len(histories)
+
     def scorer(self, histories: list[Any]) -> Scorer:
         return Scorer()
 
