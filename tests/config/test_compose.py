@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -259,13 +260,17 @@ def test_data_root_does_not_belong_to_the_identity() -> None:
 
 
 def test_from_takes_a_run_or_a_stage_folder(tmp_path: Path) -> None:
+    empty: dict[str, object] = {
+        key: {} for key in ("config", "inputs", "lineage", "sources", "counts", "files", "versions")
+    }
+    empty |= {"stage": "embed", "hash": "", "seconds": 0.0, "created": "", "revision": "", "format": 1}
     (tmp_path / "embed").mkdir()
-    (tmp_path / "embed" / "manifest.json").write_text("{}")
+    (tmp_path / "embed" / "manifest.json").write_text(json.dumps(empty))
     for given in (tmp_path, tmp_path / "embed"):
         config = compose("quantize", [RUN, f"from.embed={given}"])
         assert locate_stage(config, "embed") == tmp_path / "embed"
     (tmp_path / "embed" / "embed").mkdir()
-    (tmp_path / "embed" / "embed" / "manifest.json").write_text("{}")
+    (tmp_path / "embed" / "embed" / "manifest.json").write_text(json.dumps(empty))
     config = compose("quantize", [RUN, f"from.embed={tmp_path}/embed"])
     assert locate_stage(config, "embed") == tmp_path / "embed" / "embed"  # of a run that is called embed
 

@@ -73,14 +73,15 @@ def test_a_stage_says_that_it_is_built_or_was_finished_and_where(tmp_path: Path)
 
 def test_what_is_said_on_both_streams_is_kept_in_the_run_attempt_after_attempt(tmp_path: Path) -> None:
     small = ["prepare", "run=first", "data.num_items=48", "data.num_users=20"]
-    built, refused = trialign(*small, cwd=tmp_path), trialign(*small[:-1], cwd=tmp_path)
+    other = [*small[:-1], "data.num_users=21"]
+    built, refused = trialign(*small, cwd=tmp_path), trialign(*other, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert (refused.returncode, refused.stdout) == (1, "")
     lines = (tmp_path / "first" / "console.log").read_text().splitlines()
     starts = [place for place, line in enumerate(lines) if line.startswith("---")]
     assert [lines[place].partition(": ")[2] for place in starts] == [
         f"trialign {' '.join(small)}",
-        f"trialign {' '.join(small[:-1])}",
+        f"trialign {' '.join(other)}",
     ]
     assert lines[starts[0] + 1 : starts[1]] == [*built.stdout.splitlines(), *built.stderr.splitlines()]
     assert lines[starts[1] + 1 :] == refused.stderr.splitlines()

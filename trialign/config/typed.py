@@ -50,7 +50,8 @@ def _as_typed(override: str) -> str:
             raise ConfigError(f"{override} is no list", rule="items are a list", remedy=f"set '{_ITEMS}=[{value}]'")
         elements = _ELEMENT.findall(value[1:-1] + ",") if value[1:-1].strip() else []
         return f"{name}=[{','.join(text if re.fullmatch(_QUOTED, text) else _quoted(text) for text in elements)}]"
-    if _NO_TEXT.fullmatch(value) and name in _texts():
+    # `~` is no letter of Hydra's, and a shell leaves it alone behind `run=`.
+    if (_NO_TEXT.fullmatch(value) or value.startswith("~/")) and name in _texts():
         return f"{name}={_quoted(value)}"
     return override
 
