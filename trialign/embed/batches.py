@@ -84,18 +84,13 @@ def write_rows(
                 store.save()
                 saved = time.monotonic()
     if not store.done:
-        raise nothing_to_encode(modality, without)
+        raise DataError(
+            f"no item has what the {modality} modality is made from",
+            rule="a modality describes at least one item",
+            remedy=f"leave it out with {without}",
+        )
     store.save()
     return store.close()
-
-
-def nothing_to_encode(modality: str, without: str) -> DataError:
-    """Return the error of a modality that no item has, and that the setting `without` leaves out."""
-    return DataError(
-        f"no item has what the {modality} modality is made from",
-        rule="a modality describes at least one item",
-        remedy=f"leave it out with {without}",
-    )
 
 
 class _Rows:

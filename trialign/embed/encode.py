@@ -17,7 +17,6 @@ from trialign.embed.store import INTERESTS, Modality
 _BATCHED = ("text", "image", "joint")
 KEPT = (*(f"{name}{end}" for name in _BATCHED for end in (".npy", store.PRESENT, PROGRESS)), INTERESTS)
 """Files that a killed stage hands on; see `batches`."""
-_WITHOUT_INTERESTS = "embed.interests=false"
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,8 @@ def embed_interests(encoder: Any, interests: Sequence[Sequence[str]], folder: Pa
             return encoder.rows(distinct, skip=skip)
 
         total = sum(map(bool, distinct))
-        where = folder / INTERESTS
-        found = write_rows(rows_after, where, INTERESTS, distinct, total=total, without=_WITHOUT_INTERESTS)
+        where, without = folder / INTERESTS, "embed.interests=false"
+        found = write_rows(rows_after, where, INTERESTS, distinct, total=total, without=without)
     else:
         found = encoder.transform(distinct)
         store.save(folder / INTERESTS, {INTERESTS: found}, distinct)
