@@ -194,9 +194,6 @@ def telling(stage: str, folder: Path | None, intervals: Intervals, number: int =
     before, _current = _current, _Teller(stage, folder, intervals, _current, number)
     try:
         yield _current
-    except BaseException:
-        _current.beat()  # of what nobody closed
-        raise
     finally:
         _current = before
     if folder is not None:

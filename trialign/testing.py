@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -184,4 +185,5 @@ def _as_rank(rank: int, world_size: int, port: int, target: Callable[..., None],
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
     }
+    logging.basicConfig(force=True)  # to standard error, not to what the test's own process collects
     target(*args)

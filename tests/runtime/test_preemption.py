@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,14 +38,25 @@ def test_room_is_made_between_two_steps_and_not_inside_one() -> None:
     assert saves.behind == [7]
 
 
-def test_a_word_from_before_the_training_is_heard_in_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def signals_given_back() -> Iterator[None]:
+    """What Lightning does at the end of a training."""
+    numbers = (*notice.SIGNALS, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_given_back")
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_word_from_before_the_training_is_heard_in_its_first_step(
+    heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notice, "_heard", heard)
     trainer = cast(Any, SimpleNamespace(accumulate_grad_batches=1, global_step=0))
-    for heard in (False, True):
-        monkeypatch.setattr(notice, "_heard", heard)
-        module = cast(Any, SimpleNamespace(asked=None, make_room=False))
-        before, preemption = signal.getsignal(signal.SIGTERM), Preemption(Saves())
-        preemption.on_train_start(trainer, module)
-        preemption.on_train_batch_start(trainer, module, None, 0)
-        preemption.teardown(trainer, module, "fit")
-        assert module.asked is heard
-        assert signal.getsignal(signal.SIGTERM) == before
+    module = cast(Any, SimpleNamespace(asked=None, make_room=False))
+    preemption = Preemption(Saves())
+    preemption.on_train_start(trainer, module)
+    preemption.on_train_batch_start(trainer, module, None, 0)
+    assert module.asked is heard

@@ -26,7 +26,7 @@ def test_the_log_goes_on_behind_the_step_of_the_checkpoint(tmp_path: Path) -> No
         writer = csv.DictWriter(file, ["step", "loss"])
         writer.writeheader()
         writer.writerows(lines)
-    build_trainer(tmp_path, max_steps=9, accelerator="cpu", progress=False, done_steps=3)
+    build_trainer(tmp_path, max_steps=9, accelerator="cpu", done_steps=3)
     with (tmp_path / "log" / "metrics.csv").open(newline="") as file:
         assert [line["step"] for line in csv.DictReader(file)] == ["0", "1", "2"]
 
@@ -51,7 +51,7 @@ def test_a_model_that_is_trained_otherwise_is_another_model(tmp_path: Path) -> N
     frozen.bias.requires_grad_(False)
     path = tmp_path / "step-00000004"
     path.mkdir()
-    written = {"strategy": "single", "world_size": 1, "model": fingerprint(whole)}
+    written = {"strategy": "single", "world_size": 1, "model": fingerprint(whole), "files": {}}
     path.with_suffix(".json").write_text(json.dumps(written))
     settings: dict[str, Any] = {"strategy": "single", "world_size": 1, "patience": 1.0}
     assert resume_from(path, model=fingerprint(nn.Linear(2, 3)), **settings).state == path / STATE

@@ -42,5 +42,18 @@ class TrainingPace(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Say how long it took."""
-        assert self._pace is not None
-        self._pace.__exit__(None, None, None)
+        self._end(None)
+
+    def on_exception(
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: pl.LightningModule,  # noqa: ARG002
+        exception: BaseException,
+    ) -> None:
+        """Say how far it came; what goes on in this process is not counted as a part of it."""
+        self._end(exception)
+
+    def _end(self, cause: BaseException | None) -> None:
+        if self._pace is not None:
+            self._pace.__exit__(None if cause is None else type(cause), cause, None)
+            self._pace = None
