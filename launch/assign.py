@@ -14,7 +14,9 @@ from trialign.config.instantiate import locate_recorded
 from trialign.config.stages import open_stage
 from trialign.config.tracking import tracking_of
 from trialign.errors import DataError
-from trialign.manifest import Manifest, Stage, write_atomically
+from trialign.files import write_atomically
+from trialign.manifest import Manifest
+from trialign.stage import Stage
 
 if TYPE_CHECKING:
     from trialign.data.dataset import Dataset

@@ -8,7 +8,7 @@ from typing import cast
 
 from trialign.config.compose import Config
 from trialign.config.stages import open_stage
-from trialign.manifest import Stage
+from trialign.stage import Stage
 from trialign.types import EvaluationSplit
 
 log = logging.getLogger("trialign")

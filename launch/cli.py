@@ -286,7 +286,7 @@ def _watched(verb: str, config: Config, transcript: Transcript) -> Iterator[None
 
 def _tell(made: Any) -> None:
     """Say what became of a stage, and where it is; the verbs that are no stage speak for themselves."""
-    from trialign.manifest import Stage
+    from trialign.stage import Stage
 
     if not isinstance(made, Stage) or made.name == "evaluate" or not made.finished:  # one share of enrich is none
         return

@@ -11,7 +11,7 @@ from trialign.config.embed import MODALITIES
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import CLIP_OF_ENRICH, model_files, open_stage, reads_enriched_evidence
 from trialign.errors import ConfigError
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 log = logging.getLogger("trialign")
 

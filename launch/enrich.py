@@ -10,7 +10,8 @@ from typing import Any
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
-from trialign.manifest import Manifest, Stage
+from trialign.manifest import Manifest
+from trialign.stage import Stage
 
 log = logging.getLogger("trialign")
 

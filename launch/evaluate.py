@@ -12,7 +12,9 @@ from trialign.config.compose import Config
 from trialign.config.stages import open_stage
 from trialign.config.tracking import tracking_of
 from trialign.errors import StageError
-from trialign.manifest import MANIFEST, Manifest, Stage, write_atomically
+from trialign.files import write_atomically
+from trialign.manifest import MANIFEST, Manifest
+from trialign.stage import Stage
 from trialign.types import EvaluationSplit, Ranker
 
 if TYPE_CHECKING:

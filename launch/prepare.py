@@ -5,7 +5,7 @@ from __future__ import annotations
 from trialign.config.compose import Config, split_fields
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import open_stage
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 
 def run(config: Config) -> Stage:

@@ -6,7 +6,7 @@ from trialign.config.compose import Config
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import open_stage, runtime_of
 from trialign.config.tracking import tracking_of
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 
 def run(config: Config) -> Stage:

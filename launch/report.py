@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trialign.config.compose import Config
 from trialign.errors import ConfigError, StageError
-from trialign.manifest import write_atomically
+from trialign.files import write_atomically
 
 
 def run(config: Config) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 
 def run(config: Config) -> Stage:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from trialign.config.compose import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
-from trialign.manifest import CHECKPOINTS, Manifest, Stage
+from trialign.manifest import Manifest
+from trialign.stage import CHECKPOINTS, Stage
 
 
 def run(config: Config) -> Stage:

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from trialign.errors import ConfigError, StageError
+from trialign.files import write_atomically
 from trialign.lock import HeldError
-from trialign.manifest import MANIFEST, Manifest, Stage, flatten, settings_of, write_atomically
+from trialign.manifest import MANIFEST, Manifest, flatten
+from trialign.stage import Stage, settings_of
 
 
 def stage(folder: Path, name: str = "embed", *, rebuild: bool = False, **settings: object) -> Stage:
@@ -100,7 +102,7 @@ def test_kill_dash_nine_half_way_is_no_finished_stage(tmp_path: Path) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from trialign.manifest import Stage
+from trialign.stage import Stage
 made = Stage(name="embed", folder=Path({str(tmp_path)!r}) / "embed", config={{"dim": 4}})
 made.prepare(rebuild=False)
 with made.building() as folder:
@@ -164,7 +166,7 @@ def test_checkpoints_stay_until_the_manifest_is_there(tmp_path: Path, monkeypatc
         write_atomically(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr("trialign.manifest.write_atomically", full)
+        patch.setattr("trialign.stage.write_atomically", full)
         with pytest.raises(OSError, match="a cable was pulled"):
             attempt()
     assert checkpoint.exists()
@@ -178,7 +180,8 @@ def test_checkpoints_stay_until_the_manifest_is_there(tmp_path: Path, monkeypatc
 def lend_a_hand(folder: Path, patience: float) -> subprocess.Popen[str]:
     """Start a further rank; it says when its part is done, and at its end whether the manifest is there."""
     program = f"""
-from trialign.manifest import MANIFEST, Stage
+from trialign.manifest import MANIFEST
+from trialign.stage import Stage
 from pathlib import Path
 made = Stage(name="embed", folder=Path({str(folder)!r}) / "embed", config={{"dim": 4}})
 made.prepare(rebuild=False)
@@ -227,7 +230,7 @@ def test_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from trialign.manifest import Stage
+from trialign.stage import Stage
 made = Stage(name="embed", folder=Path({str(tmp_path)!r}) / "embed", config={{"dim": 4}})
 made.prepare(rebuild=False)
 with made.building():
@@ -348,7 +351,7 @@ def test_a_text_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path, m
 
     path = tmp_path / "counts.json"
     write_atomically(path, "before")
-    monkeypatch.setattr("trialign.manifest.os.fsync", lost)
+    monkeypatch.setattr("trialign.files.os.fsync", lost)
     with pytest.raises(OSError, match="the disk is gone"):
         write_atomically(path, "after")
     assert path.read_text() == "before"

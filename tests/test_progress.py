@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trialign.manifest import Stage
 from trialign.progress import BEAT, Intervals, Pace, paced, read_progress, telling
+from trialign.stage import Stage
 
 OFTEN = Intervals(beat=0.0, line=1000.0)
 

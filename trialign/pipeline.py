@@ -12,10 +12,11 @@ from trialign.config.compose import Config
 from trialign.config.stages import locate_stage, planned, reads_enriched_evidence
 from trialign.errors import DataError
 from trialign.lock import HeldError, living_owner
-from trialign.manifest import MANIFEST, Manifest, Stage
+from trialign.manifest import MANIFEST, Manifest
 from trialign.progress import Pace, read_progress, telling
 from trialign.runtime.notice import asked_for_room, make_room
 from trialign.runtime.ranks import launched_rank
+from trialign.stage import Stage
 
 _LOOK = 2.0
 _SAY = 60.0

@@ -22,7 +22,7 @@ from trialign.config.compose import Config, as_override, compose, conf_dir
 from trialign.config.registry import FromConfig
 from trialign.config.stages import ALL_STAGES, STAGES, identity_of, planned, runtime_of
 from trialign.errors import ConfigError, StageError
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 
 def config(*overrides: str, run: str = "/runs/one") -> Config:

@@ -16,7 +16,7 @@ from trialign.config.compose import compose
 from trialign.config.stages import ALL_STAGES, identity_of, recorded_of, stage_folder
 from trialign.config.taken import _stages, takes
 from trialign.errors import ConfigError
-from trialign.manifest import CHECKPOINTS, Stage, require_same_settings
+from trialign.stage import CHECKPOINTS, Stage, require_same_settings
 
 MADE = [
     "data=beauty",

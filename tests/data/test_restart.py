@@ -17,7 +17,7 @@ from trialign.data.dataset import Dataset
 from trialign.data.prepare import SPREAD
 from trialign.data.shards import TarWriter
 from trialign.errors import DataError
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 World = Callable[..., tuple[Dataset, dict[str, Any]]]
 ROWS = [(f"u{user}", "pqr"[item], place) for user in range(30) for place, item in enumerate((0, 1, 2, user % 3, 1))]

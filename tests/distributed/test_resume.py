@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from trialign.data.dataset import Dataset
 from trialign.data.module import TrainedRows
 from trialign.errors import ConfigError
+from trialign.files import disk_is_full
 from trialign.generate.train import train
-from trialign.manifest import disk_is_full
 from trialign.runtime import strategy as strategies
 from trialign.runtime.checkpoint import TrainingCheckpoints, checkpoints_in, fault_of
 from trialign.runtime.collectives import all_gather_objects

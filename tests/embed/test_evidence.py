@@ -15,7 +15,7 @@ from trialign.embed.store import load, load_interests
 from trialign.embed.text import TfidfSvd
 from trialign.enrich.evidence import Caption, Evidence, ItemInterests, write_captions, write_interests
 from trialign.errors import ConfigError, DataError
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 ITEMS = pa.table(
     {

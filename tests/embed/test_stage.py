@@ -19,7 +19,8 @@ from trialign.embed.image import OpenClipTower
 from trialign.enrich.clip.model import build, save
 from trialign.enrich.evidence import ItemInterests, write_interests
 from trialign.errors import ConfigError, DataError, StageError
-from trialign.manifest import Manifest, Stage
+from trialign.manifest import Manifest
+from trialign.stage import Stage
 
 TINY = ["data.num_items=96", "data.num_users=40", "embed.text.dim=16", "embed.image.batch_size=16"]
 

@@ -14,7 +14,9 @@ PACKAGE = CHECKOUT / "trialign"
 # Upstream first: a module imports from its own place or from places before it.
 ORDER = [
     ("types", "errors", "foreign", "terminal", "lock", "progress", "bar", "transcript"),
-    ("execution", "manifest", "ranking", "page"),
+    ("files", "execution", "ranking", "page"),
+    ("manifest",),
+    ("stage",),
     ("config",),
     ("runtime",),
     ("data",),

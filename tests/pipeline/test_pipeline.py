@@ -21,11 +21,13 @@ from trialign.launch.cli import script
 from trialign.config.compose import Config, compose
 from trialign.config.stages import STAGES, planned
 from trialign.errors import ConfigError, DataError, StageError, TrialignError
+from trialign.files import sha256_of
 from trialign.lock import HeldError, locked
-from trialign.manifest import MANIFEST, Manifest, Stage, sha256_of
+from trialign.manifest import MANIFEST, Manifest
 from trialign.pipeline import run_pipeline
 from trialign.progress import BEAT, Progress, read_progress
 from trialign.semid.table import SIDTable
+from trialign.stage import Stage
 from trialign.testing import TINY
 
 FILES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "files.md"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from trialign.manifest import sha256_of
+from trialign.files import sha256_of
 from trialign.runtime import checkpoint as checkpoints
 from trialign.runtime.checkpoint import (
     CheckedTogether,

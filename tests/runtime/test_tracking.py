@@ -24,9 +24,9 @@ from trialign.config.tracking import Tracking, tracking_of
 from trialign.data.dataset import Dataset
 from trialign.data.module import TrainedRows
 from trialign.generate.train import train
-from trialign.manifest import Stage
 from trialign.runtime import tracking as stage
 from trialign.semid.table import SIDTable
+from trialign.stage import Stage
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, TINY, ring_dataset, run_ranks
 
 STEPS, EVERY = 9, 3

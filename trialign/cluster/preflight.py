@@ -12,7 +12,8 @@ from trialign.config.compose import Config
 from trialign.config.stages import identity_of, planned, stage_folder
 from trialign.errors import ConfigError, StageError, suggest
 from trialign.lock import living_owner
-from trialign.manifest import MANIFEST, require_same_settings
+from trialign.manifest import MANIFEST
+from trialign.stage import require_same_settings
 
 
 def check_settings(config: Config, jobs: Sequence[JobSpec]) -> None:

@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trialign.files import write_atomically
 from trialign.lock import is_lock
-from trialign.manifest import MANIFEST, write_atomically
+from trialign.manifest import MANIFEST
 from trialign.progress import read_progress
 
 FOLDER = "slurm"

@@ -14,7 +14,7 @@ from trialign.cluster.record import JobSpec, note_job
 from trialign.cluster.render import render
 from trialign.config.compose import Config
 from trialign.config.stages import needed_by
-from trialign.manifest import write_atomically
+from trialign.files import write_atomically
 
 
 def submit(jobs: Sequence[JobSpec], config: Config, say: Callable[[str], None]) -> dict[str, str]:

@@ -22,7 +22,8 @@ from trialign.cluster.submit import write_config
 from trialign.config.compose import Config
 from trialign.config.stages import identity_of, stage_folder
 from trialign.errors import ConfigError, StageError
-from trialign.manifest import MANIFEST, Manifest, write_atomically
+from trialign.files import write_atomically
+from trialign.manifest import MANIFEST, Manifest
 
 _WAIT = 2.0
 

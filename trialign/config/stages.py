@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from trialign.config.embed import MODALITIES
 from trialign.config.runtime import RuntimeConfig
 from trialign.errors import StageError
-from trialign.manifest import MANIFEST, Manifest, Stage, finished_and_gone
+from trialign.manifest import MANIFEST, Manifest
+from trialign.stage import Stage, finished_and_gone
 
 if TYPE_CHECKING:
     from trialign.config.compose import Config

@@ -31,7 +31,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from trialign.config.registry import SCHEMAS
 from trialign.config.stages import ALL_STAGES, folder_of
-from trialign.manifest import flatten, settings_of
+from trialign.manifest import flatten
+from trialign.stage import settings_of
 
 _GROUP = "hydra/taken"
 _OF_RUNS = ("pipeline", "submit", "recommend")

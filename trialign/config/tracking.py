@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from trialign.config.option import option
-from trialign.manifest import Stage
+from trialign.stage import Stage
 
 if TYPE_CHECKING:
     from trialign.config.compose import Config

@@ -38,7 +38,7 @@ from trialign.data.source import Oracle, RawData, Source
 from trialign.data.splits import SPLITS, Cuts
 from trialign.data.tables import bounded_tables, check_engine, started_spark
 from trialign.errors import ConfigError, suggest
-from trialign.manifest import write_atomically
+from trialign.files import write_atomically
 from trialign.progress import Pace, paced
 from trialign.types import EvaluationSplit
 

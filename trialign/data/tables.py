@@ -18,7 +18,7 @@ import ibis
 from ibis.backends.duckdb import Backend
 
 from trialign.errors import ConfigError, DataError, suggest
-from trialign.manifest import disk_is_full
+from trialign.files import disk_is_full
 from trialign.progress import Pace, watched
 
 ENGINES = ("duckdb", "spark")

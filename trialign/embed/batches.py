@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trialign.embed.store import PRESENT, Modality
 from trialign.errors import DataError
-from trialign.manifest import write_atomically
+from trialign.files import write_atomically
 from trialign.progress import Pace
 
 log = logging.getLogger("trialign")

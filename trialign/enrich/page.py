@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trialign.data.dataset import Dataset
 from trialign.enrich.evidence import Caption, ItemInterests
-from trialign.manifest import write_atomically
+from trialign.files import write_atomically
 from trialign.page import document, escape, picture, table, thumbnail
 from trialign.runtime.seeding import numpy_generator
 

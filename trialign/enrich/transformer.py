@@ -21,7 +21,7 @@ from torch import Tensor
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
 from trialign.errors import ConfigError, model_remedy, suggest
-from trialign.manifest import sha256_of
+from trialign.files import sha256_of
 from trialign.runtime.device import device_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

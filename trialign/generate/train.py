@@ -40,7 +40,7 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.validation import Validation
 from trialign.generate.withhold import Withholding
-from trialign.manifest import CHECKPOINTS, MACHINE
+from trialign.manifest import MACHINE
 from trialign.runtime.callbacks import GradientNorm, MachineUse, StepClock, training_flops
 from trialign.runtime.checkpoint import TrainingCheckpoints, from_newest
 from trialign.runtime.device import device_of, require_precision
@@ -51,6 +51,7 @@ from trialign.runtime.tracking import MEMORY
 from trialign.runtime.trainer import build_trainer
 from trialign.runtime.universal import fingerprint, resume_from
 from trialign.semid.table import SIDTable
+from trialign.stage import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 

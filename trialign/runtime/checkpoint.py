@@ -28,7 +28,7 @@ from trialign.foreign import parse_json
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from trialign.manifest import sha256_of, write_atomically
+from trialign.files import sha256_of, write_atomically
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 
 T = TypeVar("T")

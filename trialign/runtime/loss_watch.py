@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from trialign.errors import TrainingError, TrialignError
-from trialign.manifest import write_atomically
+from trialign.files import write_atomically
 from trialign.runtime.checkpoint import begins_step
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
 

@@ -27,8 +27,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from trialign.config.tracking import Tracking, wandb_mode
+from trialign.files import write_atomically
 from trialign.foreign import LINES, harmless
-from trialign.manifest import flatten, write_atomically
+from trialign.manifest import flatten
 from trialign.runtime.ranks import launched_rank
 
 logger = logging.getLogger("trialign")

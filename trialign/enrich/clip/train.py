@@ -15,7 +15,7 @@ from trialign.enrich.clip.metrics import commonest_accuracy, log_shares, tag_acc
 from trialign.enrich.clip.model import build, save, tokenizer_of
 from trialign.enrich.clip.pairs import Pairs
 from trialign.enrich.clip.pictures import decode
-from trialign.manifest import write_atomically
+from trialign.files import write_atomically
 from trialign.progress import paced
 from trialign.runtime.seeding import numpy_generator
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from trialign.errors import DataError
+from trialign.files import write_atomically
 from trialign.foreign import parse_json
-from trialign.manifest import write_atomically
 from trialign.types import NO_ITEM, Items
 
 _CELLS = 1 << 21

@@ -24,9 +24,9 @@ from torch.nn import functional
 from trialign.data.splits import windows
 from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
+from trialign.files import write_atomically
 from trialign.foreign import parse_json
 from trialign.generate.softmax import table_cross_entropy
-from trialign.manifest import write_atomically
 from trialign.progress import Pace
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import numpy_generator, seed_global
