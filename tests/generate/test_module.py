@@ -12,11 +12,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from trialign.runtime.trainer import build_trainer  # before lightning, which needs what it imports first
-
-# isort: split
-from pytorch_lightning.callbacks import Callback
-
 from trialign.data.rows import Row, RowBatch, fill_row, pack, stack_rows
 from trialign.decode.index import PrefixIndex
 from trialign.generate.loss import LossSums
@@ -26,6 +21,8 @@ from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
+from trialign.runtime.lightning import Callback
+from trialign.runtime.trainer import build_trainer
 
 TITLES = [f"title {number} of an item" for number in range(12)]
 TEXTS = ItemTexts(TITLES)

@@ -52,8 +52,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             for alias in node.names:
                 yield alias.name, id(node) in typing_only
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield node.module or "", id(node) in typing_only
+            yield "." * node.level + (node.module or ""), id(node) in typing_only
 
 
 def modules() -> list[Path]:
@@ -73,6 +72,7 @@ def test_imports_point_upstream(path: Path) -> None:
         return
     assert here in RANK, f"{here} has no place in the import order; give it one"
     for name, typing_only in imports(path):
+        assert not name.startswith("."), f"{path}: relative import"
         parts = name.split(".")
         if parts[0] != "trialign" or len(parts) == 1 or typing_only:
             continue
@@ -88,12 +88,22 @@ def test_heavy_libraries_stay_in_their_places(path: Path) -> None:
     here = place_of(path)
     for name, _ in imports(path):
         library = name.split(".")[0]
-        if library in ("pytorch_lightning", "lightning", "lightning_fabric"):
+        if name == "trialign.runtime.lightning":
             assert here == "runtime" or path.name == "module.py", f"{path} imports {name}"
         if library in ("hydra", "omegaconf"):
             assert here in ("config", "launch"), f"{path} imports {name}"
         if library == "deepspeed":
             assert here == "runtime", f"{path} imports {name}"
+
+
+def test_lightning_is_imported_in_one_place() -> None:
+    places = {
+        path.relative_to(CHECKOUT)
+        for path in [*modules(), *(CHECKOUT / "tests").rglob("*.py")]
+        for name, _ in imports(path)
+        if name.split(".")[0] in ("pytorch_lightning", "lightning", "lightning_fabric")
+    }
+    assert places == {Path("trialign/runtime/lightning.py")}, "take it from trialign.runtime.lightning"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CHECKOUT)))

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
+import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 
 # isort: split
-import pytorch_lightning as pl
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from trialign.generate.train import train
 from trialign.runtime.callbacks import GradientNorm, StepClock, _append, training_flops
+from trialign.runtime.lightning import pl
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset

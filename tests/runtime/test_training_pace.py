@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from trialign.progress import Intervals, counted, read_progress, telling
+from trialign.runtime.lightning import pl
 from trialign.runtime.progress import TrainingPace
 
 

@@ -8,12 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from trialign.data.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
 from trialign.data.ledger import Ledger, ledger_lines
 from trialign.data.order import accumulation, fitting_workers
@@ -21,6 +15,7 @@ from trialign.data.rows import RowBatch
 from trialign.data.shards import DamagedBlockError
 from trialign.errors import ConfigError
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
+from trialign.runtime.lightning import Callback, pl
 
 logger = logging.getLogger(__name__)
 

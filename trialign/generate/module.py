@@ -13,12 +13,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from trialign.data.rows import RowBatch
 from trialign.generate.backbone import decoder_layers
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
@@ -26,6 +20,7 @@ from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
 from trialign.generate.validation import Validation
 from trialign.runtime.collectives import rank, world_size
+from trialign.runtime.lightning import Callback, pl
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.strategy import cuts_parameters, fully_shard_all
 from trialign.runtime.whole import WholeCopy

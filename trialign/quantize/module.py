@@ -9,11 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-
 from trialign.embed.store import Interests
 from trialign.quantize.autoencoder import RQVAE, Output
 from trialign.quantize.loss import (
@@ -28,6 +23,7 @@ from trialign.quantize.loss import (
 from trialign.quantize.metrics import health
 from trialign.quantize.residual import encode, fit_codebooks
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
+from trialign.runtime.lightning import pl
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import torch_generator
 

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from trialign.reward.labels import Labels
 from trialign.reward.loss import balanced_loss
 from trialign.reward.model import Pairs, Reader, RewardModel
+from trialign.runtime.lightning import pl
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import derive
 

@@ -8,11 +8,6 @@ from typing import Any
 
 import torch
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-
 from trialign.generate.loss import scaled_loss, step_totals
 from trialign.generate.module import GeneratorModule, Validate
 from trialign.rl.loss import policy_loss
@@ -21,6 +16,7 @@ from trialign.rl.rollout import Policy
 from trialign.rl.source import Place, RolloutBatch, RolloutSource, from_state, to_state
 from trialign.rl.tripwires import Limits, tripped
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
+from trialign.runtime.lightning import pl
 
 logger = logging.getLogger(__name__)
 

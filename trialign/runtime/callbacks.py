@@ -12,17 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.profilers import Profiler
-from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import nn
 
 from trialign.runtime.collectives import all_reduce_sum, world_size
+from trialign.runtime.lightning import Callback, DeepSpeedStrategy, Profiler, pl
 from trialign.runtime.tracking import ABOUT
 
 _TRAINING, _WAITING = "run_training_batch", "train_dataloader_next"  # what Lightning calls them

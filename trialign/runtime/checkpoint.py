@@ -21,15 +21,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-from trialign.foreign import parse_json
-
-# isort: split
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from trialign.files import sha256_of, write_atomically
+from trialign.foreign import parse_json
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
+from trialign.runtime.lightning import Callback, pl
 
 T = TypeVar("T")
 

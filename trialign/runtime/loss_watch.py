@@ -12,16 +12,11 @@ from typing import Any
 
 import torch
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from trialign.errors import TrainingError, TrialignError
 from trialign.files import write_atomically
 from trialign.runtime.checkpoint import begins_step
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
+from trialign.runtime.lightning import Callback, pl
 
 AVOIDED = "avoided.json"
 """The file of a stage that names the global batches it was rewound for; a killed attempt hands it on."""

@@ -7,13 +7,8 @@ import signal
 from types import FrameType
 from typing import Any
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from trialign.runtime.checkpoint import TrainingCheckpoints, begins_step
+from trialign.runtime.lightning import Callback, pl
 from trialign.runtime.notice import SIGNALS, SavedError, asked_for_room, hear, make_room, training_is_over
 from trialign.runtime.ranks import launched_rank
 

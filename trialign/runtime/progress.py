@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 from trialign.progress import Pace
+from trialign.runtime.lightning import Callback, pl
 
 
 class TrainingPace(Callback):

@@ -19,17 +19,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
 from PIL import Image
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
 
 from trialign.config.tracking import Tracking, wandb_mode
 from trialign.files import write_atomically
 from trialign.foreign import LINES, harmless
 from trialign.manifest import flatten
+from trialign.runtime.lightning import WandbLogger, rank_zero_only
 from trialign.runtime.ranks import launched_rank
 
 logger = logging.getLogger("trialign")

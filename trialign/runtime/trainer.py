@@ -9,18 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import CSVLogger
-
 from trialign.config.tracking import Tracking
 from trialign.manifest import MACHINE
 from trialign.runtime.callbacks import StepClock
 from trialign.runtime.device import device_of
+from trialign.runtime.lightning import Callback, CSVLogger, SLURMEnvironment, pl
 from trialign.runtime.progress import TrainingPace
 from trialign.runtime.ranks import launched_rank
 from trialign.runtime.strategy import build_strategy

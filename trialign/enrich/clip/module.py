@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before lightning)
-
-# isort: split
-import pytorch_lightning as pl
-
 from trialign.enrich.clip.loss import info_nce
 from trialign.runtime.collectives import rank, world_size
+from trialign.runtime.lightning import pl
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import torch_generator
 
