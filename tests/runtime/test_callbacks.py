@@ -16,7 +16,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' m
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from trialign.generate.train import train
-from trialign.runtime.callbacks import GradientNorm, StepClock, _append, training_flops
+from trialign.runtime.callbacks import GradientNorm, StepCallback, StepClock, _append, training_flops
 from trialign.runtime.lightning import pl
 from trialign.runtime.trainer import build_trainer
 from trialign.semid.table import SIDTable
@@ -35,6 +35,21 @@ class Line(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_step_begins_and_ends_once_however_many_micro_batches_it_has(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Steps(StepCallback):
+        def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+            told.append(("start", step))
+
+        def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+            told.append(("end", step))
+
+    trainer = build_trainer(tmp_path, max_steps=2, accumulate=3, accelerator="cpu", callbacks=[Steps()])
+    trainer.fit(Line(), torch.utils.data.DataLoader(torch.ones(6, 1, 2), batch_size=1))
+    assert told == [("start", 0), ("end", 1), ("start", 1), ("end", 2)]
 
 
 def test_the_gradient_is_measured_over_the_whole_step_and_before_it_is_clipped(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
 from trialign.generate.validation import Validation
+from trialign.runtime.callbacks import StepCallback, ends_step, logs_at
 from trialign.runtime.collectives import rank, world_size
-from trialign.runtime.lightning import Callback, pl
+from trialign.runtime.lightning import pl
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.strategy import cuts_parameters, fully_shard_all
 from trialign.runtime.whole import WholeCopy
@@ -109,9 +110,7 @@ class GeneratorModule(pl.LightningModule):
 
     def on_train_batch_end(self, _outputs: Any, _batch: RowBatch, batch_idx: int) -> None:
         """Log the means over the steps since the last log line."""
-        stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
-        log_every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
-        if stepped and self.global_step % log_every == 0:
+        if ends_step(self.trainer, batch_idx) and logs_at(self.trainer, self.global_step):
             self._logged = self._meter.flush()
             values = dict(self._logged)
             self.log("loss", values.pop("loss"), prog_bar=True)
@@ -140,7 +139,7 @@ class GeneratorModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class Validate(Callback):
+class Validate(StepCallback):
     """Measures every so many steps, keeps the best weights aside, and stops where nothing gets better.
 
     Best is the highest NDCG@10, the earliest of equals. All ranks see the same figures and so do the same.
@@ -159,20 +158,11 @@ class Validate(Callback):
         self._best = best
         self.measured: list[dict[str, float]] = []  # figures and their step
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: RowBatch,  # noqa: ARG002
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Measure where a measurement is due."""
-        assert isinstance(pl_module, GeneratorModule)
-        step = trainer.global_step
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and (step % self._every == 0 or step == trainer.max_steps):
-            self._measure(trainer, pl_module, step)
+        assert isinstance(module, GeneratorModule)
+        if step % self._every == 0 or step == trainer.max_steps:
+            self._measure(trainer, module, step)
 
     def counts(self) -> dict[str, Any]:
         """Return what the manifest says of it: the step that was kept and what it reached."""

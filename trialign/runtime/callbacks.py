@@ -65,7 +65,60 @@ class StepClock(Profiler):
         return trained, waited
 
 
-class MachineUse(Callback):
+class StepCallback(Callback):
+    """A callback that is called once per optimizer step, where Lightning's are called once per micro-batch.
+
+    Subclasses implement `on_step_start`, `on_step_end` or both; `step` counts the optimizer steps taken so far. A
+    subclass that needs each micro-batch as well overrides Lightning's hook and calls this class's first.
+    """
+
+    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        """Act before the first micro-batch of a step."""
+
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        """Act after the last micro-batch of a step, which the optimizer has taken in."""
+
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Call `on_step_start` where one begins."""
+        if place_in_step(trainer, batch_idx) == 0:
+            self.on_step_start(trainer, pl_module, trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Call `on_step_end` where one ends."""
+        if ends_step(trainer, batch_idx):
+            self.on_step_end(trainer, pl_module, trainer.global_step)
+
+
+def place_in_step(trainer: pl.Trainer, batch_idx: int) -> int:
+    """Return the place of a micro-batch among those of its optimizer step, from 0."""
+    return batch_idx % trainer.accumulate_grad_batches
+
+
+def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Return whether a micro-batch is the last of its optimizer step."""
+    return place_in_step(trainer, batch_idx) == trainer.accumulate_grad_batches - 1
+
+
+def logs_at(trainer: pl.Trainer, step: int) -> bool:
+    """Return whether training writes a log line after so many optimizer steps."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
+    return step % every == 0
+
+
+class MachineUse(StepCallback):
     """Writes a line to `log/machine.csv`, and to the loggers beside the CSV one, wherever training logs.
 
     Args:
@@ -82,36 +135,28 @@ class MachineUse(Callback):
 
     def on_train_batch_start(
         self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
         batch: Any,
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,
     ) -> None:
         """Count the micro-batch's tokens, padding apart; nothing waits for the device."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         tokens = batch.num_tokens
         self._tokens = tokens if self._tokens is None else self._tokens + tokens
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Write the line of the steps since the last one."""
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
-        if not stepped or trainer.global_step % every:
+        if not logs_at(trainer, step):
             return
         assert self._tokens is not None
         tokens = float(all_reduce_sum(self._tokens.double()))
         self._tokens = None
-        values = self._values(tokens, *self._clock.take(), pl_module.device)
+        values = self._values(tokens, *self._clock.take(), module.device)
         if trainer.is_global_zero:
-            _append(self._path, {"step": trainer.global_step - 1} | values)
+            _append(self._path, {"step": step - 1} | values)
             for logger in trainer.loggers[1:]:
-                logger.log_metrics({f"{ABOUT}{name}": value for name, value in values.items()}, trainer.global_step - 1)
+                logger.log_metrics({f"{ABOUT}{name}": value for name, value in values.items()}, step - 1)
 
     def _values(self, tokens: float, trained: float, waited: float, device: torch.device) -> dict[str, float]:
         rate = tokens / (trained + waited)
@@ -126,7 +171,7 @@ class MachineUse(Callback):
         return values | {"memory_bytes": float(torch.cuda.max_memory_allocated(device))}
 
 
-class GradientNorm(Callback):
+class GradientNorm(StepCallback):
     """Logs the length of the gradient before it is clipped, wherever training logs."""
 
     def on_before_optimizer_step(
@@ -136,28 +181,16 @@ class GradientNorm(Callback):
         optimizer: Any,  # noqa: ARG002
     ) -> None:
         """Measure; under DeepSpeed, which cuts gradients up by rank, the engine does, in its step."""
-        if not self._due(trainer, trainer.global_step + 1) or isinstance(trainer.strategy, DeepSpeedStrategy):
+        if not logs_at(trainer, trainer.global_step + 1) or isinstance(trainer.strategy, DeepSpeedStrategy):
             return
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         pl_module.log("gradient_norm", norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Take the engine's figure."""
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and isinstance(trainer.strategy, DeepSpeedStrategy) and self._due(trainer, trainer.global_step):
-            pl_module.log("gradient_norm", float(trainer.strategy.deepspeed_engine.get_global_grad_norm()))
-
-    def _due(self, trainer: pl.Trainer, step: int) -> bool:
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
-        return step % every == 0
+        if isinstance(trainer.strategy, DeepSpeedStrategy) and logs_at(trainer, step):
+            module.log("gradient_norm", float(trainer.strategy.deepspeed_engine.get_global_grad_norm()))
 
 
 def training_flops(model: nn.Module) -> float:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from trialign.files import sha256_of, write_atomically
 from trialign.foreign import parse_json
+from trialign.runtime.callbacks import StepCallback
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.lightning import Callback, pl
 
@@ -46,7 +47,7 @@ class DamagedError(Exception):
     """A checkpoint is not what was written; the one before it is to be tried."""
 
 
-class TrainingCheckpoints(Callback):
+class TrainingCheckpoints(StepCallback):
     """Saves the whole state of training every so many optimizer steps.
 
     At the start of the batch that follows the step: by then the step is validated, logged, and seen by everybody.
@@ -67,15 +68,9 @@ class TrainingCheckpoints(Callback):
         self.seconds = 0.0  # spent saving
         self._newest = 0
 
-    def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
-    ) -> None:
+    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:  # noqa: ARG002
         """Save where an optimizer step has just been taken and one is due."""
-        if self.every and begins_step(trainer, batch_idx) and trainer.global_step % self.every == 0:
+        if self.every and step % self.every == 0:
             self.save(trainer)
 
     def on_load_checkpoint(
@@ -131,11 +126,6 @@ class CheckedTogether(Callback):
         for fault in all_gather_objects(fault_of(self.checkpoint, rank(), world_size())):
             if fault is not None:
                 raise DamagedError(fault)
-
-
-def begins_step(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Return whether a micro-batch is the first of its optimizer step."""
-    return batch_idx % trainer.accumulate_grad_batches == 0
 
 
 def from_newest(folder: Path, attempt: Callable[[Path | None], T]) -> T:

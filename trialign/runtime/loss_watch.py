@@ -14,9 +14,9 @@ import torch
 
 from trialign.errors import TrainingError, TrialignError
 from trialign.files import write_atomically
-from trialign.runtime.checkpoint import begins_step
+from trialign.runtime.callbacks import StepCallback
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
-from trialign.runtime.lightning import Callback, pl
+from trialign.runtime.lightning import pl
 
 AVOIDED = "avoided.json"
 """The file of a stage that names the global batches it was rewound for; a killed attempt hands it on."""
@@ -34,7 +34,7 @@ class RewoundError(TrialignError):
     exit_code = 75
 
 
-class LossWatch(Callback):
+class LossWatch(StepCallback):
     """Looks at the mean loss of every step, over all ranks, between its last backward pass and the optimizer.
 
     All ranks see the same figure and do the same. Each writes `spike-STEP-RANK.json` beside the log: step, number of
@@ -54,16 +54,19 @@ class LossWatch(Callback):
         self._loss: torch.Tensor | float = 0.0
         self._batches: list[Any] = []
 
+    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:  # noqa: ARG002
+        """Forget the step before."""
+        self._loss, self._batches = 0.0, []
+
     def on_train_batch_start(
         self,
         trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
+        pl_module: pl.LightningModule,
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Begin a step, or go on with it."""
-        if begins_step(trainer, batch_idx):
-            self._loss, self._batches = 0.0, []
+        """Remember the micro-batch."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._batches.append(batch)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:  # noqa: ARG002

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType
-from typing import Any
 
-from trialign.runtime.checkpoint import TrainingCheckpoints, begins_step
-from trialign.runtime.lightning import Callback, pl
+from trialign.runtime.callbacks import StepCallback
+from trialign.runtime.checkpoint import TrainingCheckpoints
+from trialign.runtime.lightning import pl
 from trialign.runtime.notice import SIGNALS, SavedError, asked_for_room, hear, make_room, training_is_over
 from trialign.runtime.ranks import launched_rank
 
 _INTERRUPTED = b"\ninterrupted: saves after this step, then ends; Ctrl-C once more ends at once, without saving\n"
 
 
-class Preemption(Callback):
+class Preemption(StepCallback):
     """Ends training after the optimizer step in which any rank was sent one of SIGNALS, or Ctrl-C.
 
     The handlers do nothing but take it down. The module carries it to the other ranks with the step's token count, and
@@ -36,13 +36,7 @@ class Preemption(Callback):
         for number in (*SIGNALS, signal.SIGINT):
             signal.signal(number, self._listen)
 
-    def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
-    ) -> None:
+    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Tell the module whether this rank was asked; save and end, where the step before was to be the last.
 
         Raises:
@@ -50,16 +44,16 @@ class Preemption(Callback):
             SavedError: by Ctrl-C.
         """
         asked = self._interrupted or asked_for_room()
-        pl_module.asked = asked  # type: ignore[assignment]  # an attribute of modules that know of it
-        if begins_step(trainer, batch_idx) and pl_module.make_room:
+        module.asked = asked  # type: ignore[assignment]  # an attribute of modules that know of it
+        if module.make_room:
             self.checkpoints.save(trainer)
             if self._interrupted:
                 raise SavedError(
-                    f"interrupted, saved after step {trainer.global_step}",
+                    f"interrupted, saved after step {step}",
                     rule="Ctrl-C ends a training behind a save; twice, at once",
                     remedy="the same command goes on from there",
                 )
-            make_room(f"saved after step {trainer.global_step}")
+            make_room(f"saved after step {step}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Let it be saved, whoever asks from now on."""

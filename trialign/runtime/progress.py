@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trialign.progress import Pace
-from trialign.runtime.lightning import Callback, pl
+from trialign.runtime.callbacks import StepCallback, logs_at
+from trialign.runtime.lightning import pl
 
 
-class TrainingPace(Callback):
+class TrainingPace(StepCallback):
     """Counts the steps taken; those of the attempts before say nothing about the rate."""
 
     def __init__(self) -> None:
@@ -20,20 +19,12 @@ class TrainingPace(Callback):
         self._pace.__enter__()
         self._pace.add(trainer.global_step, reused=True)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
-        """Count the step that is whole; figures are read where training logs, as they wait for the device."""
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:  # noqa: ARG002
+        """Count the step; figures are read where training logs, as they wait for the device."""
         assert self._pace is not None
-        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
-        if trainer.global_step % every == 0:
+        if logs_at(trainer, step):
             self._pace.note = ", ".join(f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items())
-        self._pace.reach(trainer.global_step)
+        self._pace.reach(step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Say how long it took."""

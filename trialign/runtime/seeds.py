@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trialign.runtime.callbacks import place_in_step
 from trialign.runtime.collectives import rank
 from trialign.runtime.lightning import Callback, pl
 from trialign.runtime.seeding import seed_global
@@ -26,5 +27,4 @@ class StepSeeds(Callback):
         batch_idx: int,
     ) -> None:
         """Seed torch's default generators."""
-        micro = batch_idx % trainer.accumulate_grad_batches
-        seed_global(self.seed, "dropout", trainer.global_step, micro, rank())
+        seed_global(self.seed, "dropout", trainer.global_step, place_in_step(trainer, batch_idx), rank())
