@@ -66,7 +66,7 @@ def _build(config: Config, stage: Stage) -> None:
     from trialign.semid.table import SIDTable
 
     settings = config.evaluate
-    split = cast(EvaluationSplit, settings.split)  # config/checks.py knows no other
+    split = cast(EvaluationSplit, settings.split)  # config/evaluate.py knows no other
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
     users = dataset.evaluation(split)
     require_examples(users, split, settings.users)

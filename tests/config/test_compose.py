@@ -162,7 +162,7 @@ def test_every_group_default_is_typed() -> None:
         ("train/tasks=trialigngr8", "from.enrich=DIR"),
         ("train.mixture=temprature", "did you mean 'temperature'"),
         ("train.temperature=2", "train.mixture=temperature"),
-        ("train.mixture=temperature train.temperature=0", "is positive"),
+        ("train.mixture=temperature train.temperature=0", "train.temperature is above 0"),
         ("nonsense", "key=value"),
         ("train.backbone.hidden_size=64 train/backbone=pretrained", "choose train/backbone=scratch"),
         ("train/backbone=pretrained train.backbone.hiden_size=64", "a setting of train/backbone=scratch?"),
@@ -186,10 +186,13 @@ def test_every_group_default_is_typed() -> None:
         ("data=tables data.root=gs://b data.events=e data.items=i", "data.root=gs://b is an address, not a path"),
         ("data=tables data.root=a data.events=[e,https://h/f] data.items=i", "data.events=https://h/f"),
         ("report.runs=[hdfs://a]", "report.runs=hdfs://a"),
-        ("train.keep_back=1", "set train.keep_back=0.2"),
+        ("train.keep_back=1", "train.keep_back is at least 0 and below 1"),
         ("rl.validation.num_beams=49", "set rl.validation.num_beams=50"),
         ("enrich.shard=2 enrich.shards=2", "set enrich.shard between 0 and 1"),
         ("train.tasks.title_to_item=inf", "set train.tasks.title_to_item=0"),
+        ("data.memory=lots", "set data.memory=2GB"),
+        ("data.cut_shares=[0.9,0.8]", "the first below the second"),
+        ("train.betas=[0.9]", "set 'train.betas=[0.9,0.98]'"),
     ],
 )
 def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None:

@@ -36,7 +36,7 @@ def test_other_texts_that_look_like_numbers_stay_texts_and_numbers_numbers() -> 
         "data=tables",
         *FILES,
         "data.columns.user=1e3",
-        "data.time_unit=true",
+        "data.category_separator=true",
         "data.columns.item=TRUE",
         "seed=7",
     ]
@@ -44,7 +44,7 @@ def test_other_texts_that_look_like_numbers_stay_texts_and_numbers_numbers() -> 
     assert config.run.name == "2026_11_30"
     assert config.from_stage["prepare"].name == "1_0"
     assert config.data["columns"]["user"] == "1e3"
-    assert config.data["time_unit"] == "true"
+    assert config.data["category_separator"] == "true"
     assert config.data["columns"]["item"] == "TRUE"
     assert config.seed == 7
     assert compose("prepare", ["run=x", "from.prepare=null"]).from_stage == {}

@@ -14,19 +14,28 @@ class AssignConfig:
     policy: str = option(
         "reassign",
         "how items that share a tuple are told apart: reassign (near free codes) or suffix (one more level for all)",
+        choices=("reassign", "suffix"),
     )
-    max_load: float = option(0.8, "refuse more than this share of the K^L tuples")
+    max_load: float = option(0.8, "refuse more than this share of the K^L tuples", above=0, most=1)
     # How the semantic IDs are judged changes none of them.
     max_moved: float = option(
-        0.25, "share of items that may be moved because they shared a tuple; more is unhealthy", hashed=False
+        0.25,
+        "share of items that may be moved because they shared a tuple; more is unhealthy",
+        least=0,
+        most=1,
+        hashed=False,
     )
     min_perplexity: float = option(
         4.0,
         "equally used codes that each level is worth at least, before items are moved; less is unhealthy",
+        least=0,
         hashed=False,
     )
     unhealthy: str = option(
-        "warn", "at unhealthy semantic IDs: warn, or refuse them (a finished stage too)", hashed=False
+        "warn",
+        "at unhealthy semantic IDs: warn, or refuse them (a finished stage too)",
+        choices=("warn", "refuse"),
+        hashed=False,
     )
     # Files are identified by their content, not by where they lie.
     index: str | None = option(

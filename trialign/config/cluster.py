@@ -15,12 +15,12 @@ class ClusterConfig:
     partition: str | None = option(None, "where to queue; null: the cluster's default", hashed=False)
     account: str | None = option(None, "who pays", hashed=False)
     time: str | None = option(None, "limit, as Slurm writes it (D-HH:MM:SS); null: the partition's", hashed=False)
-    cpus_per_task: int = option(1, "CPU cores per rank", hashed=False)
+    cpus_per_task: int = option(1, "CPU cores per rank", least=1, hashed=False)
     memory_per_cpu: str | None = option(None, "e.g. 4G; null: the cluster's default", hashed=False)
-    gpus_per_node: int = option(0, "GPUs that a node has; 0: ranks train on CPUs", hashed=False)
-    gpu_memory_gib: float | None = option(None, "of one GPU, to hold the estimate against", hashed=False)
+    gpus_per_node: int = option(0, "GPUs that a node has; 0: ranks train on CPUs", least=0, hashed=False)
+    gpu_memory_gib: float | None = option(None, "of one GPU, to hold the estimate against", above=0, hashed=False)
     tokens_per_second: float | None = option(
-        None, "row positions a second and rank, measured, for the estimate of hours", hashed=False
+        None, "row positions a second and rank, measured, for the estimate of hours", above=0, hashed=False
     )
     sbatch: list[str] = option([], "further options of sbatch, one an entry, e.g. --constraint=a100", hashed=False)
     srun: list[str] = option([], "further options of the srun that starts the ranks, e.g. a container's", hashed=False)
@@ -32,16 +32,23 @@ class ClusterConfig:
         None, "the interpreter of the supervisor on the node; null: the one that submits", hashed=False
     )
     program: list[str] = option([], "the `trialign` of the ranks; empty: the one that submits", hashed=False)
-    signal_seconds: int = option(120, "how long before its end Slurm asks a job to make room", hashed=False)
-    leave_seconds: int = option(
-        10, "how long before its end a job that has not saved itself by then is queued again", hashed=False
+    signal_seconds: int = option(
+        120, "how long before its end Slurm asks a job to make room", least=1, most=65535, hashed=False
     )
-    max_restarts: int = option(5, "restarts in a row that get no further, until the job gives up", hashed=False)
+    leave_seconds: int = option(
+        10, "how long before its end a job that has not saved itself by then is queued again", least=0, hashed=False
+    )
+    max_restarts: int = option(
+        5, "restarts in a row that get no further, until the job gives up", least=0, hashed=False
+    )
     watchdog_minutes: float = option(
-        30.0, "a stage that counts nothing for so long (progress.json) is dumped, ended and queued again", hashed=False
+        30.0,
+        "a stage that counts nothing for so long (progress.json) is dumped, ended and queued again",
+        above=0,
+        hashed=False,
     )
     health_check: bool = option(True, "look at every node (disk, GPUs) before the ranks start", hashed=False)
-    array_limit: int = option(4, "members of a sweep that run at once", hashed=False)
+    array_limit: int = option(4, "members of a sweep that run at once", least=1, hashed=False)
     wait: bool = option(False, "a sweep returns when its members have ended, not when they are queued", hashed=False)
     verb: str | None = option(None, "what to submit; `trialign submit VERB` sets it", hashed=False)
     dry_run: bool = option(False, "print the scripts, queue nothing; `trialign submit VERB --dry-run`", hashed=False)

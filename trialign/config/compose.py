@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from trialign.config.assign import AssignConfig
+from trialign.config.bounds import check_bounds
 from trialign.config.checks import check
 from trialign.config.cluster import ClusterConfig
 from trialign.config.doctor import DoctorConfig
@@ -132,10 +133,10 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[DictConfig, Taken]:
 
 
 def to_config(tree: DictConfig) -> Config:
-    """Turn what Hydra composed into a `Config`, and check what spans fields.
+    """Turn what Hydra composed into a `Config`, and check its values, each and together.
 
     Raises:
-        ConfigError: a mandatory value is missing, a root key is unknown, or a cross-field rule is broken.
+        ConfigError: a mandatory value is missing, a key is unknown, a value out of its bounds, or a rule broken.
     """
     _refuse_strays(tree)
     if OmegaConf.is_missing(tree, "run"):  # before a setting that stands in the run directory is missed
@@ -147,6 +148,7 @@ def to_config(tree: DictConfig) -> Config:
     try:
         OmegaConf.resolve(tree)
         _refuse_addresses(tree)
+        check_bounds(tree)
         values: dict[str, Any] = {
             group: OmegaConf.to_container(tree[group]) if group in _EXCHANGEABLE else OmegaConf.to_object(tree[group])
             for group in _groups()

@@ -19,37 +19,57 @@ class DataConfig:
         "leave_one_out",
         "leave_one_out: a user's last event is the test target, the one before validation; last_n: the last n, the n "
         "before; temporal: all events after two global times; given: ready examples come with theirs",
+        choices=("leave_one_out", "last_n", "temporal", "given"),
     )
-    last_n: int = option(10, "targets per user of last_n")
+    last_n: int = option(10, "targets per user of last_n", least=1)
     cut_times: list[int] | None = option(None, "the two times of temporal, in seconds; null: by cut_shares")
-    cut_shares: list[float] = option([0.8, 0.9], "shares of all events before the two times of temporal")
-    min_events: int = option(3, "users with fewer events are trained on, not evaluated (leave_one_out needs 3)")
-    user_core: int = option(0, "users with fewer events leave the data, before the split; 0 keeps all")
-    item_core: int = option(0, "items with fewer events leave log and catalogue; with user_core, until all have enough")
-    core_rounds: int = option(100, "rounds of user_core and item_core before giving up")
-    max_history: int = option(50, "items; a longer history becomes windows that overlap by half")
-    block_records: int = option(1024, "records per block, the unit of shuffling and reading")
-    shard_blocks: int = option(64, "blocks per shard file")
-    images_per_shard: int = option(1000, "pictures per image shard")
-    buckets: int = option(16, "user buckets of the prepared events, a power of 16")
-    missing_items: str = option("refuse", "events of items without a catalogue entry: refuse, or drop (counted)")
+    cut_shares: list[float] = option(
+        [0.8, 0.9], "shares of all events before the two times of temporal", above=0, below=1
+    )
+    min_events: int = option(
+        3, "users with fewer events are trained on, not evaluated (leave_one_out needs 3)", least=3
+    )
+    user_core: int = option(0, "users with fewer events leave the data, before the split; 0 keeps all", least=0)
+    item_core: int = option(
+        0, "items with fewer events leave log and catalogue; with user_core, until all have enough", least=0
+    )
+    core_rounds: int = option(100, "rounds of user_core and item_core before giving up", least=1)
+    max_history: int = option(50, "items; a longer history becomes windows that overlap by half", least=2)
+    block_records: int = option(1024, "records per block, the unit of shuffling and reading", least=1)
+    shard_blocks: int = option(64, "blocks per shard file", least=1)
+    images_per_shard: int = option(1000, "pictures per image shard", least=1)
+    buckets: int = option(16, "user buckets of the prepared events, a power of 16", choices=(1, 16, 256, 4096, 65536))
+    missing_items: str = option(
+        "refuse", "events of items without a catalogue entry: refuse, or drop (counted)", choices=("refuse", "drop")
+    )
     repeated_events: str = option(
-        "drop", "events of one user, item and time (and tie) after the first: drop, keep or refuse; counted"
+        "drop",
+        "events of one user, item and time (and tie) after the first: drop, keep or refuse; counted",
+        choices=("drop", "keep", "refuse"),
     )
     max_bad_events: float = option(
         0.001,
         "share of the events that may be left out, counted: without user, item or order, or of an impossible time;"
         " more are refused, and 0 refuses any",
+        least=0,
+        most=1,
     )
-    broken_images: str = option("refuse", "pictures that cannot be decoded or are too large: refuse, or drop (counted)")
+    broken_images: str = option(
+        "refuse",
+        "pictures that cannot be decoded or are too large: refuse, or drop (counted)",
+        choices=("refuse", "drop"),
+    )
     read_html: bool = option(False, "read texts of the catalogue as HTML (counted); false: they are kept as they are")
     max_pixels: int = option(
-        50_000_000, "width x height of a picture; read from its header, before anything is decoded"
+        50_000_000, "width x height of a picture; read from its header, before anything is decoded", least=1
     )
     memory: str = option("2GB", "limit of the tables that prepare computes; the rest spills to disk", hashed=False)
-    threads: int | None = option(None, "threads of these tables; null: one per core", hashed=False)
+    threads: int | None = option(None, "threads of these tables; null: one per core", least=1, hashed=False)
     engine: str = option(
-        "duckdb", "where the log is checked, cored and spread: duckdb, or spark (pyspark, Java)", hashed=False
+        "duckdb",
+        "where the log is checked, cored and spread: duckdb, or spark (pyspark, Java)",
+        choices=("duckdb", "spark"),
+        hashed=False,
     )
 
 
@@ -59,12 +79,15 @@ class StorefrontConfig(DataConfig):
 
     _target_: str = "trialign.data.storefront.Storefront"
     seed: int = option(0, "seed of the world: catalogue, pictures, users and their choices")
-    num_items: int = option(2000, "items in the catalogue")
-    num_users: int = option(6000, "users with a history")
-    style_weight: float = option(1.0, "how much the style seen in pictures drives choice; 0 switches it off")
-    purpose_weight: float = option(1.0, "how much the purpose of items drives choice; 0 switches it off")
+    num_items: int = option(2000, "items in the catalogue", least=16)
+    num_users: int = option(6000, "users with a history", least=1)
+    style_weight: float = option(1.0, "how much the style seen in pictures drives choice; 0 switches it off", least=0)
+    purpose_weight: float = option(1.0, "how much the purpose of items drives choice; 0 switches it off", least=0)
     junk_share: float = option(
-        0.0, "share of the items whose mined interests are junk: those of another item, half of them of its category"
+        0.0,
+        "share of the items whose mined interests are junk: those of another item, half of them of its category",
+        least=0,
+        most=1,
     )
 
 
@@ -101,7 +124,9 @@ class FilesConfig(DataConfig):
         "${oc.env:TRIALIGN_DATA,null}", "folder that holds the files; default $TRIALIGN_DATA", hashed=False
     )
     format: str | None = option(
-        None, "of events or examples: parquet, csv, tsv, jsonl, recbole; null: by suffix, also of the catalogue"
+        None,
+        "of events or examples: parquet, csv, tsv, jsonl, recbole; null: by suffix, also of the catalogue",
+        choices=("parquet", "csv", "tsv", "jsonl", "recbole"),
     )
     delimiter: str = option(",", "one character between the values of CSV files of events or examples")
     items_delimiter: str | None = option(None, "the same in CSV files of the catalogue; null: as delimiter")
@@ -133,7 +158,9 @@ class TablesConfig(FilesConfig):
     events: Any = option(MISSING, "a path, folder or pattern below root, or a list of them")
     columns: EventColumns = field(default_factory=EventColumns)
     time_unit: str = option(
-        "s", "of times: s, ms, us, ns (since 1970) or iso (text); a column of timestamps needs none"
+        "s",
+        "of times: s, ms, us, ns (since 1970) or iso (text); a column of timestamps needs none",
+        choices=("s", "ms", "us", "ns", "iso"),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from trialign.config.enrich import DTYPES
 from trialign.config.option import option
 
 
@@ -13,8 +14,12 @@ class TfidfConfig:
     """Builtin text encoder: TF-IDF and truncated SVD, fitted on the catalogue."""
 
     _target_: str = "trialign.embed.text.TfidfSvd"
-    dim: int = option(256, "width of the text vectors; lowered to what the catalogue's rank allows, and said so")
-    min_df: int = option(2, "a term must occur in this many items; 1 where fewer than two terms do, and said so")
+    dim: int = option(
+        256, "width of the text vectors; lowered to what the catalogue's rank allows, and said so", least=1
+    )
+    min_df: int = option(
+        2, "a term must occur in this many items; 1 where fewer than two terms do, and said so", least=1
+    )
 
 
 @dataclass
@@ -23,12 +28,14 @@ class TransformersConfig:
 
     _target_: str = "trialign.embed.transformer.TransformersText"
     model: str = option("Qwen/Qwen3-Embedding-0.6B", "a name on the hub, or a folder with model and tokenizer")
-    pooling: str = option("last", "last: the last token's vector (decoders); mean: over all tokens (encoders)")
+    pooling: str = option(
+        "last", "last: the last token's vector (decoders); mean: over all tokens (encoders)", choices=("last", "mean")
+    )
     template: str = option("{text}", "what the model reads; an instruction goes around {text}")
-    max_tokens: int = option(512, "longer texts are cut, and counted")
-    dtype: str = option("float32", "float32, bfloat16 or float16")
+    max_tokens: int = option(512, "longer texts are cut, and counted", least=1)
+    dtype: str = option("float32", "float32, bfloat16 or float16", choices=DTYPES)
     normalize: bool = option(True, "bring vectors to length 1")
-    batch_size: int = option(32, "texts per forward pass", hashed=False, recorded=True)
+    batch_size: int = option(32, "texts per forward pass", least=1, hashed=False, recorded=True)
 
 
 @dataclass
@@ -38,8 +45,8 @@ class SentenceConfig:
     _target_: str = "trialign.embed.sentence.SentenceText"
     model: str = option("sentence-transformers/all-MiniLM-L6-v2", "a name on the hub, or a folder")
     prompt: str | None = option(None, "put before each text; null: the model's default")
-    max_tokens: int | None = option(None, "longer texts are cut; null: the model's own limit")
-    batch_size: int = option(32, "texts per forward pass", hashed=False, recorded=True)
+    max_tokens: int | None = option(None, "longer texts are cut; null: the model's own limit", least=1)
+    batch_size: int = option(32, "texts per forward pass", least=1, hashed=False, recorded=True)
 
 
 @dataclass
@@ -53,7 +60,7 @@ class OpenClipConfig:
     )
     checkpoint: str | None = option(None, "weights to load; none: random, and the manifest says so")
     seed: int = option(0, "seed of random weights")
-    batch_size: int = option(64, "pictures per forward pass", hashed=False, recorded=True)
+    batch_size: int = option(64, "pictures per forward pass", least=1, hashed=False, recorded=True)
 
 
 @dataclass
@@ -61,11 +68,15 @@ class PpmiConfig:
     """Collaborative vectors: PPMI and truncated SVD of what stands near each other in train histories."""
 
     _target_: str = "trialign.embed.collaborative.PpmiSvd"
-    dim: int = option(128, "width of the vectors; lowered to what the histories allow, and said so")
-    window: int = option(5, "places; items at most so far apart co-occur, with weight 1 / places")
-    smoothing: float = option(0.75, "exponent of the context's frequency; below 1 rare contexts count less")
+    dim: int = option(128, "width of the vectors; lowered to what the histories allow, and said so", least=1)
+    window: int = option(5, "places; items at most so far apart co-occur, with weight 1 / places", least=1)
+    smoothing: float = option(
+        0.75, "exponent of the context's frequency; below 1 rare contexts count less", above=0, most=1
+    )
     text_prior: float = option(
-        0.0, "events that the mean of an item's ten nearest in text is worth beside its own; 0: text plays no part"
+        0.0,
+        "events that the mean of an item's ten nearest in text is worth beside its own; 0: text plays no part",
+        least=0,
     )
 
 
@@ -75,17 +86,21 @@ class JointConfig:
 
     _target_: str = "trialign.embed.joint.TransformersJoint"
     model: str = option("Qwen/Qwen3-VL-Embedding-2B", "a name on the hub, or a folder with model and processor")
-    pooling: str = option("last", "last: the last token's vector; mean: over all tokens, those of the picture too")
+    pooling: str = option(
+        "last",
+        "last: the last token's vector; mean: over all tokens, those of the picture too",
+        choices=("last", "mean"),
+    )
     template: str = option(
         "<|im_start|>system\nRepresent the product.<|im_end|>\n<|im_start|>user\n{image}{text}<|im_end|>\n"
         "<|im_start|>assistant\n",
         "what the model reads: {image} is the picture, nothing where an item has none; an instruction goes around both",
     )
-    max_tokens: int = option(512, "longer texts are cut, and counted; the picture does not count")
-    max_pixels: int = option(262144, "larger pictures are scaled down to so many pixels")
-    dtype: str = option("float32", "float32, bfloat16 or float16")
+    max_tokens: int = option(512, "longer texts are cut, and counted; the picture does not count", least=1)
+    max_pixels: int = option(262144, "larger pictures are scaled down to so many pixels", least=1)
+    dtype: str = option("float32", "float32, bfloat16 or float16", choices=DTYPES)
     normalize: bool = option(True, "bring vectors to length 1")
-    batch_size: int = option(16, "items per forward pass", hashed=False, recorded=True)
+    batch_size: int = option(16, "items per forward pass", least=1, hashed=False, recorded=True)
 
 
 @dataclass
@@ -95,7 +110,7 @@ class OpenClipJointConfig:
     _target_: str = "trialign.embed.joint_clip.OpenClipJoint"
     model: str = option("enrich.clip", "enrich.clip, a name open_clip knows, local-dir:PATH or hf-hub:NAME")
     checkpoint: str | None = option(None, "weights to load, where the model does not bring its own")
-    batch_size: int = option(64, "items per forward pass", hashed=False, recorded=True)
+    batch_size: int = option(64, "items per forward pass", least=1, hashed=False, recorded=True)
 
 
 MODALITIES = ("text", "image", "joint", "collaborative")
@@ -113,10 +128,14 @@ class EmbedConfig:
     evidence: list[str] = option(
         ["title", "description", "brand", "categories"],
         "what an item's text is made of, a line each: title, description, brand, categories, caption, interests",
+        choices=("title", "description", "brand", "categories", "caption", "interests"),
     )
     interests: bool = option(
         False, "embed each interest too, by the text encoder: quantize.interest_weight is measured against these"
     )
     least_chance: float = option(
-        0.0, "interests that the reward stage gives a smaller chance of being good are left out; 0 keeps all"
+        0.0,
+        "interests that the reward stage gives a smaller chance of being good are left out; 0 keeps all",
+        least=0,
+        below=1,
     )

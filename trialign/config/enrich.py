@@ -7,21 +7,28 @@ from typing import Any
 
 from trialign.config.option import option
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What a model's weights may be held in."""
+
 
 @dataclass
 class ClipConfig:
     """The small CLIP: trained here on pairs of picture and text; `embed/image=clip` embeds by it."""
 
     pairs: str = option(
-        "catalogue", "storefront: that world's pretraining corpus; catalogue: the items' own pictures and texts"
+        "catalogue",
+        "storefront: that world's pretraining corpus; catalogue: the items' own pictures and texts",
+        choices=("catalogue", "storefront"),
     )
     model: str = option("trialign-tiny", "a model config in trialign/enrich/clip/configs/, or a name open_clip knows")
-    num_pairs: int = option(20000, "pairs to generate (storefront), or at most to take (catalogue)")
-    held_out: float = option(0.1, "share of the pairs that tag accuracy is measured on, never trained on")
-    num_epochs: int = option(6, "passes over the others")
-    batch_size: int = option(64, "pairs per step")
-    learning_rate: float = option(1e-3, "peak; linear rise over a tenth of the steps, cosine to zero")
-    weight_decay: float = option(0.1, "AdamW")
+    num_pairs: int = option(20000, "pairs to generate (storefront), or at most to take (catalogue)", least=2)
+    held_out: float = option(
+        0.1, "share of the pairs that tag accuracy is measured on, never trained on", above=0, below=1
+    )
+    num_epochs: int = option(6, "passes over the others", least=1)
+    batch_size: int = option(64, "pairs per step", least=2)
+    learning_rate: float = option(1e-3, "peak; linear rise over a tenth of the steps, cosine to zero", above=0)
+    weight_decay: float = option(0.1, "AdamW", least=0)
     seed: int = option(0, "of weights, order and corpus")
 
 
@@ -31,9 +38,9 @@ class TransformersBackendConfig:
 
     _target_: str = "trialign.enrich.transformer.TransformersChat"
     model: str = option("???", "a name on the hub, or a folder with config.json, weights and tokenizer or processor")
-    dtype: str = option("bfloat16", "float32, bfloat16 or float16")
-    max_tokens: int = option(512, "longest reply")
-    batch_size: int = option(8, "questions per forward pass", hashed=False, recorded=True)
+    dtype: str = option("bfloat16", "float32, bfloat16 or float16", choices=DTYPES)
+    max_tokens: int = option(512, "longest reply", least=1)
+    batch_size: int = option(8, "questions per forward pass", least=1, hashed=False, recorded=True)
 
 
 @dataclass
@@ -44,16 +51,17 @@ class EndpointBackendConfig:
     url: str = option("http://127.0.0.1:8000/v1", "of the server, up to /v1", hashed=False, recorded=True)
     model: str = option("???", "as the server calls it")
     key_from: str | None = option(None, "environment variable that holds the server's key; null: none", hashed=False)
-    max_tokens: int = option(512, "longest reply")
+    max_tokens: int = option(512, "longest reply", least=1)
     extra: dict[str, Any] = option(
         {}, "further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}"
     )
-    concurrency: int = option(8, "questions at a time", hashed=False, recorded=True)
-    time_limit: float = option(120.0, "seconds of one try", hashed=False, recorded=True)
-    tries: int = option(5, "of a question that gets no reply", hashed=False, recorded=True)
+    concurrency: int = option(8, "questions at a time", least=1, hashed=False, recorded=True)
+    time_limit: float = option(120.0, "seconds of one try", above=0, hashed=False, recorded=True)
+    tries: int = option(5, "of a question that gets no reply", least=1, hashed=False, recorded=True)
     first_wait: float = option(
         1.0,
         "seconds before the second try; doubles with each, with jitter",
+        least=0,
         hashed=False,
         recorded=True,
     )
@@ -63,10 +71,14 @@ class EndpointBackendConfig:
 class AskedConfig:
     """How a model is asked."""
 
-    retries: int = option(1, "further questions about a reply that cannot be used, each naming what was wrong with it")
+    retries: int = option(
+        1, "further questions about a reply that cannot be used, each naming what was wrong with it", least=0
+    )
     lost: float = option(
         0.01,
         "share of questions that may stay without a reply; more stop the stage, which then goes on",
+        least=0,
+        most=1,
         hashed=False,
         recorded=True,
     )
@@ -76,16 +88,20 @@ class AskedConfig:
 class AskedCaptionsConfig(AskedConfig):
     """Captions by a vision-language model."""
 
-    max_side: int = option(1024, "pixels; a picture with a longer side is scaled down before it is sent")
+    max_side: int = option(1024, "pixels; a picture with a longer side is scaled down before it is sent", least=1)
 
 
 @dataclass
 class AskedInterestsConfig(AskedConfig):
     """Interests by a language model."""
 
-    variant: str = option("direct", "direct; cot: reasons first, and the reasoning stands in a column of its own")
-    max_interests: int = option(5, "per item; a reply with more cannot be used")
-    max_characters: int = option(4000, "of title, description and caption each; the rest is cut, and counted")
+    variant: str = option(
+        "direct",
+        "direct; cot: reasons first, and the reasoning stands in a column of its own",
+        choices=("direct", "cot"),
+    )
+    max_interests: int = option(5, "per item; a reply with more cannot be used", least=1)
+    max_characters: int = option(4000, "of title, description and caption each; the rest is cut, and counted", least=1)
 
 
 @dataclass
@@ -100,7 +116,7 @@ class TagCaptionsConfig:
     """Builtin captions: tags that the small CLIP (`enrich/clip`) sees in the picture."""
 
     _target_: str = "trialign.enrich.captions.TagCaptions"
-    max_tags: int = option(3, "tags of a caption at most; each at least half as likely as the likeliest")
+    max_tags: int = option(3, "tags of a caption at most; each at least half as likely as the likeliest", least=1)
 
 
 @dataclass
@@ -124,14 +140,18 @@ class BuiltinInterestsConfig:
         "auto",
         "storefront: a classifier on that world's pretraining corpus; catalogue: keyphrases of its own texts by "
         "class-based TF-IDF; auto: as the catalogue is",
+        choices=("auto", "storefront", "catalogue"),
     )
-    num_pairs: int = option(20000, "descriptions of the pretraining corpus")
-    max_interests: int = option(5, "per item and origin")
-    min_confidence: float = option(0.2, "weaker interests of an item's own texts are left out")
+    num_pairs: int = option(20000, "descriptions of the pretraining corpus", least=1)
+    max_interests: int = option(5, "per item and origin", least=1)
+    min_confidence: float = option(0.2, "weaker interests of an item's own texts are left out", least=0, most=1)
     min_share: float = option(
-        0.15, "and those told of a smaller share of its company; where phrases are many, 0.03 leaves some"
+        0.15,
+        "and those told of a smaller share of its company; where phrases are many, 0.03 leaves some",
+        least=0,
+        most=1,
     )
-    window: int = option(10, "places of a history within which items are chosen together")
+    window: int = option(10, "places of a history within which items are chosen together", least=1)
 
 
 @dataclass
@@ -159,7 +179,12 @@ class EnrichConfig:
         "true captions, and pictures stay. null: no",
     )
     cache: str = option("${run}/replies", "folder of all replies, kept for good; runs may share it", hashed=False)
-    shards: int = option(1, "parts of the catalogue that are asked about in processes of their own", hashed=False)
+    shards: int = option(
+        1, "parts of the catalogue that are asked about in processes of their own", least=1, hashed=False
+    )
     shard: int | None = option(
-        None, "which of them this process asks about, from 0; null: everything, and the stage is finished", hashed=False
+        None,
+        "which of them this process asks about, from 0; null: everything, and the stage is finished",
+        least=0,
+        hashed=False,
     )

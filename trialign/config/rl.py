@@ -12,21 +12,27 @@ from trialign.config.train import LoraConfig
 class WatchConfig:
     """Validation while the policy learns, the start included; never the test users."""
 
-    every: int = option(25, "optimizer steps between two validations, and one at the end")
-    users: int = option(1000, "the first so many in hash order, a fair sample; 0: all of them")
-    num_beams: int = option(50, "beams of the constrained search; Recall@50 is a tripwire")
-    patience: int = option(0, "stop after so many validations in a row without a better NDCG@10; 0: never early")
-    batch_size: int = option(64, "users per search", hashed=False, recorded=True)
+    every: int = option(25, "optimizer steps between two validations, and one at the end", least=1)
+    users: int = option(1000, "the first so many in hash order, a fair sample; 0: all of them", least=0)
+    num_beams: int = option(50, "beams of the constrained search; Recall@50 is a tripwire", least=50)
+    patience: int = option(
+        0, "stop after so many validations in a row without a better NDCG@10; 0: never early", least=0
+    )
+    batch_size: int = option(64, "users per search", least=1, hashed=False, recorded=True)
 
 
 @dataclass
 class TripwiresConfig:
     """What ends the training; the best weights so far are kept."""
 
-    recall_drop: float = option(0.1, "Recall@50 on validation falls by more than this share of its start")
-    entropy_share: float = option(0.2, "entropy of the policy falls below this share of its start")
-    kl: float = option(2.0, "divergence from the reference, nats per item, rises above this")
-    zero_variance: float = option(0.99, "share of drawn groups whose rewards are all equal rises above this")
+    recall_drop: float = option(
+        0.1, "Recall@50 on validation falls by more than this share of its start", least=0, most=1
+    )
+    entropy_share: float = option(0.2, "entropy of the policy falls below this share of its start", least=0, most=1)
+    kl: float = option(2.0, "divergence from the reference, nats per item, rises above this", above=0)
+    zero_variance: float = option(
+        0.99, "share of drawn groups whose rewards are all equal rises above this", least=0, most=1
+    )
 
 
 @dataclass
@@ -34,26 +40,32 @@ class RLConfig:
     """Group-relative policy optimisation (GRPO) from the trained generator, or supervised training continued."""
 
     objective: str = option(
-        "grpo", "grpo; or sft, the control: supervised training goes on with the kept-back positions (rows as `stream`)"
+        "grpo",
+        "grpo; or sft, the control: supervised training goes on with the kept-back positions (rows as `stream`)",
+        choices=("grpo", "sft"),
     )
     rewards: dict[str, float] = option(
         {"hit": 1.0, "prefix": 0.5, "quality_exact": 0.0, "quality_item": 0.0, "rank": 0.0},
         "rewards and their weights; a quality_ one needs the reward stage",
     )
-    sampler: str = option("distinct", "distinct: rollouts drawn without replacement; beams: the most probable items")
-    group: int = option(8, "rollouts per prompt")
-    prompts: int = option(32, "prompts per optimizer step; a multiple of devices x micro_rows")
-    uses: int = option(2, "optimizer steps that share the same rollouts")
-    steps: int = option(300, "optimizer steps")
-    clip_ratio: float = option(0.2, "how far the ratio of probabilities may move from 1")
-    kl: float = option(1e-3, "weight of the divergence from the reference")
+    sampler: str = option(
+        "distinct",
+        "distinct: rollouts drawn without replacement; beams: the most probable items",
+        choices=("distinct", "beams"),
+    )
+    group: int = option(8, "rollouts per prompt", least=2)
+    prompts: int = option(32, "prompts per optimizer step; a multiple of devices x micro_rows", least=1)
+    uses: int = option(2, "optimizer steps that share the same rollouts", least=1)
+    steps: int = option(300, "optimizer steps", least=1)
+    clip_ratio: float = option(0.2, "how far the ratio of probabilities may move from 1", above=0)
+    kl: float = option(1e-3, "weight of the divergence from the reference", least=0)
     normalise: bool = option(True, "divide advantages by the standard deviation of their group")
     reference: str | None = option(None, "a finished train or rl folder; null: the generator that training starts from")
     lora: LoraConfig | None = option(None, "adapters instead of full training: rl/lora=none or lora")
-    learning_rate: float = option(1e-5, "peak, AdamW; small models from scratch want more, e.g. 3e-4")
-    weight_decay: float = option(0.0, "AdamW; not on norms, biases, embeddings")
-    betas: list[float] = option([0.9, 0.98], "AdamW")
-    warmup: float = option(0.05, "share of the steps; cosine decay to zero after it")
-    clip: float = option(1.0, "gradient norm")
+    learning_rate: float = option(1e-5, "peak, AdamW; small models from scratch want more, e.g. 3e-4", above=0)
+    weight_decay: float = option(0.0, "AdamW; not on norms, biases, embeddings", least=0)
+    betas: list[float] = option([0.9, 0.98], "AdamW", least=0, below=1)
+    warmup: float = option(0.05, "share of the steps; cosine decay to zero after it", least=0, most=1)
+    clip: float = option(1.0, "gradient norm", least=0)
     validation: WatchConfig = field(default_factory=WatchConfig)
     tripwires: TripwiresConfig = field(default_factory=TripwiresConfig)

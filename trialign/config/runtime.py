@@ -8,6 +8,7 @@ from typing import Any
 from trialign.config.option import option
 from trialign.progress import Intervals
 
+STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3_offload")
 _NOT_OF_TRAINING = ("threads", "progress", "beat_seconds", "line_seconds")
 
 
@@ -15,26 +16,33 @@ _NOT_OF_TRAINING = ("threads", "progress", "beat_seconds", "line_seconds")
 class RuntimeConfig:
     """Devices and ranks, checkpoints, and what is told on the way."""
 
-    accelerator: str = option("auto", "cpu, cuda or auto", hashed=False, recorded=True)
-    devices: int = option(1, "processes per node", hashed=False, recorded=True)
+    accelerator: str = option("auto", "cpu, cuda or auto", choices=("auto", "cpu", "cuda"), hashed=False, recorded=True)
+    devices: int = option(1, "processes per node", least=1, hashed=False, recorded=True)
     nodes: int = option(
-        1, "nodes; more than one are started by `trialign submit` or another launcher", hashed=False, recorded=True
+        1,
+        "nodes; more than one are started by `trialign submit` or another launcher",
+        least=1,
+        hashed=False,
+        recorded=True,
     )
     threads: int | None = option(
         None,
         "CPU threads per process; null: one per core. Two threads on a busy core wait for each other",
+        least=1,
         hashed=False,
         recorded=True,
     )
     strategy: str = option(
         "single",
         "how ranks share the work: single, ddp, fsdp2, zero1, zero2, zero3, zero3_offload",
+        choices=STRATEGIES,
         hashed=False,
         recorded=True,
     )
     micro_rows: int = option(
         8,
         "rows per forward pass and rank; accumulation = lanes / (nodes x devices x micro_rows)",
+        least=1,
         hashed=False,
         recorded=True,
     )
@@ -45,33 +53,45 @@ class RuntimeConfig:
         recorded=True,
     )
     checkpoint_every: int = option(
-        200, "steps between two checkpoints of train, which a killed command goes on from; 0: none", hashed=False
+        200,
+        "steps between two checkpoints of train, which a killed command goes on from; 0: none",
+        least=0,
+        hashed=False,
     )
     patience_minutes: float = option(
         60.0,
         "how long ranks wait for the first one where it works alone: the last save, the conversion of a checkpoint",
+        above=0,
         hashed=False,
     )
     on_spike: str = option(
         "stop",
         "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command goes on from "
         "the last checkpoint without that batch)",
+        choices=("stop", "rewind"),
         hashed=False,
         recorded=True,
     )
     spike: float = option(
         3.0,
         "nats by which a step's loss may exceed the median of the last 50; 0: look for no spike",
+        least=0,
         hashed=False,
         recorded=True,
     )
-    log_every: int = option(10, "steps between two log lines", hashed=False)
+    log_every: int = option(10, "steps between two log lines", least=1, hashed=False)
     progress: bool = option(True, "draw a bar, where standard error is a terminal", hashed=False)
     line_seconds: float = option(
-        60.0, "between two lines in the log that say how far a stage is, how fast, how long it takes", hashed=False
+        60.0,
+        "between two lines in the log that say how far a stage is, how fast, how long it takes",
+        least=0,
+        hashed=False,
     )
     beat_seconds: float = option(
-        5.0, "between two writes of progress.json, by which a job's watchdog and `status` see a stage", hashed=False
+        5.0,
+        "between two writes of progress.json, by which a job's watchdog and `status` see a stage",
+        least=0,
+        hashed=False,
     )
 
     @property
