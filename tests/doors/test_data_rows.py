@@ -80,7 +80,7 @@ DOORS = [
         SHOP,
         code=2,
         value="data.time_unit=sec",
-        rule="a known unit",
+        rule="data.time_unit is a known choice",
         remedy="known: iso, ms, ns, s, us",
         follow=replaced("time_unit=sec", "time_unit=s"),
         outcome=READ,
