@@ -115,7 +115,7 @@ class TestStage:
         assert load_interests(plain.folder) is None
 
     def test_unknown_evidence_and_interests_without_texts_are_refused(self, world, tmp_path):
-        with pytest.raises(ConfigError, match=r"embed\.evidence=captions") as raised:
+        with pytest.raises(ConfigError, match=r"embed\.evidence holds captions") as raised:
             self.embed(world, tmp_path, "embed.evidence=[captions]")
         assert "did you mean 'caption'" in raised.value.remedy
         with pytest.raises(ConfigError, match=r"embed\.interests=true"):
