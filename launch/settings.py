@@ -1,4 +1,4 @@
-"""`trialign VERB --help` and docs/configuration.md: every setting with its default and meaning.
+"""`trialign VERB --help` and docs/configuration.md: every setting with its type, bounds, default and meaning.
 
 Settings and meanings are the schemas'; defaults are what the files of conf/ make of them, as a verb composes them.
 """
@@ -6,13 +6,16 @@ Settings and meanings are the schemas'; defaults are what the files of conf/ mak
 from __future__ import annotations
 
 import importlib
+import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
+from types import NoneType
 from typing import Any
 
 from omegaconf import MISSING as MANDATORY
 
 from trialign.config.compose import choice_of, composed, default_choices
+from trialign.config.option import Bounds, bounds_of, default_of
 from trialign.config.registry import SCHEMAS
 from trialign.config.stages import ALL_STAGES
 
@@ -59,11 +62,12 @@ def markdown() -> str:
         for name, schema in schemas.items():
             choice = choice_of(path, name)
             rows = "\n".join(
-                f"| `{key}`{mark} | `{default}` | {text} |"
-                for key, mark, default, text in _rows(path, schema, composed(path, choice))
+                f"| `{key}`{mark} | {kind} | `{default}` | {text} |"
+                for key, mark, kind, default, text in _rows(path, schema, composed(path, choice))
             )
             parts.append(
-                f"## {path}={choice}\n\n{_summary(schema)}\n\n| setting | default | meaning |\n|---|---|---|\n{rows}"
+                f"## {path}={choice}\n\n{_summary(schema)}\n\n"
+                f"| setting | type | default | meaning |\n|---|---|---|---|\n{rows}"
             )
     return "\n\n".join(parts) + "\n"
 
@@ -71,17 +75,18 @@ def markdown() -> str:
 def _block(path: str, choice: str, schema: type) -> str:
     lines = [f"{path}={choice}: {_summary(schema)}" if len(SCHEMAS[path]) > 1 else f"{path}: {_summary(schema)}"]
     rows = _rows(path, schema, composed(path, choice))
-    lines += [f"  {key + '=' + default:<52} {text}" for key, _, default, text in rows]
+    lines += [
+        f"  {key + '=' + default:<52} {text}" + (f" [{kind}]" if kind else "") for key, _, kind, default, text in rows
+    ]
     return "\n".join(lines)
 
 
-def _rows(path: str, schema: type, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (setting, mark, default, meaning) of a schema, whose fields have these values in the composed config."""
+def _rows(path: str, schema: type, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield (setting, mark, type, default, meaning) of a schema whose fields are composed to these values."""
+    hints = typing.get_type_hints(schema)
     for found in fields(schema):
         key = f"{path.replace('/', '.')}.{found.name}"
-        default: Any = found.default if found.default is not MISSING else None
-        if default is None and found.default_factory is not MISSING:
-            default = found.default_factory()
+        default = default_of(found)
         value = values.get(found.name, default)
         if is_dataclass(default) and not isinstance(default, type):
             yield from _rows(key.replace(".", "/"), type(default), value)
@@ -89,7 +94,18 @@ def _rows(path: str, schema: type, values: Mapping[str, Any]) -> Iterator[tuple[
             mark = "" if found.metadata["hashed"] else " +" if found.metadata["recorded"] else " *"
             group = f"{path}/{found.name}"
             shown = default_choices()[group] if group in SCHEMAS else _shown(value)
-            yield key, mark, shown, found.metadata["help"]
+            yield key, mark, _type(hints[found.name], bounds_of(found)), shown, found.metadata["help"]
+
+
+def _type(hint: Any, bounds: Bounds) -> str:
+    """Return a type with its bounds, e.g. `0 <= float < 1`, or the choices; nothing of a group and of several types."""
+    parts = typing.get_args(hint)
+    if NoneType in parts:
+        inner = _type(parts[0], bounds)
+        return inner and f"{inner} or null"
+    if typing.get_origin(hint) is list:
+        return f"list of {_type(parts[0], bounds)}"
+    return bounds.around(hint.__name__) if hint in (bool, int, float, str) else ""
 
 
 def _shown(default: Any) -> str:

@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from trialign.launch.cli import VERBS
-from trialign.launch.settings import _rows, _shown, describe
+from trialign.launch.settings import _rows, _shown, describe, markdown
 
 from trialign.config.compose import choice_of, composed, conf_dir, default_choices
 from trialign.config.registry import SCHEMAS, register
@@ -62,7 +62,7 @@ def test_defaults_are_those_that_a_verb_composes() -> None:
         choice = choice_of(path, name)
         if default_choices()[path] != choice:
             continue
-        for key, _, shown, _ in _rows(path, schema, composed(path, choice)):
+        for key, _, _, shown, _ in _rows(path, schema, composed(path, choice)):
             node = tree
             for part in key.split("."):
                 node = node[part]
@@ -77,3 +77,19 @@ def test_defaults_are_those_that_a_verb_composes() -> None:
 def test_a_heading_names_what_is_typed() -> None:
     for path, name, _ in ALL:
         assert (conf_dir() / path / f"{choice_of(path, name)}.yaml").exists()
+
+
+def test_help_and_page_show_the_values_that_a_setting_takes() -> None:
+    lines = [line.strip() for line in describe("train").splitlines()]
+    for key, shown in {
+        "train.keep_back": "[0 <= float < 1]",
+        "train.steps": "[int >= 1 or null]",
+        "train.betas": "[list of 0 <= float < 1]",
+        "train.learning_rate": "[float > 0]",
+        "runtime.accelerator": "[auto, cpu, cuda]",
+    }.items():
+        (line,) = (line for line in lines if line.startswith(f"{key}="))
+        assert line.endswith(shown), line
+    (line,) = (line for line in lines if line.startswith("train.lora="))
+    assert not line.endswith("]"), "a file of conf/ decides"
+    assert "| `train.mixture` | proportional, temperature, weights | `proportional` |" in markdown()

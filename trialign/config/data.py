@@ -125,7 +125,7 @@ class FilesConfig(DataConfig):
     )
     format: str | None = option(
         None,
-        "of events or examples: parquet, csv, tsv, jsonl, recbole; null: by suffix, also of the catalogue",
+        "of events or examples; null: by suffix, also of the catalogue",
         choices=("parquet", "csv", "tsv", "jsonl", "recbole"),
     )
     delimiter: str = option(",", "one character between the values of CSV files of events or examples")

@@ -33,7 +33,7 @@ class TransformersConfig:
     )
     template: str = option("{text}", "what the model reads; an instruction goes around {text}")
     max_tokens: int = option(512, "longer texts are cut, and counted", least=1)
-    dtype: str = option("float32", "float32, bfloat16 or float16", choices=DTYPES)
+    dtype: str = option("float32", "of the weights", choices=DTYPES)
     normalize: bool = option(True, "bring vectors to length 1")
     batch_size: int = option(32, "texts per forward pass", least=1, hashed=False, recorded=True)
 
@@ -98,7 +98,7 @@ class JointConfig:
     )
     max_tokens: int = option(512, "longer texts are cut, and counted; the picture does not count", least=1)
     max_pixels: int = option(262144, "larger pictures are scaled down to so many pixels", least=1)
-    dtype: str = option("float32", "float32, bfloat16 or float16", choices=DTYPES)
+    dtype: str = option("float32", "of the weights", choices=DTYPES)
     normalize: bool = option(True, "bring vectors to length 1")
     batch_size: int = option(16, "items per forward pass", least=1, hashed=False, recorded=True)
 
@@ -127,7 +127,7 @@ class EmbedConfig:
     collaborative: Any = option(None, "what is chosen together: embed/collaborative=none, ppmi or ppmi_and_text")
     evidence: list[str] = option(
         ["title", "description", "brand", "categories"],
-        "what an item's text is made of, a line each: title, description, brand, categories, caption, interests",
+        "what an item's text is made of, a line each",
         choices=("title", "description", "brand", "categories", "caption", "interests"),
     )
     interests: bool = option(

@@ -38,7 +38,7 @@ class TransformersBackendConfig:
 
     _target_: str = "trialign.enrich.transformer.TransformersChat"
     model: str = option("???", "a name on the hub, or a folder with config.json, weights and tokenizer or processor")
-    dtype: str = option("bfloat16", "float32, bfloat16 or float16", choices=DTYPES)
+    dtype: str = option("bfloat16", "of the weights", choices=DTYPES)
     max_tokens: int = option(512, "longest reply", least=1)
     batch_size: int = option(8, "questions per forward pass", least=1, hashed=False, recorded=True)
 

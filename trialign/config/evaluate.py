@@ -54,7 +54,7 @@ class UnderstandingConfig:
 class EvaluateConfig:
     """What is ranked, by which search, and how intervals are drawn."""
 
-    split: str = option("test", "validation or test", choices=("validation", "test"))
+    split: str = option("test", "the held-out targets that are ranked", choices=("validation", "test"))
     users: int | None = option(
         None, "rank a sample of so many users, the first in hash order; null: all of the split", least=1
     )
@@ -78,7 +78,7 @@ class ReportConfig:
     """Which runs are compared."""
 
     runs: list[str] = option([], "directories of runs, or patterns of them; the others are compared with the first")
-    split: str = option("test", "validation or test", choices=("validation", "test"))
+    split: str = option("test", "the split whose evaluations are compared", choices=("validation", "test"))
 
 
 @dataclass

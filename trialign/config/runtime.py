@@ -16,7 +16,13 @@ _NOT_OF_TRAINING = ("threads", "progress", "beat_seconds", "line_seconds")
 class RuntimeConfig:
     """Devices and ranks, checkpoints, and what is told on the way."""
 
-    accelerator: str = option("auto", "cpu, cuda or auto", choices=("auto", "cpu", "cuda"), hashed=False, recorded=True)
+    accelerator: str = option(
+        "auto",
+        "what ranks train on; auto: CUDA where torch sees a device",
+        choices=("auto", "cpu", "cuda"),
+        hashed=False,
+        recorded=True,
+    )
     devices: int = option(1, "processes per node", least=1, hashed=False, recorded=True)
     nodes: int = option(
         1,
@@ -34,7 +40,7 @@ class RuntimeConfig:
     )
     strategy: str = option(
         "single",
-        "how ranks share the work: single, ddp, fsdp2, zero1, zero2, zero3, zero3_offload",
+        "how ranks share the work; single is one process",
         choices=STRATEGIES,
         hashed=False,
         recorded=True,

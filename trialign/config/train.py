@@ -13,9 +13,7 @@ from trialign.config.option import option
 class ScratchConfig:
     """A decoder language model with full attention, random weights, sizes as given."""
 
-    architecture: str = option(
-        "qwen3", "transformers model type: qwen3, qwen2, llama, gpt2", choices=("qwen3", "qwen2", "llama", "gpt2")
-    )
+    architecture: str = option("qwen3", "transformers model type", choices=("qwen3", "qwen2", "llama", "gpt2"))
     hidden_size: int = option(128, "width", least=1)
     num_layers: int = option(2, "decoder layers", least=1)
     num_heads: int = option(4, "attention heads (as many key-value heads)", least=1)
