@@ -15,7 +15,7 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.embed.store import load, load_interests
-    from trialign.runtime.ranks import launched_rank, ranks_for_a_while
+    from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
 
     vectors = {"modalities": load(stage.inputs["embed"]), "interests": load_interests(stage.inputs["embed"])}
     ranks = runtime_of("quantize", config)
@@ -28,4 +28,5 @@ def run(config: Config) -> Stage:
         stage.counts["health"] = quantizer.fit(**vectors, seed=config.seed, folder=folder, runtime=runtime)
         if first:
             quantizer.save(folder)
+    end_other_ranks(first=first)
     return stage

@@ -21,7 +21,7 @@ def run(config: Config) -> Stage:
     from trialign.rl.train import Start, reinforce
     from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.notice import saved_first
-    from trialign.runtime.ranks import launched_rank, ranks_for_a_while
+    from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
     start = Start(
@@ -39,4 +39,5 @@ def run(config: Config) -> Stage:
         stage.counts |= reinforce(
             start, folder, seed=config.seed, **asdict(config.rl), stream=asdict(config.stream), runtime=runtime
         )
+    end_other_ranks(first=first)
     return stage

@@ -23,7 +23,7 @@ def run(config: Config) -> Stage:
     from trialign.generate.train import train
     from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.notice import saved_first
-    from trialign.runtime.ranks import launched_rank, ranks_for_a_while
+    from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
     dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
@@ -44,6 +44,7 @@ def run(config: Config) -> Stage:
             stream=asdict(config.stream),
             runtime=runtime,
         )
+    end_other_ranks(first=first)
     return stage
 
 

@@ -21,9 +21,8 @@ from trialign.stage import Stage, settings_of
 
 
 def stage(folder: Path, name: str = "embed", *, rebuild: bool = False, **settings: object) -> Stage:
-    made = Stage(name=name, folder=folder / name, **{"config": {"dim": 4}, **settings})  # type: ignore[arg-type]
-    made.prepare(rebuild=rebuild)
-    return made
+    config = settings.pop("config", {"dim": 4})
+    return Stage.open(name, folder / name, config, rebuild=rebuild, **settings)  # type: ignore[arg-type]
 
 
 def build(made: Stage, text: str = "vectors") -> Manifest:
@@ -103,8 +102,7 @@ def test_kill_dash_nine_half_way_is_no_finished_stage(tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 from trialign.stage import Stage
-made = Stage(name="embed", folder=Path({str(tmp_path)!r}) / "embed", config={{"dim": 4}})
-made.prepare(rebuild=False)
+made = Stage.open("embed", Path({str(tmp_path)!r}) / "embed", {{"dim": 4}})
 with made.building() as folder:
     (folder / "half.bin").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -178,20 +176,18 @@ def test_checkpoints_stay_until_the_manifest_is_there(tmp_path: Path, monkeypatc
 
 
 def lend_a_hand(folder: Path, patience: float) -> subprocess.Popen[str]:
-    """Start a further rank; it says when its part is done, and at its end whether the manifest is there."""
+    """Start a further rank; it says when its part is done, and, once it is let go, whether the manifest is there."""
     program = f"""
 from trialign.manifest import MANIFEST
 from trialign.stage import Stage
 from pathlib import Path
-made = Stage(name="embed", folder=Path({str(folder)!r}) / "embed", config={{"dim": 4}})
-made.prepare(rebuild=False)
+made = Stage.open("embed", Path({str(folder)!r}) / "embed", {{"dim": 4}})
 try:
     with made.building(first=False, patience={patience}):
         print("done", flush=True)
+    print((made.folder / MANIFEST).exists(), flush=True)
 except Exception as cause:
     print(cause, flush=True)
-finally:
-    print((made.folder / MANIFEST).exists(), flush=True)
 """
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 
@@ -231,8 +227,7 @@ def test_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from trialign.stage import Stage
-made = Stage(name="embed", folder=Path({str(tmp_path)!r}) / "embed", config={{"dim": 4}})
-made.prepare(rebuild=False)
+made = Stage.open("embed", Path({str(tmp_path)!r}) / "embed", {{"dim": 4}})
 with made.building():
     print("ready", flush=True)
     sys.stdin.read()
@@ -422,21 +417,15 @@ def test_executions_are_those_of_which_something_is_left(tmp_path: Path, keep: l
 
 def test_settings_that_are_refused_are_none_of_the_run(tmp_path: Path) -> None:
     """Red: a mistyped width, refused once, is what the next command takes."""
-    stage = Stage("embed", tmp_path / "embed", config={"dim": 3})
-    stage.prepare(rebuild=False)
+    stage = Stage.open("embed", tmp_path / "embed", {"dim": 3})
     with pytest.raises(ConfigError), stage.building():
         raise ConfigError("dim=3", rule="an even one", remedy="set dim=4")
     assert settings_of(stage.folder, attempts=True) is None
 
 
 def test_a_file_that_was_cut_short_is_named_with_its_sizes(tmp_path: Path) -> None:
-    stage = Stage("embed", tmp_path / "embed", config={})
-    stage.prepare(rebuild=False)
-    with stage.building() as folder:
-        (folder / "vectors").write_bytes(bytes(2000))
-    (stage.folder / "vectors").write_bytes(bytes(7))
-    with pytest.raises(StageError, match=r"lacks 1 of the files .* vectors \(7 of 2,000 bytes\)"):
-        stage.prepare(rebuild=False)
-    again = Stage("embed", tmp_path / "embed", config={})
-    again.prepare(rebuild=True)
-    assert not again.finished
+    build(stage(tmp_path), "v" * 2000)
+    (tmp_path / "embed" / "vectors.bin").write_bytes(bytes(7))
+    with pytest.raises(StageError, match=r"lacks 1 of the files .* vectors.bin \(7 of 2,000 bytes\)"):
+        stage(tmp_path)
+    assert not stage(tmp_path, rebuild=True).finished

@@ -143,9 +143,7 @@ def test_a_log_has_a_line_per_interval_and_one_at_the_end_of_what_took_long(
 
 def test_the_beat_of_a_stage_goes_with_it_and_stays_where_it_broke_off(tmp_path: Path) -> None:
     def stage(name: str) -> Stage:
-        made = Stage(name=name, folder=tmp_path / name, config={}, intervals=OFTEN)
-        made.prepare(rebuild=False)
-        return made
+        return Stage.open(name, tmp_path / name, {}, intervals=OFTEN)
 
     whole, broken = stage("embed"), stage("train")
     with whole.building() as folder:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,63 +55,109 @@ class FirstRankLostError(StageError):
     exit_code = 70
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """What a stage is being built from, and where: `.attempt.json`, which goes when the manifest comes.
+
+    Args:
+        identity: config, inputs and sources, as JSON has them.
+        executions: `{settings, machine}` of the processes that built what is there, the present one last.
+    """
+
+    identity: dict[str, Any]
+    executions: list[dict[str, dict[str, Any]]]
+
+    @staticmethod
+    def read(folder: Path) -> _Attempt | None:
+        """Read what an attempt that never finished left in a stage's folder, None if there was none."""
+        record = bytes_of(folder / _ATTEMPT)
+        if record is None:
+            return None
+        identity = json.loads(record)
+        executions = identity.pop("executions", [])
+        return _Attempt(identity, executions)
+
+    def write(self, folder: Path) -> None:
+        record = {**self.identity, "executions": self.executions}
+        write_atomically(folder / _ATTEMPT, json.dumps(record, sort_keys=True))
+
+
 @dataclass
 class Stage:
-    """One stage of one run: where it writes, what it depends on, whether it is done.
+    """One stage of one run, opened: what it reads is finished, and whether it is finished itself is known.
 
     Args:
         name: the verb, e.g. `quantize`.
         folder: the directory the stage owns.
         config: the fields that determine its numbers, and only those.
-        recorded: fields beside them that can change the numbers all the same, dotted.
-        inputs: finished stages it reads, by verb.
+        inputs: the folders of the finished stages it reads, by verb.
         sources: files from outside the run it reads, by role; their content is part of the stage's identity.
-        counts: what the stage counted; goes into its manifest.
+        recorded: fields beside `config` that can change the numbers all the same, dotted.
+        lineage: the hash of every stage it descends from, its inputs among them, by verb.
+        manifest_before: the bytes of the manifest that was there when it was opened; None without one.
+        intervals: how often it tells how far it is.
         finished: a valid manifest is there.
         built: this process wrote it.
-        intervals: how often it tells how far it is.
+        counts: what the stage counted; goes into its manifest.
+        advances: how much progress it told before it was built.
     """
 
     name: str
     folder: Path
     config: dict[str, Any]
-    inputs: dict[str, Path] = field(default_factory=dict)
-    sources: dict[str, Path] = field(default_factory=dict)
-    recorded: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Path]
+    sources: dict[str, Path]
+    recorded: dict[str, Any]
+    lineage: dict[str, str]
+    manifest_before: bytes | None
+    intervals: Intervals
     finished: bool = False
     built: bool = False
-    intervals: Intervals = field(default_factory=Intervals)
+    counts: dict[str, Any] = field(default_factory=dict)
+    advances: int = 0
 
-    def prepare(self, *, rebuild: bool) -> None:
-        """Decide whether the stage is done already.
+    @staticmethod
+    def open(
+        name: str,
+        folder: Path,
+        config: dict[str, Any],
+        *,
+        inputs: Mapping[str, Path] | None = None,
+        sources: Mapping[str, Path] | None = None,
+        recorded: Mapping[str, Any] | None = None,
+        intervals: Intervals | None = None,
+        rebuild: bool = False,
+    ) -> Stage:
+        """Check a stage's inputs and what its folder holds, and return the stage; the arguments are its attributes.
 
-        Sets `finished` when a manifest made from the same configuration and inputs is there.
+        It is `finished` if its folder holds a manifest made from the same configuration, inputs and sources.
 
         Raises:
             StageError: it is finished, or a training of it was killed, but something changed and `rebuild` is False;
                 an input is unfinished; or two inputs descend from different versions of one stage.
         """
-        self._counted = 0
-        manifests = {verb: Manifest.read(path) for verb, path in self.inputs.items()}
-        self._input_hashes = {verb: found.hash for verb, found in manifests.items()}
-        self._lineage = merge_lineages(self.name, self.inputs, manifests)
-        self._seen = bytes_of(self.folder / MANIFEST)
-        if self._seen is None:
-            if not rebuild:
-                self._refuse_to_clear_checkpoints()
-            return
-        before = Manifest.read(self.folder)
-        changes = self._changes(before)
-        gone = before.not_whole(self.folder)
-        if gone and not rebuild:
-            raise finished_and_gone(self.folder, gone, "add rebuild=true to make this stage again")
-        if not changes and not gone:
-            self.finished = True
-            self._tell_execution(before)
-            self._clear_checkpoints()  # an attempt may have been killed right behind its manifest
+        inputs = dict(inputs or {})
+        manifests = {verb: Manifest.read(path) for verb, path in inputs.items()}
+        stage = Stage(
+            name=name,
+            folder=folder,
+            config=config,
+            inputs=inputs,
+            sources=dict(sources or {}),
+            recorded=dict(recorded or {}),
+            lineage=merge_lineages(name, inputs, manifests),
+            manifest_before=bytes_of(folder / MANIFEST),
+            intervals=intervals or Intervals(),
+        )
+        if stage.manifest_before is not None:
+            stage._compare(Manifest.read(folder), rebuild=rebuild)
         elif not rebuild:
-            raise _finished_otherwise(self.folder, changes)
+            stage._refuse_to_clear_checkpoints()
+        return stage
+
+    def read(self) -> Manifest:
+        """Return the manifest of this (finished) stage."""
+        return Manifest.read(self.folder)
 
     @contextmanager
     def building(self, keep: Sequence[str] = (), *, first: bool = True, patience: float = 3600.0) -> Iterator[Path]:
@@ -121,56 +166,36 @@ class Stage:
         Args:
             keep: names inside the folder that a killed attempt may hand on to this one (checkpoints, finished buckets).
                 Leftovers are kept only if they were made by the same configuration and inputs.
-            first: this process is the first of the ranks that build the stage together. The others only lend a hand:
-                their process ends well once the manifest is there, and what comes after it is the first one's.
-            patience: seconds that the others wait for it.
+            first: this process is the first of the ranks that build the stage together. The others enter once it has
+                cleared the folder, and leave once it has written the manifest.
+            patience: seconds that the others wait for the manifest.
 
         Raises:
-            HeldError: another process builds it, or has built it since `prepare` looked.
+            HeldError: another process builds it, or has built it since it was opened.
             FirstRankLostError: the first rank ended without a manifest, or took longer than the others' patience.
         """
         if not first:
-            self._follow()
+            self._wait_for_cleared_folder()
             with telling(self.name, None, self.intervals):
                 yield self.folder
-            self._stay(patience)
-            sys.exit(0)
+            self._wait_for_manifest(patience)
+            return
         make_folder(self.folder)
         with locked(self.folder):
-            if bytes_of(self.folder / MANIFEST) != self._seen:
-                raise HeldError(
-                    f"{self.folder} was finished by another process meanwhile",
-                    rule="a finished stage is never made twice",
-                    remedy="give the command again: it takes what is there, or says what is different",
-                )
-            (self.folder / MANIFEST).unlink(missing_ok=True)
-            self._seen = None
-            attempt = self.folder / _ATTEMPT
-            identity = json.loads(json.dumps(self._identity()))
-            before, earlier = _read_attempt(attempt)
-            same = before == identity
-            goes_on = same and any((self.folder / name).exists() for name in keep)
-            for child in self.folder.iterdir():
-                if is_lock(child) or (same and child.name in keep):
-                    continue
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
-            now = {"settings": self.recorded, "machine": machine()}
-            self._executions = [*(found for found in earlier if goes_on and found != now), now]
-            write_atomically(attempt, json.dumps({**identity, "executions": self._executions}, sort_keys=True))
-            write_atomically(self.folder / _LAUNCH, _launch())
+            attempt, goes_on = self._begin(keep)
             started = time.monotonic()
-            with telling(self.name, self.folder, self.intervals, self._counted):
+            with telling(self.name, self.folder, self.intervals, self.advances):
                 try:
                     with full_disk_reported(self.folder):
                         yield self.folder
                 except ConfigError:
                     if not goes_on:
                         # Settings that are refused are none of the run, whose settings the next command takes.
-                        attempt.unlink()
+                        (self.folder / _ATTEMPT).unlink()
                     raise
-                attempt.unlink()
+                (self.folder / _ATTEMPT).unlink()
                 (self.folder / _LAUNCH).unlink()
-                self._write(time.monotonic() - started)
+                self._write_manifest(attempt.executions, time.monotonic() - started)
             self.finished = self.built = True
             self._clear_checkpoints()  # not before: until the manifest is there, an attempt may be killed
 
@@ -180,7 +205,51 @@ class Stage:
         make_folder(self.folder)
         with telling(self.name, self.folder, self.intervals) as told:
             yield
-        self._counted = told.number
+        self.advances = told.number
+
+    def _compare(self, before: Manifest, *, rebuild: bool) -> None:
+        """Count as finished by the manifest that is there, or refuse to, or leave it to be built again.
+
+        Raises:
+            StageError: it was made from something else, or lost a file, and `rebuild` is False.
+        """
+        changes, gone = self._changes(before), before.not_whole(self.folder)
+        if gone and not rebuild:
+            raise finished_and_gone(self.folder, gone, "add rebuild=true to make this stage again")
+        if not changes and not gone:
+            self.finished = True
+            self._tell_execution(before)
+            self._clear_checkpoints()  # an attempt may have been killed right behind its manifest
+        elif not rebuild:
+            raise _finished_otherwise(self.folder, changes)
+
+    def _begin(self, keep: Sequence[str]) -> tuple[_Attempt, bool]:
+        """Clear the folder of all but what may be kept; return the attempt that begins, and whether it goes on.
+
+        Raises:
+            HeldError: the stage was finished since it was opened.
+        """
+        if bytes_of(self.folder / MANIFEST) != self.manifest_before:
+            raise HeldError(
+                f"{self.folder} was finished by another process meanwhile",
+                rule="a finished stage is never made twice",
+                remedy="give the command again: it takes what is there, or says what is different",
+            )
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        self.manifest_before = None
+        before, identity = _Attempt.read(self.folder), self._identity()
+        same = before is not None and before.identity == identity
+        goes_on = same and any((self.folder / name).exists() for name in keep)
+        for child in self.folder.iterdir():
+            if is_lock(child) or (same and child.name in keep):
+                continue
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+        now = {"settings": self.recorded, "machine": machine()}
+        earlier = before.executions if before is not None and goes_on else []
+        attempt = _Attempt(identity, [*(found for found in earlier if found != now), now])
+        attempt.write(self.folder)
+        write_atomically(self.folder / _LAUNCH, _launch())
+        return attempt, goes_on
 
     def _refuse_to_clear_checkpoints(self) -> None:
         """Refuse to begin anew where an attempt with other settings left a training that could go on.
@@ -189,20 +258,17 @@ class Stage:
             StageError: it did.
         """
         steps = sorted((self.folder / CHECKPOINTS).glob("step-*.json"))
-        attempt = self.folder / _ATTEMPT
-        if not steps or not attempt.exists():
-            return
-        before, _ = _read_attempt(attempt)
-        if changes := changes_of(before, json.loads(json.dumps(self._identity()))):
+        before = _Attempt.read(self.folder)
+        if steps and before is not None and (changes := changes_of(before.identity, self._identity())):
             raise _begun_otherwise(self.folder, changes)
 
-    def _follow(self) -> None:
+    def _wait_for_cleared_folder(self) -> None:
         """Wait until the first rank of this srun has cleared the folder; other launchers start the others later."""
         launch = self.folder / _LAUNCH
         while _launch() and not (launch.exists() and launch.read_text() == _launch()):
             time.sleep(0.2)
 
-    def _stay(self, patience: float) -> None:
+    def _wait_for_manifest(self, patience: float) -> None:
         """Wait for the first rank's manifest: launchers end the ranks that are left soon after one has ended well."""
         end, ownerless = time.monotonic() + patience, 0
         while not (self.folder / MANIFEST).exists():
@@ -220,16 +286,12 @@ class Stage:
     def _clear_checkpoints(self) -> None:
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
-    def read(self) -> Manifest:
-        """Return the manifest of this (finished) stage."""
-        return Manifest.read(self.folder)
-
     def _identity(self) -> dict[str, Any]:
-        return {
-            "config": self.config,
-            "inputs": self._input_hashes,
-            "sources": {k: str(v) for k, v in self.sources.items()},
-        }
+        sources = {role: str(path) for role, path in self.sources.items()}
+        return _as_json({"config": self.config, "inputs": self._input_hashes(), "sources": sources})
+
+    def _input_hashes(self) -> dict[str, str]:
+        return {verb: self.lineage[verb] for verb in self.inputs}
 
     def _is_beside(self, path: Path) -> bool:
         """Tell what stands beside what a stage makes (who makes it, how far it is, what it goes on from)."""
@@ -239,7 +301,7 @@ class Stage:
     def _changes(self, before: Manifest) -> list[str]:
         changes = changes_of(before.config, self.config)
         recorded = {verb: reference["hash"] for verb, reference in before.inputs.items()}
-        changes += [f"input {verb} is another one" for verb, _, _ in differences(recorded, self._input_hashes)]
+        changes += [f"input {verb} is another one" for verb, _, _ in differences(recorded, self._input_hashes())]
         for role in sorted(before.sources.keys() | self.sources.keys()):
             old, path = before.sources.get(role), self.sources.get(role)
             if old is None or path is None or not is_same_file(path, old):
@@ -249,10 +311,10 @@ class Stage:
     def _tell_execution(self, before: Manifest) -> None:
         """Say where a finished stage was made with other settings of those that are recorded; its numbers stay."""
         made = before.executions[-1]["settings"] if before.executions else self.recorded
-        if changes := changes_of(made, json.loads(json.dumps(self.recorded))):
+        if changes := changes_of(made, _as_json(self.recorded)):
             log.warning("%s is finished and keeps the numbers it was made with: %s", self.folder, "; ".join(changes))
 
-    def _write(self, seconds: float) -> None:
+    def _write_manifest(self, executions: list[dict[str, dict[str, Any]]], seconds: float) -> None:
         open_to_the_umask(self.folder)
         made = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and not self._is_beside(path)]
         files = {
@@ -263,10 +325,8 @@ class Stage:
             stage=self.name,
             hash=digest_of({name: record["sha256"] for name, record in files.items() if Path(name).name != MACHINE}),
             config=self.config,
-            inputs={
-                verb: {"path": str(self.inputs[verb]), "hash": found} for verb, found in self._input_hashes.items()
-            },
-            lineage=self._lineage,
+            inputs={verb: {"path": str(path), "hash": self.lineage[verb]} for verb, path in self.inputs.items()},
+            lineage=self.lineage,
             sources={role: describe_file(path) for role, path in self.sources.items()},
             counts=self.counts,
             files=files,
@@ -274,15 +334,9 @@ class Stage:
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             revision=code_revision(),
             versions=versions(),
-            executions=self._executions,
+            executions=executions,
         )
         write_atomically(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
-
-
-def _read_attempt(path: Path) -> tuple[dict[str, Any], list[dict[str, dict[str, Any]]]]:
-    """Return the identity of the attempt that was broken off, {} where there is none, and its executions."""
-    identity = json.loads(path.read_text()) if path.exists() else {}
-    return identity, identity.pop("executions", [])
 
 
 def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -295,20 +349,19 @@ def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Any], dict[s
     if (folder / MANIFEST).exists():
         manifest = Manifest.read(folder)
         config, executions = manifest.config, manifest.executions
-    elif attempts and (folder / _ATTEMPT).exists():
-        identity, executions = _read_attempt(folder / _ATTEMPT)
-        config = identity["config"]
+    elif attempts and (attempt := _Attempt.read(folder)) is not None:
+        config, executions = attempt.identity["config"], attempt.executions
     else:
         return None
     return config, executions[-1]["settings"] if executions else {}
 
 
 def require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what `Stage.prepare` will refuse, as far as settings alone show it: its inputs need not be there yet.
+    """Refuse what `Stage.open` will refuse, as far as settings alone show it: its inputs need not be there yet.
 
     Args:
         folder: a stage's.
-        config: as `Stage` takes it.
+        config: as `Stage.open` takes it.
 
     Raises:
         StageError: the stage is finished, or a training of it was killed, with other settings.
@@ -317,12 +370,17 @@ def require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
         if changes := changes_of(Manifest.read(folder).config, config):
             raise _finished_otherwise(folder, changes)
         return
-    attempt = folder / _ATTEMPT
-    if attempt.exists() and any((folder / CHECKPOINTS).glob("step-*.json")):
-        # As JSON has it: a tuple comes back as a list.
-        before, now = _read_attempt(attempt)[0]["config"], json.loads(json.dumps(config))
+    attempt = _Attempt.read(folder)
+    if attempt is not None and any((folder / CHECKPOINTS).glob("step-*.json")):
+        before, now = attempt.identity["config"], _as_json(config)
         if changes := changes_of({"config": before}, {"config": now}):
             raise _begun_otherwise(folder, changes)
+
+
+def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping as it comes back from JSON: a tuple as a list."""
+    found: dict[str, Any] = json.loads(json.dumps(value))
+    return found
 
 
 def _launch() -> str:

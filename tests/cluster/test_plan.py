@@ -187,8 +187,7 @@ def test_submitting_says_which_stages_a_preemption_starts_anew_and_the_limit_the
 
 def test_settings_that_a_killed_training_did_not_begin_with_are_refused_before_queueing(tmp_path: Path) -> None:
     begun, other = config(run=str(tmp_path)), config("train.learning_rate=0.5", run=str(tmp_path))
-    stage = Stage("train", tmp_path / "train", identity_of("train", begun))
-    stage.prepare(rebuild=False)
+    stage = Stage.open("train", tmp_path / "train", identity_of("train", begun))
     with pytest.raises(KeyboardInterrupt), stage.building(["checkpoints"]) as folder:  # noqa: PT012
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "step-000000010.json").touch()

@@ -54,8 +54,7 @@ def finish(place: Path, stages: list[str], *settings: str, killed: bool = False)
     run, config = place / "run", compose("pipeline", [f"run={place / 'nothing'}", *settings])
     for verb in stages:
         folder = run / stage_folder(verb, config).relative_to(config.run)
-        stage = Stage(verb, folder, identity_of(verb, config), recorded=recorded_of(verb, config))
-        stage.prepare(rebuild=False)
+        stage = Stage.open(verb, folder, identity_of(verb, config), recorded=recorded_of(verb, config))
         with suppress(KeyboardInterrupt), stage.building():
             if killed:
                 raise KeyboardInterrupt

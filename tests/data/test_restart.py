@@ -37,8 +37,7 @@ def attempt(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., Path]:
 
     def run(source: Any, name: str = "prepare") -> Path:
         source.files = {"log": log}
-        stage = Stage("prepare", tmp_path / name, config=settings, sources=source.files)
-        stage.prepare(rebuild=False)
+        stage = Stage.open("prepare", tmp_path / name, settings, sources=source.files)
         with stage.building(keep=[SPREAD]) as folder:
             stage.counts |= prepare(source, folder, **settings)
         return folder

@@ -31,8 +31,7 @@ SAID = Evidence(["A brass lamp.", ""], [["reading at night", "a desk"], []], [[0
 
 def write_enriched(folder, said):
     """Make a finished enrich stage that says so of the items."""
-    stage = Stage("enrich", folder / "enrich", {})
-    stage.prepare(rebuild=False)
+    stage = Stage.open("enrich", folder / "enrich", {})
     with stage.building() as made:
         write_captions(made, [Caption(caption) for caption in said.captions])
         write_interests(made, list(map(ItemInterests, said.interests, said.confidences)))

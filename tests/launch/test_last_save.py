@@ -40,7 +40,7 @@ def asked_at(where: str, rank: int, number: int) -> None:
         if at == where and int(os.environ.get("RANK", "0")) == rank:
             os.kill(os.getpid(), number)
 
-    mark, save, stay = TrainedRows.on_train_batch_end, training.save_generator, Stage._stay
+    mark, save, stay = TrainedRows.on_train_batch_end, training.save_generator, Stage._wait_for_manifest
 
     def marked(self: Any, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         mark(self, trainer, module, outputs, batch, batch_idx)
@@ -57,7 +57,7 @@ def asked_at(where: str, rank: int, number: int) -> None:
 
     TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
     training.save_generator = reinforcement.save_generator = saved  # type: ignore[assignment]
-    Stage._stay = stayed  # type: ignore[method-assign]
+    Stage._wait_for_manifest = stayed  # type: ignore[method-assign]
 
 
 def pipeline(overrides: list[str], where: str, rank: int, number: int) -> None:

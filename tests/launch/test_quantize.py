@@ -15,6 +15,7 @@ from trialign.launch.cli import script
 from trialign.config.compose import compose
 from trialign.errors import StageError
 from trialign.manifest import MANIFEST
+from trialign.runtime.ranks import launched_rank
 
 
 class Noted:
@@ -48,6 +49,31 @@ def test_a_quantizer_is_told_of_the_ranks_that_its_job_has(
     monkeypatch.setattr(quantize, "instantiate", lambda node, group: noted)
     script("quantize")(replace(config, quantize={**config.quantize, "_target_": target}))
     assert (noted.told["nodes"], noted.told["devices"], noted.told["strategy"]) == ranks
+
+
+def test_the_other_ranks_end_once_the_first_has_fitted_the_quantizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red: they go on to the pipeline's next stages, which the first rank makes."""
+    words = ["embed/image=none", "data.num_items=60", "data.num_users=80", "embed.text.dim=8"]
+    config = compose("quantize", [f"run={tmp_path}", *words])
+    for verb in ("prepare", "embed"):
+        script(verb)(config)
+
+    class Met(Noted):
+        """Fitted by the second rank while the first one works."""
+
+        def fit(self, *args: Any, **others: Any) -> dict[str, Any]:
+            if launched_rank():
+                monkeypatch.setenv("RANK", "0")
+                assert script("quantize")(config).built
+            return {}
+
+    monkeypatch.setattr(quantize, "instantiate", lambda node, group: Met())
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        script("quantize")(config)
+    assert ended.value.code == 0
 
 
 def test_a_run_does_not_say_what_is_imported_unless_the_configuration_says_the_same(

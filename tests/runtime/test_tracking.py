@@ -270,12 +270,12 @@ def test_members_of_a_sweep_share_a_group_however_deep_they_lie(
         monkeypatch.setenv("WANDB_RUN_GROUP", name)
         for member in ("a/1", "b/1"):
             config = compose("train", [f"run={tmp_path}/widths/{member}", "tracking=wandb"])
-            told = tracking_of(config, Stage("train", tmp_path, {}))
+            told = tracking_of(config, Stage.open("train", tmp_path, {}))
             assert told is not None
             groups.append(told.group)
     assert groups == ["a", "b", "widths", "widths"]
     named = compose("train", [f"run={tmp_path}/one", "tracking=wandb", "tracking.group=mine"])
-    told = tracking_of(named, Stage("train", tmp_path, {}))
+    told = tracking_of(named, Stage.open("train", tmp_path, {}))
     assert told is not None
     assert told.group == "mine"
 

@@ -248,14 +248,13 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
     Raises:
         StageError: an input is not finished, or the stage was finished from something else and `rebuild` is off.
     """
-    stage = Stage(
-        name=verb,
-        folder=stage_folder(verb, config),
-        config=identity_of(verb, config),
-        recorded=recorded_of(verb, config),
+    return Stage.open(
+        verb,
+        stage_folder(verb, config),
+        identity_of(verb, config),
         inputs={needed: locate_stage(config, needed) for needed in needed_by(verb, config)},
-        sources=sources or {},
+        sources=sources,
+        recorded=recorded_of(verb, config),
         intervals=config.runtime.intervals,
+        rebuild=config.rebuild,
     )
-    stage.prepare(rebuild=config.rebuild)
-    return stage

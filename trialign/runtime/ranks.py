@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,12 @@ _GIVEN_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "
 def launched_rank() -> int:
     """Return the rank that a launcher (torchrun, srun, Lightning) gave this process, before the ranks have met."""
     return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0))
+
+
+def end_other_ranks(*, first: bool) -> None:
+    """End this process well unless it is the first rank's, which alone goes on once several have built a stage."""
+    if not first:
+        sys.exit(0)
 
 
 @contextmanager
