@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from trialign.foreign import LINES, harmless
-from trialign.page import escape
+from trialign.page import render
 from trialign.terminal import console
 
 ACTS = "\x1b]0;title\x07 \u202egnp.exe \x9b31m \u2066x\u2069 \x00 \r"
@@ -54,4 +54,5 @@ def test_a_terminal_shows_brackets_colons_and_controls_in_every_place() -> None:
 
 
 def test_a_page_shows_markup_entities_and_controls() -> None:
-    assert escape("<p>&amp;\u202e\x1b\n'\"") == "&lt;p&gt;&amp;amp;\\u202e\\x1b\n&#x27;&quot;"
+    page = render("base.html", "<p>&amp;\u202e\x1b\n'\"")
+    assert "<h1>&lt;p&gt;&amp;amp;\\u202e\\x1b\n&#39;&#34;</h1>" in page

@@ -2,7 +2,7 @@
 
 A terminal obeys escape sequences, and anything that draws text reorders it at a direction control, so that what is read
 is not what is there. `harmless` writes such characters out. Each door adds its own markup to that: `terminal.console`
-for a terminal, `page.escape` for HTML.
+for a terminal, `page.render` for HTML.
 """
 
 from __future__ import annotations

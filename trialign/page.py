@@ -1,6 +1,7 @@
 """Pages for the eye: one HTML file that needs no script, no font and no network.
 
-Functions return HTML, and cells of tables are HTML; what comes from a catalogue, a log or a path goes through `escape`.
+A page is a template in `trialign/templates/`. What is put into it is shown as text, whatever it holds, except the
+`Markup` that charts here return.
 """
 
 from __future__ import annotations
@@ -9,34 +10,32 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape as escape_markup
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from trialign.foreign import LINES, harmless
 
-__all__ = ["bars", "document", "escape", "forest", "lines", "picture", "table", "thumbnail"]
+__all__ = ["Markup", "bars", "forest", "lines", "render", "thumbnail"]
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 _SIDE = 72
 """Pixels of a picture's longer side."""
 
-_STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2em auto; padding: 0 1em }
-h1 { font-size: 22px } h2 { font-size: 17px; margin-top: 2em }
-p { max-width: 70em } .dim { color: #777 } code { background: #f2f2f2; padding: 0 .25em }
-table { border-collapse: collapse } th { font-weight: 600; border-bottom: 1px solid #bbb }
-td, th { padding: .2em .9em .2em 0; text-align: left; vertical-align: top }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-.row { display: flex; flex-wrap: wrap; gap: 1.6em }
-.card { border: 1px solid #ddd; border-radius: 4px; padding: .5em .7em; margin-bottom: 1em }
-.pictures { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: .3em }
-img { height: 60px; max-width: 72px; object-fit: contain }
-.cut { max-width: 52em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-td img { height: 44px }
-svg { display: block; margin: .4em 0 } svg text { font: 12px system-ui, sans-serif; fill: #444 }
-"""
+_COLOURS = ("#4a86c5", "#d0605d", "#5b9a3e", "#9278b8", "#d08a1d", "#3a9a9a", "#a9714e", "#8a8a8a")
+"""To be told from each other, from white and from black."""
 
-_COLOURS = ("#3b6ea5", "#c0504d", "#5b8c3e", "#8064a2", "#d08a1d", "#3a9a9a", "#8c5a3c", "#777777")
 _LABEL = 230
 """Pixels left of a chart's axis, for the names of its rows."""
 
@@ -44,25 +43,15 @@ _CHARACTERS = 36
 """Longest name that fits into them."""
 
 
-def escape(text: str) -> str:
-    """Return text from outside as HTML that shows it: no markup, and what would act written out."""
-    return escape_markup(harmless(text, keep=LINES))
+def render(template: str, title: str, **values: Any) -> str:
+    """Return a page: text from outside without effect as markup, and what would act in it written out.
 
-
-def document(title: str, parts: Iterable[str]) -> str:
-    """Return a whole page; `title` is plain text and also its heading."""
-    return (
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
-    )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_text: int = 1) -> str:
-    """Return a table whose first `num_text` columns are text and whose others are numbers, right-aligned."""
-    kinds = [""] * num_text + [" class=n"] * (len(header) - num_text)
-    head = "".join(f"<th{kind}>{cell}" for kind, cell in zip(kinds, header, strict=True))
-    body = "".join("<tr>" + "".join(f"<td{kind}>{cell}" for kind, cell in zip(kinds, row, strict=True)) for row in rows)
-    return f"<table><tr>{head}{body}</table>"
+    Args:
+        template: file in `trialign/templates/`.
+        title: also the page's heading.
+        values: what the template names; text is escaped, `Markup` is not.
+    """
+    return harmless(_TEMPLATES.get_template(template).render(values, title=title), keep=LINES)
 
 
 def thumbnail(data: bytes, side: int = _SIDE) -> str:
@@ -76,12 +65,7 @@ def thumbnail(data: bytes, side: int = _SIDE) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def picture(jpeg: str | None) -> str:
-    """Return what `thumbnail` made as an image, nothing for None."""
-    return "" if jpeg is None else f"<img alt='' src='data:image/jpeg;base64,{jpeg}'>"
-
-
-def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = None, width: int = 360) -> str:
+def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = None, width: int = 360) -> Markup:
     """Return horizontal bars from 0, the first of them in another colour, with their values.
 
     Args:
@@ -96,7 +80,8 @@ def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = 
         y = top + number * step
         length = width * value / most
         drawn.append(_text(_LABEL - 8, y + 14, _short(name), "end"))
-        drawn.append(f"<rect x={_LABEL} y={y + 3} width={length:.1f} height=15 fill='{_COLOURS[min(number, 1)]}'/>")
+        colour = _COLOURS[min(number, 1)]
+        drawn.append(_shape("rect", x=_LABEL, y=y + 3, width=f"{length:.1f}", height=15, fill=colour))
         drawn.append(_text(_LABEL + length + 5, y + 14, f"{value:.4f}"))
     if mark:
         x = _LABEL + width * mark[1] / most
@@ -105,7 +90,7 @@ def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = 
     return _svg(_LABEL + width + 80, top + len(rows) * step, drawn)
 
 
-def forest(rows: Sequence[tuple[str, float, float | None, float | None]], *, width: int = 420) -> str:
+def forest(rows: Sequence[tuple[str, float, float | None, float | None]], *, width: int = 420) -> Markup:
     """Return a forest plot: each row's difference as a dot on its interval, beside a line at 0.
 
     Args:
@@ -127,15 +112,15 @@ def forest(rows: Sequence[tuple[str, float, float | None, float | None]], *, wid
         drawn.append(_text(_LABEL - 8, y + 4, _short(name), "end"))
         told = f"{difference:+.4f}"
         if low is not None and high is not None:
-            drawn.append(f"<path d='M{x_of(low):.1f} {y}H{x_of(high):.1f}' stroke='{colour}' stroke-width=2 />")
+            drawn.append(_shape("path", d=f"M{x_of(low):.1f} {y}H{x_of(high):.1f}", stroke=colour, stroke_width=2))
             told += f"  [{low:+.4f}, {high:+.4f}]"
-        drawn.append(f"<circle cx={x_of(difference):.1f} cy={y} r=4 fill='{colour}'/>")
+        drawn.append(_shape("circle", cx=f"{x_of(difference):.1f}", cy=y, r=4, fill=colour))
         drawn.append(_text(_LABEL + width + 12, y + 4, told))
     drawn += [_text(x_of(tick), height + 16, f"{tick:g}", "middle") for tick in ticks]
     return _svg(_LABEL + width + 200, height + 22, drawn)
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int = 520, height: int = 220) -> str:
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int = 520, height: int = 220) -> Markup:
     """Return curves over one axis, with a legend.
 
     Args:
@@ -146,7 +131,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int = 5
     curves = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     known = [point for points in curves.values() for point in points]
     if not known:
-        return "<p class=dim>no value was logged</p>"
+        return Markup('<p class="dim">no value was logged</p>')
     y_ticks = _ticks(min(y for _, y in known), max(y for _, y in known))
     x_ticks = _ticks(0.0, max(x for x, _ in known))
     left = 60
@@ -159,17 +144,17 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int = 5
     drawn = []
     for tick in y_ticks:
         y = float(place(0, tick).split()[1])
-        drawn.append(f"<path d='M{left} {y}H{left + width}' stroke='#eee'/>")
+        drawn.append(_shape("path", class_="grid", d=f"M{left} {y}H{left + width}"))
         drawn.append(_text(left - 6, y + 4, f"{tick:g}", "end"))
     drawn += [_text(float(place(tick, 0).split()[0]), height + 26, f"{tick:g}", "middle") for tick in x_ticks]
     for number, (name, points) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        dash = f" stroke-dasharray='{2 + 3 * (number // len(_COLOURS))} 3'" if number >= len(_COLOURS) else ""
+        dash = {"stroke_dasharray": f"{2 + 3 * (number // len(_COLOURS))} 3"} if number >= len(_COLOURS) else {}
         if points:
             path = "L".join(place(x, y) for x, y in points)
-            drawn.append(f"<path d='M{path}' fill=none stroke='{colour}' stroke-width=1.6{dash} />")
+            drawn.append(_shape("path", d=f"M{path}", fill="none", stroke=colour, stroke_width=1.6, **dash))
         y = 18 + 18 * number
-        drawn.append(f"<path d='M{left + width + 14} {y - 4}h20' stroke='{colour}' stroke-width=3{dash} />")
+        drawn.append(_shape("path", d=f"M{left + width + 14} {y - 4}h20", stroke=colour, stroke_width=3, **dash))
         drawn.append(_text(left + width + 40, y, _short(name)))
     return _svg(left + width + 40 + _LABEL, max(height + 34, 18 * len(curves) + 18), drawn)
 
@@ -183,16 +168,26 @@ def _ticks(low: float, high: float) -> list[float]:
     return [number * step for number in range(first, max(last, first + 1) + 1)]
 
 
-def _svg(width: float, height: float, drawn: Iterable[str]) -> str:
-    return f"<svg width={width:.0f} height={height:.0f} role=img>{''.join(drawn)}</svg>"
+def _svg(width: float, height: float, drawn: Iterable[Markup]) -> Markup:
+    """Return a chart of this size, which a narrow page scrolls."""
+    frame = Markup('<div class="scroll"><svg width="{:.0f}" height="{:.0f}" role="img">{}</svg></div>')
+    return frame.format(width, height, Markup("").join(drawn))
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f"<text x={x:.1f} y={y:.1f} text-anchor={anchor} xml:space=preserve>{escape(text)}</text>"
+def _shape(name: str, text: str | None = None, **attributes: object) -> Markup:
+    """Return an element of a chart; of an attribute's name `_` is written `-`."""
+    told = Markup("").join(
+        Markup(' {}="{}"').format(key.strip("_").replace("_", "-"), value) for key, value in attributes.items()
+    )
+    return Markup("<{0}{1}/>" if text is None else "<{0}{1}>{2}</{0}>").format(name, told, text)
 
 
-def _dashed(x: float, top: float, bottom: float) -> str:
-    return f"<path d='M{x:.1f} {top}V{bottom}' stroke='#888' stroke-dasharray='4 3'/>"
+def _text(x: float, y: float, text: str, anchor: str = "start") -> Markup:
+    return _shape("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, style="white-space: pre")
+
+
+def _dashed(x: float, top: float, bottom: float) -> Markup:
+    return _shape("path", class_="even", d=f"M{x:.1f} {top}V{bottom}")
 
 
 def _short(name: str) -> str:

@@ -180,7 +180,7 @@ def test_csv_and_print_hold_every_run() -> None:
 def test_page_draws_losses_and_escapes_names() -> None:
     page = comparison_page(compare([run("<i>a</i>", 0.1), run("b", 0.2, **{"train.epochs": 2})], []))
     assert "<i>a" not in page
-    assert page.count("stroke-width=1.6") == 2, "one curve of the loss per run, none of the learning rate"
+    assert page.count('stroke-width="1.6"') == 2, "one curve of the loss per run, none of the learning rate"
     assert "http" not in page
     assert "<script" not in page
 
@@ -197,7 +197,7 @@ def test_runs_that_were_executed_otherwise_are_one_configuration_and_it_is_said(
     assert "able to change figures" in text
     assert "machine.processor: <b>X</b> (a); Y (b); not recorded (c)" in text
     page = comparison_page(found)
-    assert "<td>&lt;b&gt;X&lt;/b&gt;<td>Y<td>not recorded" in page
+    assert "<td>&lt;b&gt;X&lt;/b&gt;</td><td>Y</td><td>not recorded</td>" in page
     rows = list(csv.DictReader(io.StringIO(to_csv(found))))
     assert [row["machine.processor"] for row in rows] == ["<b>X</b>", "Y", "not recorded"]
     alike = compare([one, replace(other, execution=one.execution)], [])

@@ -1,4 +1,4 @@
-"""The users that an evaluation's page shows: where their targets stand, what is left out, and whose words they are."""
+"""The users that an evaluation's page shows: where their targets stand, and what is left out."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ def test_a_user_is_shown_with_places_from_one_and_all_that_is_hidden_counted() -
         older=[np.array([0, 2, 11], np.int32)],
     )
     rankings = Rankings(ranked, np.zeros(ranked.shape, np.float32), 0.0)
-    page = "".join(_examples(dataset, sids, users, rankings))  # type: ignore[arg-type]
-    assert "then chose, place 2<" in page
-    assert "then chose, not among the first 3<" in page
-    assert "recommended 2</b> <b>hit</b>" in page
-    assert "5 earlier items of the history are not shown" in page, "two of the window, three older ones"
-    assert "&lt;b&gt;u&lt;/b&gt;" in page
-    assert "&lt;i&gt;lamp&lt;/i&gt;" in page
-    assert "<i>" not in page
+    (shown,) = _examples(dataset, sids, users, rankings)  # type: ignore[arg-type]
+    assert (shown["user"], shown["left_out"]) == ("<b>u</b>", 5), "two of the window, three older ones"
+    chosen = [f"item {number}" for number in range(3, 11)]
+    assert [(row["what"], row["title"]) for row in shown["rows"]] == [
+        *(("chose", title) for title in chosen),
+        ("recommended 1", "item 3"),
+        ("recommended 2", "<i>lamp</i>"),
+        ("recommended 3", "item 5"),
+        ("then chose, place 2", "<i>lamp</i>"),
+        ("then chose, not among the first 3", "item 11"),
+    ]
+    assert [row["what"] for row in shown["rows"] if row["hit"]] == ["recommended 2"]

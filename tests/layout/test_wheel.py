@@ -39,10 +39,13 @@ def test_nothing_lands_outside_the_package(site: Path) -> None:
 
 
 def test_every_yaml_and_template_is_inside(site: Path) -> None:
-    for folder, target in (("conf", "conf"), ("slurm", "slurm")):
+    for folder, target in (("conf", "conf"), ("slurm", "slurm"), ("trialign/templates", "templates")):
         wanted = {
-            p.relative_to(CHECKOUT / folder) for p in (CHECKOUT / folder).rglob("*") if p.suffix in (".yaml", ".sbatch")
+            p.relative_to(CHECKOUT / folder)
+            for p in (CHECKOUT / folder).rglob("*")
+            if p.suffix in (".yaml", ".sbatch", ".html", ".css")
         }
+        assert wanted
         found = {p.relative_to(site / "trialign" / target) for p in (site / "trialign" / target).rglob("*")}
         assert wanted <= found
 

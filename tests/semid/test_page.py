@@ -35,7 +35,7 @@ def test_words_from_outside_are_never_markup():
     assert "<script" not in html
     assert "a <b>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert 'title="&quot;quoted&#x27; &amp; more"' in html
+    assert 'title="&#34;quoted&#39; &amp; more"' in html
 
 
 def test_the_page_needs_nothing_but_itself():
@@ -48,7 +48,7 @@ def test_the_page_needs_nothing_but_itself():
 def test_every_first_code_is_shown_with_its_items_and_pictures():
     html = make_page([(3, picture("blue")), (4, picture("red"))])
     for code, count in ((0, "2 items"), (2, "2 items"), (3, "1 item")):
-        assert f"<b>{code}</b> <span class=dim>{count}</span>" in html
+        assert f'<b>{code}</b> <span class="dim">{count}</span>' in html
     assert "100% a &lt;b&gt; \u203a b" in html
     assert len(html) < 40_000  # thumbnails, not pictures
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from trialign.data.dataset import Dataset
 from trialign.enrich.evidence import Caption, ItemInterests
 from trialign.files import write_atomically
-from trialign.page import document, escape, picture, table, thumbnail
+from trialign.page import render, thumbnail
 from trialign.runtime.seeding import numpy_generator
 
 PAGE = "enrich.html"
@@ -28,55 +29,40 @@ def write_page(
     drawn = numpy_generator(0, "enrich", "page").permutation(dataset.num_items)[:_NUM_SHOWN].tolist()
     pictures = {item: thumbnail(data, _SIDE) for item, data in dataset.images() if item in drawn}
     cards = [_card(dataset, item, pictures.get(item), told[item], meant[item]) for item in drawn]
-    parts = [
-        "<style>img { height: auto; max-width: 160px } .card { display: flex; gap: 1em } "
-        ".card > div:first-child { width: 160px; flex: none } .bad { color: #a33 }</style>",
-        f"<p>{dataset.num_items:,} items; {len(drawn)} drawn at random. Sources say who speaks; reasoning is for audit "
-        "and no evidence.</p>",
-        *cards,
-        _failures("Captions", dataset, [found.failure for found in told]),
-        _failures("Interests", dataset, [found.failure for found in meant]),
-    ]
-    write_atomically(folder / PAGE, document("Captions and interests", parts))
-
-
-def _card(dataset: Dataset, item: int, jpeg: str | None, caption: Caption, interests: ItemInterests) -> str:
-    title, description = (dataset.items[name][item].as_py() for name in ("title", "description"))
-    lines = [
-        f"<b>{escape(title) or '(no title)'}</b> <span class=dim>{escape(dataset.keys[item])}</span>",
-        escape(_short(description)),
-        _said("caption", escape(caption.caption), caption.source, caption.failure),
-        _said("interests", _list(interests), interests.source, interests.failure),
-    ]
-    if interests.reasoning:
-        lines.append(f"<span class=dim>reasoning: {escape(_short(interests.reasoning))}</span>")
-    shown = picture(jpeg) or "<span class=dim>no picture</span>"
-    return f"<div class=card><div>{shown}</div><div>{'<br>'.join(filter(None, lines))}</div></div>"
-
-
-def _said(what: str, told: str, source: str, failure: str) -> str:
-    if failure:
-        return f"{what}: <span class=bad>{escape(failure)}</span>"
-    return f"{what}: {told} <span class=dim>({escape(source)})</span>" if told else ""
-
-
-def _list(found: ItemInterests) -> str:
-    entries = zip(found.interests, found.confidences, found.origins, strict=True)
-    return "; ".join(
-        f"{escape(name)} <span class=dim>{confidence:.2f}{'' if origin == 'description' else ' ' + origin}</span>"
-        for name, confidence, origin in entries
+    failures = {
+        "Captions": _failures(dataset, [found.failure for found in told]),
+        "Interests": _failures(dataset, [found.failure for found in meant]),
+    }
+    page = render(
+        "enrichment.html",
+        "Captions and interests",
+        num_items=f"{dataset.num_items:,}",
+        cards=cards,
+        failures=[(what, rows) for what, rows in failures.items() if rows],
     )
+    write_atomically(folder / PAGE, page)
 
 
-def _failures(what: str, dataset: Dataset, causes: Sequence[str]) -> str:
-    counts = Counter(filter(None, causes))
-    if not counts:
-        return ""
+def _card(dataset: Dataset, item: int, jpeg: str | None, caption: Caption, interests: ItemInterests) -> dict[str, Any]:
+    return {
+        "key": dataset.keys[item],
+        "title": dataset.items["title"][item].as_py(),
+        "description": _short(dataset.items["description"][item].as_py()),
+        "picture": jpeg,
+        "caption": caption,
+        "interests": interests,
+        "ranked": list(zip(interests.interests, interests.confidences, interests.origins, strict=True)),
+        "reasoning": _short(interests.reasoning),
+    }
+
+
+def _failures(dataset: Dataset, causes: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return each cause, the most frequent first, with some items and their number."""
     rows = []
-    for cause, number in counts.most_common():
+    for cause, number in Counter(filter(None, causes)).most_common():
         examples = [dataset.keys[item] for item, own in enumerate(causes) if own == cause][:_PER_CAUSE]
-        rows.append([escape(cause), ", ".join(map(escape, examples)), f"{number:,}"])
-    return f"<h2>{what} that failed</h2>" + table(["cause", "items, e.g.", "number"], rows, num_text=2)
+        rows.append((cause, ", ".join(examples), f"{number:,}"))
+    return rows
 
 
 def _short(text: str) -> str:

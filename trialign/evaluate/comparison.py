@@ -18,7 +18,7 @@ from trialign.evaluate.bootstrap import paired_bootstrap
 from trialign.evaluate.report import DECIDES, seen_rule, short, title
 from trialign.evaluate.runs import Run
 from trialign.evaluate.semantics import Figures, identifier_figures, understanding_figures
-from trialign.page import document, escape, forest, lines, table
+from trialign.page import Markup, forest, lines, render
 from trialign.ranking import METRICS
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         shown.add_column("minus the first, 95 %", justify="right", no_wrap=True)
         for group in comparison.groups:
             difference = _difference(comparison.paired.get(group.name), metric)
-            shown.add_row(group.name, _with_spread(group, metric, "±"), difference)
+            shown.add_row(group.name, _with_spread(group, metric), difference)
         console.print(shown)
     for heading, rows in _told(comparison):
         told = Table(title=heading, title_justify="left", title_style="bold")
@@ -229,29 +229,24 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def comparison_page(comparison: Comparison) -> str:
     """Return the comparison as HTML."""
-    runs = comparison.runs
-    parts = [
-        f"<p>{escape(title(runs[0].record))}. runs: {len(runs)}, configurations: {len(comparison.groups)}.</p>",
-        *(f"<p><b>{escape(sentence)}</b></p>" for sentence in comparison.left_out),
-        "<h2>Configurations</h2><p>Mean over the seeds, &plusmn; one standard deviation where there are several.</p>",
-        table(
-            ("", *map(short, METRICS)),
-            [(escape(g.name), *(_with_spread(g, metric) for metric in METRICS)) for g in comparison.groups],
-        ),
-        *_differences(comparison),
-        *(
-            f"<h2>{escape(heading)}</h2>"
-            + table(("", *(escape(group.name) for group in comparison.groups)), [[*map(escape, row)] for row in rows])
-            for heading, rows in _told(comparison)
-        ),
-        "<h2>What differs</h2>",
-        _settings_table(runs, differing(runs)) or "<p>nothing</p>",
-        *_executions(runs),
-        "<h2>Every run, the other rule for seen items beside it</h2>",
-        _runs_table(runs),
-        *_curves(runs),
-    ]
-    return document("Comparison of runs", parts)
+    runs, header = comparison.runs, ("", *map(short, METRICS))
+    columns = ("", *(group.name for group in comparison.groups))
+    return render(
+        "comparison.html",
+        "Comparison of runs",
+        heading=title(runs[0].record),
+        names=[run.name for run in runs],
+        num_groups=len(comparison.groups),
+        left_out=comparison.left_out,
+        groups=(header, [(g.name, *(_with_spread(g, metric) for metric in METRICS)) for g in comparison.groups]),
+        differences=_differences(comparison),
+        told=[(heading, columns, rows) for heading, rows in _told(comparison)],
+        differing=differing(runs),
+        beside=_BESIDE,
+        executions=differing_executions(runs),
+        runs=(("", "seen items", *header[1:]), _run_rows(runs)),
+        curves=_curves(runs),
+    )
 
 
 def _averaged(told: Sequence[Figures]) -> Figures:
@@ -295,19 +290,15 @@ def _holders(values: Sequence[Any], names: Sequence[str]) -> dict[str, list[str]
     return holders
 
 
-def _with_spread(group: Group, metric: str, sign: str = "&plusmn;") -> str:
+def _with_spread(group: Group, metric: str) -> str:
     spread = group.spread(metric)
-    return f"{group.mean(metric):.4f}" + ("" if spread is None else f" {sign} {spread:.4f}")
+    return f"{group.mean(metric):.4f}" + ("" if spread is None else f" ± {spread:.4f}")
 
 
-def _differences(comparison: Comparison) -> Iterator[str]:
+def _differences(comparison: Comparison) -> dict[str, Any] | None:
     if not comparison.paired:
-        return
-    yield f"<h2>Minus {escape(comparison.groups[0].name)}</h2>"
-    yield (
-        "<p>Differences on the same users (of several seeds, their mean), with 95 % intervals of a paired bootstrap "
-        "over users. Grey: the interval holds 0. The spread over seeds is in the table above, not in the interval.</p>"
-    )
+        return None
+    charts = []
     for metric in _COMPARED:
         rows = [
             (name, found[metric]["difference"], found[metric]["low"], found[metric]["high"])
@@ -315,39 +306,23 @@ def _differences(comparison: Comparison) -> Iterator[str]:
             if not isinstance(found, str)
         ]
         if rows:
-            yield f"<p>{short(metric)}</p>{forest(rows)}"
-    for name, found in comparison.paired.items():
-        if isinstance(found, str):
-            yield f"<p><b>{escape(name)}</b>: {escape(found)}</p>"
+            charts.append((short(metric), forest(rows)))
+    unpaired = [(name, found) for name, found in comparison.paired.items() if isinstance(found, str)]
+    return {"first": comparison.groups[0].name, "charts": charts, "unpaired": unpaired}
 
 
-def _executions(runs: Sequence[Run]) -> Iterator[str]:
-    if beside := differing_executions(runs):
-        yield f"<p>{_BESIDE}</p>"
-        yield _settings_table(runs, beside)
-
-
-def _settings_table(runs: Sequence[Run], found: Mapping[str, Sequence[Any]]) -> str:
-    rows = [(f"<code>{escape(key)}</code>", *(escape(str(value)) for value in values)) for key, values in found.items()]
-    if not rows:
-        return ""
-    return table(("", *(escape(run.name) for run in runs)), rows, num_text=1 + len(runs))
-
-
-def _runs_table(runs: Sequence[Run]) -> str:
+def _run_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     rows = []
     for run in runs:
         other: Mapping[str, Any] = run.record.get("other_protocol", {})
         for figures in filter(None, (run.record, other)):
             rule = "struck" if figures["exclude_seen"] else "kept"
-            rows.append((escape(run.name), rule, *(f"{figures['model'][metric]:.4f}" for metric in METRICS)))
-    return table(("", "seen items", *map(short, METRICS)), rows, num_text=2)
+            rows.append((run.name, rule, *(f"{figures['model'][metric]:.4f}" for metric in METRICS)))
+    return rows
 
 
-def _curves(runs: Sequence[Run]) -> Iterator[str]:
+def _curves(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     columns = sorted({column for run in runs for column in run.curves if column.startswith(_CURVES)})
-    if columns:
-        yield "<h2>Training</h2><p>By optimizer step.</p>"
-    for column in columns:
-        yield f"<p>{escape(column)}</p>"
-        yield lines({run.name: run.curves[column] for run in runs if column in run.curves})
+    return [
+        (column, lines({run.name: run.curves[column] for run in runs if column in run.curves})) for column in columns
+    ]

@@ -20,7 +20,7 @@ from trialign.evaluate.report import (
     title,
 )
 from trialign.evaluate.slices import PLACES
-from trialign.page import bars, document, escape, forest, picture, table, thumbnail
+from trialign.page import Markup, bars, forest, render, thumbnail
 from trialign.ranking import METRICS
 from trialign.semid.table import SIDTable
 from trialign.types import NO_ITEM
@@ -29,6 +29,9 @@ _NUM_EXAMPLES = 5
 _NUM_HISTORY = 8
 _NUM_RECOMMENDED = 5
 _CHARTED = ("ndcg@10", "recall@10")
+
+Table = tuple[Sequence[str], list[tuple[str, ...]]]
+"""Header and rows."""
 
 
 def evaluation_page(
@@ -44,143 +47,98 @@ def evaluation_page(
         rankings: what the generator ranked for them.
     """
     other = record["other_protocol"]
-    parts = [
-        f"<p>{escape(title(record))}.</p>",
-        _said(sentences(record)),
-        _metrics_table(record),
-        _charts(record),
-        *_intervals(record),
-        f"<h2>The same, {seen_rule(other)}</h2>",
-        _said([*against_best(other), *against_oracle(other), *against_filter(other)]),
-        _metrics_table(other),
-        *_seen(record),
-        *_spread(record),
-        *_levels(record),
-        *_free(record),
-        *_understanding(record, dataset),
-        *_examples(dataset, sids, users, rankings),
-    ]
-    return document("Evaluation", parts)
-
-
-def _said(told: Sequence[str]) -> str:
-    return "<p>" + "<br>".join(escape(sentence) for sentence in told) + "</p>"
-
-
-def _metrics_table(figures: Mapping[str, Any]) -> str:
-    rows = [(escape(label), *(f"{found[name]:.4f}" for name in METRICS)) for label, found in rows_of(figures)]
-    return table(("", *map(short, METRICS)), rows)
-
-
-def _charts(record: Mapping[str, Any]) -> str:
-    charts = []
-    for metric in _CHARTED:
-        rows = [(label, found[metric]) for label, found in rows_of(record) if not label.startswith("oracle")]
-        mark = ("oracle", record["oracle"][metric]) if "oracle" in record else None
-        charts.append(f"<div><h2>{short(metric)}</h2>{bars(rows, mark=mark, width=220)}</div>")
-    return f"<div class=row>{''.join(charts)}</div>"
-
-
-def _intervals(record: Mapping[str, Any]) -> Iterator[str]:
-    if not record["paired"]:
-        return
-    yield "<h2>Model minus baseline</h2>"
-    yield (
-        "<p>Differences on the same users, with 95 % intervals of a paired bootstrap over users. Grey: the interval "
-        "holds 0, no difference shown. The luck of training is not in it: another seed is another model.</p>"
+    return render(
+        "evaluation.html",
+        "Evaluation",
+        heading=title(record),
+        places=PLACES,
+        sentences=sentences(record),
+        metrics=_metrics(record),
+        charts=[(short(metric), _chart(record, metric)) for metric in _CHARTED],
+        intervals=[_intervals(record, metric) for metric in _CHARTED] if record["paired"] else [],
+        other_rule=seen_rule(other),
+        other_sentences=[*against_best(other), *against_oracle(other), *against_filter(other)],
+        other_metrics=_metrics(other),
+        seen=_seen(record),
+        spread=_spread(record),
+        levels=_levels(record),
+        free=record.get("free_decoding"),
+        understanding=_understanding(record, dataset),
+        examples=list(_examples(dataset, sids, users, rankings)),
     )
-    for metric in _CHARTED:
-        entries = [(f"{short(metric)}, {name}", row[metric]) for name, row in record["paired"].items()]
-        yield forest([(name, entry["difference"], entry["low"], entry["high"]) for name, entry in entries])
 
 
-def _seen(record: Mapping[str, Any]) -> Iterator[str]:
+def _metrics(figures: Mapping[str, Any]) -> Table:
+    rows = [(label, *(f"{found[name]:.4f}" for name in METRICS)) for label, found in rows_of(figures)]
+    return ("", *map(short, METRICS)), rows
+
+
+def _chart(record: Mapping[str, Any], metric: str) -> Markup:
+    rows = [(label, found[metric]) for label, found in rows_of(record) if not label.startswith("oracle")]
+    mark = ("oracle", record["oracle"][metric]) if "oracle" in record else None
+    return bars(rows, mark=mark, width=220)
+
+
+def _intervals(record: Mapping[str, Any], metric: str) -> Markup:
+    entries = [(f"{short(metric)}, {name}", row[metric]) for name, row in record["paired"].items()]
+    return forest([(name, entry["difference"], entry["low"], entry["high"]) for name, entry in entries])
+
+
+def _seen(record: Mapping[str, Any]) -> Table:
     slices = record["recall_by_seen"]
-    yield "<h2>By how often the target was seen in training</h2>"
-    yield f"<p>Share of the targets among the first {PLACES} places.</p>"
     header = [f"{name} times, {found['targets']:,} targets" for name, found in slices["model"].items()]
     rows = [
-        (escape(name), *(f"{found[f'recall@{PLACES}']:.4f}" if found["targets"] else "" for found in row.values()))
+        (name, *(f"{found[f'recall@{PLACES}']:.4f}" if found["targets"] else "" for found in row.values()))
         for name, row in slices.items()
     ]
-    yield table(("", *header), rows)
+    return ("", *header), rows
 
 
-def _spread(record: Mapping[str, Any]) -> Iterator[str]:
-    yield "<h2>Coverage and popularity</h2>"
-    yield (
-        f"<p>Coverage: share of the catalogue that stands among anybody's first {PLACES} places. Head: share of these "
-        "places held by the tenth of the items with the most train events; above the users' own share, a ranking "
-        "leans further to the head than they do.</p>"
-    )
-    rows = [
-        (escape(name), f"{found[f'coverage@{PLACES}']:.1%}", f"{found[f'head_share@{PLACES}']:.1%}")
+def _spread(record: Mapping[str, Any]) -> Table:
+    rows: list[tuple[str, ...]] = [
+        (name, f"{found[f'coverage@{PLACES}']:.1%}", f"{found[f'head_share@{PLACES}']:.1%}")
         for name, found in record["spread"].items()
     ]
     rows.append(("what users chose", "", f"{record['spread']['model']['head_share_of_targets']:.1%}"))
-    yield table(("", "coverage", "head"), rows)
+    return ("", "coverage", "head"), rows
 
 
-def _levels(record: Mapping[str, Any]) -> Iterator[str]:
-    yield "<h2>Level by level</h2>"
-    yield (
-        f"<p>Share of the targets whose first codes stand among the first {PLACES} places. Semantic IDs are unique "
-        "here, so the whole ID counts items; who counts strings of colliding IDs prints something between the last "
-        "two.</p>"
-    )
+def _levels(record: Mapping[str, Any]) -> Markup:
     shares = record[f"prefix_recall@{PLACES}"]
-    yield bars(
+    return bars(
         [(f"first {name.removeprefix('prefix_')} of {len(shares)} codes", share) for name, share in shares.items()]
     )
 
 
-def _free(record: Mapping[str, Any]) -> Iterator[str]:
-    found = record.get("free_decoding")
-    if found is None:
-        return
-    yield "<h2>Without the trie</h2>"
-    if found["by_construction"]:
-        yield "<p>This encoding scores nodes of the trie alone: it cannot name an item that does not exist.</p>"
-        return
-    yield (
-        f"<p>The same beams over all codes of each level, {found['num_users']:,} users. Of the best tuples "
-        f"{found['invalid_rate']:.2%} are no item, of the best {PLACES} {found[f'invalid_rate@{PLACES}']:.2%}. "
-        "Probability given to codes that lead to no item, along the target's own: "
-        + ", ".join(f"{mass:.2%} on level {level}" for level, mass in enumerate(found["illegal_mass"], start=1))
-        + ". A lower bound of what an unconstrained model would invent: a code of the wrong level cannot occur.</p>"
-    )
-
-
-def _understanding(record: Mapping[str, Any], dataset: Dataset) -> Iterator[str]:
+def _understanding(record: Mapping[str, Any], dataset: Dataset) -> dict[str, Any] | None:
+    """Return the size of the catalogue, and each table's header, rows and number of columns that hold text."""
     found = record.get("understanding")
     if found is None:
-        return
-    yield "<h2>What the semantic IDs are understood to mean</h2>"
-    yield (
-        "<p>Every item was trained on, so this is what was memorised, both ways. Found: by the constrained search over "
-        f"all {found['catalogue']:,} items, after a text alone; the ceiling is what nobody can pass, because items "
-        "share a text. Written: token by token, the likeliest first; exact, and F1 of its words.</p>"
-    )
+        return None
     rows = []
     for name, row in found["finds"].items():
-        how = f"{escape(name)}, by the prompt of {escape(row['through'])}" if "through" in row else escape(name)
+        how = f"{name}, by the prompt of {row['through']}" if "through" in row else name
         cells = (f"{row[f'{what}@{k}']:.1%}" for what in ("recall", "ceiling") for k in (1, 10))
         rows.append((how, f"{row['items']:,}", *cells))
-    yield table(("found", "items", "R@1", "R@10", "ceiling@1", "ceiling@10"), rows)
     told = [
-        (escape(name), f"{row['items']:,}", f"{row['exact']:.1%}", f"{row['token_f1']:.3f}")
+        (name, f"{row['items']:,}", f"{row['exact']:.1%}", f"{row['token_f1']:.3f}")
         for name, row in found["writes"].items()
     ]
-    yield table(("written", "items", "exact", "token F1"), told)
-    for name, row in found["writes"].items():
-        lines = [(escape(dataset.keys[item]), escape(truth), escape(text)) for item, truth, text in row["examples"]]
-        yield table((escape(name), "the item's own", "written"), lines, num_text=3)
+    written = [
+        ((name, "the item's own", "written"), [(dataset.keys[item], *texts) for item, *texts in row["examples"]], 3)
+        for name, row in found["writes"].items()
+    ]
+    tables = [
+        (("found", "items", "R@1", "R@10", "ceiling@1", "ceiling@10"), rows, 1),
+        (("written", "items", "exact", "token F1"), told, 1),
+        *written,
+    ]
+    return {"catalogue": found["catalogue"], "tables": tables}
 
 
-def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Rankings) -> Iterator[str]:
+def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Rankings) -> Iterator[dict[str, Any]]:
     examples = range(min(_NUM_EXAMPLES, len(users.users)))
-    yield f"<h2>{len(examples)} users</h2><p>The first in hash order, not chosen.</p>"
-    shown = {
+    wanted = {
         int(item)
         for row in examples
         for item in (
@@ -189,26 +147,24 @@ def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Ran
             *users.targets[row],
         )
     }
-    pictures = _pictures(dataset, shown)
+    pictures = _pictures(dataset, wanted)
     titles = dataset.items["title"]
 
-    def cells(item: int) -> tuple[str, str, str]:
-        name = escape(titles[item].as_py() or "(no title)")
+    def shown(what: str, item: int, *, recommended: bool = False, hit: bool = False) -> dict[str, Any]:
         codes = " ".join(map(str, sids.codes_NL[item]))
-        return picture(pictures.get(item)), f"<div class=cut>{name}</div>", f"<code>{codes}</code>"
+        said = {"what": what, "recommended": recommended, "hit": hit, "codes": codes}
+        return {**said, "title": titles[item].as_py(), "picture": pictures.get(item)}
 
     for row in examples:
         history = users.histories[row]
-        left_out = len(history[:-_NUM_HISTORY]) + len(users.older[row])
-        more = f"<p class=dim>{left_out} earlier items of the history are not shown</p>" if left_out else ""
-        rows = [("chose", *cells(int(item))) for item in history[-_NUM_HISTORY:]]
+        rows = [shown("chose", int(item)) for item in history[-_NUM_HISTORY:]]
         for place, item in enumerate(rankings.items_UK[row, :_NUM_RECOMMENDED], start=1):
             if item != NO_ITEM:
-                hit = " <b>hit</b>" if item in users.targets[row] else ""
-                rows.append((f"<b>recommended {place}</b>{hit}", *cells(int(item))))
-        rows += [(f"then chose, {_place(int(item), rankings, row)}", *cells(int(item))) for item in users.targets[row]]
-        shown_rows = table(("", "", "", "semantic ID"), rows, num_text=4)
-        yield f"<div class=card><b>{escape(users.users[row])}</b>{more}{shown_rows}</div>"
+                hit = bool(item in users.targets[row])
+                rows.append(shown(f"recommended {place}", int(item), recommended=True, hit=hit))
+        rows += [shown(f"then chose, {_place(int(item), rankings, row)}", int(item)) for item in users.targets[row]]
+        left_out = len(history[:-_NUM_HISTORY]) + len(users.older[row])
+        yield {"user": users.users[row], "left_out": left_out, "rows": rows}
 
 
 def _place(item: int, rankings: Rankings, row: int) -> str:

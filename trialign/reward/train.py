@@ -21,7 +21,7 @@ from trialign.enrich.cache import ReplyCache
 from trialign.enrich.evidence import Evidence
 from trialign.enrich.interests import evidence_of
 from trialign.generate.adapters import merge_adapters
-from trialign.page import document, lines, table
+from trialign.page import lines, render
 from trialign.progress import paced
 from trialign.reward.baselines import interest_only, overlap
 from trialign.reward.judge import judged_labels
@@ -218,22 +218,17 @@ def _record(
 
 def _page(record: Mapping[str, Any]) -> str:
     columns, found = _auc_table(record)
-    rows = [(name, *(f"{value:.3f}" for value in values)) for name, *values in found]
     drawn = {
         "model": [(chance, share) for chance, share, _ in record["reliability"]],
         "ideal": [(0.0, 0.0), (1.0, 1.0)],
     }
-    told = f"{record['pairs']} pairs of {record['items']} held-out items; accuracy {record['model']['accuracy']:.3f}, "
-    return document(
+    return render(
+        "reward.html",
         "Reward model",
-        [
-            f"<p>{told}expected calibration error {record['model']['ece']:.3f}.</p>",
-            "<h2>AUC, good ones against each kind of the others</h2>",
-            table(columns, rows),
-            *_truth(record),
-            "<h2>Reliability: share of good ones by probability</h2>",
-            lines(drawn),
-        ],
+        record=record,
+        auc=(columns, [(name, *(f"{value:.3f}" for value in values)) for name, *values in found]),
+        truth=_truth(record),
+        reliability=lines(drawn),
     )
 
 
@@ -264,10 +259,10 @@ def _write_all_quality(
     write_quality(folder, item_quality(by_item, evidence.confidences), by_item)
 
 
-def _truth(record: Mapping[str, Any]) -> list[str]:
+def _truth(record: Mapping[str, Any]) -> tuple[Sequence[str], list[tuple[str, ...]]] | None:
     """Return the same table by what the items of a generated world are really for."""
     if "truth" not in record:
-        return []
+        return None
     kinds = list(record["truth"]["model"])
     rows = [(name, *(f"{values[kind]:.3f}" for kind in kinds)) for name, values in record["truth"].items()]
-    return ["<h2>The same against the truth; own: true ones among an item's own</h2>", table(("", *kinds), rows)]
+    return ("", *kinds), rows
