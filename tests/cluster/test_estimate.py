@@ -11,11 +11,11 @@ from trialign.launch.cli import script
 
 from trialign.cluster.estimate import _backbone_parameters, _size, estimate, state_bytes
 from trialign.config.compose import compose
+from trialign.config.runtime import STRATEGIES
 from trialign.config.stages import planned
 from trialign.errors import ConfigError
 from trialign.generate.backbone import build_backbone
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.runtime.strategy import STRATEGIES
 from trialign.testing import TINY
 
 

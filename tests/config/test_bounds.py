@@ -20,6 +20,7 @@ from trialign.config.bounds import check_bounds
 from trialign.config.compose import conf_dir, to_config
 from trialign.config.option import Bounds, bounds_of
 from trialign.config.registry import SCHEMAS, register
+from trialign.data.storefront.world import frozen_world
 from trialign.errors import ConfigError
 
 UNBOUNDED = {
@@ -187,3 +188,9 @@ def test_choices_are_what_the_code_knows() -> None:
     assert choices["embed.text.dtype"] == choices["embed.joint.dtype"] == set(DTYPES)
     assert choices["enrich.captions.dtype"] == choices["reward.judge.dtype"] == set(_DTYPES)
     assert choices["train.backbone.architecture"] == set(ARCHITECTURES)
+
+
+def test_the_smallest_storefront_holds_the_shortest_history_twice() -> None:
+    """A history covers at most half of the catalogue."""
+    (least,) = (setting.bounds.least for setting in BOUNDED if setting.key == "data.num_items")
+    assert least == 2 * frozen_world().history["shortest"]

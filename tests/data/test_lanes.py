@@ -298,11 +298,6 @@ def test_nothing_but_damage_is_refused_even_if_damage_is_skipped(history_store: 
         next(iter(stream([LaneSource("a", store)], damaged="skip")))
 
 
-def test_an_unknown_policy_for_damage_is_refused(history_store: Stores) -> None:
-    with pytest.raises(ConfigError, match=r"stream\.damaged=ignore\n.*\n.*known: skip, stop"):
-        stream([LaneSource("a", history_store(50, 7))], damaged="ignore")
-
-
 def test_with_a_ledger_rows_say_which_records_of_which_epoch_they_hold(history_store: Stores) -> None:
     sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10))]
     rows = list(islice(stream(sources, ledger=True), 120))

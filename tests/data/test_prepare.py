@@ -256,18 +256,6 @@ def test_an_empty_catalogue_is_refused(
         prepare(inter_json({"a": [1]}, {}), tmp_path, **settings)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("split", "leave_one_ot", r"leave_one_ot\n.*\n.*did you mean 'leave_one_out'"),
-        ("missing_items", "ignore", r"missing_items=ignore\n.*\n.*known: drop, refuse"),
-    ],
-)
-def test_unknown_names_list_the_known_ones(prepared: Prepared, name: str, value: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        prepared({"a": [1]}, **{name: value})
-
-
 def test_pictures_are_stored_and_counted(world: Prepared, picture: Callable[..., bytes]) -> None:
     pictures = [("r", picture("red", "JPEG")), ("p", picture("blue", "PNG"))]
     dataset, counts = world([("a", "p", 0)], images=lambda: iter(pictures))
@@ -416,9 +404,6 @@ def test_shares_after_which_nothing_comes_are_refused(world: Prepared) -> None:
         ({"examples": [("a", ["p"], ["q"], "train")]}, r"with ready examples\n.*\n.*data\.split=given"),
         ({"examples": [("a", ["p"], ["q"], "train")], "split": "given", "user_core": 2}, "core with ready examples"),
         ({"oracle": Echo(), "item_core": 2}, "core with a world whose choices are known"),
-        ({"cut_times": [5, 5]}, r"cut_times=\[5, 5\]"),
-        ({"cut_shares": [0.5, 1.0]}, r"cut_shares=\[0\.5, 1\.0\]"),
-        ({"memory": "two"}, r"data\.memory=two"),
     ],
 )
 def test_settings_that_do_not_suit_the_source_are_refused(

@@ -153,8 +153,3 @@ def test_without_java_spark_is_refused_before_anything_is_read(
         ConfigError, match=r"data\.engine=spark without .*Java\n.*\n.*trialign\[spark\].*data\.engine=duckdb"
     ):
         world([("a", "p", 1)], engine="spark")
-
-
-def test_an_engine_that_does_not_exist_is_refused(world: World) -> None:
-    with pytest.raises(ConfigError, match=r"data\.engine=spork\n.*\n.*did you mean 'spark'"):
-        world([("a", "p", 1)], engine="spork")

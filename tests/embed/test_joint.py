@@ -204,8 +204,6 @@ def test_a_picture_that_cannot_be_read_is_named(folder):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"pooling": "lats"}, "did you mean 'last'"),
-        ({"dtype": "float8"}, "bfloat16"),
         ({"template": "Describe. {text}"}, "{image}{text}"),
     ],
 )

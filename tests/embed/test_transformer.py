@@ -141,8 +141,6 @@ def test_half_precision_stays_near(folder):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"pooling": "lats"}, "did you mean 'last'"),
-        ({"dtype": "float8"}, "bfloat16"),
         ({"template": "Instruct: embed"}, "{text}"),
     ],
 )

@@ -177,10 +177,7 @@ def test_folder_of_another_baseline_or_a_damaged_one_is_refused(tmp_path: Path) 
         load_baseline("popularity", tmp_path)
 
 
-def test_unknown_names_and_options_are_refused() -> None:
+def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="no baseline 'item_kn'") as refused:
         check_names(["popularity", "item_kn"])
     assert "did you mean 'item_knn'? known: item_knn, item_to_item, popularity, sasrec" in str(refused.value)
-    for options in ({"window": 0}, {"decay": 0.0}, {"decay": 1.5}, {"damping": -1.0}):
-        with pytest.raises(ConfigError, match="window >= 1, 0 < decay <= 1, damping >= 0"):
-            fit("item_knn", USERS, 6, options)

@@ -158,16 +158,6 @@ def test_what_only_positions_can_read_is_refused_for_tokens(sids: SIDTable) -> N
             joint_nodes=0,
             features_NF=None,
         )
-    with pytest.raises(ConfigError, match="position"):
-        build_items(
-            sids,
-            torch.zeros(30, 16),
-            seed=0,
-            encoding="positions",
-            id_embedding=False,
-            joint_nodes=0,
-            features_NF=None,
-        )
 
 
 def test_before_it_learns_a_level_asks_with_what_was_read(make: Callable[[int], Generator]) -> None:

@@ -154,16 +154,10 @@ class TestWeights:
         assert lost[1]["image"] < 0.8 * lost[0]["image"]
         assert lost[1]["text"] > lost[0]["text"]
 
-    @pytest.mark.parametrize("weights", [{"text": -1.0}, {"text": 0.0, "image": 0.0}, {"joint": 2.0}])
+    @pytest.mark.parametrize("weights", [{"text": 0.0, "image": 0.0}, {"joint": 2.0}])
     def test_weights_that_cannot_be_are_refused(self, kind, modalities, tmp_path, weights):
         with pytest.raises(ConfigError, match=r"quantize\.weights"):
             make(kind, weights=weights).fit(modalities, seed=0, folder=tmp_path, runtime={})
-
-
-@pytest.mark.parametrize("setting", [{"warmup": 1.0}, {"ema_decay": 1.5}])
-def test_a_share_out_of_range_is_refused(setting):
-    with pytest.raises(ConfigError, match="quantize"):
-        make("rqvae", **setting)
 
 
 class TestRQVAE:

@@ -24,7 +24,7 @@ from trialign.data.blocks import Record, Records
 from trialign.data.order import Draws, Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
 from trialign.data.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack_window, stack_rows
 from trialign.data.shards import BlockStore, DamagedBlockError
-from trialign.errors import ConfigError, DataError, TrialignError, suggest
+from trialign.errors import ConfigError, DataError, TrialignError
 from trialign.runtime.seeding import derive
 
 Encode = Callable[[int, Records, Indices, Draws], Examples]
@@ -37,7 +37,6 @@ depend on more, no resume would be exact.
 State = Mapping[int, tuple[int, int]]
 """(start of a window, row) that each lane goes on with; a lane that is absent starts at (0, 0)."""
 
-DAMAGED = ("stop", "skip")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -150,7 +149,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         ledger: bool = False,
     ) -> None:
         super().__init__()
-        _check(sources, num_lanes, window, damaged)
+        _check(sources, num_lanes, window)
         assert num_lanes % world_size == 0, (num_lanes, world_size)
         self.sources = list(sources)
         self.num_lanes = num_lanes
@@ -269,7 +268,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
             try:
                 records = Records(self.sources[source].store.read(run.block))
             except DamagedBlockError:
-                if self._damaged == "stop":
+                if self._damaged != "skip":
                     raise
                 records = None
             draws = self._orders[source].draws(epoch, run.block, run.records)
@@ -369,7 +368,7 @@ class MicroBatches:
             yield stack_rows(rows, step_targets=step_targets, first_of_step=start == 0)
 
 
-def _check(sources: Sequence[LaneSource], num_lanes: int, window: int, damaged: str) -> None:
+def _check(sources: Sequence[LaneSource], num_lanes: int, window: int) -> None:
     assert sources
     assert num_lanes >= 1, num_lanes
     assert window >= 1, window
@@ -380,8 +379,6 @@ def _check(sources: Sequence[LaneSource], num_lanes: int, window: int, damaged: 
                 rule="weights are positive numbers",
                 remedy="leave the task out of train.tasks, or give it a positive weight",
             )
-    if damaged not in DAMAGED:
-        raise ConfigError(f"stream.damaged={damaged}", rule="a policy that exists", remedy=suggest(damaged, DAMAGED))
     smallest = min(sources, key=lambda source: source.store.num_records)
     if num_lanes > smallest.store.num_records:
         raise ConfigError(

@@ -35,9 +35,9 @@ from trialign.data.images import write_images
 from trialign.data.markup import html_read
 from trialign.data.oracle import OracleWriter, write_truth
 from trialign.data.source import Oracle, RawData, Source
-from trialign.data.splits import SPLITS, Cuts
+from trialign.data.splits import Cuts
 from trialign.data.tables import bounded_tables, check_engine, started_spark
-from trialign.errors import ConfigError, suggest
+from trialign.errors import ConfigError
 from trialign.files import write_atomically
 from trialign.progress import Pace, paced
 from trialign.types import EvaluationSplit
@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 SPREAD = "spread"
 """The folder that an unfinished attempt hands on."""
-_POLICIES = ("refuse", "drop")
 
 
 def prepare(
@@ -81,7 +80,7 @@ def prepare(
     Args:
         source: where catalogue and events, or ready examples, come from.
         folder: an existing directory; what a killed attempt left in its folder `SPREAD` is used.
-        split: which events are held out; a name in `SPLITS`.
+        split: which events are held out: `data.split`.
         min_events: users with fewer are not evaluated.
         max_history: items of a window.
         block_records: records per block.
@@ -108,10 +107,9 @@ def prepare(
         Counts for the manifest.
 
     Raises:
-        ConfigError: a setting is unknown, or does not suit the source.
+        ConfigError: a setting does not suit the source.
         DataError: the source cannot be used as it is, or the disk is full.
     """
-    _check(split, missing_items, cut_times, cut_shares)
     check_engine(engine)
     with bounded_tables(folder / "spill", memory=memory, threads=threads) as tables:
         raw = source.load(folder / "raw")
@@ -275,28 +273,6 @@ def _read_html(items: pa.Table, wanted: bool) -> tuple[pa.Table, dict[str, int]]
 
 def _num_empty(texts: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.equal(texts, "")).as_py())
-
-
-def _check(split: str, missing_items: str, cut_times: Sequence[int] | None, cut_shares: Sequence[float]) -> None:
-    if split not in SPLITS:
-        raise ConfigError(f"data.split={split}", rule="a split that exists", remedy=suggest(split, SPLITS))
-    if missing_items not in _POLICIES:
-        raise ConfigError(
-            f"data.missing_items={missing_items}", rule="a policy that exists", remedy=suggest(missing_items, _POLICIES)
-        )
-    for name, cuts, example in (("cut_times", cut_times, "[TIME,TIME]"), ("cut_shares", cut_shares, "[0.8,0.9]")):
-        if cuts is not None and (len(cuts) != 2 or not cuts[0] < cuts[1]):
-            raise ConfigError(
-                f"data.{name}={list(cuts)}",
-                rule="two values, the first below the second",
-                remedy=f"set data.{name}={example}",
-            )
-    if not 0 < cut_shares[0] < cut_shares[1] < 1:
-        raise ConfigError(
-            f"data.cut_shares={list(cut_shares)}",
-            rule="shares lie between 0 and 1",
-            remedy="set data.cut_shares=[0.8,0.9]",
-        )
 
 
 def _check_source(raw: RawData, split: str, *, cored: bool) -> None:

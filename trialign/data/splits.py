@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from trialign.types import EvaluationSplit
 
 Lengths = NDArray[np.int64]
-SPLITS = ("leave_one_out", "last_n", "temporal", "given")
 
 
 @dataclass(frozen=True)

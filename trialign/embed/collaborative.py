@@ -18,7 +18,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from trialign.data.co_occurrence import co_occurrence
 from trialign.embed.store import Modality
-from trialign.errors import ConfigError, DataError
+from trialign.errors import DataError
 from trialign.progress import Pace
 from trialign.types import Items
 
@@ -36,12 +36,6 @@ class PpmiSvd:
     """
 
     def __init__(self, dim: int, window: int, smoothing: float, text_prior: float) -> None:
-        if not 0.0 < smoothing <= 1.0 or window < 1:
-            raise ConfigError(
-                f"embed.collaborative.smoothing={smoothing} with window={window}",
-                rule="0 < smoothing <= 1 and window is at least 1",
-                remedy="set embed.collaborative.smoothing=0.75 embed.collaborative.window=5",
-            )
         self.dim, self.window, self.smoothing, self.text_prior = dim, window, smoothing, text_prior
         self.notes: list[str] = []
 

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.embed.batches import Rows
-from trialign.embed.transformer import DTYPES, POOLINGS, TEXT, known
+from trialign.embed.transformer import DTYPES, POOLINGS, TEXT
 from trialign.enrich.clip.pictures import decode
 from trialign.errors import ConfigError, DataError, model_remedy
 from trialign.runtime.device import device_of
@@ -45,7 +45,7 @@ class TransformersJoint:
         batch_size: items per forward pass.
 
     Raises:
-        ConfigError: the model cannot be loaded, or an argument is out of range.
+        ConfigError: the model cannot be loaded, or the template lacks picture or text.
     """
 
     def __init__(
@@ -59,8 +59,6 @@ class TransformersJoint:
         normalize: bool,
         batch_size: int,
     ) -> None:
-        known("embed.joint.pooling", pooling, POOLINGS)
-        known("embed.joint.dtype", dtype, DTYPES)
         if PICTURE not in template or TEXT not in template:
             raise ConfigError(
                 f"embed.joint.template={template!r}",

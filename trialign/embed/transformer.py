@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.embed.batches import Rows
-from trialign.errors import ConfigError, model_remedy, suggest
+from trialign.errors import ConfigError, model_remedy
 from trialign.runtime.device import device_of
 
 TEXT = "{text}"
@@ -53,14 +53,12 @@ class TransformersText:
         batch_size: texts per forward pass.
 
     Raises:
-        ConfigError: the model cannot be loaded, or an argument is out of range.
+        ConfigError: the model cannot be loaded, or the template lacks the text.
     """
 
     def __init__(
         self, model: str, pooling: str, template: str, max_tokens: int, dtype: str, normalize: bool, batch_size: int
     ) -> None:
-        known("embed.text.pooling", pooling, POOLINGS)
-        known("embed.text.dtype", dtype, DTYPES)
         if TEXT not in template:
             raise ConfigError(
                 f"embed.text.template={template!r}",
@@ -135,14 +133,3 @@ def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
     if found.config.is_encoder_decoder:
         found = found.get_encoder()
     return tokenizer, found
-
-
-def known(setting: str, value: str, choices: dict[str, Any]) -> None:
-    """Refuse a value that is no choice.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if value not in choices:
-        name = setting.rpartition(".")[2]
-        raise ConfigError(f"{setting}={value}", rule=f"a {name} that exists", remedy=suggest(value, choices))

@@ -43,7 +43,7 @@ class BuiltinInterests:
         window: places of a history within which two items are chosen together.
 
     Raises:
-        ConfigError: an argument is out of range, or nothing is asked for.
+        ConfigError: nothing is asked for.
     """
 
     def __init__(
@@ -63,12 +63,6 @@ class BuiltinInterests:
                 "enrich.interests.descriptions=false with co_engagement=false",
                 rule="interests come from somewhere",
                 remedy="set one of them to true, or enrich/interests=none",
-            )
-        if fitted_on not in ("auto", "storefront", "catalogue"):
-            raise ConfigError(
-                f"enrich.interests.fitted_on={fitted_on}",
-                rule="auto, storefront or catalogue",
-                remedy="leave it at auto",
             )
         self._descriptions, self._co_engagement, self._fitted_on = descriptions, co_engagement, fitted_on
         self._num_pairs, self._max_interests, self._window = num_pairs, max_interests, window

@@ -14,7 +14,7 @@ from trialign.enrich.evidence import Caption
 from trialign.enrich.protocol import Failure, Request
 from trialign.enrich.templates import template
 from trialign.enrich.words import is_foreign, is_marked_up
-from trialign.errors import ConfigError, DataError
+from trialign.errors import DataError
 from trialign.progress import paced
 from trialign.runtime.seeding import numpy_generator
 
@@ -87,12 +87,6 @@ class TagCaptions:
     """
 
     def __init__(self, max_tags: int) -> None:
-        if max_tags < 1:
-            raise ConfigError(
-                f"enrich.captions.max_tags={max_tags}",
-                rule="a caption names a tag at least",
-                remedy="set enrich.captions.max_tags=1 or more",
-            )
         self._max_tags = max_tags
 
     def captions(self, dataset: Dataset, clip: Path | None) -> list[Caption]:

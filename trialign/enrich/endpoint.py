@@ -43,7 +43,7 @@ class Endpoint:
         first_wait: seconds before the second try; doubles with each.
 
     Raises:
-        ConfigError: the key's variable is not set, or a number is out of range.
+        ConfigError: the key's variable is not set, or `url` is not an address.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class Endpoint:
         tries: int = 5,
         first_wait: float = 1.0,
     ) -> None:
-        _check(url, concurrency=concurrency, tries=tries, max_tokens=max_tokens)
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"url={url}", rule="a server's address", remedy="e.g. url=http://127.0.0.1:8000/v1")
         self._url, self._model, self._extra = url.rstrip("/"), model, dict(extra or {})
         self._headers = _headers(key_from)
         self._max_tokens, self._concurrency, self._time_limit = max_tokens, concurrency, time_limit
@@ -193,11 +194,3 @@ def _headers(key_from: str | None) -> dict[str, str]:
             remedy=f"export {key_from}=..., or set key_from=null for a server without a key",
         )
     return kind | {"Authorization": f"Bearer {os.environ[key_from]}"}
-
-
-def _check(url: str, **numbers: int) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"url={url}", rule="a server's address", remedy="e.g. url=http://127.0.0.1:8000/v1")
-    for name, value in numbers.items():
-        if value < 1:
-            raise ConfigError(f"{name}={value}", rule=f"{name} is at least 1", remedy=f"set {name}=1 or more")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
-from trialign.errors import ConfigError, model_remedy, suggest
+from trialign.errors import ConfigError, model_remedy
 from trialign.files import sha256_of
 from trialign.runtime.device import device_of
 
@@ -36,20 +36,11 @@ class TransformersChat:
         max_tokens: longest reply.
         batch_size: questions per forward pass.
 
-    Raises:
-        ConfigError: an argument is out of range. That the model cannot be loaded is told when it is first asked:
-            where all replies are kept from before, it need not be there.
+    That the model cannot be loaded is reported when it is first asked: where all replies are kept from before, it need
+    not be there.
     """
 
     def __init__(self, *, model: str, dtype: str, max_tokens: int, batch_size: int) -> None:
-        if dtype not in _DTYPES:
-            raise ConfigError(f"dtype={dtype}", rule="a dtype that exists", remedy=suggest(dtype, _DTYPES))
-        if max_tokens < 1 or batch_size < 1:
-            raise ConfigError(
-                f"max_tokens={max_tokens} with batch_size={batch_size}",
-                rule="both are at least 1",
-                remedy="leave them at their defaults",
-            )
         self._name, self._dtype, self._max_tokens, self._batch_size = model, dtype, max_tokens, batch_size
         self._device = device_of("auto")
 

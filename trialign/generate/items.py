@@ -18,8 +18,6 @@ from trialign.runtime.seeding import derive, torch_generator
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
 
-ENCODINGS = ("tokens", "position")
-
 
 def build_items(
     sids: SIDTable,
@@ -47,12 +45,8 @@ def build_items(
         text_scale: how much longer than in `table_VD` the backbone reads text; codes are read as long as text.
 
     Raises:
-        ConfigError: no such encoding, or `tokens` with what only `position` can use.
+        ConfigError: `tokens` with what only `position` can use.
     """
-    if encoding not in ENCODINGS:
-        raise ConfigError(
-            f"train.items.encoding={encoding}", rule="an encoding that exists", remedy=suggest(encoding, ENCODINGS)
-        )
     text_vocab, width = table_VD.shape
     vectors_LKD = initial_codes(sids.codebooks_LKD, (sids.num_levels, sids.codebook_size, width), table_VD, seed)
     if encoding == "tokens":

@@ -72,15 +72,9 @@ def weighted(modalities: Mapping[str, Modality], weights: Mapping[str, float]) -
     """Return the modalities that play a part, in alphabetical order: those without a weight of 0.
 
     Raises:
-        ConfigError: a weight is below 0, all are 0, or one is set for a modality that is not there.
+        ConfigError: all weights are 0, or one is set for a modality that is not there.
     """
     for name, weight in weights.items():
-        if weight < 0:
-            raise ConfigError(
-                f"quantize.weights.{name}={weight}",
-                rule="a weight is 0, which leaves the modality out, or more",
-                remedy=f"set quantize.weights.{name}=1 or another positive number",
-            )
         if weight not in (0.0, 1.0) and name not in modalities:
             raise ConfigError(
                 f"quantize.weights.{name}={weight}",

@@ -74,14 +74,6 @@ class RQVAEQuantizer:
         ema_decay: float,
         weights: Mapping[str, float],
     ) -> None:
-        _check_shares(warmup=warmup, ema_decay=ema_decay)
-        _check_weights(
-            temperature,
-            commitment_weight=commitment_weight,
-            alignment_weight=alignment_weight,
-            interest_weight=interest_weight,
-            balance_weight=balance_weight,
-        )
         self.settings: dict[str, Any] = {
             "num_levels": num_levels,
             "codebook_size": codebook_size,
@@ -234,29 +226,3 @@ def _whole_strategy(name: str) -> str:
 
 def _chosen(settings: Mapping[str, Any], names: str) -> dict[str, Any]:
     return {name: settings[name] for name in names.split()}
-
-
-def _check_shares(**shares: float) -> None:
-    for name, share in shares.items():
-        if not 0.0 <= share < 1.0:
-            raise ConfigError(
-                f"quantize.{name}={share}",
-                rule=f"{name} is a share, 0 <= {name} < 1",
-                remedy=f"set quantize.{name}=0.3",
-            )
-
-
-def _check_weights(temperature: float, **weights: float) -> None:
-    for name, weight in weights.items():
-        if weight < 0:
-            raise ConfigError(
-                f"quantize.{name}={weight}",
-                rule="a term is switched off by a weight of 0, and weighs more than nothing else",
-                remedy=f"set quantize.{name}=0",
-            )
-    if temperature <= 0:
-        raise ConfigError(
-            f"quantize.temperature={temperature}",
-            rule="cosines are divided by the temperature",
-            remedy="set quantize.temperature=0.07",
-        )

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
 
-from trialign.errors import ConfigError, suggest
+from trialign.errors import ConfigError
 from trialign.runtime.lightning import (
     CUDAAccelerator,
     DDPStrategy,
@@ -24,8 +24,6 @@ from trialign.runtime.lightning import (
     Strategy,
     reset_seed,
 )
-
-STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3_offload")
 
 LEAST_CUT = 100_000
 """ZeRO-3 leaves smaller parameters whole on every rank: norms and biases, which cost more to gather than to hold."""
@@ -37,17 +35,15 @@ def build_strategy(
     """Return what Lightning takes as its strategy.
 
     Args:
-        name: one of STRATEGIES.
+        name: `runtime.strategy`.
         devices: processes on all nodes.
         on_cpu: train on CPU ranks.
         bf16: ZeRO is to multiply in bfloat16; the other strategies leave that to Lightning.
         universal: ZeRO is to load a checkpoint in its universal format.
 
     Raises:
-        ConfigError: the name is unknown, or `single` is asked for more than one process.
+        ConfigError: `single` is asked for more than one process.
     """
-    if name not in STRATEGIES:
-        raise ConfigError(f"runtime.strategy={name}", rule="a strategy that exists", remedy=suggest(name, STRATEGIES))
     backend = "gloo" if on_cpu else "nccl"
     if name == "single":
         if devices != 1:

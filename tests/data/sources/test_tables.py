@@ -328,8 +328,6 @@ def test_columns_of_a_type_that_cannot_be_right_are_named(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"time_unit": "min"}, "data.time_unit=min\n.*\n.*known: iso, ms, ns, s, us"),
-        ({"format": "cvs"}, "data.format=cvs\n.*\n.*did you mean 'csv'"),
         ({"events": 7}, r"data\.events=7\n"),
         ({"item_columns": {"brand": ["a", "b"]}}, r"data\.item_columns\.brand names 2 columns"),
     ],

@@ -16,11 +16,10 @@ from ibis.expr.datatypes import Timestamp
 
 from trialign.data.source import Unreadable
 from trialign.data.sources.formats import Part, readable
-from trialign.errors import ConfigError, DataError, suggest
+from trialign.errors import DataError, suggest
 
 logger = logging.getLogger(__name__)
 
-TIME_UNITS = ("s", "ms", "us", "ns", "iso")
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _LARGEST = 9e18
 
@@ -44,16 +43,6 @@ def text_of(column: ibis.Column) -> ibis.ir.StringValue:
     """Return a column as text; of JSON strings what they hold, of other JSON values how they are written."""
     written = column.cast("string")
     return ibis.coalesce(column.str, written) if column.type().is_json() else written
-
-
-def check_unit(unit: str) -> None:
-    """Refuse a unit of time that does not exist.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if unit not in TIME_UNITS:
-        raise ConfigError(f"data.time_unit={unit}", rule="a known unit", remedy=suggest(unit, TIME_UNITS))
 
 
 def as_key(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.StringValue:
@@ -118,7 +107,7 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
 
     Args:
         column: numbers or text; a column of timestamps or dates tells its own unit. A time without a zone is UTC.
-        unit: one of `TIME_UNITS`.
+        unit: `data.time_unit`.
         paths: where the column is from, for errors.
 
     Raises:

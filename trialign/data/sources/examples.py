@@ -12,7 +12,7 @@ import ibis
 from trialign.data.source import RawData
 from trialign.data.sources.catalogue_files import CatalogueFiles
 from trialign.data.sources.columns import as_key, as_keys, pick
-from trialign.data.sources.formats import Dialect, Part, check_format, read_rows, readable
+from trialign.data.sources.formats import Dialect, Part, read_rows, readable
 from trialign.data.sources.places import below, find, listed, roles
 from trialign.types import Split
 
@@ -31,7 +31,7 @@ class Examples:
         items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
 
     Raises:
-        ConfigError: a name or a format does not exist.
+        ConfigError: a name does not exist.
         DataError: `root` is not set.
     """
 
@@ -55,7 +55,6 @@ class Examples:
         caption_after: str | None,
         images: Any,
     ) -> None:
-        check_format(format)
         self._root = below(root)
         self._splits = {
             "train": listed(train, "train"),

@@ -28,7 +28,7 @@ from trialign.data.sources.damage import check_line_ends, unreadable
 from trialign.data.sources.endings import format_of, is_packed, open_bytes
 from trialign.data.sources.evidence import refuse
 from trialign.data.sources.places import typed
-from trialign.errors import ConfigError, DataError, suggest
+from trialign.errors import ConfigError, DataError
 from trialign.foreign import parse_json
 
 _CHUNK = 1 << 20
@@ -77,16 +77,6 @@ class Dialect:
                 rule="one character, neither a quote nor the end of a line",
                 remedy=f"set e.g. {typed(self.setting, ';')}, or name the file .tsv where it is a tab",
             )
-
-
-def check_format(chosen: str | None) -> None:
-    """Refuse a format that does not exist.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if chosen is not None and chosen not in _READERS:
-        raise ConfigError(f"data.format={chosen}", rule="a known format", remedy=suggest(chosen, _READERS))
 
 
 def read_rows(paths: Sequence[Path], chosen: str | None, dialect: Dialect) -> list[Part]:

@@ -15,14 +15,13 @@ from trialign.data.sources.columns import (
     as_key,
     as_time,
     as_whole,
-    check_unit,
     find_unreadable,
     pick,
     tell_lost_nanoseconds,
     tell_mixed,
     text_of,
 )
-from trialign.data.sources.formats import Dialect, Part, check_format, read_rows
+from trialign.data.sources.formats import Dialect, Part, read_rows
 from trialign.data.sources.places import below, find, listed, roles
 from trialign.errors import ConfigError
 
@@ -52,7 +51,7 @@ class Tables:
         items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
 
     Raises:
-        ConfigError: neither time nor rank is named, or both; a name, a format or a unit does not exist.
+        ConfigError: neither time nor rank is named, or both; a name does not exist.
         DataError: `root` is not set.
     """
 
@@ -81,8 +80,6 @@ class Tables:
                 rule="events are ordered by a time, or else by a rank within the user's list",
                 remedy="set one of data.columns.time=COLUMN and data.columns.rank=COLUMN",
             )
-        check_unit(time_unit)
-        check_format(format)
         self._root = below(root)
         self._events = listed(events, "events")
         self._format = format

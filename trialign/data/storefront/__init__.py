@@ -8,7 +8,6 @@ the choices, `corpus` what a pretrained model may know beforehand.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,6 @@ from trialign.data.storefront.pictures import paint
 from trialign.data.storefront.taste import ExactOracle, Taste, draw_histories, draw_lengths, taste_of
 from trialign.data.storefront.wording import Wording, write_items
 from trialign.data.storefront.world import Attributes, Flags, Integers, World, draw_attributes, frozen_world
-from trialign.errors import ConfigError
 from trialign.progress import paced
 from trialign.runtime.seeding import numpy_generator
 
@@ -52,9 +50,6 @@ class Storefront:
         style_weight: multiplies the influence of style on choice; 0 removes it.
         purpose_weight: multiplies the influence of purpose on choice; 0 removes it.
         junk_share: of the items, whose interests `interests_from` takes from others; choices do not depend on it.
-
-    Raises:
-        ConfigError: a number is out of range.
     """
 
     def __init__(
@@ -68,12 +63,6 @@ class Storefront:
         junk_share: float = 0.0,
     ) -> None:
         self.world = frozen_world()
-        shortest = int(self.world.history["shortest"])
-        _check_count("num_items", num_items, 2 * shortest, "the shortest history covers half the catalogue at most")
-        _check_count("num_users", num_users, 1, "someone has to choose")
-        _check_weight("style_weight", style_weight)
-        _check_weight("purpose_weight", purpose_weight)
-        _check_share("junk_share", junk_share)
         self.seed, self.num_items, self.num_users = seed, num_items, num_users
         self.style_weight, self.purpose_weight, self.junk_share = style_weight, purpose_weight, junk_share
 
@@ -145,27 +134,6 @@ class Storefront:
         lengths_U = draw_lengths(self.world, self.num_users, self.num_items, draw("lengths"))
         chance_UT = draw("choices").random((self.num_users, int(self.world.history["longest"])))
         return draw_histories(taste, lengths_U, chance_UT)
-
-
-def _check_count(name: str, value: int, least: int, reason: str) -> None:
-    if value < least:
-        raise ConfigError(
-            f"{name}={value}", rule=f"at least {least}: {reason}", remedy=f"set data.{name}={least} or more"
-        )
-
-
-def _check_weight(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(
-            f"{name}={value}",
-            rule="a finite number, 0 or more: it multiplies the influence of an attribute on choice",
-            remedy=f"set data.{name}=0 to switch the influence off, 1 for the world as it is calibrated",
-        )
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"{name}={value}", rule="a share of the items, 0 to 1", remedy=f"set data.{name}=0.1, or 0")
 
 
 def _item_table(keys: list[str], wordings: list[Wording]) -> pa.Table:

@@ -9,7 +9,6 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from trialign.errors import ConfigError
 from trialign.evaluate.baselines.counts import CountingRanker, count_items, count_pairs
 from trialign.types import Items
 
@@ -29,9 +28,6 @@ class ItemKNN(CountingRanker):
         window: largest distance of a pair, and how many of the last items are read.
         decay: weight of a history item per event of age.
         damping: power of the popularity that scores are divided by.
-
-    Raises:
-        ConfigError: an option outside its range.
     """
 
     name = "item_knn"
@@ -45,7 +41,6 @@ class ItemKNN(CountingRanker):
         decay: float = 0.7,
         damping: float = 0.5,
     ) -> None:
-        _check_options(window, decay, damping)
         super().__init__(popularity_N, pairs_NN)
         self.window, self.decay, self.damping = window, decay, damping
         # Items that never occurred stand in no pair; the 1 only avoids dividing by 0.
@@ -62,8 +57,7 @@ class ItemKNN(CountingRanker):
         decay: float = 0.7,
         damping: float = 0.5,
     ) -> Self:
-        """Count pairs in whole train histories; arguments and errors as the class."""
-        _check_options(window, decay, damping)
+        """Count pairs in whole train histories; arguments as the class."""
         forward_NN = count_pairs(histories, num_items, distance=1).astype(np.float64)
         for distance in range(2, window + 1):
             forward_NN = forward_NN + count_pairs(histories, num_items, distance) / distance
@@ -84,12 +78,3 @@ class ItemKNN(CountingRanker):
         query_BN = sp.csr_array((self.decay**ages, (rows, np.concatenate(recent))), shape=(len(recent), self.num_items))
         scores_BN: NDArray[np.float64] = (query_BN @ self._nearness_NN).toarray()
         return scores_BN
-
-
-def _check_options(window: int, decay: float, damping: float) -> None:
-    if window < 1 or not 0 < decay <= 1 or damping < 0:
-        raise ConfigError(
-            f"baselines.item_knn: window={window}, decay={decay}, damping={damping}",
-            rule="window >= 1, 0 < decay <= 1, damping >= 0",
-            remedy="the values used in print are window=10 decay=0.7 damping=0.5",
-        )
