@@ -191,7 +191,7 @@ def test_every_group_default_is_typed() -> None:
         ("enrich.shard=2 enrich.shards=2", "set enrich.shard between 0 and 1"),
         ("train.tasks.title_to_item=inf", "set train.tasks.title_to_item=0"),
         ("data.memory=lots", "set data.memory=2GB"),
-        ("data.cut_shares=[0.9,0.8]", "the first below the second"),
+        ("data.cut_shares=[0.9,0.9]", "the first below the second"),
         ("train.betas=[0.9]", "set 'train.betas=[0.9,0.98]'"),
     ],
 )
