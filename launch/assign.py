@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialign.config.assign import AssignConfig
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.instantiate import locate_recorded
 from trialign.config.stages import open_stage
 from trialign.config.tracking import tracking_of

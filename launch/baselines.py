@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import cast
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import open_stage
 from trialign.stage import Stage
 from trialign.types import EvaluationSplit

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from trialign import __version__
 from trialign.cluster.ends import note_end
+from trialign.config.verbs import STAGES, VERBS
 from trialign.errors import ConfigError, TrialignError, suggest
 from trialign.foreign import LINES, harmless
 from trialign.progress import BAR
@@ -27,26 +28,7 @@ from trialign.runtime.notice import INTERRUPTED, Interrupted, listen
 from trialign.transcript import Stream, Transcript, recorded
 
 if TYPE_CHECKING:
-    from trialign.config.compose import Config
-
-VERBS: dict[str, str] = {
-    "prepare": "catalogue and interaction logs -> dataset",
-    "enrich": "dataset -> captions, interests and the small CLIP, where asked for",
-    "embed": "dataset -> one vector per item and modality",
-    "quantize": "vectors -> residual quantizer",
-    "assign": "quantizer -> one unique semantic ID per item, quality.json",
-    "train": "dataset and semantic IDs -> generator",
-    "reward": "mined interests -> a judge of them, and the quality of every item",
-    "rl": "generator -> a better one, by reinforcement learning on what it has not learned",
-    "baselines": "dataset -> fitted counting baselines",
-    "evaluate": "generator and baselines -> metrics.json, the table",
-    "report": "finished runs -> one table and page that compare them",
-    "recommend": "a user, or typed items -> recommended items with titles",
-    "pipeline": "all of the above, reward and rl where asked for, in order; finished stages are skipped",
-    "submit": "a verb, or the pipeline as a chain of jobs, on a Slurm cluster",
-    "status": "a run or a sweep: stages, jobs, nodes, time left, how far they are, the last attempt, the logs",
-    "doctor": "what this machine offers, and that nothing reaches out",
-}
+    from trialign.config.config import Config
 
 _FOLDER = ("-cd", "--config-dir")
 _VALUED = ("-c", "--cfg", "-p", "--package", "-i", "--info")
@@ -273,10 +255,9 @@ def _end(code: int, words: str) -> NoReturn:
 def _watched(verb: str, config: Config, transcript: Transcript) -> Iterator[None]:
     """Keep what a stage or a pipeline says in its run, and draw a bar; the first rank does for all."""
     from trialign.bar import bar
-    from trialign.config.stages import ALL_STAGES
     from trialign.runtime.ranks import launched_rank
 
-    if launched_rank() != 0 or verb not in (*ALL_STAGES, "pipeline"):
+    if launched_rank() != 0 or verb not in (*STAGES, "pipeline"):
         yield
         return
     transcript.keep(config.run, ["trialign", *sys.argv[1:]])
@@ -340,7 +321,7 @@ def _overview() -> str:
 
     folder = Path(trialign.conf.__path__[0]) / "experiment"
     experiments = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    verbs = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {name:<10} {verb.help}" for name, verb in VERBS.items())
     return _OVERVIEW.format(version=__version__, verbs=verbs, experiments=experiments)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.errors import StageError
 
 
@@ -42,14 +42,14 @@ def _reached_out() -> str:
     from trialign.launch.cli import script
 
     from trialign.config.compose import compose
-    from trialign.config.stages import ALL_STAGES
+    from trialign.config.verbs import STAGES
     from trialign.pipeline import run_pipeline
     from trialign.runtime.doctor import refuse_network
     from trialign.testing import TINY
 
     with tempfile.TemporaryDirectory() as folder, refuse_network() as refused:
         tiny = compose("pipeline", [f"run={folder}/tiny", *TINY])
-        scripts = {verb: script(verb) for verb in ALL_STAGES} | {"evaluate": evaluate.build}
+        scripts = {verb: script(verb) for verb in STAGES} | {"evaluate": evaluate.build}
         run_pipeline(tiny, scripts, lambda _: None)
     if refused:
         raise StageError(

@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.embed import MODALITIES
 from trialign.config.instantiate import instantiate
-from trialign.config.stages import CLIP_OF_ENRICH, model_files, open_stage, reads_enriched_evidence
+from trialign.config.stages import model_files, open_stage
+from trialign.config.verbs import CLIP_OF_ENRICH, reads_enriched_evidence
 from trialign.errors import ConfigError
 from trialign.stage import Stage
 

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import open_stage
 from trialign.config.tracking import tracking_of
 from trialign.errors import StageError

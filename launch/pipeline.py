@@ -13,7 +13,7 @@ from trialign.launch import evaluate, recommend
 from trialign.launch.cli import script
 
 from trialign.config.checks import check_pipeline
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import locate_stage, planned
 from trialign.pipeline import StageRun, require_evidence, run_pipeline
 from trialign.terminal import console

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trialign.config.compose import Config, split_fields
+from trialign.config.compose import split_fields
+from trialign.config.config import Config
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import open_stage
 from trialign.stage import Stage

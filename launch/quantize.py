@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.instantiate import instantiate
 from trialign.config.stages import open_stage, runtime_of
 from trialign.config.tracking import tracking_of

@@ -10,7 +10,7 @@ import json
 
 import numpy as np
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import locate_stage
 from trialign.errors import ConfigError
 from trialign.manifest import Manifest

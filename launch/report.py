@@ -10,7 +10,7 @@ import glob
 import os
 from pathlib import Path
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.errors import ConfigError, StageError
 from trialign.files import write_atomically
 

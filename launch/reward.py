@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
 from trialign.stage import Stage

@@ -17,35 +17,27 @@ from omegaconf import MISSING as MANDATORY
 from trialign.config.compose import choice_of, composed, default_choices
 from trialign.config.option import Bounds, bounds_of, default_of
 from trialign.config.registry import SCHEMAS
-from trialign.config.stages import ALL_STAGES
-
-_OWN = {
-    "recommend": ("recommend", "runtime"),
-    "report": ("report",),
-    "doctor": ("doctor",),
-    "submit": ("cluster", "runtime"),
-    "status": (),
-    "pipeline": tuple(dict.fromkeys(path.split("/")[0] for path in SCHEMAS)),
-}
-"""Groups of the verbs that are no stage; a stage's are in the graph of stages."""
-
-_TRACKED = ("enrich", "quantize", "assign", "train", "reward", "rl", "evaluate")
-"""Stages that can be followed in W&B."""
+from trialign.config.verbs import STAGES, VERBS, StageSpec
 
 
 def describe(verb: str) -> str:
     """Return the help of a verb: what it does, what it reads, its settings."""
     doc = (importlib.import_module(f"trialign.launch.{verb}").__doc__ or "").strip()
-    spec = ALL_STAGES.get(verb)
-    reads = f"reads: {', '.join(spec.inputs) or 'files'}\n" if spec else ""
-    tracked = ("tracking",) if verb in _TRACKED else ()
-    groups = (*spec.groups, "runtime", *tracked) if spec else _OWN[verb]
-    blocks = [doc, f"{reads}seed: {'seed=N changes the result' if spec and spec.seeded else 'no seed of its own'}"]
+    blocks, groups = [doc], VERBS[verb].reads
+    if (stage := STAGES.get(verb)) is not None:
+        seed = "seed=N changes the result" if stage.seeded else "no seed of its own"
+        blocks.append(f"reads: {_inputs(stage)}\nseed: {seed}")
+        groups = (*stage.groups, *groups)
     for group in groups:
         for path, schemas in SCHEMAS.items():
             if path == group or path.startswith(group + "/"):
                 blocks += [_block(path, choice_of(path, name), schema) for name, schema in schemas.items()]
     return "\n\n".join(blocks)
+
+
+def _inputs(stage: StageSpec) -> str:
+    """Return the stages that a stage reads; in brackets those that it reads where its settings ask for it."""
+    return ", ".join([*stage.inputs, *(f"[{name}]" for name in stage.inputs_if)]) or "files"
 
 
 def markdown() -> str:

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trialign.cluster.status import StageStatus, status
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.errors import StageError
 from trialign.terminal import console
 

@@ -14,7 +14,7 @@ from trialign.cluster.estimate import estimate
 from trialign.cluster.plan import jobs_for
 from trialign.cluster.preflight import begun_anew, check_finished, check_settings
 from trialign.cluster.submit import submit
-from trialign.config.compose import Config
+from trialign.config.config import Config
 
 log = logging.getLogger("trialign")
 

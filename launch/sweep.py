@@ -23,7 +23,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from trialign.cluster.sweep import members_of, queue, wait_for
-from trialign.config.compose import Config, to_config
+from trialign.config.compose import to_config
+from trialign.config.config import Config
 from trialign.config.taken import taken_for
 
 log = logging.getLogger("trialign")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from trialign.config.compose import Config
-from trialign.config.stages import locate_stage, planned, reads_enriched_evidence
+from trialign.config.config import Config
+from trialign.config.stages import locate_stage, planned
+from trialign.config.verbs import reads_enriched_evidence
 from trialign.errors import DataError
 from trialign.lock import HeldError, living_owner
 from trialign.manifest import MANIFEST, Manifest

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trialign.launch.cli import VERBS, script
+from trialign.launch.cli import script
 
 from trialign.cluster.plan import job_for, jobs_for
 from trialign.cluster.preflight import begun_anew, check_finished, check_settings
@@ -18,9 +18,10 @@ from trialign.cluster.render import render
 from trialign.cluster.slurm import _gpus
 from trialign.cluster.status import status
 from trialign.cluster.sweep import members_of, queue
-from trialign.config.compose import Config, as_override, compose, conf_dir
-from trialign.config.registry import FromConfig
-from trialign.config.stages import ALL_STAGES, STAGES, identity_of, planned, runtime_of
+from trialign.config.compose import as_override, compose, conf_dir
+from trialign.config.config import Config
+from trialign.config.stages import identity_of, planned, runtime_of
+from trialign.config.verbs import REQUIRED, STAGES
 from trialign.errors import ConfigError, StageError
 from trialign.stage import Stage
 
@@ -31,7 +32,7 @@ def config(*overrides: str, run: str = "/runs/one") -> Config:
 
 def test_a_pipeline_is_one_job_per_stage_and_leaves_out_what_is_taken() -> None:
     jobs = jobs_for("pipeline", config("from.prepare=/runs/other", "runtime.devices=2", "stream.lanes=16"), ["seed=1"])
-    assert [job.verb for job in jobs] == [verb for verb in STAGES if verb != "prepare"]
+    assert [job.verb for job in jobs] == [verb for verb in REQUIRED if verb != "prepare"]
     assert {job.verb: job.tasks_per_node for job in jobs} == {job.verb: 1 + (job.verb == "train") for job in jobs}
     assert all(job.command[-4:-1] == [job.verb, "seed=1", "run=/runs/one"] for job in jobs)
 
@@ -73,7 +74,7 @@ def test_every_stage_gets_the_ranks_and_gpus_that_it_can_use(
 def test_what_a_stage_is_told_of_ranks_is_what_its_job_has() -> None:
     """Red: a job of one task whose stage asks Lightning for the ranks of the training."""
     for asked in (config(*FOUR_GPUS), config(*FOUR_GPUS, "quantize=rqvae")):
-        for verb in ALL_STAGES:
+        for verb in STAGES:
             job, runtime = job_for(verb, asked, []), runtime_of(verb, asked)
             assert (job.nodes, job.tasks_per_node) == (runtime.nodes, runtime.devices)
             assert runtime.strategy == ("ddp" if job.nodes > 1 else "single")
@@ -81,17 +82,15 @@ def test_what_a_stage_is_told_of_ranks_is_what_its_job_has() -> None:
 
 def test_the_stages_that_meet_ranks_are_those_that_are_planned_on_several() -> None:
     """Every stage that starts ranks is one that may have several: found in the scripts, held against the table."""
-    scripts = {verb: (conf_dir().parent / "launch" / f"{verb}.py").read_text() for verb in ALL_STAGES}
-    on_several = {verb for verb in ALL_STAGES if ALL_STAGES[verb].ranks(config("quantize=rqvae"))}
+    scripts = {verb: (conf_dir().parent / "launch" / f"{verb}.py").read_text() for verb in STAGES}
+    on_several = {verb for verb in STAGES if STAGES[verb].ranks(config("quantize=rqvae"))}
     assert {verb for verb, text in scripts.items() if "ranks_for_a_while" in text} == on_several
 
 
-def test_every_stage_is_a_verb_can_be_named_by_from_and_is_submitted_and_shown(tmp_path: Path) -> None:
-    assert set(ALL_STAGES) <= set(VERBS)
-    assert {found.name for found in fields(FromConfig)} == set(ALL_STAGES) - {"evaluate"}  # which nothing reads
-    assert {job_for(verb, config(), []).verb for verb in ALL_STAGES} == set(ALL_STAGES)
-    assert [jobs_for(verb, config(), [])[0].verb for verb in ALL_STAGES] == list(ALL_STAGES)
-    assert {line.name for line in status(tmp_path)} == set(ALL_STAGES)
+def test_every_stage_is_submitted_and_shown(tmp_path: Path) -> None:
+    assert {job_for(verb, config(), []).verb for verb in STAGES} == set(STAGES)
+    assert [jobs_for(verb, config(), [])[0].verb for verb in STAGES] == list(STAGES)
+    assert {line.name for line in status(tmp_path)} == set(STAGES)
 
 
 def test_a_chain_trains_by_reinforcement_on_the_ranks_of_the_run() -> None:

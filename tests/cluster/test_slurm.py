@@ -13,7 +13,8 @@ from trialign.cluster.preflight import check_partition
 from trialign.cluster.record import FOLDER, attempts_of, jobs_of, last_of, lineage, note_attempt, note_job
 from trialign.cluster.submit import submit
 from trialign.cluster.successor import hand_over, queue_successor
-from trialign.config.compose import Config, compose
+from trialign.config.compose import compose
+from trialign.config.config import Config
 from trialign.errors import ConfigError
 
 Answer = Callable[[str, str], None]

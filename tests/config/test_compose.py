@@ -12,13 +12,13 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
-from trialign.launch.cli import VERBS
 from trialign.launch.settings import markdown
 
-from trialign.config.compose import Config, compose, conf_dir, to_config
+from trialign.config.compose import compose, conf_dir, to_config
+from trialign.config.config import Config
 from trialign.config.instantiate import instantiate
 from trialign.config.registry import SCHEMAS, register
-from trialign.config.stages import STAGES, identity_of, locate_stage, needed_by
+from trialign.config.stages import identity_of, locate_stage, needed_by
 from trialign.config.unknown import known_keys
 from trialign.errors import ConfigError
 from trialign.generate.tasks import TASKS
@@ -113,12 +113,6 @@ def compose_arm(ablation: str, arm: str) -> Config:
         with open_dict(tree):
             del tree["hydra"]
         return to_config(tree)
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_a_root_config_and_a_script(verb: str) -> None:
-    compose(verb, [RUN])
-    assert (conf_dir().parent / "launch" / f"{verb}.py").exists() or not (conf_dir().parent / "setup.cfg").exists()
 
 
 def test_every_group_default_is_typed() -> None:
@@ -305,19 +299,14 @@ def test_the_page_of_settings_is_the_schemas() -> None:
             assert f"`{key}`" in page or f"`{group}`" in page, f"{key} has no line"
 
 
-def test_stages_read_only_what_comes_before_them() -> None:
-    order = list(STAGES)
-    for verb, spec in STAGES.items():
-        assert all(order.index(needed) < order.index(verb) for needed in spec.inputs)
-
-
 def test_instantiate_names_what_is_wrong() -> None:
-    target = "trialign.config.stages.StageSpec"
-    assert instantiate({"_target_": target, "inputs": (), "groups": ()}, "data").inputs == ()
+    target = "trialign.config.verbs.StageSpec"
+    stage = {"_target_": target, "help": "", "inputs": ()}
+    assert instantiate({**stage, "groups": ()}, "data").inputs == ()
     with pytest.raises(ConfigError, match="did you mean 'groups'"):
-        instantiate({"_target_": target, "inputs": (), "group": ()}, "data")
+        instantiate({**stage, "group": ()}, "data")
     with pytest.raises(ConfigError, match="data lacks groups"):
-        instantiate({"_target_": target, "inputs": ()}, "data")
+        instantiate(stage, "data")
     with pytest.raises(ConfigError, match="cannot be imported"):
         instantiate({"_target_": "trialign.nowhere.Thing"}, "data")
 

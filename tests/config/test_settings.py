@@ -11,11 +11,11 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from trialign.launch.cli import VERBS
 from trialign.launch.settings import _rows, _shown, describe, markdown
 
 from trialign.config.compose import choice_of, composed, conf_dir, default_choices
 from trialign.config.registry import SCHEMAS, register
+from trialign.config.verbs import VERBS
 
 GROUPS = {path.split("/")[0] for path in SCHEMAS}
 ALL = [(path, name, schema) for path, schemas in SCHEMAS.items() for name, schema in schemas.items()]

@@ -13,8 +13,9 @@ import pytest
 from trialign.launch.cli import _parted
 
 from trialign.config.compose import compose
-from trialign.config.stages import ALL_STAGES, identity_of, recorded_of, stage_folder
+from trialign.config.stages import identity_of, recorded_of, stage_folder
 from trialign.config.taken import _stages, takes
+from trialign.config.verbs import STAGES
 from trialign.errors import ConfigError
 from trialign.stage import CHECKPOINTS, Stage, require_same_settings
 
@@ -207,6 +208,6 @@ def test_a_folder_of_the_users_own_files_is_read_beside_ours(tmp_path: Path) -> 
 def test_a_verb_reads_the_records_upstream_of_it_and_its_own_last() -> None:
     assert _stages("assign") == ["prepare", "enrich", "embed", "quantize", "reward", "assign"]
     assert _stages("train")[-1] == "train"
-    assert set(_stages("pipeline")) == set(_stages(None)) == set(ALL_STAGES)
+    assert set(_stages("pipeline")) == set(_stages(None)) == set(STAGES)
     assert takes("submit")
     assert not takes("report")

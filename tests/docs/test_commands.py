@@ -26,7 +26,7 @@ from hydra.plugins.sweeper import Sweeper
 from trialign.launch import cli
 
 from trialign.cluster.plan import jobs_for
-from trialign.config.compose import Config
+from trialign.config.config import Config
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted(

@@ -12,7 +12,7 @@ from trialign.launch import evaluate, recommend, report
 from trialign.launch.cli import script
 
 from trialign.config.compose import compose
-from trialign.config.stages import STAGES
+from trialign.config.verbs import REQUIRED
 from trialign.errors import ConfigError, DataError, StageError
 from trialign.evaluate.baselines import BASELINES
 from trialign.evaluate.comparison import Group, paired_to
@@ -42,7 +42,7 @@ def write(folder: Path, logs: dict[str, list[int]]) -> list[str]:
 
 
 def build(overrides: list[str], last: str = "evaluate") -> None:
-    for verb in list(STAGES)[: list(STAGES).index(last) + 1]:
+    for verb in REQUIRED[: REQUIRED.index(last) + 1]:
         script(verb)(compose("pipeline", overrides))
 
 
@@ -124,7 +124,7 @@ def test_nothing_that_was_chosen_before_the_window_is_ranked_or_recommended_agai
 def test_a_sample_of_users_is_the_first_of_all_and_is_said(finished: list[str], tmp_path: Path) -> None:
     run = compose("evaluate", finished).run
     arm = [setting for setting in finished if not setting.startswith("run=")]
-    shared = [f"from.{verb}={run}" for verb in STAGES if verb != "evaluate"]
+    shared = [f"from.{verb}={run}" for verb in REQUIRED if verb != "evaluate"]
     sampled = [*arm, *shared, "evaluate.users=13"]
     for name in ("one", "two"):
         evaluate.run(compose("evaluate", [*sampled, f"run={tmp_path / name}"]))
@@ -157,7 +157,7 @@ def test_a_sample_larger_than_the_split_is_refused_before_anything_is_fitted(tmp
 
 def test_report_reads_runs_from_their_directories_alone(finished: list[str], tmp_path: Path) -> None:
     run = compose("evaluate", finished).run
-    shared = [f"from.{verb}={run}" for verb in STAGES if verb not in ("train", "evaluate")]
+    shared = [f"from.{verb}={run}" for verb in REQUIRED if verb not in ("train", "evaluate")]
     arm = [setting for setting in finished if not setting.startswith("run=")]
     for name, change in {"longer": "train.steps=7", "seed": "seed=1"}.items():
         overrides = [*arm, f"run={tmp_path / name}", change, *shared]

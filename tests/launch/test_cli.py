@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from trialign.launch.cli import VERBS
+
+from trialign.config.verbs import VERBS
 
 
 def trialign(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -18,8 +18,10 @@ import pytest
 from trialign.launch import evaluate, pipeline, recommend
 from trialign.launch.cli import script
 
-from trialign.config.compose import Config, compose
-from trialign.config.stages import STAGES, planned
+from trialign.config.compose import compose
+from trialign.config.config import Config
+from trialign.config.stages import planned
+from trialign.config.verbs import REQUIRED
 from trialign.errors import ConfigError, DataError, StageError, TrialignError
 from trialign.files import sha256_of
 from trialign.lock import HeldError, locked
@@ -68,11 +70,11 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {verb: Manifest.read(folder / verb).hash for verb in STAGES}
+    return {verb: Manifest.read(folder / verb).hash for verb in REQUIRED}
 
 
 def test_every_stage_leaves_a_manifest_and_the_metrics_are_complete(finished: Path) -> None:
-    assert set(hashes(finished)) == set(STAGES)
+    assert set(hashes(finished)) == set(REQUIRED)
     metrics = json.loads((finished / "evaluate" / "metrics.json").read_text())
     assert metrics == json.loads((finished / "evaluate" / "test" / "metrics.json").read_text())
     wanted = {f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10, 50)}
@@ -90,7 +92,7 @@ def test_every_stage_leaves_a_manifest_and_the_metrics_are_complete(finished: Pa
 
 def test_every_file_that_a_manifest_lists_is_there_as_it_says(finished: Path) -> None:
     folders = [path.parent for path in finished.rglob(MANIFEST)]
-    assert {folder.relative_to(finished).as_posix() for folder in folders} == {*STAGES, "evaluate/test"}
+    assert {folder.relative_to(finished).as_posix() for folder in folders} == {*REQUIRED, "evaluate/test"}
     for folder in folders:
         for name, record in Manifest.read(folder).files.items():
             assert sha256_of(folder / name) == record["sha256"], folder / name
@@ -100,7 +102,7 @@ def test_the_docs_name_every_file_of_every_stage(finished: Path) -> None:
     sections = re.split(r"^## ", FILES_PAGE.read_text(), flags=re.MULTILINE)[1:]
     told = {section.split("\n")[0]: _quoted_files(section) for section in sections}
     (everywhere,) = (quoted for title, quoted in told.items() if title.startswith(MANIFEST))
-    for verb in STAGES:
+    for verb in REQUIRED:
         for path in (finished / verb).rglob("*"):
             name = path.relative_to(finished / verb).as_posix()
             assert path.is_dir() or any(re.fullmatch(one, name) for one in everywhere + told[f"{verb}/"]), path
@@ -115,7 +117,7 @@ def _quoted_files(section: str) -> list[str]:
 
 
 def test_every_stage_beats_forwards(finished: Path, beats: dict[str, list[Progress]]) -> None:
-    assert set(beats) == {*STAGES, "pipeline"}
+    assert set(beats) == {*REQUIRED, "pipeline"}
     for verb, found in beats.items():
         places, advances = [beat.place for beat in found], [(beat.number, beat.advances) for beat in found]
         assert places == sorted(places), verb
@@ -151,7 +153,7 @@ def test_changed_seed_is_refused_by_the_first_stage_it_concerns(run: Path) -> No
 
 def test_rebuild_makes_again_what_changed_and_what_depends_on_it(run: Path) -> None:
     outcomes = run_all(run, "train.steps=5", "rebuild=true")
-    assert outcomes == {verb: "built" if verb in ("train", "evaluate") else "skipped" for verb in STAGES}
+    assert outcomes == {verb: "built" if verb in ("train", "evaluate") else "skipped" for verb in REQUIRED}
 
 
 def test_settings_that_cannot_change_the_numbers_rebuild_nothing(run: Path) -> None:

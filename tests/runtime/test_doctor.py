@@ -10,7 +10,7 @@ from trialign.launch import doctor, evaluate
 from trialign.launch.cli import script
 
 from trialign.config.compose import compose
-from trialign.config.stages import STAGES
+from trialign.config.verbs import REQUIRED
 from trialign.errors import StageError
 from trialign.pipeline import run_pipeline
 from trialign.runtime.doctor import examine, refuse_network
@@ -28,7 +28,7 @@ def test_no_stage_reaches_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     asked += ["embed/collaborative=ppmi", "quantize.num_epochs=2", "tracking=wandb"]
     with refuse_network() as refused:
         config = compose("pipeline", [f"run={tmp_path}/run", *TINY, *asked])
-        run_pipeline(config, {verb: script(verb) for verb in STAGES} | {"evaluate": evaluate.build}, print)
+        run_pipeline(config, {verb: script(verb) for verb in REQUIRED} | {"evaluate": evaluate.build}, print)
     assert refused == []
 
 

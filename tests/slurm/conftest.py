@@ -23,7 +23,8 @@ from trialign.cluster import slurm
 from trialign.cluster.plan import job_for
 from trialign.cluster.record import FOLDER, JobSpec, attempts_of, jobs_of, note_job
 from trialign.cluster.render import render
-from trialign.config.compose import Config, compose
+from trialign.config.compose import compose
+from trialign.config.config import Config
 
 NODES = ("n1", "n2", "n3")
 TINY = [*testing.TINY, "embed/image=none", "runtime.threads=1", "evaluate.baselines=[popularity]"]

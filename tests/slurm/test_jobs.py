@@ -10,7 +10,7 @@ import pytest
 
 from trialign.cluster import slurm
 from trialign.cluster.record import FOLDER, jobs_of
-from trialign.config.stages import STAGES
+from trialign.config.verbs import REQUIRED
 from trialign.manifest import Manifest
 
 from .conftest import NODES, STAGES_BEFORE, Slurm, outcomes, pause, steps_saved
@@ -44,14 +44,14 @@ def rows(run: Path) -> list[str]:
 
 
 def test_a_pipeline_is_a_chain_of_jobs(cluster: Slurm, chain: Path) -> None:
-    assert set(jobs_of(chain)) == set(STAGES)
-    assert all(Manifest.read(chain / verb).stage == verb for verb in STAGES)
-    for name in STAGES:
+    assert set(jobs_of(chain)) == set(REQUIRED)
+    assert all(Manifest.read(chain / verb).stage == verb for verb in REQUIRED)
+    for name in REQUIRED:
         assert (chain / FOLDER / f"{name}.sbatch").exists()
         assert (chain / FOLDER / f"{name}.config.json").exists()
     told = cluster.trialign("status", f"run={chain}")
-    assert told.count("finished") == len(STAGES)
-    assert told.count("COMPLETED") == len(STAGES)
+    assert told.count("finished") == len(REQUIRED)
+    assert told.count("COMPLETED") == len(REQUIRED)
 
 
 def test_a_chain_gives_every_stage_the_ranks_that_it_can_use(cluster: Slurm, chain: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' m
 # isort: split
 import torch
 
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import locate_stage, needed_by
 from trialign.errors import ConfigError
 from trialign.manifest import MANIFEST

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from trialign.cluster.record import JobSpec
 from trialign.config.checks import check_pipeline
-from trialign.config.compose import Config, as_override
-from trialign.config.stages import ALL_STAGES, planned, runtime_of, stage_folder
+from trialign.config.compose import as_override
+from trialign.config.config import Config
+from trialign.config.stages import planned, runtime_of, stage_folder
+from trialign.config.verbs import STAGES
 from trialign.errors import ConfigError, suggest
 from trialign.manifest import code_revision
 
@@ -30,11 +32,11 @@ def jobs_for(verb: str | None, config: Config, overrides: Sequence[str]) -> list
     if verb == "pipeline":
         check_pipeline(config, planned(config))
         return [job_for(stage, config, overrides) for stage in planned(config) if stage not in config.from_stage]
-    if verb not in ALL_STAGES:
+    if verb not in STAGES:
         raise ConfigError(
             f"trialign submit {verb or ''}".rstrip(),
             rule="a stage, or the pipeline, is submitted: trialign submit VERB cluster=NAME run=DIR",
-            remedy=suggest(verb or "", [*ALL_STAGES, "pipeline"]),
+            remedy=suggest(verb or "", [*STAGES, "pipeline"]),
         )
     return [job_for(verb, config, overrides)]
 
@@ -49,7 +51,7 @@ def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
         runtime = runtime_of(verb, config)
         nodes, devices = runtime.nodes, runtime.devices
     on_gpus = cluster.gpus_per_node > 0 and config.runtime.accelerator != "cpu"
-    gpus = on_gpus and any(ALL_STAGES[stage].gpu(config) for stage in stages)
+    gpus = on_gpus and any(STAGES[stage].gpu(config) for stage in stages)
     program = cluster.program or [sys.executable, "-m", "trialign.launch.cli"]
     return JobSpec(
         name=verb,
@@ -66,7 +68,7 @@ def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
         python=cluster.python or sys.executable,
         health_check=cluster.health_check,
         leave_seconds=float(cluster.leave_seconds),
-        saves=verb == "pipeline" or ALL_STAGES[verb].saves,
+        saves=verb == "pipeline" or STAGES[verb].saves,
         watchdog_seconds=60.0 * cluster.watchdog_minutes,
         max_restarts=cluster.max_restarts,
         revision=code_revision(),

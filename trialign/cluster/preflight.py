@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trialign.cluster import slurm
 from trialign.cluster.record import FOLDER, JobSpec, jobs_of
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import identity_of, planned, stage_folder
 from trialign.errors import ConfigError, StageError, suggest
 from trialign.lock import living_owner

@@ -10,7 +10,7 @@ from typing import Any
 
 from trialign.cluster import slurm
 from trialign.cluster.record import FOLDER, JobSpec, attempts_of, last_jobs, lineage, reached
-from trialign.config.stages import ALL_STAGES
+from trialign.config.verbs import STAGES
 from trialign.lock import Owner, living_owner
 from trialign.manifest import MANIFEST
 from trialign.progress import read_progress
@@ -48,8 +48,8 @@ def status(run: Path) -> list[StageStatus]:
     """Return how every stage of a run stands, and every job that is no stage; of a sweep's folder, every member."""
     members = _members(run)
     found = {(place, name): (place, name) for place, name in members}
-    if not members or any((run / verb).exists() for verb in ALL_STAGES):
-        found |= {(run, name): (run, name) for name in dict.fromkeys([*ALL_STAGES, *last_jobs(run)])}
+    if not members or any((run / verb).exists() for verb in STAGES):
+        found |= {(run, name): (run, name) for name in dict.fromkeys([*STAGES, *last_jobs(run)])}
     jobs = {(place, name): last_jobs(place).get(name, {}) for place, name in found}
     queued = slurm.queued([job["job"] for job in jobs.values() if job])
     return [
@@ -100,8 +100,8 @@ def _one_stage(folder: Path, jobs: Sequence[str] = ()) -> tuple[str, str]:
 
 def _whole_pipeline(run: Path) -> tuple[str, str]:
     """Return how many stages of a pipeline in one job are finished, and how far the one under way is."""
-    made = [verb for verb in ALL_STAGES if (run / verb / MANIFEST).exists()]
-    now = next((verb for verb in ALL_STAGES if any(map(_owner, _places(run / verb)))), None)
+    made = [verb for verb in STAGES if (run / verb / MANIFEST).exists()]
+    now = next((verb for verb in STAGES if any(map(_owner, _places(run / verb)))), None)
     told = f"{len(made)} finished" if made else ""
     return (told, "") if now is None else (", ".join(filter(None, [told, now])), _one_stage(run / now)[1])
 

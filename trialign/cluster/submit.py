@@ -12,7 +12,7 @@ from trialign.cluster import slurm
 from trialign.cluster.preflight import check_partition, check_run
 from trialign.cluster.record import JobSpec, note_job
 from trialign.cluster.render import render
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import needed_by
 from trialign.files import write_atomically
 

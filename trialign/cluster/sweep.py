@@ -19,7 +19,7 @@ from trialign.cluster.preflight import check_finished, check_partition, check_ru
 from trialign.cluster.record import FOLDER, JobSpec, jobs_of, last_of, note_job
 from trialign.cluster.render import render
 from trialign.cluster.submit import write_config
-from trialign.config.compose import Config
+from trialign.config.config import Config
 from trialign.config.stages import identity_of, stage_folder
 from trialign.errors import ConfigError, StageError
 from trialign.files import write_atomically

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trialign.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trialign.config.compose import Config
+    from trialign.config.config import Config
 
 
 _MEMORY = re.compile(r"\d+(\.\d+)? ?[KMGT](i?B)?", re.IGNORECASE)

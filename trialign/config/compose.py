@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,12 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from trialign.config.assign import AssignConfig
 from trialign.config.bounds import check_bounds
 from trialign.config.checks import check
-from trialign.config.cluster import ClusterConfig
-from trialign.config.doctor import DoctorConfig
-from trialign.config.enrich import EnrichConfig
-from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
+from trialign.config.config import Config
 from trialign.config.option import recorded, unhashed
 from trialign.config.registry import BASES, SCHEMAS, register
-from trialign.config.reward import RewardConfig
-from trialign.config.rl import RLConfig
-from trialign.config.runtime import RuntimeConfig
 from trialign.config.taken import Taken, taken_for, takes
-from trialign.config.tracking import TrackingConfig
-from trialign.config.train import StreamConfig, TrainConfig
 from trialign.config.typed import as_typed
 from trialign.config.unknown import typed_remedy, unknown_setting
 from trialign.errors import ConfigError, suggest
@@ -49,37 +40,6 @@ _EXCHANGEABLE = ("data", "embed", "quantize")  # groups that name classes, and s
 
 _MAY_HOLD_ADDRESSES = ("cluster.", "enrich.captions.extra.", "enrich.interests.extra.", "reward.judge.extra.")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything a verb may read. `data`, `embed` and `quantize` hold exchangeable classes and stay mappings."""
-
-    run: Path
-    seed: int
-    rebuild: bool
-    from_stage: dict[str, Path]
-    data: dict[str, Any]
-    enrich: EnrichConfig
-    embed: dict[str, Any]
-    quantize: dict[str, Any]
-    assign: AssignConfig
-    train: TrainConfig
-    stream: StreamConfig
-    reward: RewardConfig
-    rl: RLConfig
-    baselines: BaselinesConfig
-    evaluate: EvaluateConfig
-    report: ReportConfig
-    recommend: RecommendConfig
-    runtime: RuntimeConfig
-    cluster: ClusterConfig
-    tracking: TrackingConfig
-    doctor: DoctorConfig
-    identity: dict[str, dict[str, Any]]
-    """The fields of every group that belong to a stage's identity, for manifests."""
-    recorded: dict[str, dict[str, Any]]
-    """Those beside it that can change the numbers all the same, dotted within their group, for manifests."""
 
 
 def conf_dir() -> Path:

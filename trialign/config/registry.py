@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields, make_dataclass
 from functools import cache
 
 from hydra.core.config_store import ConfigStore
@@ -48,6 +48,7 @@ from trialign.config.train import (
     TasksConfig,
     TrainConfig,
 )
+from trialign.config.verbs import STAGES, VERBS
 
 SCHEMAS: dict[str, dict[str, type]] = {
     "data": {
@@ -101,19 +102,13 @@ BASES: dict[str, type] = {"data": DataConfig, "quantize": QuantizeConfig}
 """Groups whose `_target_` is exchangeable, and the fields that do not depend on which class is chosen."""
 
 
-@dataclass
-class FromConfig:
-    """Finished stages of other runs, by verb: `from.<verb>=DIR`."""
+_READ = {needed for stage in STAGES.values() for needed in (*stage.inputs, *stage.inputs_if)}
 
-    prepare: str | None = None
-    enrich: str | None = None
-    embed: str | None = None
-    quantize: str | None = None
-    assign: str | None = None
-    train: str | None = None
-    reward: str | None = None
-    rl: str | None = None
-    baselines: str | None = None
+FromConfig = make_dataclass("FromConfig", [(verb, str | None, None) for verb in STAGES if verb in _READ])
+"""Finished stages of other runs, by verb: `from.<verb>=DIR`."""
+
+_ROOT = ["base", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
+"""What every verb composes. Hydra lets no other file than this first one choose its logging."""
 
 
 @cache
@@ -124,6 +119,8 @@ def register() -> None:
     root = {"run": StringNode("???"), "seed": IntegerNode(0, is_optional=False), "rebuild": BooleanNode(False)}
     store.store(name="root_schema", node=root)
     store.store(group="from", name="from_schema", node=FromConfig)
+    for verb, spec in VERBS.items():
+        store.store(name=verb, node={"defaults": _ROOT, **spec.root})
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=group, name=f"{name}_schema", node=_node(schema))

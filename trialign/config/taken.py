@@ -30,13 +30,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from trialign.config.registry import SCHEMAS
-from trialign.config.stages import ALL_STAGES, folder_of
+from trialign.config.stages import folder_of
+from trialign.config.verbs import STAGES, VERBS
 from trialign.manifest import flatten
 from trialign.stage import settings_of
 
 _GROUP = "hydra/taken"
-_OF_RUNS = ("pipeline", "submit", "recommend")
-"""Verbs beside the stages that go on with a run; `report`, `status` and `doctor` belong to none."""
 _EVER = "runtime.micro_rows"
 
 
@@ -80,7 +79,7 @@ class Taken:
 
 def takes(verb: str) -> bool:
     """Return whether a verb goes on with a run."""
-    return verb in ALL_STAGES or verb in _OF_RUNS
+    return VERBS[verb].resumes
 
 
 def taken_for(verb: str, tree: DictConfig, load: Callable[[Sequence[str]], DictConfig]) -> Taken:
@@ -139,7 +138,7 @@ def _records(verb: str, tree: DictConfig) -> tuple[tuple[Path, ...], dict[str, A
 
 def _of_stage(stage: str, config: Mapping[str, Any], beside: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
     """Return what the record of one stage says, as a config; `alone`, without what stages share."""
-    groups = [group for group in ALL_STAGES[stage].groups if group in config and not (alone and _is_shared(group))]
+    groups = [group for group in STAGES[stage].groups if group in config and not (alone and _is_shared(group))]
     made: dict[str, Any] = {group: config[group] for group in groups}
     if not alone and "seed" in config:
         made["seed"] = config["seed"]
@@ -154,22 +153,22 @@ def _of_stage(stage: str, config: Mapping[str, Any], beside: Mapping[str, Any], 
 
 
 def _is_shared(group: str) -> bool:
-    return sum(group in spec.groups for spec in ALL_STAGES.values()) > 1
+    return sum(group in spec.groups for spec in STAGES.values()) > 1
 
 
 def _stages(own: str | None) -> list[str]:
     """Return the stages whose settings a verb reads: all that are upstream under any config, its own last."""
-    if own not in ALL_STAGES:
-        return list(ALL_STAGES)
+    if own not in STAGES:
+        return list(STAGES)
     reached: dict[str, None] = {}
 
     def add(stage: str) -> None:
-        for other in (*ALL_STAGES[stage].inputs, *ALL_STAGES[stage].inputs_if):
+        for other in (*STAGES[stage].inputs, *STAGES[stage].inputs_if):
             add(other)
         reached[stage] = None
 
     add(str(own))
-    return sorted(reached, key=lambda stage: (stage == own, list(ALL_STAGES).index(stage)))
+    return sorted(reached, key=lambda stage: (stage == own, list(STAGES).index(stage)))
 
 
 def _nearest_choices(found: Mapping[str, Any], chosen: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from trialign.config.option import option
 from trialign.stage import Stage
 
 if TYPE_CHECKING:
-    from trialign.config.compose import Config
+    from trialign.config.config import Config
 
 
 @dataclass

@@ -1,0 +1,49 @@
+"""The composed config: what every verb may read, as plain Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trialign.config.assign import AssignConfig
+from trialign.config.cluster import ClusterConfig
+from trialign.config.doctor import DoctorConfig
+from trialign.config.enrich import EnrichConfig
+from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
+from trialign.config.reward import RewardConfig
+from trialign.config.rl import RLConfig
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import TrackingConfig
+from trialign.config.train import StreamConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a verb may read. `data`, `embed` and `quantize` hold exchangeable classes and stay mappings."""
+
+    run: Path
+    seed: int
+    rebuild: bool
+    from_stage: dict[str, Path]
+    data: dict[str, Any]
+    enrich: EnrichConfig
+    embed: dict[str, Any]
+    quantize: dict[str, Any]
+    assign: AssignConfig
+    train: TrainConfig
+    stream: StreamConfig
+    reward: RewardConfig
+    rl: RLConfig
+    baselines: BaselinesConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+    recommend: RecommendConfig
+    runtime: RuntimeConfig
+    cluster: ClusterConfig
+    tracking: TrackingConfig
+    doctor: DoctorConfig
+    identity: dict[str, dict[str, Any]]
+    """The fields of every group that belong to a stage's identity, for manifests."""
+    recorded: dict[str, dict[str, Any]]
+    """Those beside it that can change the numbers all the same, dotted within their group, for manifests."""
