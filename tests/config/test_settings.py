@@ -76,7 +76,7 @@ def test_defaults_are_those_that_a_verb_composes() -> None:
 
 def test_a_heading_names_what_is_typed() -> None:
     for path, name, _ in ALL:
-        assert (conf_dir() / path / f"{choice_of(path, name)}.yaml").exists()
+        assert composed(path, choice_of(path, name))
 
 
 def test_help_and_page_show_the_values_that_a_setting_takes() -> None:

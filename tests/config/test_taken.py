@@ -192,7 +192,7 @@ def test_a_folder_of_the_users_own_files_is_read_beside_ours(tmp_path: Path) -> 
     own = tmp_path / "it's mine"
     for file, text in {
         "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /data: shop\ntrain:\n  epochs: 3\n",
-        "data/shop.yaml": "defaults: [tables_schema, _self_]\nevents: orders.csv\nitems: products.csv\n",
+        "data/shop.yaml": "defaults: [tables, _self_]\nevents: orders.csv\nitems: products.csv\n",
     }.items():
         (own / file).parent.mkdir(parents=True)
         (own / file).write_text(text)

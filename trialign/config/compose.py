@@ -25,7 +25,7 @@ from trialign.config.bounds import check_bounds
 from trialign.config.checks import check
 from trialign.config.config import Config
 from trialign.config.option import recorded, unhashed
-from trialign.config.registry import BASES, SCHEMAS, register
+from trialign.config.registry import BASE, BASES, OPTIONAL, SCHEMAS, register
 from trialign.config.taken import Taken, taken_for, takes
 from trialign.config.typed import as_typed
 from trialign.config.unknown import typed_remedy, unknown_setting
@@ -203,9 +203,9 @@ def readable(cause: Exception) -> ConfigError:
         return ConfigError(f"{key}: {text}", rule="a value has its setting's type", remedy=typed_remedy(key))
     if "Could not find" in text:
         options = [line.strip() for line in str(cause).splitlines() if line.startswith("\t")]
-        known = [name for name in options if not name.startswith("provider=") and not name.endswith("_schema")]
+        known = [name for name in options if not name.startswith("provider=") and name != BASE]
         chosen = text.rstrip("'").rpartition("/")[2]
-        return ConfigError(text, rule="a choice is a file of conf/", remedy=suggest(chosen, known))
+        return ConfigError(text, rule="a group has options", remedy=suggest(chosen, known))
     if isinstance(cause, OverrideParseException):
         return ConfigError(
             f"{cause.override!r} cannot be read: {text.removeprefix('LexerNoViableAltException: ')}",
@@ -217,24 +217,20 @@ def readable(cause: Exception) -> ConfigError:
 
 @cache
 def default_choices() -> dict[str, str]:
-    """Return the file of conf/ that every group composes unless another is chosen, e.g. `quantize` -> `rkmeans`."""
+    """Return the option that every group composes unless another is chosen, e.g. `quantize` -> `rkmeans`."""
     with _conf():
         tree = hydra_compose("pipeline", return_hydra_config=True)
     return {str(group): str(choice) for group, choice in tree.hydra.runtime.choices.items()}
 
 
-def choice_of(group: str, schema: str) -> str:
-    """Return the file of a group whose settings a schema types: the default one, of the schema's name, or the first."""
-    files = {path.stem: OmegaConf.load(path) for path in sorted((conf_dir() / group).glob("*.yaml"))}
-    builds = [
-        name for name, file in files.items() if f"{schema}_schema" in OmegaConf.select(file, "defaults", default=[])
-    ]
-    return next((name for name in (default_choices().get(group), schema) if name in builds), builds[0])
+def choice_of(group: str, option: str) -> str:
+    """Return the option by which a group's schema is shown: itself, or the default one that builds on it."""
+    return default_choices()[group] if option == BASE else option
 
 
 @cache
 def composed(group: str, choice: str) -> dict[str, Any]:
-    """Return the settings of a group by a file of conf/, interpolations and mandatory values as they are written."""
+    """Return the settings of a group by an option, interpolations and mandatory values as they are written."""
     with _conf():
         node: Any = OmegaConf.to_container(hydra_compose(f"{group}/{choice}"), resolve=False)
     for name in group.split("/"):
@@ -255,8 +251,8 @@ def readable_below_none(cause: AssertionError, overrides: Sequence[str]) -> Exce
     if "Unexpected type for root: NoneType" not in str(cause):
         return cause
     chosen = {override.partition("=")[0] for override in overrides}
-    groups = [path for path in SCHEMAS if (conf_dir() / path / "none.yaml").exists() and path not in chosen]
-    below = [key for key in chosen for path in groups if key.startswith(path.replace("/", ".") + ".")]
+    groups = [path.replace("/", ".") for path in OPTIONAL if path not in chosen]
+    below = [key for key in chosen for group in groups if key.startswith(group + ".")]
     return unknown_setting(min(below), None, conf_dir()) if below else cause
 
 

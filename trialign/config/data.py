@@ -75,7 +75,7 @@ class DataConfig:
 
 @dataclass
 class StorefrontConfig(DataConfig):
-    """The built-in world (method.md 11)."""
+    """The built-in shop with rendered pictures, whose best possible recommender is known (method.md 11)."""
 
     _target_: str = "trialign.data.storefront.Storefront"
     seed: int = option(0, "seed of the world: catalogue, pictures, users and their choices")
@@ -93,7 +93,7 @@ class StorefrontConfig(DataConfig):
 
 @dataclass
 class InterJsonConfig(DataConfig):
-    """The inter.json / item.json pair of the LC-Rec and LETTER family; the order of a user's list is the only clock."""
+    """Your own inter.json and item.json in the form of LC-Rec and LETTER; a user's list is in order of time."""
 
     _target_: str = "trialign.data.sources.InterJson"
     root: str | None = option(
@@ -152,7 +152,7 @@ class EventColumns:
 
 @dataclass
 class TablesConfig(FilesConfig):
-    """Events in tables: Parquet, CSV, TSV, JSON lines, RecBole's .inter."""
+    """Your own events in Parquet, CSV, TSV, JSON lines or RecBole's .inter, next to a catalog (docs/data.md)."""
 
     _target_: str = "trialign.data.sources.Tables"
     events: Any = option(MISSING, "a path, folder or pattern below root, or a list of them")
@@ -175,7 +175,7 @@ class ExampleColumns:
 
 @dataclass
 class ExamplesConfig(FilesConfig):
-    """Ready examples with a given split, one set of files per split."""
+    """Ready examples with a given split, one set of files per split, next to a catalog (docs/data.md)."""
 
     _target_: str = "trialign.data.sources.Examples"
     split: str = option("given", "the split that the files are")

@@ -40,7 +40,7 @@ class TransformersConfig:
 
 @dataclass
 class SentenceConfig:
-    """A pretrained encoder of the sentence-transformers library, by name or path."""
+    """A pretrained encoder of the extra trialign[sentence-transformers], by name or path."""
 
     _target_: str = "trialign.embed.sentence.SentenceText"
     model: str = option("sentence-transformers/all-MiniLM-L6-v2", "a name on the hub, or a folder")
@@ -105,7 +105,7 @@ class JointConfig:
 
 @dataclass
 class OpenClipJointConfig:
-    """Picture and text in the one space of a trained CLIP: the sum of their vectors."""
+    """The sum of picture and text vectors of a trained CLIP, by default the small one (set enrich/clip too)."""
 
     _target_: str = "trialign.embed.joint_clip.OpenClipJoint"
     model: str = option("enrich.clip", "enrich.clip, a name open_clip knows, local-dir:PATH or hf-hub:NAME")

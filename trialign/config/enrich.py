@@ -13,7 +13,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass
 class ClipConfig:
-    """The small CLIP: trained here on pairs of picture and text; `embed/image=clip` embeds by it."""
+    """A small CLIP, trained on the catalog's own pictures and texts; `embed/image=clip` embeds by it."""
 
     pairs: str = option(
         "catalogue",
@@ -106,14 +106,14 @@ class AskedInterestsConfig(AskedConfig):
 
 @dataclass
 class CatalogueCaptionsConfig:
-    """Captions that came with the catalogue."""
+    """Captions that came with the catalog: data.captions, or its column."""
 
     _target_: str = "trialign.enrich.captions.CatalogueCaptions"
 
 
 @dataclass
 class TagCaptionsConfig:
-    """Builtin captions: tags that the small CLIP (`enrich/clip`) sees in the picture."""
+    """Tags that the small CLIP sees in the picture; needs enrich/clip=storefront or enrich/clip=catalogue."""
 
     _target_: str = "trialign.enrich.captions.TagCaptions"
     max_tags: int = option(3, "tags of a caption at most; each at least half as likely as the likeliest", least=1)
@@ -121,17 +121,17 @@ class TagCaptionsConfig:
 
 @dataclass
 class TransformersCaptionsConfig(AskedCaptionsConfig, TransformersBackendConfig):
-    """Captions by any image-text-to-text model of transformers."""
+    """Captions by any image-text-to-text model of transformers, e.g. Qwen/Qwen2.5-VL-7B-Instruct."""
 
 
 @dataclass
 class EndpointCaptionsConfig(AskedCaptionsConfig, EndpointBackendConfig):
-    """Captions by a server."""
+    """Captions by a server of OpenAI-compatible chat completions."""
 
 
 @dataclass
 class BuiltinInterestsConfig:
-    """Builtin interests: no downloads, a real and weaker method."""
+    """Interests without a language model: a classifier in the storefront, keyphrases elsewhere."""
 
     _target_: str = "trialign.enrich.builtin.BuiltinInterests"
     descriptions: bool = option(True, "interests that an item's own texts tell")
@@ -156,12 +156,12 @@ class BuiltinInterestsConfig:
 
 @dataclass
 class TransformersInterestsConfig(AskedInterestsConfig, TransformersBackendConfig):
-    """Interests by any causal language model of transformers."""
+    """Interests by any causal language model of transformers, e.g. Qwen/Qwen2.5-7B-Instruct."""
 
 
 @dataclass
 class EndpointInterestsConfig(AskedInterestsConfig, EndpointBackendConfig):
-    """Interests by a server."""
+    """Interests by a server of OpenAI-compatible chat completions."""
 
 
 @dataclass

@@ -38,7 +38,7 @@ class SASRecConfig:
 class BaselinesConfig:
     """The baselines that are fitted, and how."""
 
-    names: list[str] = option([], "baselines to fit; follows evaluate.baselines")
+    names: list[str] = option("${evaluate.baselines}", "baselines to fit")
     item_knn: ItemKNNConfig = field(default_factory=ItemKNNConfig)
     sasrec: SASRecConfig = field(default_factory=SASRecConfig)
 

@@ -1,17 +1,20 @@
-"""Registers every schema with Hydra's ConfigStore, so that a mistyped key is refused while composing."""
+"""Registers with Hydra what a verb composes: a root per verb, and every schema as an option of its group.
+
+A mistyped key is refused while composing. Files of conf/ say only what differs from a schema.
+"""
 
 from __future__ import annotations
 
 from dataclasses import fields, make_dataclass
 from functools import cache
+from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import BooleanNode, DictConfig, IntegerNode, OmegaConf, StringNode
 
-from trialign.config.assign import AssignConfig
 from trialign.config.cluster import ClusterConfig
+from trialign.config.config import Config
 from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
-from trialign.config.doctor import DoctorConfig
 from trialign.config.embed import (
     EmbedConfig,
     JointConfig,
@@ -28,75 +31,98 @@ from trialign.config.enrich import (
     ClipConfig,
     EndpointCaptionsConfig,
     EndpointInterestsConfig,
-    EnrichConfig,
     TagCaptionsConfig,
     TransformersCaptionsConfig,
     TransformersInterestsConfig,
 )
-from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
-from trialign.config.reward import EndpointJudgeConfig, RewardConfig, TransformersJudgeConfig
-from trialign.config.rl import RLConfig
-from trialign.config.runtime import RuntimeConfig
+from trialign.config.reward import EndpointJudgeConfig, TransformersJudgeConfig
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import (
     DescribedConfig,
     LoraConfig,
     PretrainedConfig,
     ScratchConfig,
-    StreamConfig,
     TasksConfig,
-    TrainConfig,
 )
 from trialign.config.verbs import STAGES, VERBS
 
-SCHEMAS: dict[str, dict[str, type]] = {
+BASE = "base"
+"""The schema of a group whose file `default.yaml`, or whose sets of values, build on it: it is not an option itself."""
+
+_CHOICES: dict[str, dict[str, type]] = {
     "data": {
         "storefront": StorefrontConfig,
         "interjson": InterJsonConfig,
         "tables": TablesConfig,
         "examples": ExamplesConfig,
     },
-    "enrich": {"enrich": EnrichConfig},
-    "enrich/clip": {"clip": ClipConfig},
+    "enrich/clip": {"catalogue": ClipConfig},
     "enrich/captions": {
-        "catalogue_captions": CatalogueCaptionsConfig,
-        "builtin_captions": TagCaptionsConfig,
-        "transformers_captions": TransformersCaptionsConfig,
-        "endpoint_captions": EndpointCaptionsConfig,
+        "catalogue": CatalogueCaptionsConfig,
+        "builtin": TagCaptionsConfig,
+        "transformers": TransformersCaptionsConfig,
+        "endpoint": EndpointCaptionsConfig,
     },
     "enrich/interests": {
-        "builtin_interests": BuiltinInterestsConfig,
-        "transformers_interests": TransformersInterestsConfig,
-        "endpoint_interests": EndpointInterestsConfig,
+        "builtin": BuiltinInterestsConfig,
+        "transformers": TransformersInterestsConfig,
+        "endpoint": EndpointInterestsConfig,
     },
-    "embed": {"embed": EmbedConfig},
-    "embed/text": {"tfidf": TfidfConfig, "transformers": TransformersConfig, "sentence": SentenceConfig},
+    "embed": {BASE: EmbedConfig},
+    "embed/text": {
+        "tfidf": TfidfConfig,
+        "transformers": TransformersConfig,
+        "sentence_transformers": SentenceConfig,
+    },
     "embed/image": {"open_clip": OpenClipConfig},
-    "embed/joint": {"joint": JointConfig, "clip_joint": OpenClipJointConfig},
+    "embed/joint": {"transformers": JointConfig, "clip": OpenClipJointConfig},
     "embed/collaborative": {"ppmi": PpmiConfig},
     "quantize": {"rqvae": RQVAEConfig, "rkmeans": RQKMeansConfig},
-    "assign": {"assign": AssignConfig},
-    "train": {"train": TrainConfig},
     "train/backbone": {"scratch": ScratchConfig, "described": DescribedConfig, "pretrained": PretrainedConfig},
     "train/lora": {"lora": LoraConfig},
-    "train/tasks": {"tasks": TasksConfig},
-    "stream": {"stream": StreamConfig},
-    "reward": {"reward": RewardConfig},
+    "train/tasks": {BASE: TasksConfig},
     "reward/lora": {"lora": LoraConfig},
-    "reward/judge": {"transformers_judge": TransformersJudgeConfig, "endpoint_judge": EndpointJudgeConfig},
-    "rl": {"rl": RLConfig},
+    "reward/judge": {"transformers": TransformersJudgeConfig, "endpoint": EndpointJudgeConfig},
     "rl/lora": {"lora": LoraConfig},
-    "baselines": {"baselines": BaselinesConfig},
-    "evaluate": {"evaluate": EvaluateConfig},
-    "report": {"report": ReportConfig},
-    "recommend": {"recommend": RecommendConfig},
-    "runtime": {"runtime": RuntimeConfig},
-    "cluster": {"cluster": ClusterConfig},
-    "tracking": {"tracking": TrackingConfig},
-    "doctor": {"doctor": DoctorConfig},
+    "cluster": {"none": ClusterConfig},
+    "tracking": {"none": TrackingConfig},
 }
-"""Config group -> schema name -> schema. A YAML of the group builds on one by `defaults: [<name>_schema, _self_]`."""
+"""Groups with several options, or with groups below them: group -> option -> schema."""
+
+OPTIONAL = (
+    "enrich/clip",
+    "enrich/captions",
+    "enrich/interests",
+    "embed/text",
+    "embed/image",
+    "embed/joint",
+    "embed/collaborative",
+    "train/lora",
+    "reward/lora",
+    "reward/judge",
+    "rl/lora",
+)
+"""Groups with the option `none`, by which the setting is null."""
+
+_DEFAULTS = {"data": "storefront", "quantize": "rkmeans", "cluster": "none", "tracking": "none"}
+"""Options that verbs compose; of every other group, `default`."""
+
+
+def _schemas() -> dict[str, dict[str, type]]:
+    found: dict[str, dict[str, type]] = {}
+    groups = {name: kind for name, kind in get_type_hints(Config).items() if name not in _NO_GROUPS}
+    for group, kind in groups.items():
+        nested = {path: options for path, options in _CHOICES.items() if path.startswith(f"{group}/")}
+        found[group] = _CHOICES.get(group) or {BASE if nested else "default": kind}
+        found |= nested
+    return found
+
+
+_NO_GROUPS = ("run", "seed", "rebuild", "from_stage", "identity", "recorded")
+
+SCHEMAS = _schemas()
+"""Config group -> option -> schema. A YAML file of the group builds on one by `defaults: [OPTION, _self_]`."""
 
 BASES: dict[str, type] = {"data": DataConfig, "quantize": QuantizeConfig}
 """Groups whose `_target_` is exchangeable, and the fields that do not depend on which class is chosen."""
@@ -107,8 +133,20 @@ _READ = {needed for stage in STAGES.values() for needed in (*stage.inputs, *stag
 FromConfig = make_dataclass("FromConfig", [(verb, str | None, None) for verb in STAGES if verb in _READ])
 """Finished stages of other runs, by verb: `from.<verb>=DIR`."""
 
-_ROOT = ["base", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
-"""What every verb composes. Hydra lets no other file than this first one choose its logging."""
+_ROOT: list[Any] = [
+    "root_schema",
+    {"from": "from_schema"},
+    *({group: _DEFAULTS.get(group, "default")} for group in SCHEMAS if "/" not in group),
+    {"hydra/taken": None},  # settings of a run, from its manifests (taken.py)
+    {"experiment": None},
+    {"arm": None},
+    {"ablation": None},
+    "hydra_settings",
+    {"override hydra/job_logging": "none"},
+    {"override hydra/hydra_logging": "none"},
+    "_self_",
+]
+"""What every verb composes: an option per group, what the run was made with, the experiment; then the command line."""
 
 
 @cache
@@ -123,7 +161,10 @@ def register() -> None:
         store.store(name=verb, node={"defaults": _ROOT, **spec.root})
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
-            store.store(group=group, name=f"{name}_schema", node=_node(schema))
+            store.store(group=group, name=name, node=_node(schema))
+    for path in OPTIONAL:
+        group, name = path.split("/")
+        store.store(group=path, name="none", node={name: None}, package=group)
 
 
 def _node(schema: type) -> DictConfig:

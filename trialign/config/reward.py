@@ -37,12 +37,12 @@ class AskedJudgeConfig(AskedConfig):
 
 @dataclass
 class TransformersJudgeConfig(AskedJudgeConfig, TransformersBackendConfig):
-    """A judge by any causal language model of transformers."""
+    """A judge by any causal language model of transformers, e.g. Qwen/Qwen2.5-7B-Instruct."""
 
 
 @dataclass
 class EndpointJudgeConfig(AskedJudgeConfig, EndpointBackendConfig):
-    """A judge by a server."""
+    """A judge by a server of OpenAI-compatible chat completions."""
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 A manifest says what its stage was made with: the hashed values of its groups, the seed where it is seeded (`config`),
 and beside them the settings that can change the numbers all the same (`executions`). The record of a killed attempt
-says the same, so that the same training goes on. A config `hydra/taken` is made of them, which stands in conf/base.yaml
-behind the files of conf/ and before the experiment: the command line and the files that it names (choices, experiment,
-arm, ablation) come first, then the run, then the defaults. Whatever composes, composes with it: a verb, each member of
-a sweep, `submit`, `--cfg job`.
+says the same, so that the same training goes on. A config `hydra/taken` is made of them, which every verb composes
+behind the options of groups and before the experiment: the command line and the files that it names (choices,
+experiment, arm, ablation) come first, then the run, then the defaults. Whatever composes, composes with it: a verb,
+each member of a sweep, `submit`, `--cfg job`.
 
 Which stages: the verb's own and those upstream of it, of this run or of the one that `from.STAGE` names. The verb's own
 decides what stages share (seed, stream, runtime.micro_rows), else the last one of this run; another run decides only
@@ -29,7 +29,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from trialign.config.registry import SCHEMAS
+from trialign.config.registry import BASE, OPTIONAL, SCHEMAS
 from trialign.config.stages import folder_of
 from trialign.config.verbs import STAGES, VERBS
 from trialign.manifest import flatten
@@ -180,7 +180,7 @@ def _nearest_choices(found: Mapping[str, Any], chosen: Mapping[str, str], folder
             for name in below:
                 node = (node or {}).get(name)
             if path == "runtime":
-                nearest[path] = "default"  # no file of a site, which says more than is recorded here
+                nearest[path] = "default"  # no option of a site, which says more than is recorded here
             elif (file := _nearest(path, node, chosen[path], folders)) is not None:
                 nearest[path] = file
     return nearest
@@ -188,14 +188,14 @@ def _nearest_choices(found: Mapping[str, Any], chosen: Mapping[str, str], folder
 
 def _nearest(path: str, node: Mapping[str, Any] | None, chosen: str, folders: Sequence[Path]) -> str | None:
     """Return the file of a group that says least against what was recorded, and most of it; None where none can."""
-    names = sorted({file.stem for folder in folders for file in (folder / path).glob("*.yaml")})
     if node is None:
-        return "none" if "none" in names else None
+        return "none" if path in OPTIONAL else None
+    names = {file.stem for folder in folders for file in (folder / path).glob("*.yaml")} | SCHEMAS[path].keys() - {BASE}
     recorded = flatten(node)
     best: tuple[int, int, bool, str] | None = None
-    for name in names:
-        known, said = _file(path, name, folders)
-        if name == "none" or said.get("_target_") != node.get("_target_") or not node.keys() <= known:
+    for name in sorted(names):
+        known, said = _option(path, name, folders)
+        if said.get("_target_") != node.get("_target_") or not node.keys() <= known:
             continue
         held = [recorded[key] == value for key, value in said.items() if key in recorded]
         score = (-held.count(False), held.count(True), name == chosen, name)
@@ -203,19 +203,20 @@ def _nearest(path: str, node: Mapping[str, Any] | None, chosen: str, folders: Se
     return None if best is None else best[-1]
 
 
-def _file(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], dict[str, Any]]:
-    """Return the keys of a group by a file of conf/, and what the file says of them, dotted."""
+def _option(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], dict[str, Any]]:
+    """Return the keys of a group by one of its options, and what that says beside the schema's own defaults, dotted."""
     file = next((found for folder in folders if (found := folder / path / f"{name}.yaml").exists()), None)
-    raw: Any = (OmegaConf.to_container(OmegaConf.load(file)) if file is not None else None) or {}
+    if file is None:
+        schema = SCHEMAS[path].get(name)
+        own = fields(schema) if schema is not None else ()
+        return {found.name for found in own}, {found.name: found.default for found in own if found.name == "_target_"}
+    raw: Any = OmegaConf.to_container(OmegaConf.load(file)) or {}
     known, said = set[str](), dict[str, Any]()
     for entry in raw.pop("defaults", []):
         if isinstance(entry, Mapping):
             known |= {str(key).rpartition("/")[2] for key in entry}  # a group below this one
-        elif (schema := SCHEMAS[path].get(str(entry).removesuffix("_schema"))) is not None:
-            known |= {found.name for found in fields(schema)}
-            said |= {found.name: found.default for found in fields(schema) if found.name == "_target_"}
-        elif entry not in ("_self_", name):
-            more, base = _file(path, str(entry), folders)
+        elif entry != "_self_":
+            more, base = _option(path, str(entry), folders)
             known, said = known | more, said | base
     return known | set(raw), said | flatten(raw)
 

@@ -11,7 +11,7 @@ from trialign.config.option import option
 
 @dataclass
 class ScratchConfig:
-    """A decoder language model with full attention, random weights, sizes as given."""
+    """A decoder language model with full attention and random weights; its tokenizer is trained on the catalog."""
 
     architecture: str = option("qwen3", "transformers model type", choices=("qwen3", "qwen2", "llama", "gpt2"))
     hidden_size: int = option(128, "width", least=1)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from trialign.config.registry import SCHEMAS, FromConfig
+from trialign.config.registry import BASE, SCHEMAS, FromConfig
 from trialign.errors import ConfigError, listing
 from trialign.manifest import flatten
 
@@ -34,7 +34,11 @@ def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
     value, rule = f"unknown setting '{key}'", "settings exist in a schema"
     if "/" in key:
         near = _nearest(key, [*(path for path in SCHEMAS if "/" in path), *_SHORTHANDS])
-        return ConfigError(value, rule="a choice is a folder of conf/", remedy=_meant([near] if near else [], SCHEMAS))
+        return ConfigError(
+            value,
+            rule="a choice is made of a group of settings",
+            remedy=_meant([near] if near else [], SCHEMAS),
+        )
     chosen = next((path for path, schemas in SCHEMAS.items() if kind in schemas.values()), None)
     here = known_keys() if chosen is None else known_keys(chosen, kind)
     if key in known_keys():
@@ -77,15 +81,15 @@ def typed_remedy(key: str) -> str:
 
 
 def _choices_with(folder: Path, path: str, key: str) -> str:
-    """Return the choices of a group, files of conf/, that have a setting: the plain ones before those built on them."""
-    having = {name for name, schema in SCHEMAS[path].items() if key in _keys_of(path, schema)}
+    """Return the options of a group that have a setting: schemas before the files of conf/ that build on them."""
+    having = [name for name, schema in SCHEMAS[path].items() if key in _keys_of(path, schema)]
     files = {file.stem: yaml.safe_load(file.read_text()) or {} for file in sorted((folder / path).glob("*.yaml"))}
     bases = {name: [str(entry) for entry in content.get("defaults", [])] for name, content in files.items()}
 
     def has(name: str) -> bool:
-        return any(base.removesuffix("_schema") in having or (base in bases and has(base)) for base in bases[name])
+        return any(base in having or (base in bases and has(base)) for base in bases[name])
 
-    found = sorted(filter(has, bases), key=lambda name: not any(base.endswith("_schema") for base in bases[name]))
+    found = [name for name in having if name != BASE] + sorted(filter(has, bases))
     return " or ".join(f"{path}={name}" for name in found[:3])
 
 
