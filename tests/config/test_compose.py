@@ -161,7 +161,7 @@ def test_every_file_of_a_group_builds_on_a_schema() -> None:
         ("embed/text=none embed.text.model=a", "embed/text=transformers"),
         (
             "data.colums.user=u",
-            "'data.columns.user', a setting of data=examples or data=movielens_posters or data=tables",
+            "'data.columns.user', a setting of data=tables or data=examples or data=movielens_posters",
         ),
         ("data=tables data.colums.user=u", "did you mean 'data.columns.user'?"),
         ("experimet=beauty", "did you mean 'experiment'?"),
