@@ -206,7 +206,7 @@ def test_a_folder_of_the_users_own_files_is_read_beside_ours(tmp_path: Path) -> 
 
 
 def test_a_verb_reads_the_records_upstream_of_it_and_its_own_last() -> None:
-    assert _stages("assign") == ["prepare", "enrich", "embed", "quantize", "reward", "assign"]
+    assert _stages("assign") == ["prepare", "enrich", "reward", "embed", "quantize", "assign"]
     assert _stages("train")[-1] == "train"
     assert set(_stages("pipeline")) == set(_stages(None)) == set(STAGES)
     assert takes("submit")
