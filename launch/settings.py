@@ -45,7 +45,8 @@ def markdown() -> str:
     parts = [
         "# Configuration",
         "Generated from the schemas in `trialign/config/` by `python -m trialign.launch.settings`; a test compares. "
-        "Defaults are those of the file of conf/ that a heading names, before `experiment=` and the command line. "
+        "Defaults are those of the option that a heading names (a schema, or a file of conf/), "
+        "before `experiment=` and the command line. "
         "Settings marked * or + are not part of a stage's identity. Those marked * cannot change the numbers. Those "
         "marked + can (how sums are rounded, what is left out) and stand in the manifest beside the hash.",
         "Root settings: `run=DIR` (required), `seed=0`, `rebuild=false`, `from.STAGE=DIR`, `experiment=NAME`.",

@@ -73,7 +73,7 @@ DOORS = [
         SHOP,
         code=2,
         value="Could not find 'data/tabels'",
-        rule="a choice is a file of conf/",
+        rule="a choice is one of the options of its group",
         remedy="did you mean 'tables'? known: beauty, examples",
         follow=replaced("data=tabels", "data=tables"),
         outcome=READ,

@@ -205,7 +205,7 @@ def readable(cause: Exception) -> ConfigError:
         options = [line.strip() for line in str(cause).splitlines() if line.startswith("\t")]
         known = [name for name in options if not name.startswith("provider=") and name != BASE]
         chosen = text.rstrip("'").rpartition("/")[2]
-        return ConfigError(text, rule="a group has options", remedy=suggest(chosen, known))
+        return ConfigError(text, rule="a choice is one of the options of its group", remedy=suggest(chosen, known))
     if isinstance(cause, OverrideParseException):
         return ConfigError(
             f"{cause.override!r} cannot be read: {text.removeprefix('LexerNoViableAltException: ')}",

@@ -54,7 +54,7 @@ def locate(path: str, group: str) -> Any:
         raise ConfigError(
             f"{group}._target_={path!r} cannot be imported: {cause}",
             rule="_target_ is the dotted path of a class",
-            remedy=f"choose a file of conf/{group}/, or mend the path",
+            remedy=f"choose an option of {group}, or correct the path",
         ) from cause
 
 
@@ -79,7 +79,7 @@ def locate_recorded(path: str, group: str, chosen: str, folder: Path) -> Any:
             f"{folder} was made by {path}",
             rule="a run says nothing of what is to be imported: only trialign's own classes are, and the one that the "
             "configuration names",
-            remedy=f"if you trust that code, name it: {group}=NAME, the file of conf/{group}/ that it was made with, "
+            remedy=f"if you trust that code, name it: {group}=NAME, the option that it was made with, "
             f"or {group}._target_={path}",
         )
     return locate(path, group)

@@ -10,7 +10,7 @@ each member of a sweep, `submit`, `--cfg job`.
 Which stages: the verb's own and those upstream of it, of this run or of the one that `from.STAGE` names. The verb's own
 decides what stages share (seed, stream, runtime.micro_rows), else the last one of this run; another run decides only
 what belongs to the stage taken from it. A stage without a record starts from defaults.
-What: a choice (`quantize=rqvae`) is the file of conf/ that comes nearest; where the user chose, the whole group is the
+What: a choice (`quantize=rqvae`) is the option that comes nearest; where the user chose, the whole group is the
 user's. What is of the machine or the site is not taken: paths, addresses, workers, `cluster`, and `runtime` but
 for `micro_rows`, of which `stream.lanes` is a multiple.
 """

@@ -36,7 +36,7 @@ def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
         near = _nearest(key, [*(path for path in SCHEMAS if "/" in path), *_SHORTHANDS])
         return ConfigError(
             value,
-            rule="a choice is made of a group of settings",
+            rule="a choice names a group of settings and one of its options",
             remedy=_meant([near] if near else [], SCHEMAS),
         )
     chosen = next((path for path, schemas in SCHEMAS.items() if kind in schemas.values()), None)
