@@ -20,6 +20,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PrefixConstrainedLogitsProcessor
 
 from benchmarks.record import Row, add_data, alone, arguments, compare, paired_seconds, record
+from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import select
@@ -149,12 +150,7 @@ def random_model(codes_NL: np.ndarray) -> tuple[Generator, Prompts]:
     """Return a 4 x 128 model of random weights with the encoding `tokens`, in eval mode, and how it reads histories."""
     sids = SIDTable(codes_NL, 256, [str(item) for item in range(len(codes_NL))], "released", None)
     backbone = build_backbone(
-        "qwen3",
-        hidden_size=128,
-        num_layers=4,
-        num_heads=4,
-        intermediate_size=256,
-        dropout=0.0,
+        ScratchConfig(num_layers=4, dropout=0.0),
         vocab_size=TEXT_VOCAB,
         max_positions=256,
         seed=0,

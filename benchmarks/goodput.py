@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.record import Row, alone, arguments, record
 from trialign.data.dataset import Dataset
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
 TOTAL, BETWEEN_KILLS = 120.0, 20.0
 CHECKPOINT_EVERY = 20
@@ -36,7 +36,6 @@ ASSUMED = ((5.0, 60.0), (30.0, 300.0))
 def work(dataset: Path, folder: Path, clock: Path) -> None:
     """Train without end, going on from the last checkpoint, and write down what every step and every save took."""
     from trialign.data.module import TrainedRows
-    from trialign.generate.train import train
     from trialign.runtime.checkpoint import TrainingCheckpoints
     from trialign.semid.table import SIDTable
 
@@ -61,7 +60,7 @@ def work(dataset: Path, folder: Path, clock: Path) -> None:
     runtime = RING_SETTINGS["runtime"] | {"checkpoint_every": CHECKPOINT_EVERY, "micro_rows": 8}
     stream = RING_SETTINGS["stream"] | {"lanes": 8}
     settings = RING_SETTINGS | {"steps": 10**6, "backbone": backbone, "stream": stream, "runtime": runtime}
-    train(found, {}, SIDTable(codes_NL, 3, found.keys, "reassign"), folder, **settings)
+    train_ring(found, {}, SIDTable(codes_NL, 3, found.keys, "reassign"), folder, **settings)
 
 
 def processor_seconds(pid: int) -> float:

@@ -26,6 +26,7 @@ import torch
 from benchmarks.record import Row, arguments, compare, record
 from trialign.config.compose import compose
 from trialign.config.quantize import RQVAEConfig
+from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.store import Modality, load
 from trialign.quantize.quantizer import Quantizer
@@ -111,7 +112,8 @@ def ours(catalogue: Catalogue, experiment: str, names: list[str]) -> Iterator[di
                 continue
             begin = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
-                health = quantizer.fit(modalities, seed=0, folder=Path(folder), runtime={"accelerator": "cpu"})
+                runtime = RuntimeConfig(accelerator="cpu")
+                health = quantizer.fit(modalities, seed=0, folder=Path(folder), runtime=runtime)
             seconds = time.process_time() - begin
             encoded = quantizer.encode(modalities)
             assigned = reassign(encoded.codes_NL, encoded.latents_ND, encoded.codebooks_LKD, max_load=0.8)

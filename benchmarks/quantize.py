@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
 from trialign.config.quantize import RQVAEConfig
+from trialign.config.runtime import RuntimeConfig
 from trialign.embed.store import Modality
 from trialign.quantize.residual import encode, fit_codebooks, residuals
 from trialign.quantize.rqvae import RQVAEQuantizer
@@ -99,7 +100,7 @@ def rqvae(points_ND: torch.Tensor) -> Row:
     settings = asdict(RQVAEConfig(num_levels=LEVELS, codebook_size=CODES, num_epochs=epochs))
     del settings["_target_"]
     quantizer = RQVAEQuantizer(**settings)
-    runtime = {"accelerator": "cpu"}
+    runtime = RuntimeConfig(accelerator="cpu")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (seconds,) = paired_seconds(

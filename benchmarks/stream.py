@@ -39,6 +39,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
+from trialign.config.train import StreamConfig
 from trialign.data import rows as packed
 from trialign.data.blocks import TRAIN, Record, Records, arrays_of, decode_block, lists_of
 from trialign.data.lanes import LaneSource, MicroBatches
@@ -99,9 +100,7 @@ def stream_of(store: BlockStore, encoder: Template, lanes: int) -> LaneDataModul
     return LaneDataModule(
         [LaneSource(TASK, store)],
         partial(encoder.encode_many, NO_TEXTS),
-        num_lanes=lanes,
-        row_tokens=ROW_TOKENS,
-        window=WINDOW,
+        StreamConfig(lanes=lanes, row_tokens=ROW_TOKENS, window=WINDOW),
         seed=0,
         micro_rows=MICRO_ROWS,
     )

@@ -23,6 +23,7 @@ from trialign.launch import prepare
 
 from benchmarks.record import Row, add_data, alone, arguments, compare, paired_seconds, record
 from trialign.config.compose import compose
+from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
 from trialign.data.rows import Examples, fill_rows, pack
 from trialign.generate.backbone import build_backbone, text_table
@@ -56,17 +57,7 @@ def model_of(num_items: int, encoding: str) -> tuple[Generator, Template]:
     codes_NL = np.stack(np.unravel_index(draws.choice(256**3, num_items, replace=False), (256,) * 3), axis=1)
     sids = SIDTable(codes_NL, 256, [str(item) for item in range(num_items)], "reassign")
     tokenizer = TextTokenizer.train(["a title"], vocab_size=300)
-    backbone = build_backbone(
-        "qwen3",
-        hidden_size=128,
-        num_layers=2,
-        num_heads=4,
-        intermediate_size=256,
-        dropout=0.1,
-        vocab_size=tokenizer.size,
-        max_positions=ROW_TOKENS,
-        seed=0,
-    )
+    backbone = build_backbone(ScratchConfig(), vocab_size=tokenizer.size, max_positions=ROW_TOKENS, seed=0)
     options = {"encoding": encoding, "id_embedding": False, "joint_nodes": 65536, "features_NF": None}
     written, items = build_items(sids, text_table(backbone).detach(), seed=0, **options)
     return Generator(backbone, items, dropout=0.1), Template(tokenizer, written, ["history_to_item"], 32)

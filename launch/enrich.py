@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trialign.config.config import Config
-from trialign.config.stages import model_files, open_stage
+from trialign.config.stages import model_files, open_stage, runtime_of
 from trialign.config.tracking import tracking_of
 from trialign.manifest import Manifest
 from trialign.stage import Stage
@@ -39,17 +39,10 @@ def _train_clip(config: Config, stage: Stage, folder: Path) -> None:
     from trialign.enrich.clip.pairs import find_pairs
     from trialign.enrich.clip.train import train_clip
 
-    settings, runtime = asdict(config.enrich.clip), config.runtime
-    found = find_pairs(
-        settings.pop("pairs"), Dataset(stage.inputs["prepare"]), settings.pop("num_pairs"), settings["seed"]
-    )
-    counts = train_clip(
-        found,
-        folder / "clip",
-        **settings,
-        accelerator=runtime.accelerator,
-        tracking=tracking_of(config, stage),
-    )
+    settings, dataset = config.enrich.clip, Dataset(stage.inputs["prepare"])
+    found = find_pairs(settings.pairs, dataset, settings.num_pairs, settings.seed)
+    runtime, tracking = runtime_of("enrich", config), tracking_of(config, stage)
+    counts = train_clip(found, folder / "clip", settings, runtime, tracking)
     _tell(stage, "clip", counts)
 
 

@@ -18,14 +18,14 @@ def run(config: Config) -> Stage:
     from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
 
     vectors = {"modalities": load(stage.inputs["embed"]), "interests": load_interests(stage.inputs["embed"])}
-    ranks = runtime_of("quantize", config)
-    runtime = {name: getattr(ranks, name) for name in ("accelerator", "devices", "nodes", "strategy")}
-    runtime["tracking"] = tracking_of(config, stage)
+    runtime, tracking = runtime_of("quantize", config), tracking_of(config, stage)
     quantizer = instantiate(config.quantize, "quantize")
     first = launched_rank() == 0
     patience = 60.0 * config.runtime.patience_minutes
     with stage.building(first=first, patience=patience) as folder, ranks_for_a_while():
-        stage.counts["health"] = quantizer.fit(**vectors, seed=config.seed, folder=folder, runtime=runtime)
+        stage.counts["health"] = quantizer.fit(
+            **vectors, seed=config.seed, folder=folder, runtime=runtime, tracking=tracking
+        )
         if first:
             quantizer.save(folder)
     end_other_ranks(first=first)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from trialign.config.config import Config
-from trialign.config.stages import model_files, open_stage
+from trialign.config.stages import model_files, open_stage, runtime_of
 from trialign.config.tracking import tracking_of
 from trialign.stage import Stage
 
@@ -21,11 +20,10 @@ def run(config: Config) -> Stage:
     from trialign.reward.train import train_reward
 
     dataset, evidence = Dataset(stage.inputs["prepare"]), load_evidence(stage.inputs["enrich"])
-    runtime = {name: getattr(config.runtime, name) for name in ("accelerator", "log_every")}
-    runtime["tracking"] = tracking_of(config, stage)
+    runtime, tracking = runtime_of("reward", config), tracking_of(config, stage)
     with stage.building(["log", "corpus"]) as folder:
         stage.counts |= train_reward(
-            dataset, evidence, folder, seed=config.seed, **asdict(config.reward), runtime=runtime
+            dataset, evidence, folder, config.reward, runtime, seed=config.seed, tracking=tracking
         )
     return stage
 

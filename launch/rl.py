@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from trialign.config.config import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
@@ -18,7 +16,8 @@ def run(config: Config) -> Stage:
         return stage
     from trialign.data.dataset import Dataset
     from trialign.reward.quality import load_quality
-    from trialign.rl.train import Start, reinforce
+    from trialign.rl.start import Start
+    from trialign.rl.train import reinforce
     from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.notice import saved_first
     from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
@@ -31,13 +30,12 @@ def run(config: Config) -> Stage:
         share=Manifest.read(stage.inputs["train"]).config["train"].get("keep_back", 0.0),
         quality_N=load_quality(stage.inputs["reward"]) if "reward" in stage.inputs else None,
     )
-    runtime = config.runtime.of_training()
-    runtime["tracking"] = tracking_of(config, stage)
+    tracking = tracking_of(config, stage)
     kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
     first, patience = launched_rank() == 0, 60.0 * config.runtime.patience_minutes
     with saved_first(), stage.building(kept, first=first, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= reinforce(
-            start, folder, seed=config.seed, **asdict(config.rl), stream=asdict(config.stream), runtime=runtime
+            start, folder, config.rl, config.stream, config.runtime, seed=config.seed, tracking=tracking
         )
     end_other_ranks(first=first)
     return stage

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from trialign.config.config import Config
 from trialign.config.stages import model_files, open_stage
 from trialign.config.tracking import tracking_of
+from trialign.config.train import DescribedConfig, PretrainedConfig
 from trialign.manifest import Manifest
 from trialign.stage import CHECKPOINTS, Stage
 
@@ -20,29 +20,26 @@ def run(config: Config) -> Stage:
     from trialign.data.dataset import Dataset
     from trialign.embed.store import load
     from trialign.enrich.evidence import load_evidence
+    from trialign.generate.build import TrainingData
     from trialign.generate.train import train
     from trialign.runtime.loss_watch import AVOIDED
     from trialign.runtime.notice import saved_first
     from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
 
-    dataset, sids = Dataset(stage.inputs["prepare"]), SIDTable.load(stage.inputs["assign"])
-    runtime = config.runtime.of_training()
-    runtime["tracking"] = tracking_of(config, stage)
+    data = TrainingData(
+        Dataset(stage.inputs["prepare"]),
+        SIDTable.load(stage.inputs["assign"]),
+        max_history=Manifest.read(stage.inputs["prepare"]).config["data"]["max_history"],
+        modalities=load(stage.inputs["embed"]) if "embed" in stage.inputs else {},
+        captions=load_evidence(stage.inputs["enrich"]).captions if "enrich" in stage.inputs else (),
+    )
+    tracking = tracking_of(config, stage)
     kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
     first, patience = launched_rank() == 0, 60.0 * config.runtime.patience_minutes
     with saved_first(), stage.building(kept, first=first, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= train(
-            dataset,
-            load(stage.inputs["embed"]) if "embed" in stage.inputs else {},
-            sids,
-            folder,
-            captions=load_evidence(stage.inputs["enrich"]).captions if "enrich" in stage.inputs else (),
-            seed=config.seed,
-            max_history=Manifest.read(stage.inputs["prepare"]).config["data"]["max_history"],
-            **asdict(config.train),
-            stream=asdict(config.stream),
-            runtime=runtime,
+            data, folder, config.train, config.stream, config.runtime, seed=config.seed, tracking=tracking
         )
     end_other_ranks(first=first)
     return stage
@@ -50,9 +47,7 @@ def run(config: Config) -> Stage:
 
 def _model_files(config: Config) -> dict[str, Path]:
     """Return the files of a backbone named by path."""
-    backbone = asdict(config.train.backbone)
-    return {
-        role: file
-        for key in ("model", "file")
-        for role, file in model_files(f"backbone.{key}", backbone.get(key)).items()
-    }
+    backbone = config.train.backbone
+    if isinstance(backbone, PretrainedConfig):
+        return model_files("backbone.model", backbone.model)
+    return model_files("backbone.file", backbone.file) if isinstance(backbone, DescribedConfig) else {}

@@ -8,18 +8,33 @@ import multiprocessing.connection
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import ibis
 import numpy as np
 import pyarrow as pa
 
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
+from trialign.config.train import (
+    BackboneConfig,
+    DescribedConfig,
+    PretrainedConfig,
+    ScratchConfig,
+    StreamConfig,
+    TrainConfig,
+)
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.source import RawData
+from trialign.embed.store import Modality
+from trialign.semid.table import SIDTable
+
+Settings = TypeVar("Settings")
 
 NUM_ITEMS, NUM_USERS, LENGTH = 12, 60, 6
 
@@ -116,6 +131,51 @@ class Ring:
         )
         table = pa.Table.from_pylist(items, schema=schema)
         return RawData(events=ibis.memtable(pa.Table.from_pylist(events)), items=table, images=None, has_clock=False)
+
+
+def train_ring(
+    dataset: Dataset,
+    modalities: Mapping[str, Modality],
+    sids: SIDTable,
+    folder: Path,
+    *,
+    seed: int,
+    max_history: int,
+    stream: Mapping[str, Any],
+    runtime: Mapping[str, Any],
+    captions: Sequence[str] = (),
+    tracking: Tracking | None = None,
+    **train: Any,
+) -> dict[str, Any]:
+    """Train a generator by settings as plain mappings, e.g. `**RING_SETTINGS | {"steps": 3}`; returns its counts."""
+    from trialign.generate.build import TrainingData
+    from trialign.generate.train import train as train_generator
+
+    data = TrainingData(dataset, sids, max_history, modalities, captions)
+    return train_generator(
+        data,
+        folder,
+        settings_of(TrainConfig, train),
+        settings_of(StreamConfig, stream),
+        settings_of(RuntimeConfig, runtime),
+        seed=seed,
+        tracking=tracking,
+    )
+
+
+def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Return a dataclass of settings from plain mappings, nested as it is; what they leave out keeps its default."""
+    kinds = get_type_hints(kind)
+    return kind(**{name: _field_of(kinds[name], value) for name, value in values.items()})
+
+
+def _field_of(kind: Any, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if kind is BackboneConfig:
+        kind = PretrainedConfig if "model" in value else DescribedConfig if "file" in value else ScratchConfig
+    found = next((part for part in (kind, *get_args(kind)) if isinstance(part, type) and is_dataclass(part)), None)
+    return value if found is None else settings_of(found, value)
 
 
 def ring_dataset(folder: Path, last_by: int | None = None) -> Dataset:

@@ -13,6 +13,7 @@ from trialign.cluster.estimate import _backbone_parameters, _size, estimate, sta
 from trialign.config.compose import compose
 from trialign.config.runtime import STRATEGIES
 from trialign.config.stages import planned
+from trialign.config.train import ScratchConfig
 from trialign.errors import ConfigError
 from trialign.generate.backbone import build_backbone
 from trialign.generate.tokenizer import TextTokenizer
@@ -34,7 +35,7 @@ def test_parameters_are_counted_as_they_will_be_made() -> None:
     sizes = {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "intermediate_size": 96, "vocab_size": 500}
     words = [f"train.backbone.{name}={value}" for name, value in sizes.items()]
     config = compose("submit", ["run=/nowhere", *words, "stream.row_tokens=128"])
-    model = build_backbone("qwen3", **sizes, dropout=0.0, max_positions=128, seed=0)
+    model = build_backbone(ScratchConfig(**sizes), vocab_size=500, max_positions=128, seed=0)
     codes = config.quantize["num_levels"] * config.quantize["codebook_size"] * 64
     assert _backbone_parameters(config) == sum(parameter.numel() for parameter in model.parameters()) + codes
 

@@ -78,7 +78,10 @@ class Setting:
 
 @cache
 def config_of(path: str, schema: type) -> DictConfig:
-    tree = OmegaConf.create({"run": "runs/x"})  # other settings refer to it
+    others: dict[str, typing.Any] = {"run": "runs/x"}  # which settings refer to
+    if path == "baselines":
+        others["evaluate"] = {"baselines": []}
+    tree = OmegaConf.create(others)
     OmegaConf.update(tree, path.replace("/", "."), OmegaConf.structured(schema))
     return tree
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from trialign.config.train import StreamConfig
 from trialign.data.blocks import Record
 from trialign.data.lanes import LaneSource, one_by_one
 from trialign.data.ledger import Ledger
@@ -29,14 +31,10 @@ def encode(source: int, record: Record) -> TokenizedExample:
 
 
 def datamodule(store: BlockStore, **changes: Any) -> LaneDataModule:
-    settings: dict[str, Any] = {
-        "num_lanes": 6,
-        "row_tokens": 24,
-        "window": 16,
-        "seed": 3,
-        "micro_rows": 2,
-    } | changes
-    return LaneDataModule([LaneSource("a", store)], one_by_one(encode), **settings)
+    others: dict[str, Any] = {"seed": 3, "micro_rows": 2}
+    others |= {name: changes.pop(name) for name in ("seed", "micro_rows", "ledger", "avoid") if name in changes}
+    settings = replace(StreamConfig(lanes=6, row_tokens=24, window=16), **changes)
+    return LaneDataModule([LaneSource("a", store)], one_by_one(encode), settings, **others)
 
 
 class Recorder(pl.LightningModule):
@@ -109,7 +107,7 @@ def test_the_state_is_of_rows_trained_on_not_of_rows_loaded(history_store: Calla
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"seed": 4}, "seed 3 -> 4"), ({"row_tokens": 32}, "row_tokens 24 -> 32"), ({"num_lanes": 8}, "lanes 6 -> 8")],
+    [({"seed": 4}, "seed 3 -> 4"), ({"row_tokens": 32}, "row_tokens 24 -> 32"), ({"lanes": 8}, "lanes 6 -> 8")],
 )
 def test_the_state_of_another_stream_is_refused(
     history_store: Callable[..., BlockStore], change: dict[str, int], named: str

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from trialign.data.dataset import Dataset
-from trialign.generate.train import train
 from trialign.runtime import strategy as strategies
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 
 STEPS, LANES = 50, 8
 
@@ -57,7 +56,7 @@ def train_cases(dataset: Path, cases: Mapping[Path, Case]) -> None:
             "stream": RING_SETTINGS["stream"] | {"lanes": LANES},
             "runtime": RING_SETTINGS["runtime"] | {"strategy": strategy, "devices": devices, "log_every": 1} | runtime,
         }
-        train(found, {}, sids, folder, **settings)
+        train_ring(found, {}, sids, folder, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,12 @@ from trialign.data.dataset import Dataset
 from trialign.data.module import TrainedRows
 from trialign.errors import ConfigError
 from trialign.files import disk_is_full
-from trialign.generate.train import train
 from trialign.runtime import strategy as strategies
 from trialign.runtime.checkpoint import TrainingCheckpoints, checkpoints_in, fault_of
 from trialign.runtime.collectives import all_gather_objects
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 
 STEPS, EVERY = 9, 3
 
@@ -43,7 +42,7 @@ def settings(**runtime: Any) -> dict[str, Any]:
     }
 
 
-def train_ring(
+def train_rank(
     dataset: Path,
     folder: Path,
     runtime: dict[str, Any],
@@ -68,7 +67,7 @@ def train_ring(
     codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
     changed = settings(**runtime) | {"precision": precision, "backbone": RING_SETTINGS["backbone"] | backbone}
     try:
-        train(found, {}, SIDTable(codes_NL, 3, found.keys, "reassign"), folder, **changed)
+        train_ring(found, {}, SIDTable(codes_NL, 3, found.keys, "reassign"), folder, **changed)
     except PreemptedError as asked:
         sys.exit(asked.exit_code)
 
@@ -106,10 +105,10 @@ def test_killed_inside_a_window_it_ends_as_if_it_had_not_been(
     whole_run, killed_run = (
         (dataset, tmp_path / name, {"strategy": strategy, "devices": world_size}) for name in ("whole", "killed")
     )
-    assert run_ranks(train_ring, world_size, *whole_run, None, signalled, precision) == ended
-    assert -signalled in run_ranks(train_ring, world_size, *killed_run, kill_at, signalled, precision)
+    assert run_ranks(train_rank, world_size, *whole_run, None, signalled, precision) == ended
+    assert -signalled in run_ranks(train_rank, world_size, *killed_run, kill_at, signalled, precision)
     assert not (tmp_path / "killed" / "generator.safetensors").exists()
-    assert run_ranks(train_ring, world_size, *killed_run, None, signalled, precision) == ended
+    assert run_ranks(train_rank, world_size, *killed_run, None, signalled, precision) == ended
     whole, killed = outcome(tmp_path / "whole"), outcome(tmp_path / "killed")
     assert whole[0] == killed[0]
     assert whole[1] == killed[1]
@@ -128,12 +127,12 @@ def rows_by_step(folder: Path) -> dict[int, list[str]]:
 def test_two_ranks_then_one_then_two_see_the_rows_of_two(dataset: Path, tmp_path: Path) -> None:
     """Red: lanes of the first rank alone, a lane that begins anew, micro-batches counted as the old world counts."""
     two, one = {"strategy": "ddp", "devices": 2}, {"strategy": "single", "devices": 1}
-    run_ranks(train_ring, 2, dataset, tmp_path / "whole", two, None)
+    run_ranks(train_rank, 2, dataset, tmp_path / "whole", two, None)
     folder = tmp_path / "changing"
     # Killed in step 5, saved at 3; goes on from there, killed in step 8, saved at 6.
-    assert -signal.SIGKILL in run_ranks(train_ring, 2, dataset, folder, two, 4 * 2 + 0)
-    assert run_ranks(train_ring, 1, dataset, folder, one, 7 * 4 + 1) == [-signal.SIGKILL]
-    assert run_ranks(train_ring, 2, dataset, folder, two, None) == [0, 0]
+    assert -signal.SIGKILL in run_ranks(train_rank, 2, dataset, folder, two, 4 * 2 + 0)
+    assert run_ranks(train_rank, 1, dataset, folder, one, 7 * 4 + 1) == [-signal.SIGKILL]
+    assert run_ranks(train_rank, 2, dataset, folder, two, None) == [0, 0]
     assert rows_by_step(folder) == rows_by_step(tmp_path / "whole")
     assert [int(line["step"]) for line in outcome(folder)[1] if line["loss"]] == [1, 3, 5, 7]
 
@@ -180,7 +179,7 @@ def train_in_turn(dataset: Path, folder: Path, names: list[str], devices: int, a
         TrainedRows.on_train_batch_end = mark  # type: ignore[method-assign]
         runtime = {"strategy": name, "devices": devices, "checkpoint_every": 0}
         with contextlib.suppress(SystemExit):
-            train_ring(dataset, folder / name, runtime, ask_at, signal.SIGUSR1, dropout=0.0)
+            train_rank(dataset, folder / name, runtime, ask_at, signal.SIGUSR1, dropout=0.0)
 
 
 def test_checkpoints_serve_other_ranks_moments_included(dataset: Path, tmp_path: Path) -> None:
@@ -212,12 +211,12 @@ def test_checkpoints_serve_other_ranks_moments_included(dataset: Path, tmp_path:
 
 def test_another_stage_and_another_model_are_refused(dataset: Path, tmp_path: Path) -> None:
     runtime = {"strategy": "single", "devices": 1}
-    run_ranks(train_ring, 1, dataset, tmp_path, runtime, 4 * 4)
+    run_ranks(train_rank, 1, dataset, tmp_path, runtime, 4 * 4)
     with pytest.raises(ConfigError, match="is of single on 1 ranks, this is zero2 on 1") as raised:
-        train_ring(dataset, tmp_path, {"strategy": "zero2", "devices": 1}, None)
+        train_rank(dataset, tmp_path, {"strategy": "zero2", "devices": 1}, None)
     assert "set runtime.strategy=single on any number of ranks" in raised.value.remedy
     with pytest.raises(ConfigError, match="is of another model"):
-        train_ring(dataset, tmp_path, runtime, None, hidden_size=16)
+        train_rank(dataset, tmp_path, runtime, None, hidden_size=16)
 
 
 def fill_disk(dataset: Path, folder: Path, runtime: dict[str, Any]) -> None:
@@ -232,7 +231,7 @@ def fill_disk(dataset: Path, folder: Path, runtime: dict[str, Any]) -> None:
 
     TrainingCheckpoints.save = limited  # type: ignore[method-assign]
     try:
-        train_ring(dataset, folder, runtime, None)
+        train_rank(dataset, folder, runtime, None)
     except Exception as cause:
         sys.exit(28 if disk_is_full(cause) else 1)
 
@@ -258,14 +257,14 @@ def test_a_damaged_checkpoint_is_skipped_and_the_one_before_leads_to_the_same_en
 ) -> None:
     """Red: only the rank that read the damaged file goes back."""
     runtime = {"strategy": strategy, "devices": world_size}
-    run_ranks(train_ring, world_size, dataset, tmp_path / "whole", runtime, None)
-    run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, 7 * 4 // world_size)
+    run_ranks(train_rank, world_size, dataset, tmp_path / "whole", runtime, None)
+    run_ranks(train_rank, world_size, dataset, tmp_path / "killed", runtime, 7 * 4 // world_size)
     newest = tmp_path / "killed" / "checkpoints" / "step-00000006"
     content = bytearray((newest / name).read_bytes())
     content[len(content) // 2] ^= 1
     (newest / name).write_bytes(content)
     capfd.readouterr()
-    assert run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
+    assert run_ranks(train_rank, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
     told = f"step-00000006 is skipped: {name} holds other bytes than were written"
     assert capfd.readouterr().err.count(told) == world_size
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
@@ -276,7 +275,7 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, world_size: int
 ) -> None:
     runtime = {"strategy": strategy, "devices": world_size}
-    run_ranks(train_ring, world_size, dataset, tmp_path / "whole", runtime, None)
+    run_ranks(train_rank, world_size, dataset, tmp_path / "whole", runtime, None)
     rename = Path.rename
 
     def killed(self: Path, target: Path) -> Path:
@@ -286,12 +285,12 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
-        assert -signal.SIGKILL in run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None)
+        assert -signal.SIGKILL in run_ranks(train_rank, world_size, dataset, tmp_path / "killed", runtime, None)
     assert (tmp_path / "killed" / "checkpoints" / "partial").is_dir()
     (left,) = checkpoints_in(tmp_path / "killed" / "checkpoints")
     assert left.name == "step-00000003"
     assert fault_of(left) is None
-    assert run_ranks(train_ring, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
+    assert run_ranks(train_rank, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
@@ -301,10 +300,10 @@ def test_asked_to_make_room_all_ranks_save_and_ask_to_be_queued_again(
     dataset: Path, tmp_path: Path, strategy: str, world_size: int, number: signal.Signals
 ) -> None:
     runtime = {"strategy": strategy, "devices": world_size, "checkpoint_every": 0}
-    run_ranks(train_ring, world_size, dataset, tmp_path / "whole", runtime, None)
+    run_ranks(train_rank, world_size, dataset, tmp_path / "whole", runtime, None)
     inside = 4 // world_size * 4  # in the fifth step, whose count is taken already: the sixth carries the word
-    found = run_ranks(train_ring, world_size, dataset, tmp_path / "moved", runtime, inside, number)
+    found = run_ranks(train_rank, world_size, dataset, tmp_path / "moved", runtime, inside, number)
     assert found[0] == 75
     assert [path.name for path in (tmp_path / "moved" / "checkpoints").glob("*.json")] == ["step-00000006.json"]
-    assert run_ranks(train_ring, world_size, dataset, tmp_path / "moved", runtime, None) == [0] * world_size
+    assert run_ranks(train_rank, world_size, dataset, tmp_path / "moved", runtime, None) == [0] * world_size
     assert outcome(tmp_path / "moved") == outcome(tmp_path / "whole")

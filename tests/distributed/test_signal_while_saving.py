@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from trialign.errors import TrialignError
-from trialign.generate.train import train
 from trialign.runtime.notice import PreemptedError, SavedError
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
 SETTINGS = RING_SETTINGS | {
     "steps": 7,
@@ -39,7 +38,7 @@ def test_a_signal_while_saving_waits_for_the_save(
     whole, asked = tmp_path / "whole", tmp_path / "asked"
     for folder in (whole, asked):
         folder.mkdir()
-    train(dataset, {}, sids, whole, **SETTINGS)
+    train_ring(dataset, {}, sids, whole, **SETTINGS)
     rename = Path.rename
 
     def renamed(self: Path, target: Path) -> Path:
@@ -50,9 +49,9 @@ def test_a_signal_while_saving_waits_for_the_save(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", renamed)
         with pytest.raises(ends):
-            train(dataset, {}, sids, asked, **SETTINGS)
+            train_ring(dataset, {}, sids, asked, **SETTINGS)
     names = sorted(path.name for path in (asked / "checkpoints").glob("step-*.json"))
     assert names[0] == "step-00000003.json"
     assert len(names) == 2  # the save that was under way, and the one that was asked for
-    train(dataset, {}, sids, asked, **SETTINGS)
+    train_ring(dataset, {}, sids, asked, **SETTINGS)
     assert outcome(asked) == outcome(whole)

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before open_clip)
 # isort: split
 import open_clip
 
+from trialign.config.enrich import ClipConfig
+from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
 from trialign.data.storefront.corpus import picture_sentences
 from trialign.embed.image import OpenClipTower
@@ -24,16 +27,8 @@ from trialign.enrich.clip.train import train_clip
 from trialign.errors import DataError
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (50, 60, 200), "grey": (120, 120, 120)}
-SETTINGS = {
-    "model": "micro",
-    "held_out": 0.2,
-    "num_epochs": 3,
-    "batch_size": 16,
-    "learning_rate": 3e-3,
-    "weight_decay": 0.1,
-    "seed": 0,
-    "accelerator": "cpu",
-}
+SETTINGS = ClipConfig(model="micro", held_out=0.2, num_epochs=3, batch_size=16, learning_rate=3e-3)
+CPU = RuntimeConfig(accelerator="cpu")
 
 
 def paint(colour, draws):
@@ -81,7 +76,7 @@ def micro(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("enrich") / "clip"
-    return folder, train_clip(make_pairs(), folder, **SETTINGS)
+    return folder, train_clip(make_pairs(), folder, SETTINGS, CPU)
 
 
 def test_training_lowers_the_loss_and_learns_the_tags(trained):
@@ -119,7 +114,7 @@ def test_embed_opens_it_like_any_open_clip_model(trained):
 
 def test_the_seed_determines_every_byte(tmp_path):
     def weights(name, seed):
-        train_clip(make_pairs(40), tmp_path / name, **{**SETTINGS, "num_epochs": 1, "seed": seed})
+        train_clip(make_pairs(40), tmp_path / name, replace(SETTINGS, num_epochs=1, seed=seed), CPU)
         return (tmp_path / name / "open_clip_model.safetensors").read_bytes()
 
     assert weights("one", 0) == weights("same", 0) != weights("other", 1)
@@ -240,7 +235,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
     found = make_pairs(8)
     found.pictures[5] = found.pictures[5][:40]
     with pytest.raises(DataError, match="the picture of item '5' cannot be decoded"):
-        train_clip(found, tmp_path, **SETTINGS)
+        train_clip(found, tmp_path, SETTINGS, CPU)
 
 
 def test_shares_put_back_what_the_contrastive_loss_takes_out() -> None:

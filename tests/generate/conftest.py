@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.generate.backbone import build_backbone, text_table
@@ -67,12 +68,7 @@ def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Ge
         backbone: PreTrainedModel | None = None,
     ) -> Generator:
         backbone = backbone or build_backbone(
-            architecture,
-            hidden_size=16,
-            num_layers=2,
-            num_heads=2,
-            intermediate_size=32,
-            dropout=dropout,
+            ScratchConfig(dropout, architecture, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32),
             vocab_size=tokenizer.size,
             max_positions=64,
             seed=seed,

@@ -8,18 +8,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trialign.config.train import ScratchConfig
 from trialign.errors import ConfigError
 from trialign.generate.backbone import ARCHITECTURES, build_backbone, require_isolation
 from trialign.generate.model import Generator
 
-SIZES = {
-    "hidden_size": 16,
-    "num_layers": 1,
-    "num_heads": 2,
-    "intermediate_size": 32,
-    "vocab_size": 300,
-    "max_positions": 16,
-}
+SIZES = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
+ROOM = {"vocab_size": 300, "max_positions": 16}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -65,13 +60,15 @@ def test_an_architecture_that_leaks_is_refused_by_name() -> None:
 
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ConfigError, match=r"hidden_size=16 with num_heads=3\n.*\n.*hidden_size=18"):
-        build_backbone("qwen3", dropout=0.0, seed=0, **{**SIZES, "hidden_size": 16, "num_heads": 3})
+        build_backbone(ScratchConfig(**{**SIZES, "num_heads": 3}), seed=0, **ROOM)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_seed_decides_the_weights_and_nothing_else_is_drawn(architecture: str) -> None:
     state = torch.get_rng_state()
-    one, again, other = (build_backbone(architecture, dropout=0.0, seed=seed, **SIZES) for seed in (1, 1, 2))
+    one, again, other = (
+        build_backbone(ScratchConfig(0.0, architecture, **SIZES), seed=seed, **ROOM) for seed in (1, 1, 2)
+    )
     assert torch.equal(state, torch.get_rng_state())
     same = zip(one.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(left, right) for left, right in same)
@@ -80,7 +77,7 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_drawn(architecture: st
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_dropout_acts_inside_the_backbone_while_training_only(architecture: str) -> None:
-    backbone = build_backbone(architecture, dropout=0.5, seed=0, **SIZES)
+    backbone = build_backbone(ScratchConfig(0.5, architecture, **SIZES), seed=0, **ROOM)
     inputs = {"inputs_embeds": torch.randn(1, 4, 16), "use_cache": False}
     train = [backbone.train().base_model(**inputs).last_hidden_state for _ in range(2)]
     evaluate = [backbone.eval().base_model(**inputs).last_hidden_state for _ in range(2)]

@@ -12,16 +12,18 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from trialign.config.train import DescribedConfig, ItemsConfig, ScratchConfig, TrainConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.step import Beams
 from trialign.errors import ConfigError
-from trialign.generate import train as stage
 from trialign.generate.artefact import load_ranker
 from trialign.generate.backbone import build_backbone, described_backbone, embedding_scale, run_backbone, text_table
+from trialign.generate.build import TrainingData, build_generator
 from trialign.generate.item_tokens import CachedScorer
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
 from trialign.semid.table import SIDTable
+from trialign.testing import train_ring
 from trialign.types import Items
 
 SIZES = {
@@ -96,7 +98,7 @@ def test_a_sound_family_searches_as_it_reads_and_drops_from_every_branch(
     family: str, tmp_path: Path, make_generator: Callable[..., Generator], template: Template
 ) -> None:
     sizes: dict[str, Any] = {"vocab_size": template.tokenizer.size, "max_positions": 64, "seed": 0}
-    backbone = described_backbone(written(tmp_path, family, SOUND[family]), dropout=0.5, **sizes)
+    backbone = described_backbone(DescribedConfig(0.5, written(tmp_path, family, SOUND[family])), **sizes)
     generator = make_generator(backbone=backbone).eval()
     space = generator.items.space
     prompts = [template.history_prompt(np.array(history, np.int32)) for history in ([3, 1, 4], [5], [])]
@@ -135,7 +137,7 @@ def test_a_sound_family_trains_and_ranks(
     family: str, tmp_path: Path, dataset: Dataset, table: SIDTable, settings: dict[str, Any]
 ) -> None:
     settings["backbone"] = {"file": written(tmp_path, family, SOUND[family]), "dropout": 0.1, "vocab_size": 300}
-    stage.train(dataset, {}, table, tmp_path, **settings | {"steps": 4})
+    train_ring(dataset, {}, table, tmp_path, **settings | {"steps": 4})
     ranker = load_ranker(tmp_path, table, num_beams=12, batch_size=4, device=torch.device("cpu"))
     histories: list[Items] = [np.array([3, 4], np.int32), np.array([], np.int32)]
     items_UK, scores_UK = ranker.rank(histories, 12, exclude=None)
@@ -147,7 +149,9 @@ def test_a_sound_family_trains_and_ranks(
 def test_what_would_be_wrong_is_refused_by_name_while_building(family: str, fault: str, tmp_path: Path) -> None:
     more, told = REFUSED[family, fault]
     with pytest.raises(ConfigError) as refused:
-        described_backbone(written(tmp_path, family, more), dropout=0.1, vocab_size=300, max_positions=64, seed=0)
+        described_backbone(
+            DescribedConfig(0.1, written(tmp_path, family, more)), vocab_size=300, max_positions=64, seed=0
+        )
     assert told in str(refused.value)
     assert family in str(refused.value)
 
@@ -157,20 +161,11 @@ def test_what_would_be_wrong_is_refused_by_name_while_building(family: str, faul
 def test_codes_are_read_as_long_as_text_is(
     family: str, encoding: str, tmp_path: Path, dataset: Dataset, table: SIDTable
 ) -> None:
-    options = {"encoding": encoding, "id_embedding": False, "joint_nodes": 0, "features_NF": None}
-    file = written(tmp_path, family, {})
-    generator, _ = stage.build(
-        dataset,
-        table,
-        ["history_to_item"],
-        0,
-        {"max_title_tokens": 8},
-        64,
-        options,
-        file=file,
-        dropout=0.0,
-        vocab_size=300,
+    settings = TrainConfig(
+        backbone=DescribedConfig(0.0, written(tmp_path, family, {}), 300), items=ItemsConfig(encoding, joint_nodes=0)
     )
+    data = TrainingData(dataset, table, max_history=8)
+    generator, _ = build_generator(data, settings, ["history_to_item"], row_tokens=64, seed=0)
     with torch.no_grad():
         text = generator.backbone.get_input_embeddings()(torch.arange(200)).norm(dim=1).mean()
         items = generator.items.embed(torch.arange(9) + generator.text_vocab).norm(dim=1).mean()
@@ -184,7 +179,9 @@ def test_dropout_by_structure_is_what_dropout_at_the_ends_was() -> None:
     sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32}
     for architecture in ("qwen3", "gpt2"):
         built, plain = (
-            build_backbone(architecture, dropout=dropout, vocab_size=300, max_positions=16, seed=0, **sizes).train()
+            build_backbone(
+                ScratchConfig(dropout, architecture, **sizes), vocab_size=300, max_positions=16, seed=0
+            ).train()
             for dropout in (0.5, 0.0)
         )
         for name, module in plain.named_modules():

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from trialign.data.dataset import Dataset
 from trialign.errors import TrainingError
 from trialign.generate.artefact import load_generator
+from trialign.generate.fit import BEST
 from trialign.generate.module import GeneratorModule
-from trialign.generate.train import BEST, train
 from trialign.runtime import loss_watch
 from trialign.runtime.collectives import rank
 from trialign.runtime.loss_watch import RewoundError
 from trialign.semid.table import SIDTable
-from trialign.testing import run_ranks
+from trialign.testing import run_ranks, train_ring
 
 SPIKE, STEPS = 15, 20
 """The global batch that makes the loss jump, and the steps that are wanted."""
@@ -61,7 +61,7 @@ def test_a_spike_stops_and_names_what_was_read(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match=f"the loss of step {SPIKE} is .* read were") as raised:
-        train(dataset, {}, table, tmp_path, **watched(settings, "stop"))
+        train_ring(dataset, {}, table, tmp_path, **watched(settings, "stop"))
     assert "at most 3 above the median" in raised.value.rule
     assert raised.value.exit_code == 1
     told = json.loads((tmp_path / "log" / f"spike-{SPIKE:08d}-00000.json").read_text())
@@ -78,12 +78,12 @@ def test_rewound_it_trains_on_every_batch_but_the_one(
     request: pytest.FixtureRequest,
 ) -> None:
     more = watched(settings, "rewind")
-    train(dataset, {}, table, tmp_path / "whole", **more | {"steps": STEPS + 1})
+    train_ring(dataset, {}, table, tmp_path / "whole", **more | {"steps": STEPS + 1})
     request.getfixturevalue("poisoned")
     with pytest.raises(RewoundError, match=f"the loss of step {SPIKE}") as raised:
-        train(dataset, {}, table, tmp_path / "rewound", **more)
+        train_ring(dataset, {}, table, tmp_path / "rewound", **more)
     assert raised.value.exit_code == 75
-    counts = train(dataset, {}, table, tmp_path / "rewound", **more)  # the batch would spike again
+    counts = train_ring(dataset, {}, table, tmp_path / "rewound", **more)  # the batch would spike again
     assert counts["steps"] == STEPS
     assert counts["avoided_batches"] == [SPIKE]
     whole, rewound = rows_by_step(tmp_path / "whole"), rows_by_step(tmp_path / "rewound")
@@ -99,7 +99,7 @@ def train_two(dataset: Dataset, table: SIDTable, folder: Path, more: dict[str, A
     folder.mkdir(exist_ok=True)
     runtime = more["runtime"] | {"strategy": strategy, "devices": 2}
     try:
-        train(dataset, {}, table, folder, **more | {"runtime": runtime})
+        train_ring(dataset, {}, table, folder, **more | {"runtime": runtime})
     except RewoundError as error:
         (folder / f"told-{rank()}").write_text(error.value)
 
@@ -110,7 +110,7 @@ def test_one_ranks_spike_rewinds_all_ranks(
 ) -> None:
     """Red: a rank that looks at its own loss."""
     more, folder = watched(settings, "rewind"), tmp_path / "rewound"
-    train(dataset, {}, table, tmp_path / "whole", **more | {"steps": STEPS + 1})
+    train_ring(dataset, {}, table, tmp_path / "whole", **more | {"steps": STEPS + 1})
     assert run_ranks(train_two, 2, dataset, table, folder, more, strategy, timeout=120) == [0, 0]
     whole = rows_by_step(tmp_path / "whole")
     dumps = [json.loads((folder / "log" / f"spike-{SPIKE:08d}-{rank:05d}.json").read_text()) for rank in (0, 1)]
@@ -137,7 +137,7 @@ def test_it_is_rewound_so_often_and_no_more(
     monkeypatch.setattr(loss_watch, "_MOST_AVOIDED", 2)
     (tmp_path / loss_watch.AVOIDED).write_text("[1, 2]")
     with pytest.raises(TrainingError, match="the loss of step 13 is") as raised:
-        train(dataset, {}, table, tmp_path, **watched(settings, "rewind"))
+        train_ring(dataset, {}, table, tmp_path, **watched(settings, "rewind"))
     assert "2 batches excepted" in raised.value.rule
 
 
@@ -147,7 +147,7 @@ def test_the_best_of_a_rewound_attempt_stays_until_it_is_surpassed(
 ) -> None:
     validation = {"every": 2, "users": 0, "num_beams": 12, "patience": 0, "batch_size": 32}
     more = settings | {"steps": 4, "validation": validation}
-    train(dataset, {}, table, tmp_path / "other", **more | {"seed": 5})
+    train_ring(dataset, {}, table, tmp_path / "other", **more | {"seed": 5})
     weights = load_file(tmp_path / "other" / "generator.safetensors")
     (tmp_path / "next" / BEST).parent.mkdir(parents=True)
     left = load_generator(tmp_path / "other", table).generator.named_parameters()  # without those that are shared
@@ -156,7 +156,7 @@ def test_the_best_of_a_rewound_attempt_stays_until_it_is_surpassed(
         tmp_path / "next" / BEST,
         {"figures": json.dumps({"step": 9, "ndcg@10": figure})},
     )
-    counts = train(dataset, {}, table, tmp_path / "next", **more)
+    counts = train_ring(dataset, {}, table, tmp_path / "next", **more)
     found = load_file(tmp_path / "next" / "generator.safetensors")
     same = all(torch.equal(found[name], tensor) for name, tensor in weights.items())
     assert (counts["validation"]["step"] == 9) == same == (figure > 1.0)

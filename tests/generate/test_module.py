@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.train import TrainConfig
 from trialign.data.rows import Row, RowBatch, fill_row, pack, stack_rows
 from trialign.decode.index import PrefixIndex
 from trialign.generate.loss import LossSums
@@ -22,7 +24,7 @@ from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
 from trialign.runtime.lightning import Callback
-from trialign.runtime.trainer import build_trainer
+from trialign.runtime.trainer import Plan, build_trainer
 
 TITLES = [f"title {number} of an item" for number in range(12)]
 TEXTS = ItemTexts(TITLES)
@@ -49,8 +51,8 @@ def make_loader(rows: list[Row], micro_rows: int, per_step: int, num_steps: int)
 
 
 def make_module(generator: Generator, tasks: list[str], num_steps: int) -> GeneratorModule:
-    settings: dict[str, Any] = {"learning_rate": 1e-2, "weight_decay": 0.01, "betas": (0.9, 0.98), "warmup": 0.1}
-    return GeneratorModule(generator, tasks=tasks, num_steps=num_steps, **settings)
+    settings = TrainConfig(learning_rate=1e-2, weight_decay=0.01, betas=[0.9, 0.98], warmup=0.1)
+    return GeneratorModule(generator, settings, tasks=tasks, num_steps=num_steps)
 
 
 class Gradients(Callback):
@@ -73,10 +75,8 @@ def test_the_trainer_sees_the_gradients_of_one_big_batch(
         seen = Gradients()
         trainer = build_trainer(
             tmp_path / str(size),
-            max_steps=2,
-            accelerator="cpu",
-            accumulate=8 // size,
-            clip=0.1,
+            RuntimeConfig(accelerator="cpu"),
+            Plan(max_steps=2, accumulate=8 // size, clip=0.1),
             callbacks=[seen],
         )
         trainer.fit(make_module(make_generator(), template.tasks, 2), make_loader(rows, size, 8 // size, 2))
@@ -92,7 +92,9 @@ def test_a_small_world_is_learned_and_logged_by_task(
     rows = make_rows(template)
     rows = rows[: len(rows) // 2 * 2]
     generator = make_generator()
-    trainer = build_trainer(tmp_path, max_steps=150, accelerator="cpu", accumulate=2, clip=1.0, log_every=25)
+    trainer = build_trainer(
+        tmp_path, RuntimeConfig(accelerator="cpu", log_every=25), Plan(max_steps=150, accumulate=2, clip=1.0)
+    )
     torch.manual_seed(0)
     trainer.fit(make_module(generator, template.tasks, 150), make_loader(rows, len(rows) // 2, 2, 150))
     with next(tmp_path.rglob("metrics.csv")).open() as file:

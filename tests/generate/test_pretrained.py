@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
+from trialign.config.train import DescribedConfig, ItemsConfig, LoraConfig, PretrainedConfig, ScratchConfig, TrainConfig
 from trialign.data.dataset import Dataset
 from trialign.data.module import TrainedRows
 from trialign.errors import ConfigError
@@ -25,15 +26,15 @@ from trialign.generate import train as stage
 from trialign.generate.adapters import add_adapters, merge_adapters
 from trialign.generate.artefact import load_generator, load_ranker
 from trialign.generate.backbone import ARCHITECTURES, described_backbone, pretrained_backbone
+from trialign.generate.build import TrainingData, build_generator
 from trialign.generate.model import Generator
 from trialign.generate.task import Given, ItemTexts
 from trialign.generate.tasks import TASKS
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.generate.train import train
 from trialign.runtime import strategy as strategies
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
-from trialign.testing import run_ranks
+from trialign.testing import run_ranks, train_ring
 
 TEXTS = ["thing 1 of many", "a thing that is 2", "<|end|> is text here", "1 2 3 4 5 6 7 8 9 0"]
 TASK_NAMES = ["history_to_item", "title_to_item", "item_to_title"]
@@ -42,7 +43,8 @@ TASK_NAMES = ["history_to_item", "title_to_item", "item_to_title"]
 def tiny_config(architecture: str, vocab_size: int, positions: int = 64) -> Any:
     # What a real config asks for, and must not act here.
     dropouts = {"resid_pdrop": 0.5, "embd_pdrop": 0.5} if architecture == "gpt2" else {"attention_dropout": 0.5}
-    sizes = ARCHITECTURES[architecture](32, 1, 2, 64, positions) | dropouts
+    shape = ScratchConfig(0.0, architecture, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
+    sizes = ARCHITECTURES[architecture](shape, positions) | dropouts
     return AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes, bos_token_id=0, eos_token_id=0)
 
 
@@ -112,7 +114,7 @@ def test_every_backbone_and_encoding_learns_and_reads_back_bit_for_bit(
     # A task of each kind: of nine, forty steps would hold too little.
     tasks = {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0}
     changes = {"tasks": tasks, "backbone": backbone, "lora": lora, "items": items, "steps": 40, "learning_rate": 3e-3}
-    train(dataset, {}, table, tmp_path, **settings | changes)
+    train_ring(dataset, {}, table, tmp_path, **settings | changes)
     with (tmp_path / "log" / "metrics.csv").open() as file:
         log = list(csv.DictReader(file))
     for task in tasks:
@@ -129,10 +131,13 @@ def test_every_backbone_and_encoding_learns_and_reads_back_bit_for_bit(
 def built(
     dataset: Dataset, table: SIDTable, model: Path, *, lora: dict[str, Any] | None = None
 ) -> tuple[Generator, Any]:
-    options = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
-    return stage.build(
-        dataset, table, TASK_NAMES, 0, {"max_title_tokens": 16}, 64, options, model=str(model), dropout=0.0, lora=lora
+    settings = TrainConfig(
+        backbone=PretrainedConfig(0.0, str(model)),
+        lora=None if lora is None else LoraConfig(**lora),
+        items=ItemsConfig("tokens", joint_nodes=0),
+        max_title_tokens=16,
     )
+    return build_generator(TrainingData(dataset, table, max_history=8), settings, TASK_NAMES, row_tokens=64, seed=0)
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
@@ -158,7 +163,7 @@ def test_adapters_codes_and_markers_learn_while_base_and_text_rows_keep_every_by
         lambda _folder, trained, _sids: after.update({n: p.clone() for n, p in trained.generator.named_parameters()}),
     )
     backbone = {"model": str(saved(architecture)), "dropout": 0.0}
-    counts = train(dataset, {}, table, tmp_path, **settings | {"backbone": backbone, "lora": lora, "steps": 4})
+    counts = train_ring(dataset, {}, table, tmp_path, **settings | {"backbone": backbone, "lora": lora, "steps": 4})
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     base = {name for name in before if name.startswith("backbone.") and "lora_" not in name}
     assert base
@@ -174,7 +179,7 @@ def test_merged_adapters_say_what_they_said_beside_the_weights(architecture: str
     inputs = {"inputs_embeds": torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)), "use_cache": False}
     bare = backbone(**inputs).logits
     names = {name for name, _ in backbone.named_parameters()}
-    add_adapters(backbone, rank=2, alpha=4.0, dropout=0.0, targets=[], seed=0)
+    add_adapters(backbone, LoraConfig(2, 4.0, 0.0), seed=0)
     assert torch.equal(backbone(**inputs).logits, bare), "adapters start at no change"
     for name, parameter in backbone.named_parameters():
         if "lora_B" in name:
@@ -227,7 +232,7 @@ def test_a_path_that_is_no_model_is_told_what_one_holds(tmp_path: Path, monkeypa
         assert model in raised.value.remedy
         assert "hf download" not in raised.value.remedy  # a local path is no name on a hub
     with pytest.raises(ConfigError, match="no such file or folder"):
-        described_backbone(str(tmp_path / "nowhere"), dropout=0.0, vocab_size=300, max_positions=64, seed=0)
+        described_backbone(DescribedConfig(0.0, str(tmp_path / "nowhere")), vocab_size=300, max_positions=64, seed=0)
 
 
 def test_missing_weights_are_never_made_up(tmp_path: Path) -> None:
@@ -267,7 +272,7 @@ def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
 def test_adapters_for_what_is_not_there_list_what_is(saved: Callable[[str], Path]) -> None:
     backbone, _ = pretrained_backbone(str(saved("gpt2")))
     with pytest.raises(ConfigError, match=r"names q_proj") as raised:
-        add_adapters(backbone, rank=2, alpha=4.0, dropout=0.0, targets=["q_proj", "c_fc"], seed=0)
+        add_adapters(backbone, LoraConfig(2, 4.0, 0.0, ["q_proj", "c_fc"]), seed=0)
     assert "gpt2 has: c_attn, c_fc, c_proj" in raised.value.remedy
 
 
@@ -281,7 +286,7 @@ def test_a_saved_generator_needs_no_base_model(
 ) -> None:
     model = save_model(tmp_path / "model", "llama")
     backbone = {"model": str(model), "dropout": 0.0}
-    train(dataset, {}, table, tmp_path / "train", **settings | {"backbone": backbone, "steps": 1})
+    train_ring(dataset, {}, table, tmp_path / "train", **settings | {"backbone": backbone, "steps": 1})
     model.rename(tmp_path / "gone")
     header = json.loads((tmp_path / "train" / "generator.json").read_text())
     assert header["backbone"]["model_type"] == "llama"
@@ -320,7 +325,7 @@ def train_on_ranks(
         (folder / strategy).mkdir(exist_ok=True)
         runtime = settings["runtime"] | {"strategy": strategy, "devices": devices, "micro_rows": 1}
         with contextlib.suppress(PreemptedError):
-            train(dataset, {}, table, folder / strategy, **settings | {"runtime": runtime})
+            train_ring(dataset, {}, table, folder / strategy, **settings | {"runtime": runtime})
 
 
 def require_alike(folder: Path, names: Sequence[str]) -> None:

@@ -25,10 +25,9 @@ from trialign.generate.task import PROMPT_ITEMS, ItemTexts
 from trialign.generate.tasks import TASKS, load_task
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.generate.train import train
 from trialign.generate.withhold import Withholding
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS
+from trialign.testing import NUM_ITEMS, train_ring
 
 SHARE = 0.4
 """Of the positions, kept back."""
@@ -48,7 +47,7 @@ def test_every_task_trains_on_every_backbone_and_encoding(
 ) -> None:
     settings["backbone"]["architecture"] = architecture
     settings["items"] |= {"encoding": encoding, "joint_nodes": 9}
-    counts = train(dataset, {}, table, tmp_path, **settings | EQUAL | {"steps": 4})
+    counts = train_ring(dataset, {}, table, tmp_path, **settings | EQUAL | {"steps": 4})
     figures = counts["tasks"]
     assert sum(figures[f"share/{task}"] for task in TASKS) == pytest.approx(1.0)
     assert all(np.isfinite(figures[f"loss/{task}"]) for task in TASKS)
@@ -58,7 +57,7 @@ def test_every_task_trains_on_every_backbone_and_encoding(
 
 def test_every_task_is_learned(dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path) -> None:
     settings["backbone"]["dropout"] = 0.0
-    counts = train(dataset, {}, table, tmp_path, **settings | EQUAL | {"steps": 200})
+    counts = train_ring(dataset, {}, table, tmp_path, **settings | EQUAL | {"steps": 200})
     accuracy = {task: counts["tasks"][f"accuracy/{task}"] for task in TASKS}
     # By chance a code is right every third time; of "thing 7" and its end only the number is hard: 0.69.
     assert min(accuracy[task] for task in TASKS if task.endswith("item")) > 0.7, accuracy
@@ -70,14 +69,14 @@ def test_a_task_that_reads_captions_is_refused_without_any(
 ) -> None:
     settings["tasks"] |= {"caption_to_item": 1.0}
     with pytest.raises(ConfigError, match="no item has a caption"):
-        train(dataset, {}, table, tmp_path, **settings)
+        train_ring(dataset, {}, table, tmp_path, **settings)
 
 
 def test_rows_too_short_for_a_pair_of_texts_are_refused(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="titles_to_title may take 65 tokens, a row holds 64"):
-        train(dataset, {}, table, tmp_path, **settings | {"max_title_tokens": 31})
+        train_ring(dataset, {}, table, tmp_path, **settings | {"max_title_tokens": 31})
 
 
 NUM_EVENTS, MAX_HISTORY = 40, 9

@@ -12,8 +12,8 @@ import pytest
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
 from trialign.generate.artefact import load_ranker
-from trialign.generate.train import train
 from trialign.semid.table import SIDTable
+from trialign.testing import train_ring
 
 NUM_ITEMS = 12
 
@@ -21,7 +21,7 @@ NUM_ITEMS = 12
 def test_trained_saved_and_read_back_it_ranks_the_next_item(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    counts = train(dataset, {}, table, tmp_path, **settings | {"steps": 120})
+    counts = train_ring(dataset, {}, table, tmp_path, **settings | {"steps": 120})
     assert counts["steps"] == 120
     with next(tmp_path.rglob("metrics.csv")).open() as file:
         log = list(csv.DictReader(file))
@@ -41,13 +41,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     weights = []
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         folder = tmp_path / name
-        train(dataset, {}, table, folder, **settings | {"steps": 3, "seed": seed})
+        train_ring(dataset, {}, table, folder, **settings | {"steps": 3, "seed": seed})
         weights.append((folder / "generator.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
 
 def test_epochs_become_steps(dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path) -> None:
-    counts = train(dataset, {}, table, tmp_path, **settings | {"epochs": 2.0})
+    counts = train_ring(dataset, {}, table, tmp_path, **settings | {"epochs": 2.0})
     # 60 windows of 4 items are 13 tokens each; titles add 12 x 1.5 short examples; a row holds 64 tokens.
     # A quarter of the windows is met a second time, as some two titles and a third.
     tokens = 60 * 13 + 12 * 1.5 * 9 + 15 * 3 * 6
@@ -58,5 +58,5 @@ def test_histories_that_do_not_fit_a_row_are_refused_before_training(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"set stream\.row_tokens=66 or more"):
-        train(dataset, {}, table, tmp_path, **settings | {"max_history": 21})
+        train_ring(dataset, {}, table, tmp_path, **settings | {"max_history": 21})
     assert list(tmp_path.iterdir()) == []

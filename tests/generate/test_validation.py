@@ -20,10 +20,10 @@ from trialign.generate.loss import autoregressive_loss
 from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.task import Given
-from trialign.generate.train import train
 from trialign.generate.validation import Validation
 from trialign.ranking import METRICS, measure
 from trialign.semid.table import SIDTable
+from trialign.testing import train_ring
 
 VALIDATION = {"every": 4, "users": 0, "num_beams": 12, "patience": 0, "batch_size": 32}
 
@@ -53,7 +53,7 @@ def test_the_saved_weights_are_the_best_and_what_is_logged_is_what_they_reach(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     # A rate so high, and a seed, that training climbs and falls again: the last is not the best.
-    counts = train(
+    counts = train_ring(
         dataset,
         {},
         table,
@@ -75,8 +75,8 @@ def test_watching_changes_nothing_and_the_figures_are_the_evaluations(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings["runtime"]["log_every"] = 1
-    train(dataset, {}, table, tmp_path / "alone", **settings | {"steps": 9})
-    counts = train(dataset, {}, table, tmp_path / "watched", **settings | {"steps": 9, "validation": VALIDATION})
+    train_ring(dataset, {}, table, tmp_path / "alone", **settings | {"steps": 9})
+    counts = train_ring(dataset, {}, table, tmp_path / "watched", **settings | {"steps": 9, "validation": VALIDATION})
     assert losses_of(tmp_path / "alone") == losses_of(tmp_path / "watched")
     assert len(losses_of(tmp_path / "alone")) == 9
     trained = load_generator(tmp_path / "watched", table)
@@ -104,7 +104,7 @@ def test_watching_changes_nothing_and_the_figures_are_the_evaluations(
 def test_the_last_step_is_measured_where_no_measurement_is_due(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    counts = train(dataset, {}, table, tmp_path, **settings | {"steps": 6, "validation": VALIDATION})
+    counts = train_ring(dataset, {}, table, tmp_path, **settings | {"steps": 6, "validation": VALIDATION})
     measured = [line["step"] for line in log_of(tmp_path) if line["validation/ndcg@10"]]
     assert measured == ["3", "5"]  # of the log: steps 4 and 6
     assert counts["validation"]["times"] == 2
@@ -115,7 +115,7 @@ def test_patience_stops_where_nothing_gets_better(
 ) -> None:
     # A rate of zero: the first validation stays the best.
     changes = {"steps": 40, "learning_rate": 0.0, "validation": VALIDATION | {"patience": 2}}
-    counts = train(dataset, {}, table, tmp_path, **settings | changes)
+    counts = train_ring(dataset, {}, table, tmp_path, **settings | changes)
     assert counts["steps"] == 12
     assert (counts["validation"]["step"], counts["validation"]["times"]) == (4, 3)
 
@@ -129,7 +129,7 @@ def test_random_test_targets_change_no_byte(
     made = []
     for name, data in (("given", dataset), ("random", other_test_targets)):
         folder = tmp_path / name
-        counts = train(data, {}, table, folder, **settings | {"steps": 12, "validation": VALIDATION})
+        counts = train_ring(data, {}, table, folder, **settings | {"steps": 12, "validation": VALIDATION})
         made.append((counts, weights(folder), (folder / "log" / "metrics.csv").read_text()))
     assert made[0] == made[1]
 
@@ -137,7 +137,7 @@ def test_random_test_targets_change_no_byte(
 def test_ranks_share_the_users_and_agree(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(dataset, {}, table, tmp_path, **settings | {"steps": 5})
+    train_ring(dataset, {}, table, tmp_path, **settings | {"steps": 5})
     whole = validated(tmp_path, dataset, table)
     parts: list[torch.Tensor] = []
     for number in range(3):  # what each rank would put into the reduction
@@ -156,15 +156,17 @@ def test_an_empty_validation_split_is_refused_where_it_was_asked_for(
 ) -> None:
     monkeypatch.setattr(Dataset, "evaluation", lambda *_: Evaluation([], [], [], []))
     with pytest.raises(ConfigError, match="the validation split is empty"):
-        train(dataset, {}, table, tmp_path, **settings | {"validation": VALIDATION})
-    train(dataset, {}, table, tmp_path, **settings | {"steps": 1, "validation": VALIDATION | {"every": 0}})
+        train_ring(dataset, {}, table, tmp_path, **settings | {"validation": VALIDATION})
+    train_ring(dataset, {}, table, tmp_path, **settings | {"steps": 1, "validation": VALIDATION | {"every": 0}})
 
 
 def test_validation_without_the_next_item_as_a_task_is_refused(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="history_to_item is not among"):
-        train(dataset, {}, table, tmp_path, **settings | {"tasks": {"title_to_item": 1.0}, "validation": VALIDATION})
+        train_ring(
+            dataset, {}, table, tmp_path, **settings | {"tasks": {"title_to_item": 1.0}, "validation": VALIDATION}
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -177,7 +179,7 @@ def test_a_loss_that_is_no_number_stops_with_the_records_it_came_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = settings["stream"] | {"ledger": True, "workers": workers}
-    train(dataset, {}, table, tmp_path / "whole", **settings | {"steps": 5, "stream": stream})
+    train_ring(dataset, {}, table, tmp_path / "whole", **settings | {"steps": 5, "stream": stream})
     ledger = [
         json.loads(line) for line in (tmp_path / "whole" / "ledger" / "rank-00000.jsonl").read_text().splitlines()
     ]
@@ -197,7 +199,7 @@ def test_a_loss_that_is_no_number_stops_with_the_records_it_came_from(
     monkeypatch.setattr(GeneratorModule, "training_step", poisoned)
     stream["ledger"] = False
     with pytest.raises(TrainingError, match="the loss of step 3 is nan; read were"):
-        train(dataset, {}, table, tmp_path / "cut", **settings | {"steps": 5, "stream": stream})
+        train_ring(dataset, {}, table, tmp_path / "cut", **settings | {"steps": 5, "stream": stream})
     told = json.loads((tmp_path / "cut" / "log" / "spike-00000003-00000.json").read_text())
     assert (told["step"], told["batch"]) == (3, 3)
     assert told["records"]

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch.nn.functional import normalize
 
+from trialign.config.runtime import RuntimeConfig
 from trialign.errors import ConfigError
 from trialign.quantize.autoencoder import RQVAE, mlp
 from trialign.quantize.loss import alignment, balance, interest_reconstruction, weighted_sum
@@ -184,7 +185,7 @@ def fits(make_rqvae, modalities, interests, tmp_path_factory):
         folder = tmp_path_factory.mktemp("fit")
         weights = {name: weight * use for use, (name, weight) in zip(on, ALL.items(), strict=True)}
         quantizer = make_rqvae(**weights)
-        health = quantizer.fit(modalities, seed=0, folder=folder, runtime={}, interests=interests)
+        health = quantizer.fit(modalities, seed=0, folder=folder, runtime=RuntimeConfig(), interests=interests)
         with (folder / "log" / "metrics.csv").open() as file:
             logged = list(csv.DictReader(file))
         found[on] = quantizer, health, quantizer.encode(modalities).codes_NL, logged
@@ -240,5 +241,5 @@ def test_the_head_that_reads_interests_is_dropped(fits, tmp_path):
 
 def test_interests_that_were_not_embedded_are_missed(make_rqvae, modalities, tmp_path):
     with pytest.raises(ConfigError, match=r"quantize\.interest_weight=0\.1") as raised:
-        make_rqvae(interest_weight=0.1).fit(modalities, seed=0, folder=tmp_path, runtime={})
+        make_rqvae(interest_weight=0.1).fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
     assert "embed.interests=true" in raised.value.remedy

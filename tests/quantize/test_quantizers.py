@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trialign.config.quantize import RQKMeansConfig, RQVAEConfig
+from trialign.config.runtime import RuntimeConfig
 from trialign.embed.store import Modality
 from trialign.errors import ConfigError, DataError
 from trialign.quantize.module import ItemBatches
@@ -33,7 +34,7 @@ def make(kind, **changes):
 @pytest.fixture(scope="module", params=["rkmeans", "rqvae"])
 def fitted(request, modalities, tmp_path_factory):
     quantizer = make(request.param)
-    health = quantizer.fit(modalities, seed=0, folder=tmp_path_factory.mktemp("fit"), runtime={})
+    health = quantizer.fit(modalities, seed=0, folder=tmp_path_factory.mktemp("fit"), runtime=RuntimeConfig())
     return quantizer, health
 
 
@@ -78,7 +79,7 @@ def test_other_modalities_than_fitted_are_refused(fitted, modalities):
 @pytest.mark.parametrize("name", ["text", "image"])
 def test_one_modality_is_enough(kind, name, modalities, tmp_path):
     quantizer = make(kind)
-    health = quantizer.fit({name: modalities[name]}, seed=0, folder=tmp_path, runtime={})
+    health = quantizer.fit({name: modalities[name]}, seed=0, folder=tmp_path, runtime=RuntimeConfig())
     assert health["residual_energy"][-1] < 0.3
     assert len(np.unique(quantizer.encode({name: modalities[name]}).codes_NL, axis=0)) > 100
 
@@ -91,7 +92,7 @@ def test_what_stands_in_an_absent_row_changes_nothing(kind, modalities, tmp_path
     for number, vectors_ND in enumerate((image.vectors_ND, garbled)):
         given = {"text": modalities["text"], "image": Modality(vectors_ND, image.present_N)}
         quantizer = make(kind)
-        quantizer.fit(given, seed=0, folder=tmp_path / str(number), runtime={})
+        quantizer.fit(given, seed=0, folder=tmp_path / str(number), runtime=RuntimeConfig())
         codes.append(quantizer.encode(given).codes_NL)
     assert (codes[0] == codes[1]).all()
 
@@ -102,7 +103,7 @@ def test_the_seed_decides(kind, modalities, tmp_path):
     for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(number)  # the global generator has no say
         quantizer = make(kind)
-        quantizer.fit(modalities, seed=seed, folder=tmp_path / str(number), runtime={})
+        quantizer.fit(modalities, seed=seed, folder=tmp_path / str(number), runtime=RuntimeConfig())
         codes.append(quantizer.encode(modalities).codes_NL)
     assert (codes[0] == codes[1]).all()
     assert (codes[0] != codes[2]).any()
@@ -111,7 +112,7 @@ def test_the_seed_decides(kind, modalities, tmp_path):
 @pytest.mark.parametrize("kind", ["rkmeans", "rqvae"])
 def test_more_codes_than_items_become_an_eighth_of_these(kind, modalities, tmp_path):
     quantizer = make(kind, codebook_size=301)
-    health = quantizer.fit(modalities, seed=0, folder=tmp_path, runtime={})
+    health = quantizer.fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
     assert health["codebook_size"] == 37
     quantizer.save(tmp_path / "saved")
     assert type(quantizer).load(tmp_path / "saved").encode(modalities).codebooks_LKD.shape[1] == 37
@@ -130,7 +131,7 @@ def test_a_vector_that_is_not_finite_is_refused_by_item_and_modality(kind, modal
     vectors_ND[17, 3] = np.nan
     given = modalities | {"text": Modality(vectors_ND, modalities["text"].present_N)}
     with pytest.raises(DataError, match="the text vector of item in row 17 holds NaN"):
-        make(kind).fit(given, seed=0, folder=tmp_path, runtime={})
+        make(kind).fit(given, seed=0, folder=tmp_path, runtime=RuntimeConfig())
 
 
 @pytest.mark.parametrize("kind", ["rkmeans", "rqvae"])
@@ -141,7 +142,7 @@ class TestWeights:
             ((modalities, {"text": 1.0, "image": 0.0}), ({"text": modalities["text"]}, {}))
         ):
             quantizer = make(kind) if not weights else make(kind, weights=weights)
-            quantizer.fit(given, seed=0, folder=tmp_path / str(number), runtime={})
+            quantizer.fit(given, seed=0, folder=tmp_path / str(number), runtime=RuntimeConfig())
             quantizer.save(tmp_path / str(number) / "saved")
             codes.append(type(quantizer).load(tmp_path / str(number) / "saved").encode(given).codes_NL)
         assert (codes[0] == codes[1]).all()
@@ -150,20 +151,24 @@ class TestWeights:
         lost = []
         for number, weight in enumerate((0.2, 5.0)):
             quantizer = make(kind, weights={"image": weight})
-            lost.append(quantizer.fit(modalities, seed=0, folder=tmp_path / str(number), runtime={})["reconstruction"])
+            lost.append(
+                quantizer.fit(modalities, seed=0, folder=tmp_path / str(number), runtime=RuntimeConfig())[
+                    "reconstruction"
+                ]
+            )
         assert lost[1]["image"] < 0.8 * lost[0]["image"]
         assert lost[1]["text"] > lost[0]["text"]
 
     @pytest.mark.parametrize("weights", [{"text": 0.0, "image": 0.0}, {"joint": 2.0}])
     def test_weights_that_cannot_be_are_refused(self, kind, modalities, tmp_path, weights):
         with pytest.raises(ConfigError, match=r"quantize\.weights"):
-            make(kind, weights=weights).fit(modalities, seed=0, folder=tmp_path, runtime={})
+            make(kind, weights=weights).fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
 
 
 class TestRQVAE:
     def test_decoding_the_codes_equals_the_forward_pass(self, modalities, tmp_path):
         quantizer = make("rqvae")
-        quantizer.fit(modalities, seed=0, folder=tmp_path, runtime={})
+        quantizer.fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
         encoded = quantizer.encode(modalities)
         inputs = {name: found(modalities[name]) for name, found in quantizer.standardizers.items()}
         with torch.no_grad():
@@ -174,7 +179,7 @@ class TestRQVAE:
 
     def test_a_missing_modality_contributes_nothing_to_the_fused_vector(self, modalities, tmp_path):
         quantizer = make("rqvae", num_epochs=1)
-        quantizer.fit(modalities, seed=0, folder=tmp_path, runtime={})
+        quantizer.fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
         text = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
         seen = []
         quantizer.model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -183,7 +188,7 @@ class TestRQVAE:
         torch.testing.assert_close(seen[0], text @ quantizer.model.fusion.weight[:, width:].T)
 
     def test_losses_gradients_and_health_are_logged_by_epoch(self, modalities, tmp_path):
-        make("rqvae").fit(modalities, seed=0, folder=tmp_path, runtime={})
+        make("rqvae").fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
         with (tmp_path / "log" / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         names = set(rows[-1])

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from trialign.config.quantize import RQVAEConfig
+from trialign.config.runtime import RuntimeConfig
 from trialign.quantize.codebook import EMACodebooks
 from trialign.quantize.loss import Term
 from trialign.quantize.rqvae import RQVAEQuantizer
@@ -54,7 +55,7 @@ def fit(folder, modalities, strategies):
     settings.pop("_target_")
     for strategy in strategies:
         quantizer = RQVAEQuantizer(**settings)
-        runtime = {"accelerator": "cpu", "devices": 1 if strategy == "single" else 2, "strategy": strategy}
+        runtime = RuntimeConfig("cpu", devices=1 if strategy == "single" else 2, strategy=strategy)
         quantizer.fit(modalities, seed=0, folder=folder / strategy, runtime=runtime)
         if not dist.is_initialized() or dist.get_rank() == 0:
             quantizer.save(folder / strategy)

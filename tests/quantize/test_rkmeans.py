@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trialign.config.runtime import RuntimeConfig
 from trialign.embed.store import Modality
 from trialign.quantize.rkmeans import RQKMeansQuantizer
 
@@ -15,7 +16,7 @@ def test_a_modality_has_the_mean_squared_norm_of_its_weight_and_one_without_a_we
         for name, width in widths.items()
     }
     quantizer = RQKMeansQuantizer(1, 4, 1, 0.0, 0, {"text": 4.0})
-    quantizer.fit(modalities, seed=0, folder=tmp_path, runtime={})
+    quantizer.fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
     latents_ND = quantizer.encode(modalities).latents_ND
     assert latents_ND.shape == (40, 11)
     norms = [np.square(part_ND).sum(axis=1).mean() for part_ND in (latents_ND[:, :8], latents_ND[:, 8:])]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from trialign.config.reward import TinyRewardConfig
 from trialign.reward.labels import Labels
 from trialign.reward.model import Reader, RewardModel, tiny_model
 from trialign.reward.module import pair_loader
@@ -16,8 +17,8 @@ INTERESTS = ["tea", "reading in the evening"]
 
 @pytest.fixture(scope="module")
 def judge() -> tuple[RewardModel, Reader]:
-    sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "vocab_size": 320, "max_tokens": 64}
-    scorer, reader = tiny_model([*ITEMS, *INTERESTS], dropout=0.0, seed=0, **sizes)
+    sizes = TinyRewardConfig(hidden_size=16, num_layers=2, num_heads=2, dropout=0.0, vocab_size=320)
+    scorer, reader = tiny_model([*ITEMS, *INTERESTS], sizes, max_tokens=64, seed=0)
     return scorer.eval(), reader
 
 

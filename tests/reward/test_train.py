@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
+from trialign.config.reward import RewardConfig
+from trialign.config.runtime import RuntimeConfig
 from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError, DataError
 from trialign.generate.tokenizer import TextTokenizer
@@ -21,6 +23,7 @@ from trialign.reward.labels import KINDS, Labels, builtin_labels, corpus_labels
 from trialign.reward.model import pretrained_model
 from trialign.reward.quality import load_quality
 from trialign.reward.train import train_reward
+from trialign.testing import settings_of
 
 SIGNS = [
     ("hot water inside", "brewing tea"),
@@ -46,8 +49,13 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 32,
     "learning_rate": 5e-3,
     "weight_decay": 0.01,
-    "runtime": {"accelerator": "cpu", "log_every": 10},
 }
+
+
+def rewarded(catalogue: Any, evidence: Evidence, folder: Path, *, seed: int, **settings: Any) -> dict[str, Any]:
+    """Train by settings as plain mappings."""
+    runtime = RuntimeConfig(accelerator="cpu")
+    return train_reward(catalogue, evidence, folder, settings_of(RewardConfig, settings), runtime, seed=seed)
 
 
 class Catalogue(NamedTuple):
@@ -122,7 +130,7 @@ def test_a_title_does_not_give_away_the_purpose_of_a_description_of_the_corpus()
 
 def test_it_beats_both_baselines_on_items_it_has_not_seen(tmp_path: Path) -> None:
     catalogue, evidence = world()
-    counts = train_reward(catalogue, evidence, tmp_path, **SETTINGS)  # type: ignore[arg-type]
+    counts = rewarded(catalogue, evidence, tmp_path, **SETTINGS)
     record = json.loads((tmp_path / "reward.json").read_text())
     assert counts["auc"] > 0.85
     for baseline in ("interest_only", "overlap"):
@@ -154,7 +162,7 @@ def test_an_encoder_or_decoder_by_path_is_trained_whole_or_by_adapters(
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": []} if adapted else None
     (tmp_path / "out").mkdir()
     settings = SETTINGS | {"model": str(model), "lora": lora, "epochs": 1}
-    counts = train_reward(catalogue, evidence, tmp_path / "out", **settings)  # type: ignore[arg-type]
+    counts = rewarded(catalogue, evidence, tmp_path / "out", **settings)
     assert counts["held_out"] > 0
     trained = load_file(tmp_path / "out" / "reward.safetensors")
     before = AutoModel.from_pretrained(model).state_dict()
@@ -193,7 +201,7 @@ def test_what_is_held_out_is_neither_trained_on_nor_calibrated_by(
 
     for name, found in (("_fit", fitted), ("score_pairs", scored), ("_calibrate", calibrated)):
         monkeypatch.setattr(reward, name, found)
-    counts = train_reward(catalogue, evidence, tmp_path, **SETTINGS | {"epochs": 1})  # type: ignore[arg-type]
+    counts = rewarded(catalogue, evidence, tmp_path, **SETTINGS | {"epochs": 1})
     known = [item for item in range(NUM_ITEMS) if evidence.interests[item]]
     (train,), (calibration,) = read["trained"], read["calibrated"]
     test = set(known) - train - calibration
@@ -210,7 +218,7 @@ def test_interests_that_nobody_mined_or_that_are_all_alike_are_refused(tmp_path:
         (Evidence([], [["good"]] * NUM_ITEMS, [[1.0]] * NUM_ITEMS), "all items have the same interests"),
     ):
         with pytest.raises(DataError, match=told):
-            train_reward(catalogue, evidence, tmp_path, **SETTINGS)  # type: ignore[arg-type]
+            rewarded(catalogue, evidence, tmp_path, **SETTINGS)
 
 
 def test_a_model_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from trialign.config.rl import RLConfig
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
-from trialign.generate.train import train
-from trialign.rl.train import Start
+from trialign.rl.start import Start
+from trialign.rl.train import reinforce
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, settings_of, train_ring
 
 SHARE = 0.4
 
@@ -43,6 +47,20 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def reinforced(
+    start: Start, folder: Path, *, seed: int, stream: dict[str, Any], runtime: dict[str, Any], **settings: Any
+) -> dict[str, Any]:
+    """Train by settings as plain mappings, e.g. `**SETTINGS | {"steps": 3}`."""
+    return reinforce(
+        start,
+        folder,
+        settings_of(RLConfig, settings),
+        settings_of(StreamConfig, stream),
+        settings_of(RuntimeConfig, runtime),
+        seed=seed,
+    )
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return ring_dataset(tmp_path_factory.mktemp("dataset"))
@@ -65,7 +83,7 @@ def trained(dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPath
             items = RING_SETTINGS["items"] | {"encoding": encoding, "joint_nodes": 6}
             tasks = {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0}
             own = {"items": items, "tasks": tasks, "keep_back": SHARE, "steps": 8}
-            train(dataset, {}, table, folder, **RING_SETTINGS | own)
+            train_ring(dataset, {}, table, folder, **RING_SETTINGS | own)
             known[encoding] = Start(dataset, table, folder, SHARE)
         return known[encoding]
 

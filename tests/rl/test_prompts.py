@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from trialign.config.rl import RLConfig
 from trialign.data.blocks import Records
 from trialign.data.dataset import Dataset
 from trialign.data.keep_back import kept_back
@@ -22,7 +23,7 @@ from trialign.generate.artefact import load_generator
 from trialign.rl.prompts import Asked, Prompts
 from trialign.rl.rollout import Policy
 from trialign.rl.source import Place, RolloutSource
-from trialign.rl.train import Start
+from trialign.rl.start import Start
 from trialign.runtime.collectives import rank
 from trialign.testing import NUM_ITEMS, run_ranks
 
@@ -68,12 +69,11 @@ def draw(start: Start, folder: Path) -> None:
     trained = load_generator(start.folder, start.sids)
     trie = Trie.of(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
     policy = Policy(trained.generator.eval(), trained.template, trie)
-    settings: dict[str, Any] = {"group": NUM_ITEMS, "num_groups": 6, "micro": 2, "uses": 1, "num_steps": 1}
-    settings |= {"sampler": "distinct", "normalise": True, "seed": 0}
+    settings = RLConfig(group=NUM_ITEMS, uses=1, steps=1)
     for kind in (Prompts, OnePrompt):
         prompts = kind(start.dataset, start.share, 0)
         held = RolloutSource(
-            policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None, **settings
+            policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None, settings, num_groups=6, micro=2, seed=0
         ).collect(Place()).held  # fmt: skip
         assert held is not None
         torch.save((held.places_B, held.items_BG), folder / f"{kind.__name__}-{rank()}.pt")
@@ -96,11 +96,11 @@ def test_rollouts_are_used_as_often_as_stated_before_new_ones_are_drawn(trained:
     found = load_generator(start.folder, start.sids)
     trie = Trie.of(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
     policy = Policy(found.generator.eval(), found.template, trie)
-    settings: dict[str, Any] = {"group": NUM_ITEMS, "num_groups": 2, "micro": 1, "uses": 3, "num_steps": 6}
+    settings = RLConfig(group=NUM_ITEMS, uses=3, steps=6)
     prompts = Prompts(start.dataset, start.share, 0)
     source = RolloutSource(
-        policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None,
-        sampler="distinct", normalise=True, seed=0, **settings,
+        policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None, settings,
+        num_groups=2, micro=1, seed=0,
     )  # fmt: skip
     batches = list(islice(source, len(source)))
     places = [[int(batch.groups.places_B[0]) for batch in batches[step : step + 2]] for step in range(0, 12, 2)]
@@ -112,7 +112,7 @@ def test_rollouts_are_used_as_often_as_stated_before_new_ones_are_drawn(trained:
     for normalise, scale in ((True, spread + 1e-6), (False, 1.0)):
         source = RolloutSource(
             policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None,
-            sampler="distinct", normalise=normalise, seed=0, **settings,
+            replace(settings, normalise=normalise), num_groups=2, micro=1, seed=0,
         )  # fmt: skip
         held = source.collect(Place()).held
         assert held is not None

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from trialign.rl.module import PolicyModule, Watch
-from trialign.rl.train import Start, reinforce
+from trialign.rl.start import Start
 from trialign.runtime import strategy as strategies
 from trialign.runtime.collectives import rank
 from trialign.testing import NUM_ITEMS, run_ranks
+
+from .conftest import reinforced
 
 STRATEGIES = ["ddp", "fsdp2", "zero2", "zero3"]
 HISTORIES = [np.arange(start, start + 3, dtype=np.int32) % NUM_ITEMS for start in range(NUM_ITEMS)]
@@ -39,7 +41,7 @@ def learn(start: Start, folder: Path, settings: dict[str, Any], names: list[str]
     for name in names:
         (folder / name).mkdir(exist_ok=True)
         runtime = settings["runtime"] | {"strategy": name, "devices": devices}
-        reinforce(start, folder / name, **settings | {"runtime": runtime})
+        reinforced(start, folder / name, **settings | {"runtime": runtime})
 
 
 @pytest.mark.parametrize("encoding", ["tokens", "position"])

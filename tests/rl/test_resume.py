@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 
 from trialign.data.module import TrainedRows
 from trialign.rl.module import Watch
-from trialign.rl.train import Start, reinforce
+from trialign.rl.start import Start
 from trialign.testing import run_ranks
+
+from .conftest import reinforced
 
 
 def learn(start: Start, folder: Path, settings: dict[str, Any], kill_at: int | None) -> None:
@@ -31,7 +33,7 @@ def learn(start: Start, folder: Path, settings: dict[str, Any], kill_at: int | N
     TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
     Watch.restore = lambda self, module: None  # type: ignore[method-assign]  # the last weights, were they the best or not
     folder.mkdir(exist_ok=True)
-    reinforce(start, folder, **settings)
+    reinforced(start, folder, **settings)
 
 
 def outcome(folder: Path) -> tuple[bytes, list[dict[str, str]]]:

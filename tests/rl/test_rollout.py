@@ -15,7 +15,7 @@ from trialign.generate.loss import Predictions, TablePredictions
 from trialign.generate.task import Given
 from trialign.rl.reference import frozen_copy
 from trialign.rl.rollout import Policy
-from trialign.rl.train import Start
+from trialign.rl.start import Start
 from trialign.testing import NUM_ITEMS
 
 HISTORIES = [np.array([3, 4, 5], np.int32), np.array([7], np.int32), np.array([0, 1], np.int32)]

@@ -15,12 +15,13 @@ import pytest
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError, DataError, StageError, TrainingError
 from trialign.generate.artefact import load_ranker
-from trialign.generate.train import train
 from trialign.reward import functions
 from trialign.rl.prompts import Prompts
-from trialign.rl.train import Start, reinforce
+from trialign.rl.start import Start
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, train_ring
+
+from .conftest import reinforced
 
 WALKS = [np.arange(start, start + 3, dtype=np.int32) % NUM_ITEMS for start in range(NUM_ITEMS)]
 
@@ -43,7 +44,7 @@ def test_it_makes_the_right_item_more_probable_and_says_how(
     trained: Callable[[str], Start], encoding: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     start = trained(encoding)
-    counts = reinforce(
+    counts = reinforced(
         start, tmp_path, **settings | {"steps": 40, "validation": settings["validation"] | {"every": 20}}
     )
     assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids) + 0.05
@@ -66,7 +67,7 @@ def test_its_control_learns_the_same_positions_by_supervision(
     trained: Callable[[str], Start], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     start = trained("tokens")
-    counts = reinforce(start, tmp_path, **settings | {"objective": "sft", "steps": 30})
+    counts = reinforced(start, tmp_path, **settings | {"objective": "sft", "steps": 30})
     assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids) + 0.05
     assert counts["start"]["step"] == 0
 
@@ -77,7 +78,7 @@ def test_the_start_is_kept_where_nothing_was_better(
     monkeypatch.setitem(functions.REWARDS, "prefix", lambda found: -functions.prefix(found))
     start = trained("position")
     settings |= {"rewards": {"prefix": 1.0}, "steps": 12, "learning_rate": 1e-2}
-    counts = reinforce(start, tmp_path, **settings)
+    counts = reinforced(start, tmp_path, **settings)
     assert counts["validation"]["step"] == 0
     assert (tmp_path / "generator.safetensors").read_bytes() == (start.folder / "generator.safetensors").read_bytes()
 
@@ -100,7 +101,7 @@ def test_a_tripwire_ends_the_training_and_the_best_is_saved(
 ) -> None:
     start = trained("tokens")
     settings |= {"steps": 60, "tripwires": settings["tripwires"] | limits}
-    counts = reinforce(start, tmp_path, **settings)
+    counts = reinforced(start, tmp_path, **settings)
     assert told in counts["stopped"]
     assert told in caplog.text
     assert counts["steps"] < 60
@@ -112,7 +113,7 @@ def test_adapters_are_merged_before_and_after(
 ) -> None:
     start = trained("tokens")
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.5, "targets": []}
-    reinforce(start, tmp_path, **settings | {"lora": lora, "steps": 30, "learning_rate": 1e-2})
+    reinforced(start, tmp_path, **settings | {"lora": lora, "steps": 30, "learning_rate": 1e-2})
     assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids)
 
 
@@ -122,7 +123,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     weights = []
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         (tmp_path / name).mkdir()
-        reinforce(trained("tokens"), tmp_path / name, **settings | {"seed": seed, "steps": 3})
+        reinforced(trained("tokens"), tmp_path / name, **settings | {"seed": seed, "steps": 3})
         weights.append((tmp_path / name / "generator.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
@@ -132,7 +133,7 @@ def test_where_nothing_was_kept_back_there_is_nothing_to_ask(
     objective: str, trained: Callable[[str], Start], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"train\.keep_back=0") as refused:
-        reinforce(replace(trained("tokens"), share=0.0), tmp_path, **settings | {"objective": objective})
+        reinforced(replace(trained("tokens"), share=0.0), tmp_path, **settings | {"objective": objective})
     assert "train.keep_back=0.2" in refused.value.remedy
     assert list(tmp_path.iterdir()) == []
 
@@ -151,7 +152,7 @@ def test_settings_that_cannot_work_are_refused(
     changes: dict[str, Any], told: str, trained: Callable[[str], Start], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=told):
-        reinforce(trained("tokens"), tmp_path, **settings | changes)
+        reinforced(trained("tokens"), tmp_path, **settings | changes)
 
 
 def test_rewards_that_are_all_equal_are_refused(
@@ -159,7 +160,7 @@ def test_rewards_that_are_all_equal_are_refused(
 ) -> None:
     monkeypatch.setitem(functions.REWARDS, "hit", lambda found: np.ones(found.items_BG.shape))
     with pytest.raises(TrainingError, match="in all of 64 groups of 4 candidates all rewards are equal"):
-        reinforce(trained("tokens"), tmp_path, **settings | {"rewards": {"hit": 1.0}})
+        reinforced(trained("tokens"), tmp_path, **settings | {"rewards": {"hit": 1.0}})
 
 
 def test_a_policy_of_other_semantic_ids_is_refused(
@@ -168,7 +169,7 @@ def test_a_policy_of_other_semantic_ids_is_refused(
     start = trained("tokens")
     other = SIDTable(start.sids.codes_NL[::-1].copy(), 3, start.dataset.keys, "reassign")
     with pytest.raises(StageError, match="was trained on semantic IDs"):
-        reinforce(replace(start, sids=other), tmp_path, **settings)
+        reinforced(replace(start, sids=other), tmp_path, **settings)
 
 
 def test_a_reference_of_another_size_or_tokenizer_is_refused(
@@ -178,13 +179,13 @@ def test_a_reference_of_another_size_or_tokenizer_is_refused(
     small, foreign = tmp_path / "small", tmp_path / "foreign"
     small.mkdir()
     backbone = RING_SETTINGS["backbone"] | {"hidden_size": 16}
-    train(start.dataset, {}, start.sids, small, **RING_SETTINGS | {"backbone": backbone, "steps": 1})
+    train_ring(start.dataset, {}, start.sids, small, **RING_SETTINGS | {"backbone": backbone, "steps": 1})
     shutil.copytree(start.folder, foreign)
     text = (foreign / "tokenizer.json").read_text()
     (foreign / "tokenizer.json").write_text(text + "\n")
     for folder, told in ((small, "the policy's is"), (foreign, "has another tokenizer")):
         with pytest.raises(ConfigError, match=told):
-            reinforce(start, tmp_path, **settings | {"reference": str(folder)})
+            reinforced(start, tmp_path, **settings | {"reference": str(folder)})
 
 
 def test_a_target_outside_the_catalogue_is_refused(trained: Callable[[str], Start]) -> None:

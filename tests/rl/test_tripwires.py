@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trialign.config.rl import TripwiresConfig
 from trialign.rl.loss import PolicySums
 from trialign.rl.metrics import RolloutMeter
-from trialign.rl.tripwires import Limits, tripped
+from trialign.rl.tripwires import tripped
 
-LIMITS = Limits(recall_drop=0.25, entropy_share=0.5, kl=2.0, zero_variance=0.9)
+LIMITS = TripwiresConfig(recall_drop=0.25, entropy_share=0.5, kl=2.0, zero_variance=0.9)
 START = {"recall@50": 0.4, "entropy": 3.0, "kl": 0.0, "zero_variance": 0.1}
 
 

@@ -15,12 +15,12 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' m
 # isort: split
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from trialign.generate.train import train
+from trialign.config.runtime import RuntimeConfig
 from trialign.runtime.callbacks import GradientNorm, StepCallback, StepClock, _append, training_flops
 from trialign.runtime.lightning import pl
-from trialign.runtime.trainer import build_trainer
+from trialign.runtime.trainer import Plan, build_trainer
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
 
 class Line(pl.LightningModule):
@@ -47,7 +47,8 @@ def test_a_step_begins_and_ends_once_however_many_micro_batches_it_has(tmp_path:
         def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
             told.append(("end", step))
 
-    trainer = build_trainer(tmp_path, max_steps=2, accumulate=3, accelerator="cpu", callbacks=[Steps()])
+    plan = Plan(max_steps=2, accumulate=3)
+    trainer = build_trainer(tmp_path, RuntimeConfig(accelerator="cpu"), plan, callbacks=[Steps()])
     trainer.fit(Line(), torch.utils.data.DataLoader(torch.ones(6, 1, 2), batch_size=1))
     assert told == [("start", 0), ("end", 1), ("start", 1), ("end", 2)]
 
@@ -57,11 +58,8 @@ def test_the_gradient_is_measured_over_the_whole_step_and_before_it_is_clipped(t
     points_ND = torch.tensor([[3.0, 0.0], [0.0, 4.0], [6.0, 0.0], [0.0, 8.0]])
     trainer = build_trainer(
         tmp_path,
-        max_steps=2,
-        accumulate=2,
-        clip=0.1,
-        log_every=1,
-        accelerator="cpu",
+        RuntimeConfig(accelerator="cpu", log_every=1),
+        Plan(max_steps=2, accumulate=2, clip=0.1),
         callbacks=[GradientNorm()],
     )
     trainer.fit(Line(), torch.utils.data.DataLoader(points_ND[:, None], batch_size=1))
@@ -105,7 +103,7 @@ def test_a_training_leaves_a_line_per_log_line_with_figures_that_can_be(tmp_path
     codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
     runtime = RING_SETTINGS["runtime"] | {"log_every": 2}
     table = SIDTable(codes_NL, 3, dataset.keys, "reassign")
-    train(dataset, {}, table, tmp_path, **RING_SETTINGS | {"steps": 6, "runtime": runtime})
+    train_ring(dataset, {}, table, tmp_path, **RING_SETTINGS | {"steps": 6, "runtime": runtime})
     with (tmp_path / "log" / "machine.csv").open() as file:
         lines = [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
     assert [line["step"] for line in lines] == [1, 3, 5]

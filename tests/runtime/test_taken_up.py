@@ -11,11 +11,12 @@ from typing import Any, cast
 import pytest
 from torch import nn
 
+from trialign.config.runtime import RuntimeConfig
 from trialign.errors import ConfigError
 from trialign.runtime.checkpoint import STATE, TrainingCheckpoints
 from trialign.runtime.tracking import past_figures
-from trialign.runtime.trainer import build_trainer
-from trialign.runtime.universal import fingerprint, resume_from
+from trialign.runtime.trainer import Plan, build_trainer
+from trialign.runtime.universal import Resumed, fingerprint, resume_from
 
 
 def test_the_log_goes_on_behind_the_step_of_the_checkpoint(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_the_log_goes_on_behind_the_step_of_the_checkpoint(tmp_path: Path) -> No
         writer = csv.DictWriter(file, ["step", "loss"])
         writer.writeheader()
         writer.writerows(lines)
-    build_trainer(tmp_path, max_steps=9, accelerator="cpu", done_steps=3)
+    build_trainer(tmp_path, RuntimeConfig(accelerator="cpu"), Plan(max_steps=9), resumed=Resumed(steps=3))
     with (tmp_path / "log" / "metrics.csv").open(newline="") as file:
         assert [line["step"] for line in csv.DictReader(file)] == ["0", "1", "2"]
 

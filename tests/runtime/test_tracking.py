@@ -23,11 +23,10 @@ from trialign.config.compose import compose
 from trialign.config.tracking import Tracking, tracking_of
 from trialign.data.dataset import Dataset
 from trialign.data.module import TrainedRows
-from trialign.generate.train import train
 from trialign.runtime import tracking as stage
 from trialign.semid.table import SIDTable
 from trialign.stage import Stage
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, TINY, ring_dataset, run_ranks
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, TINY, ring_dataset, run_ranks, train_ring
 
 STEPS, EVERY = 9, 3
 _FRAME = 32768  # bytes of a frame of the log; a record is cut where one ends
@@ -94,7 +93,7 @@ def told_of(run: Path) -> Tracking:
     return Tracking(run=run, stage="train", project="tests", group="ring", config={"width": 32})
 
 
-def train_ring(dataset: Path, run: Path, kill_at: int | None) -> None:
+def train_rank(dataset: Path, run: Path, kill_at: int | None) -> None:
     """Train under W&B; kill -9 after the given micro-batch. One process of its own."""
     if kill_at is not None:
         mark = TrainedRows.on_train_batch_end
@@ -108,13 +107,14 @@ def train_ring(dataset: Path, run: Path, kill_at: int | None) -> None:
     found, folder = Dataset(dataset), run / "train"
     folder.mkdir(parents=True, exist_ok=True)
     codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
-    runtime = RING_SETTINGS["runtime"] | {"checkpoint_every": EVERY, "log_every": 1, "tracking": told_of(run)}
+    runtime = RING_SETTINGS["runtime"] | {"checkpoint_every": EVERY, "log_every": 1}
     validation = {"every": 2, "users": 8, "num_beams": 10, "batch_size": 8, "patience": 0}
-    train(
+    train_ring(
         found,
         {},
         SIDTable(codes_NL, 3, found.keys, "reassign"),
         folder,
+        tracking=told_of(run),
         **RING_SETTINGS | {"steps": STEPS, "runtime": runtime, "validation": validation},
     )
 
@@ -124,9 +124,9 @@ def test_a_killed_training_goes_on_in_its_run_and_sends_no_step_twice(tmp_path: 
     dataset.mkdir()
     ring_dataset(dataset)
     # Four lanes, two rows at a time: inside the sixth step, whose checkpoint stands behind the third.
-    assert run_ranks(train_ring, 1, dataset, run, 2 * 5) == [-signal.SIGKILL]
+    assert run_ranks(train_rank, 1, dataset, run, 2 * 5) == [-signal.SIGKILL]
     (before,), _ = sent(run)
-    assert run_ranks(train_ring, 1, dataset, run, None) == [0]
+    assert run_ranks(train_rank, 1, dataset, run, None) == [0]
     (after,), lines = sent(run)
     assert after == before
     log = figures(run / "train" / "log" / "metrics.csv", "")
@@ -250,7 +250,7 @@ def lose_wandb(dataset: Path, run: Path) -> None:
             os.kill(int(core), signal.SIGKILL)
 
     TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
-    train_ring(dataset, run, None)
+    train_rank(dataset, run, None)
 
 
 def test_w_and_b_that_dies_takes_no_training_with_it(tmp_path: Path) -> None:

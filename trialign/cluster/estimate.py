@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
@@ -14,8 +13,9 @@ import torch
 
 from trialign.config.config import Config
 from trialign.config.stages import locate_stage, needed_by
+from trialign.config.train import DescribedConfig, PretrainedConfig, ScratchConfig
 from trialign.errors import ConfigError
-from trialign.manifest import MANIFEST
+from trialign.manifest import MANIFEST, Manifest
 
 GIB = 2**30
 _KEPT = 3
@@ -94,30 +94,21 @@ def _size(config: Config) -> Size:
 def _from_dataset(config: Config) -> Size:
     from trialign.data.dataset import Dataset
     from trialign.enrich.evidence import load_evidence
-    from trialign.generate.mixture import open_sources
-    from trialign.generate.task import ItemTexts
-    from trialign.generate.train import build, fitted_stream, stream_rows
+    from trialign.generate.build import TrainingData, prepare_training
     from trialign.semid.table import SIDTable
 
-    dataset = Dataset(locate_stage(config, "prepare"))
-    sids = SIDTable.load(locate_stage(config, "assign"))
-    train, stream = config.train, asdict(config.stream) | {"ledger": False}
     reads_captions = "enrich" in needed_by("train", config)
-    captions = load_evidence(locate_stage(config, "enrich")).captions if reads_captions else ()
-    texts = ItemTexts(dataset.items["title"].to_pylist(), captions)
-    sources = open_sources(dataset, texts, asdict(train.tasks), mixture=train.mixture, temperature=train.temperature)
-    stream, runtime = fitted_stream(sources, stream, config.runtime.of_training())
-    names = [source.name for source in sources]
-    items = {key: value for key, value in asdict(train.items).items() if key != "features"} | {"features_NF": None}
-    limits = {"max_title_tokens": train.max_title_tokens, "max_caption_tokens": train.max_caption_tokens}
+    folder = locate_stage(config, "prepare")
+    data = TrainingData(
+        Dataset(folder),
+        SIDTable.load(locate_stage(config, "assign")),
+        max_history=Manifest.read(folder).config["data"]["max_history"],
+        captions=load_evidence(locate_stage(config, "enrich")).captions if reads_captions else (),
+    )
+    stream = replace(config.stream, ledger=False)
     # As `train` does, but for the memory: a login node has none to spare for a decoder of gigabytes.
-    lora = None if train.lora is None else asdict(train.lora)
-    built = {"captions": captions, "lora": lora, "weights": False, **asdict(train.backbone)}
-    generator, template = build(dataset, sids, names, config.seed, limits, stream["row_tokens"], items, **built)
-    encode = partial(template.encode_many, texts)
-    data = stream_rows(sources, encode, config.run, config.seed, runtime["micro_rows"], **stream)
-    parameters = sum(parameter.numel() for parameter in generator.parameters())
-    return Size(parameters, train.steps or data.steps(train.epochs))
+    made = prepare_training(data, config.run, config.train, stream, config.runtime, seed=config.seed, weights=False)
+    return Size(sum(parameter.numel() for parameter in made.generator.parameters()), made.num_steps)
 
 
 def _backbone_parameters(config: Config) -> int:
@@ -126,16 +117,15 @@ def _backbone_parameters(config: Config) -> int:
 
     from trialign.generate.backbone import ARCHITECTURES
 
-    backbone = asdict(config.train.backbone)
-    if "architecture" in backbone:
-        hidden, layers, heads, intermediate = (
-            backbone[name] for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size")
-        )
-        sizes = ARCHITECTURES[backbone["architecture"]](hidden, layers, heads, intermediate, config.stream.row_tokens)
-        vocab = {"vocab_size": backbone["vocab_size"], "tie_word_embeddings": True}
-        described = AutoConfig.for_model(backbone["architecture"], **vocab, **sizes)
+    backbone = config.train.backbone
+    if isinstance(backbone, ScratchConfig):
+        sizes = ARCHITECTURES[backbone.architecture](backbone, config.stream.row_tokens)
+        vocab = {"vocab_size": backbone.vocab_size, "tie_word_embeddings": True}
+        described = AutoConfig.for_model(backbone.architecture, **vocab, **sizes)
     else:
-        described = AutoConfig.from_pretrained(backbone.get("model") or backbone["file"])
+        assert isinstance(backbone, DescribedConfig | PretrainedConfig)
+        source = backbone.file if isinstance(backbone, DescribedConfig) else backbone.model
+        described = AutoConfig.from_pretrained(source)
     model = AutoModelForCausalLM.from_config(described)
     codes: int = config.quantize["num_levels"] * config.quantize["codebook_size"]
     width: int = model.get_input_embeddings().weight.shape[1]

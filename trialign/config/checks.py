@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from trialign.config.train import PretrainedConfig
 from trialign.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _grown(config: Config) -> None:
 
 def _train(config: Config) -> None:
     train = config.train
-    if train.lora is not None and not hasattr(train.backbone, "model"):
+    if train.lora is not None and not isinstance(train.backbone, PretrainedConfig):
         raise ConfigError(
             "train/lora=lora without train/backbone=pretrained",
             rule="adapters stand in a frozen backbone, and random weights are not worth freezing",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from trialign.config.option import option
 from trialign.progress import Intervals
 
 STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3_offload")
-_NOT_OF_TRAINING = ("threads", "progress", "beat_seconds", "line_seconds")
 
 
 @dataclass
@@ -104,7 +102,3 @@ class RuntimeConfig:
     def intervals(self) -> Intervals:
         """How often a stage tells how far it is."""
         return Intervals(beat=self.beat_seconds, line=self.line_seconds)
-
-    def of_training(self) -> dict[str, Any]:
-        """Return the fields that a training takes; the others take effect around it."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_OF_TRAINING}

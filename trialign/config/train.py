@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from trialign.config.embed import MODALITIES
 from trialign.config.option import option
 
 
 @dataclass
-class ScratchConfig:
+class BackboneConfig:
+    """What every backbone has; one of the three below is chosen."""
+
+    dropout: float = option(0.1, "on input vectors, on what every branch adds, and before the heads", least=0, below=1)
+
+
+@dataclass
+class ScratchConfig(BackboneConfig):
     """A decoder language model with full attention and random weights; its tokenizer is trained on the catalog."""
 
     architecture: str = option("qwen3", "transformers model type", choices=("qwen3", "qwen2", "llama", "gpt2"))
@@ -18,25 +24,23 @@ class ScratchConfig:
     num_layers: int = option(2, "decoder layers", least=1)
     num_heads: int = option(4, "attention heads (as many key-value heads)", least=1)
     intermediate_size: int = option(256, "width of the feed-forward layer", least=1)
-    dropout: float = option(0.1, "on input vectors, on what every branch adds, and before the heads", least=0, below=1)
     vocab_size: int = option(
         2000, "BPE tokens trained on the catalogue's text; fewer if the text yields fewer", least=256
     )
 
 
 @dataclass
-class DescribedConfig:
+class DescribedConfig(BackboneConfig):
     """Random weights too, but everything about the model is in a transformers config file."""
 
     file: str = option("???", "a config.json of transformers, or the folder that holds one")
-    dropout: float = option(0.1, "on input vectors, on what every branch adds, and before the heads", least=0, below=1)
     vocab_size: int = option(
         2000, "BPE tokens trained on the catalogue's text; replaces the file's vocabulary", least=256
     )
 
 
 @dataclass
-class PretrainedConfig:
+class PretrainedConfig(BackboneConfig):
     """A language model with its weights and its tokenizer, by name or path."""
 
     model: str = option("???", "a folder with config.json, weights and tokenizer, or a name on the hub")
@@ -112,10 +116,10 @@ class TasksConfig:
 class TrainConfig:
     """The generator, its tasks, and how it learns."""
 
-    backbone: Any = option(None, "the language model: train/backbone=scratch, described or pretrained")
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     lora: LoraConfig | None = option(None, "adapters instead of full training: train/lora=none or lora")
     items: ItemsConfig = field(default_factory=ItemsConfig)
-    tasks: Any = option(None, "weights of the tasks: a set by train/tasks=NAME, single ones by train.tasks.TASK=WEIGHT")
+    tasks: TasksConfig = field(default_factory=TasksConfig)
     mixture: str = option(
         "proportional",
         "share of a task: proportional (its examples times its weight), temperature (that to the power of "

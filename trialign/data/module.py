@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trialign.config.train import StreamConfig
 from trialign.data.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
 from trialign.data.ledger import Ledger, ledger_lines
 from trialign.data.order import accumulation, fitting_workers
@@ -29,14 +30,9 @@ class LaneDataModule(pl.LightningDataModule):
     Args:
         sources: what is interleaved.
         encode: records to examples.
-        num_lanes: V, rows per global batch.
-        row_tokens: T, positions per row.
-        window: examples that a lane packs at a time.
+        settings: lanes, rows and loaders. Workers are lowered, with a warning, to what shares a rank's lanes evenly.
         seed: decides the order of everything.
         micro_rows: rows per forward pass and rank.
-        workers: loader processes per rank; lowered, with a warning, to what shares a rank's lanes evenly.
-        prefetch: optimizer steps that the workers read ahead.
-        damaged: `stop` at a damaged block, or `skip` it, with a warning, and count.
         ledger: folder to write down in what was trained on at which step; None writes nothing.
         avoid: numbers of global batches, from 1, that are read and not trained on.
     """
@@ -45,35 +41,25 @@ class LaneDataModule(pl.LightningDataModule):
         self,
         sources: Sequence[LaneSource],
         encode: Encode,
+        settings: StreamConfig,
         *,
-        num_lanes: int,
-        row_tokens: int,
-        window: int,
         seed: int,
         micro_rows: int,
-        workers: int = 0,
-        prefetch: int = 2,
-        damaged: str = "stop",
         ledger: Path | None = None,
         avoid: Collection[int] = (),
     ) -> None:
         super().__init__()
         self._sources = list(sources)
         self._encode = encode
-        self._num_lanes = num_lanes
-        self._row_tokens = row_tokens
-        self._window = window
+        self._settings, self._num_lanes = settings, settings.lanes
         self._seed = seed
         self._micro_rows = micro_rows
-        self._workers = workers
-        self._prefetch = prefetch
-        self._damaged = damaged
         self._ledger_folder = ledger
         self._ledger: Ledger | None = None
         self._avoid = frozenset(avoid)
         self._step = 0
         self._read = 0  # global batches behind us: those of `_step`, and the avoided ones between them
-        self._state = dict.fromkeys(range(num_lanes), (0, 0))
+        self._state = dict.fromkeys(range(settings.lanes), (0, 0))
         self._before, self._read_before = self._state, 0  # where the step under way began
         self._skipped: set[tuple[str, int]] = set()  # (folder of shards, block)
 
@@ -92,15 +78,15 @@ class LaneDataModule(pl.LightningDataModule):
             "accumulate by `accumulation`"
         )
         rows_per_step = self._num_lanes // world_size()
-        workers = fitting_workers(self._workers, rows_per_step)
-        if workers != self._workers:
+        workers = fitting_workers(self._settings.workers, rows_per_step)
+        if workers != self._settings.workers:
             logger.warning(
                 "stream.workers=%d lowered to %d, which divides a rank's %d lanes",
-                self._workers,
+                self._settings.workers,
                 workers,
                 rows_per_step,
             )
-        loader = load_rows(self._stream(rank(), world_size()), workers=workers, prefetch=self._prefetch)
+        loader = load_rows(self._stream(rank(), world_size()), workers=workers, prefetch=self._settings.prefetch)
         return MicroBatches(
             loader, rows_per_step=rows_per_step, micro_rows=self._micro_rows, read=self._read, avoid=self._avoid
         )
@@ -171,7 +157,7 @@ class LaneDataModule(pl.LightningDataModule):
 
         Empty where damage stops the training.
         """
-        if self._damaged == "stop":
+        if self._settings.damaged == "stop":
             return {}
         skipped = self._all_skipped()
         stores = {source.store.folder: source.store for source in self._sources}
@@ -221,21 +207,21 @@ class LaneDataModule(pl.LightningDataModule):
             self._sources,
             self._encode,
             num_lanes=self._num_lanes,
-            row_tokens=self._row_tokens,
-            window=self._window,
+            row_tokens=self._settings.row_tokens,
+            window=self._settings.window,
             seed=self._seed,
             rank=rank,
             world_size=world_size,
             state=self._state if state is None else state,
-            damaged=self._damaged,
+            damaged=self._settings.damaged,
             ledger=ledger or self._ledger_folder is not None,
         )
 
     def _identity(self) -> dict[str, Any]:
         return {
             "lanes": self._num_lanes,
-            "row_tokens": self._row_tokens,
-            "window": self._window,
+            "row_tokens": self._settings.row_tokens,
+            "window": self._settings.window,
             "seed": self._seed,
             "sources": [
                 [

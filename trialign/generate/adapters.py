@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before peft)
+from trialign.config.train import LoraConfig
 from trialign.errors import ConfigError
 from trialign.runtime.seeding import derive
 
 
-def add_adapters(
-    backbone: PreTrainedModel, *, rank: int, alpha: float, dropout: float, targets: Sequence[str], seed: int
-) -> None:
+def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) -> None:
     """Freeze a backbone, its text rows included, and put adapters beside its linear layers; they start at no change.
 
     Args:
         backbone: changed in place.
-        rank: of every update.
-        alpha: updates are scaled by alpha / rank.
-        dropout: on what the adapters read.
-        targets: linear layers by the last part of their name; empty: all of them.
+        settings: rank, scale, dropout and the layers that get adapters.
         seed: of the first weights.
 
     Raises:
         ConfigError: a target is no linear layer of this backbone.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    import peft
 
     known = sorted(
         {name.rsplit(".", 1)[-1] for name, found in backbone.base_model.named_modules() if isinstance(found, _LINEAR)}
     )
-    if unknown := sorted(set(targets) - set(known)):
+    if unknown := sorted(set(settings.targets) - set(known)):
         raise ConfigError(
             f"train.lora.targets names {', '.join(unknown)}",
             rule="adapters stand beside linear layers that the backbone has",
             remedy=f"{backbone.config.model_type} has: {', '.join(known)}; an empty list takes all of them",
         )
-    chosen = list(targets or known)
     transposed = any(isinstance(found, Conv1D) for found in backbone.base_model.modules())
-    options: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
-    settings = LoraConfig(**options, target_modules=chosen, fan_in_fan_out=transposed)
+    added = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft's own default is a whole number, others work
+        lora_dropout=settings.dropout,
+        target_modules=settings.targets or known,
+        fan_in_fan_out=transposed,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "adapters"))
-        inject_adapter_in_model(settings, backbone.base_model)
+        peft.inject_adapter_in_model(added, backbone.base_model)
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad = "lora_" in name
 

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from trialign.config.train import DescribedConfig, ScratchConfig
 from trialign.errors import ConfigError, model_remedy
 from trialign.runtime.seeding import derive
 
@@ -31,27 +32,25 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
 """What transformers raises where a model cannot be opened."""
 
 
-def _llama_family(
-    hidden_size: int, num_layers: int, num_heads: int, intermediate_size: int, positions: int
-) -> dict[str, Any]:
+def _llama_family(settings: ScratchConfig, positions: int) -> dict[str, Any]:
     return {
-        "hidden_size": hidden_size,
-        "num_hidden_layers": num_layers,
-        "num_attention_heads": num_heads,
-        "num_key_value_heads": num_heads,
-        "head_dim": hidden_size // num_heads,
-        "intermediate_size": intermediate_size,
+        "hidden_size": settings.hidden_size,
+        "num_hidden_layers": settings.num_layers,
+        "num_attention_heads": settings.num_heads,
+        "num_key_value_heads": settings.num_heads,
+        "head_dim": settings.hidden_size // settings.num_heads,
+        "intermediate_size": settings.intermediate_size,
         "max_position_embeddings": positions,
         "attention_dropout": 0.0,
     }
 
 
-def _gpt2(hidden_size: int, num_layers: int, num_heads: int, intermediate_size: int, positions: int) -> dict[str, Any]:
+def _gpt2(settings: ScratchConfig, positions: int) -> dict[str, Any]:
     return {
-        "n_embd": hidden_size,
-        "n_layer": num_layers,
-        "n_head": num_heads,
-        "n_inner": intermediate_size,
+        "n_embd": settings.hidden_size,
+        "n_layer": settings.num_layers,
+        "n_head": settings.num_heads,
+        "n_inner": settings.intermediate_size,
         "n_positions": positions,
         "embd_pdrop": 0.0,
         "resid_pdrop": 0.0,
@@ -59,7 +58,7 @@ def _gpt2(hidden_size: int, num_layers: int, num_heads: int, intermediate_size: 
     }
 
 
-ARCHITECTURES: dict[str, Callable[[int, int, int, int, int], dict[str, Any]]] = {
+ARCHITECTURES: dict[str, Callable[[ScratchConfig, int], dict[str, Any]]] = {
     "qwen3": _llama_family,
     "qwen2": _llama_family,
     "llama": _llama_family,
@@ -68,28 +67,12 @@ ARCHITECTURES: dict[str, Callable[[int, int, int, int, int], dict[str, Any]]] = 
 """transformers' model types that are tested here, and how each spells its sizes."""
 
 
-def build_backbone(
-    architecture: str,
-    *,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    intermediate_size: int,
-    dropout: float,
-    vocab_size: int,
-    max_positions: int,
-    seed: int,
-) -> PreTrainedModel:
+def build_backbone(settings: ScratchConfig, *, vocab_size: int, max_positions: int, seed: int) -> PreTrainedModel:
     """Return a decoder with random weights.
 
     Args:
-        architecture: a key of ARCHITECTURES.
-        hidden_size: D.
-        num_layers: decoder layers.
-        num_heads: attention heads, of which D is a multiple.
-        intermediate_size: width of the feed-forward branch.
-        dropout: probability on what every attention and feed-forward branch adds. On attention weights it would cost
-            twice the time (the fused kernel does without) and is left out.
+        settings: architecture and sizes. Dropout acts on what every attention and feed-forward branch adds; on
+            attention weights it would cost twice the time (the fused kernel does without) and is left out.
         vocab_size: text tokens.
         max_positions: the longest example or prompt.
         seed: of the weights.
@@ -97,6 +80,7 @@ def build_backbone(
     Raises:
         ConfigError: an architecture whose packed rows leak, or a width the heads do not divide.
     """
+    architecture, hidden_size, num_heads = settings.architecture, settings.hidden_size, settings.num_heads
     pairs = 2 * num_heads  # rotary positions turn pairs of a head's numbers
     if hidden_size % pairs:
         raise ConfigError(
@@ -104,15 +88,15 @@ def build_backbone(
             rule="every head has the same width, an even one",
             remedy=f"set train.backbone.hidden_size={max(1, round(hidden_size / pairs)) * pairs}",
         )
-    sizes = ARCHITECTURES[architecture](hidden_size, num_layers, num_heads, intermediate_size, max_positions)
+    sizes = ARCHITECTURES[architecture](settings, max_positions)
     # One table for reading and writing text: titles are short and few, two tables would learn half as fast.
     special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, "tie_word_embeddings": True}
     config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes, **special)
-    return backbone_from_config(config, dropout=dropout, seed=seed)
+    return backbone_from_config(config, dropout=settings.dropout, seed=seed)
 
 
 def backbone_from_config(config: PreTrainedConfig, *, dropout: float, seed: int) -> PreTrainedModel:
-    """Return the decoder that a transformers config describes, with random weights; arguments as `build_backbone`."""
+    """Return the decoder that a transformers config describes, with random weights."""
     require_whole_attention(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "backbone"))
@@ -124,12 +108,11 @@ def backbone_from_config(config: PreTrainedConfig, *, dropout: float, seed: int)
     return backbone
 
 
-def described_backbone(file: str, *, dropout: float, vocab_size: int, max_positions: int, seed: int) -> PreTrainedModel:
+def described_backbone(settings: DescribedConfig, *, vocab_size: int, max_positions: int, seed: int) -> PreTrainedModel:
     """Return a decoder with random weights in the shape of a transformers config.
 
     Args:
-        file: a config.json, or the folder that holds one.
-        dropout: as `build_backbone`; the file's own are switched off.
+        settings: the config file, or the folder that holds one; dropouts of the file's own are switched off.
         vocab_size: text tokens, in place of the file's.
         max_positions: the longest example or prompt.
         seed: of the weights.
@@ -137,13 +120,14 @@ def described_backbone(file: str, *, dropout: float, vocab_size: int, max_positi
     Raises:
         ConfigError: no such file, not a decoder's, too few positions, or as `require_fit`.
     """
+    file = settings.file
     if not Path(file).exists():
         raise _unreadable("file", file, "no such file or folder")
     config = _open_config(file, "file")
     config.update({"vocab_size": vocab_size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None})
     require_positions(config, max_positions)
     try:
-        return backbone_from_config(config, dropout=dropout, seed=seed)
+        return backbone_from_config(config, dropout=settings.dropout, seed=seed)
     except _FAULTS as cause:
         raise _unfit(config, str(cause).splitlines()[0], "transformers builds it from its config", "choose") from cause
 

@@ -22,7 +22,7 @@ from trialign.generate.validation import Validation
 from trialign.runtime.callbacks import StepCallback, ends_step, logs_at
 from trialign.runtime.collectives import rank, world_size
 from trialign.runtime.lightning import pl
-from trialign.runtime.optim import adamw, cosine_with_warmup
+from trialign.runtime.optim import OptimizerSettings, adamw, cosine_with_warmup
 from trialign.runtime.strategy import cuts_parameters, fully_shard_all
 from trialign.runtime.whole import WholeCopy
 
@@ -34,33 +34,19 @@ class GeneratorModule(pl.LightningModule):
 
     Args:
         generator: what is trained.
+        settings: of the optimizer and its schedule.
         tasks: names of the tasks, in the order of their numbers in the rows.
         num_steps: optimizer steps, for the schedule.
-        learning_rate: the peak.
-        weight_decay: AdamW, not on tables and vectors.
-        betas: AdamW.
-        warmup: share of the steps.
     """
 
     def __init__(
-        self,
-        generator: Generator,
-        *,
-        tasks: Sequence[str],
-        num_steps: int,
-        learning_rate: float,
-        weight_decay: float,
-        betas: Sequence[float],
-        warmup: float,
+        self, generator: Generator, settings: OptimizerSettings, *, tasks: Sequence[str], num_steps: int
     ) -> None:
         super().__init__()
         self.generator = generator
         self.num_tasks = len(tasks)
         self.num_steps = num_steps
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.betas = betas
-        self.warmup = warmup
+        self._settings = settings
         self._copy: WholeCopy[Generator] | None = None
         self._meter = TaskMeter(tasks)
         self._logged: dict[str, float] | None = None  # the last log line
@@ -132,10 +118,14 @@ class GeneratorModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, linear warm-up, cosine to zero, stepped with the optimizer."""
+        settings = self._settings
         optimizer = adamw(
-            self.generator, learning_rate=self.learning_rate, weight_decay=self.weight_decay, betas=self.betas
+            self.generator,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
         )
-        schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=self.warmup)
+        schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=settings.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

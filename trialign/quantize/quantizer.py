@@ -11,6 +11,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
 from trialign.embed.store import Interests, Modality, check
 from trialign.errors import ConfigError, DataError
 
@@ -42,15 +44,16 @@ class Quantizer(Protocol):
         *,
         seed: int,
         folder: Path,
-        runtime: Mapping[str, Any],
+        runtime: RuntimeConfig,
         interests: Interests | None = None,
+        tracking: Tracking | None = None,
     ) -> dict[str, Any]:
         """Learn the codebooks, log into `folder`, and return the health of the codes.
 
         That is metrics.health, `codebook_size`, the K that was fitted, and `reconstruction`: by modality, the squared
-        error of reading it back as a share of what predicting its mean would cost. `runtime` holds accelerator,
-        devices, nodes and strategy, for who trains; `interests` are the vectors of the items' interests, for who
-        measures its codes against them.
+        error of reading it back as a share of what predicting its mean would cost. `runtime` says where it trains,
+        `tracking` what W&B is told; `interests` are the vectors of the items' interests, for who measures its codes
+        against them.
         """
         ...
 

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
 from trialign.embed.store import Interests, Modality
 from trialign.quantize.metrics import health
 from trialign.quantize.prefix import fit_levels
@@ -62,8 +64,9 @@ class RQKMeansQuantizer:
         *,
         seed: int,
         folder: Path,  # noqa: ARG002  # of the protocol: nothing is logged
-        runtime: Mapping[str, Any],  # noqa: ARG002
+        runtime: RuntimeConfig,  # noqa: ARG002
         interests: Interests | None = None,  # noqa: ARG002
+        tracking: Tracking | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Fit the codebooks and return the health of the codes; nothing is logged.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
 from trialign.embed.store import Interests, Modality
 from trialign.errors import ConfigError
 from trialign.quantize.autoencoder import RQVAE, mlp
@@ -102,8 +105,9 @@ class RQVAEQuantizer:
         *,
         seed: int,
         folder: Path,
-        runtime: Mapping[str, Any],
+        runtime: RuntimeConfig,
         interests: Interests | None = None,
+        tracking: Tracking | None = None,
     ) -> dict[str, Any]:
         """Train, log losses and health per epoch to `folder/log`, and return the health of the final codes.
 
@@ -112,7 +116,7 @@ class RQVAEQuantizer:
             ConfigError: see quantizer.weighted; or interests are asked for and there are none.
         """
         from trialign.quantize.module import ItemBatches, RQVAEModule  # lightning takes seconds to import
-        from trialign.runtime.trainer import build_trainer
+        from trialign.runtime.trainer import Plan, build_trainer
 
         modalities = weighted(modalities, self.settings["weights"])
         self.settings["codebook_size"] = fitting_size(modalities, self.settings["codebook_size"])
@@ -134,9 +138,8 @@ class RQVAEQuantizer:
             **_chosen(self.settings, "num_epochs warmup learning_rate weight_decay temperature"),
         )
         # Epochs last a second: a line each is the log, and a bar each would only flicker.
-        epochs = self.settings["num_epochs"]
-        shared = {**runtime, "strategy": _whole_strategy(runtime.get("strategy", "single"))}
-        build_trainer(folder, max_epochs=epochs, log_every=1, **shared).fit(module)
+        runtime = replace(runtime, strategy=_whole_strategy(runtime.strategy), log_every=1)
+        build_trainer(folder, runtime, Plan(max_epochs=self.settings["num_epochs"]), tracking=tracking).fit(module)
         self.model = self.model.cpu().eval()
         encoded = self.encode(modalities)
         codes_NL, latents_ND = torch.from_numpy(encoded.codes_NL), torch.from_numpy(encoded.latents_ND)

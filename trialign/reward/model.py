@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from trialign.config.reward import TinyRewardConfig
+from trialign.config.train import LoraConfig
 from trialign.errors import ConfigError
 from trialign.generate.adapters import add_adapters
 from trialign.generate.tokenizer import TextTokenizer
@@ -88,29 +90,21 @@ def _mean(states_BTD: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
 
 
 def tiny_model(
-    texts: Sequence[str],
-    *,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    dropout: float,
-    vocab_size: int,
-    max_tokens: int,
-    seed: int,
+    texts: Sequence[str], settings: TinyRewardConfig, *, max_tokens: int, seed: int
 ) -> tuple[RewardModel, Reader]:
     """Return a small bidirectional encoder of random weights, its BPE trained on `texts`."""
-    tokenizer = TextTokenizer.train(texts, vocab_size=vocab_size)
+    tokenizer = TextTokenizer.train(texts, vocab_size=settings.vocab_size)
     # Rotary positions: which verb stands before a word is a question of how far, not of where.
     config = AutoConfig.for_model(
         "modernbert",
         vocab_size=tokenizer.size,
-        hidden_size=hidden_size,
-        num_hidden_layers=num_layers,
-        num_attention_heads=num_heads,
-        intermediate_size=2 * hidden_size,
+        hidden_size=settings.hidden_size,
+        num_hidden_layers=settings.num_layers,
+        num_attention_heads=settings.num_heads,
+        intermediate_size=2 * settings.hidden_size,
         max_position_embeddings=max_tokens,
-        embedding_dropout=dropout,
-        mlp_dropout=dropout,
+        embedding_dropout=settings.dropout,
+        mlp_dropout=settings.dropout,
         global_attn_every_n_layers=1,
         pad_token_id=0,
         bos_token_id=None,
@@ -120,18 +114,16 @@ def tiny_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "reward model"))
-        model = RewardModel(AutoModel.from_config(config), hidden_size)
+        model = RewardModel(AutoModel.from_config(config), settings.hidden_size)
     return model, Reader(tokenizer.encode, tokenizer.end, max_tokens)
 
 
-def pretrained_model(
-    name: str, *, lora: Mapping[str, Any] | None, max_tokens: int, seed: int
-) -> tuple[RewardModel, Reader]:
+def pretrained_model(name: str, *, lora: LoraConfig | None, max_tokens: int, seed: int) -> tuple[RewardModel, Reader]:
     """Return any encoder or decoder of transformers, by name or path, with its own tokenizer.
 
     Args:
         name: a folder, or a name on the hub.
-        lora: fields of `LoraConfig`; None trains everything.
+        lora: adapters; None trains everything.
         max_tokens: of a pair.
         seed: of the head and the adapters.
 
@@ -155,7 +147,7 @@ def pretrained_model(
             remedy=f"set reward.max_tokens={room}",
         )
     if lora is not None:
-        add_adapters(encoder, seed=seed, **lora)
+        add_adapters(encoder, lora, seed=seed)
     ends = (tokenizer.sep_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     separator = next((int(token) for token in ends if token is not None), 0)
     with torch.random.fork_rng(devices=[]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,24 +19,38 @@ from trialign.runtime.seeding import derive
 Batch = tuple[Pairs, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How often pairs are read, and by which steps.
+
+    Args:
+        epochs: passes over them.
+        batch_size: pairs per step.
+        learning_rate: peak, AdamW.
+        weight_decay: not on norms, biases, embeddings.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+
+
 class RewardModule(pl.LightningModule):
     """Trains a reward model.
 
     Args:
         model: what is trained.
+        schedule: learning rate and weight decay.
         share: of good pairs.
-        num_steps: for the schedule.
-        learning_rate: peak, AdamW.
-        weight_decay: not on norms, biases, embeddings.
+        num_steps: of the whole training.
     """
 
-    def __init__(
-        self, model: RewardModel, *, share: float, num_steps: int, learning_rate: float, weight_decay: float
-    ) -> None:
+    def __init__(self, model: RewardModel, schedule: Schedule, *, share: float, num_steps: int) -> None:
         super().__init__()
         self.model = model
         self.share, self.num_steps = share, num_steps
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self._schedule = schedule
 
     def training_step(self, batch: Batch) -> torch.Tensor:
         """Return the mean loss of a batch."""
@@ -46,7 +61,8 @@ class RewardModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, linear warm-up, cosine to zero."""
-        optimizer = adamw(self.model, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        taken = self._schedule
+        optimizer = adamw(self.model, learning_rate=taken.learning_rate, weight_decay=taken.weight_decay)
         schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -16,6 +16,9 @@ from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
 from trialign.config.instantiate import instantiate
+from trialign.config.reward import RewardConfig
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
 from trialign.data.dataset import Dataset
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.evidence import Evidence
@@ -28,16 +31,15 @@ from trialign.reward.judge import judged_labels
 from trialign.reward.labels import Labels, builtin_labels, corpus_labels
 from trialign.reward.metrics import accuracy, auc, auc_by_kind, ece, reliability
 from trialign.reward.model import Reader, RewardModel, pretrained_model, tiny_model
-from trialign.reward.module import RewardModule, pair_loader
+from trialign.reward.module import RewardModule, Schedule, pair_loader
 from trialign.reward.quality import item_quality, write_quality
 from trialign.runtime.seeding import numpy_generator, seed_global
 from trialign.runtime.tracking import log_table
-from trialign.runtime.trainer import build_trainer
+from trialign.runtime.trainer import Plan, build_trainer
 
 logger = logging.getLogger(__name__)
 
-_CORPUS_EPOCHS = 3
-_CORPUS_READING: dict[str, Any] = {"batch_size": 128, "learning_rate": 5e-3, "weight_decay": 0.01}
+_CORPUS = Schedule(epochs=3, batch_size=128, learning_rate=5e-3, weight_decay=0.01)
 """How a corpus is read before the labels are: more of it rather than more often, since few descriptions are learned by
 heart (benchmarks/rl.md)."""
 
@@ -46,20 +48,11 @@ def train_reward(
     dataset: Dataset,
     evidence: Evidence,
     folder: Path,
+    settings: RewardConfig,
+    runtime: RuntimeConfig,
     *,
     seed: int,
-    judge: Mapping[str, Any] | None,
-    cache: str,
-    model: str | None,
-    lora: Mapping[str, Any] | None,
-    tiny: Mapping[str, Any],
-    max_tokens: int,
-    held_out: float,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    runtime: Mapping[str, Any],
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Train a reward model, measure it on held-out items, and write it with the quality of every item.
 
@@ -67,48 +60,28 @@ def train_reward(
         dataset: the prepared dataset.
         evidence: what enrich made; its interests are judged.
         folder: an existing directory.
+        settings: the judge, the model, its schedule; a share of the items is held out, as many more calibrate.
+        runtime: accelerator and log lines; the training is one process.
         seed: of labels, split, weights and order.
-        judge: group `reward/judge`; None labels by construction.
-        cache: folder of a judge's replies.
-        model: an encoder or decoder of transformers by name or path; None: the small one, from scratch.
-        lora: fields of `LoraConfig`, for a named model.
-        tiny: sizes of the small one, as `tiny_model`, and `num_pairs` that it learns from first.
-        max_tokens: of item and interest together.
-        held_out: share of the items that the figures are of; as many calibrate.
-        epochs: passes over the others.
-        batch_size: pairs per step.
-        learning_rate: as `RewardModule`.
-        weight_decay: as `RewardModule`.
-        runtime: accelerator and log_every of `RuntimeConfig`; and `tracking`, what W&B is told.
+        tracking: what W&B is told; None leaves it out.
 
     Returns:
         Counts for the manifest.
     """
     texts = _texts(dataset, evidence)
-    labels, asked = _labels(dataset, evidence, texts, seed, judge, cache)
+    labels, asked = _labels(dataset, evidence, texts, settings, seed)
     order = numpy_generator(seed, "reward split").permutation(np.unique(labels.items_M))
-    size = max(1, round(held_out * len(order)))
+    size = max(1, round(settings.held_out * len(order)))
     test, calibration, train = (labels.of(part) for part in (order[:size], order[size : 2 * size], order[2 * size :]))
     seed_global(seed, "reward")
-    tracking = runtime.get("tracking")
-    reading = runtime if tracking is None else {**runtime, "tracking": replace(tracking, part="corpus")}
-    taught: dict[str, Any] = {"batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay}
-    if model is None:
-        words = [*texts, *{interest for found in evidence.interests for interest in found}]
-        sizes, num_pairs = dict(tiny), tiny["num_pairs"]
-        del sizes["num_pairs"]
-        scorer, reader = tiny_model(words, **sizes, max_tokens=max_tokens, seed=seed)
-        if num_pairs:
-            known, read = corpus_labels(num_pairs, dataset.items["title"].to_pylist(), seed)
-            _fit(scorer, reader, known, read, folder / "corpus", seed, _CORPUS_EPOCHS, reading, **_CORPUS_READING)
-    else:
-        scorer, reader = pretrained_model(model, lora=lora, max_tokens=max_tokens, seed=seed)
-    _fit(scorer, reader, train, texts, folder, seed, epochs, runtime, **taught)
+    scorer, reader = _model(dataset, evidence, texts, folder, settings, runtime, seed=seed, tracking=tracking)
+    schedule = Schedule(settings.epochs, settings.batch_size, settings.learning_rate, settings.weight_decay)
+    _fit(scorer, reader, train, texts, folder, schedule, runtime, seed=seed, tracking=tracking)
     scorer.eval().cpu()
+    batch_size = settings.batch_size
     scale = _calibrate(score_pairs(scorer, reader, calibration, texts, batch_size), calibration.good_M)
     chances_M = _chance(score_pairs(scorer, reader, test, texts, batch_size), scale)
-    purposes = dataset.truth().get("purpose")
-    record = _record(chances_M, train, test, texts, purposes) | {"scale": scale, "judge": asked}
+    record = _record(chances_M, train, test, texts, dataset.truth().get("purpose")) | {"scale": scale, "judge": asked}
     (folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "reward.html").write_text(_page(record))
     if tracking is not None:
@@ -123,23 +96,42 @@ def train_reward(
     return counts | ({"judge": asked} if asked else {})
 
 
-def _labels(
+def _model(
     dataset: Dataset,
     evidence: Evidence,
     texts: Sequence[str],
+    folder: Path,
+    settings: RewardConfig,
+    runtime: RuntimeConfig,
+    *,
     seed: int,
-    judge: Mapping[str, Any] | None,
-    cache: str,
+    tracking: Tracking | None,
+) -> tuple[RewardModel, Reader]:
+    """Return the untrained model; the small one has read a corpus, where that is asked for."""
+    if settings.model is not None:
+        return pretrained_model(settings.model, lora=settings.lora, max_tokens=settings.max_tokens, seed=seed)
+    words = [*texts, *{interest for found in evidence.interests for interest in found}]
+    scorer, reader = tiny_model(words, settings.tiny, max_tokens=settings.max_tokens, seed=seed)
+    if settings.tiny.num_pairs:
+        known, read = corpus_labels(settings.tiny.num_pairs, dataset.items["title"].to_pylist(), seed)
+        reading = None if tracking is None else replace(tracking, part="corpus")
+        _fit(scorer, reader, known, read, folder / "corpus", _CORPUS, runtime, seed=seed, tracking=reading)
+    return scorer, reader
+
+
+def _labels(
+    dataset: Dataset, evidence: Evidence, texts: Sequence[str], settings: RewardConfig, seed: int
 ) -> tuple[Labels, dict[str, Any]]:
     """Return labelled pairs, and what came of asking a judge, if one was asked."""
-    built = builtin_labels(evidence.interests, texts, seed)
+    built, judge = builtin_labels(evidence.interests, texts, seed), settings.judge
     if judge is None:
         return built, {}
-    settings = dict(judge)
-    asking = {name: settings.pop(name) for name in ("retries", "lost")}
-    backend, replies = instantiate(settings, "reward.judge"), ReplyCache(Path(cache).expanduser().absolute(), "judge")
+    arguments = {name: value for name, value in vars(judge).items() if name not in ("retries", "lost")}
+    backend = instantiate(arguments, "reward.judge")
+    replies = ReplyCache(Path(settings.cache).expanduser().absolute(), "judge")
     try:
-        return judged_labels(built, evidence_of(dataset, evidence.captions), backend, replies, seed=seed, **asking)
+        told = evidence_of(dataset, evidence.captions)
+        return judged_labels(built, told, backend, replies, retries=judge.retries, lost=judge.lost, seed=seed)
     finally:
         replies.close()
 
@@ -150,17 +142,18 @@ def _fit(
     labels: Labels,
     texts: Sequence[str],
     folder: Path,
-    seed: int,
-    epochs: int,
-    runtime: Mapping[str, Any],
+    schedule: Schedule,
+    runtime: RuntimeConfig,
     *,
-    batch_size: int,
-    **optimizer: Any,
+    seed: int,
+    tracking: Tracking | None,
 ) -> None:
-    """Train on pairs, with a schedule of their own."""
-    loader = pair_loader(reader, labels, texts, batch_size, seed)
-    module = RewardModule(scorer, share=float(labels.good_M.mean()), num_steps=epochs * len(loader), **optimizer)
-    build_trainer(folder, max_epochs=epochs, clip=1.0, **runtime).fit(module, loader)
+    """Train on pairs."""
+    loader = pair_loader(reader, labels, texts, schedule.batch_size, seed)
+    num_steps = schedule.epochs * len(loader)
+    module = RewardModule(scorer, schedule, share=float(labels.good_M.mean()), num_steps=num_steps)
+    plan = Plan(max_epochs=schedule.epochs, clip=1.0)
+    build_trainer(folder, runtime, plan, tracking=tracking).fit(module, loader)
 
 
 @torch.inference_mode()

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from trialign.config.rl import RLConfig
 from trialign.generate.loss import scaled_loss, step_totals
 from trialign.generate.module import GeneratorModule, Validate
 from trialign.rl.loss import policy_loss
 from trialign.rl.metrics import RolloutMeter
 from trialign.rl.rollout import Policy
 from trialign.rl.source import Place, RolloutBatch, RolloutSource, from_state, to_state
-from trialign.rl.tripwires import Limits, tripped
+from trialign.rl.tripwires import tripped
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.lightning import pl
 
@@ -26,20 +27,15 @@ class PolicyModule(GeneratorModule):
 
     Args:
         policy: what is trained.
+        settings: of the loss, the optimizer and what ends the training.
         rewards: names, for the log.
-        clip: as `policy_loss`.
-        kl_weight: as `policy_loss`.
-        limits: what ends the training.
-        optimizer: as `GeneratorModule`, and `num_steps`.
     """
 
-    def __init__(
-        self, policy: Policy, *, rewards: list[str], clip: float, kl_weight: float, limits: Limits, **optimizer: Any
-    ) -> None:
-        super().__init__(policy.generator, tasks=[], **optimizer)
+    def __init__(self, policy: Policy, settings: RLConfig, *, rewards: list[str]) -> None:
+        super().__init__(policy.generator, settings, tasks=[], num_steps=settings.steps)
         self._policy = policy
         policy.gathered = self.gathered
-        self._clip, self._kl_weight, self._limits = clip, kl_weight, limits
+        self._clip, self._kl_weight, self._limits = settings.clip_ratio, settings.kl, settings.tripwires
         self._meter = RolloutMeter(rewards)  # type: ignore[assignment]  # it does for rollouts what the other does
         self._first: dict[str, float] = {}
         self.stopped: str | None = None

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trialign.config.rl import RLConfig
 from trialign.errors import TrainingError
 from trialign.reward.functions import Candidates, score
 from trialign.rl.advantage import advantages, differ
@@ -128,13 +129,9 @@ class RolloutSource:
         rewards: name -> weight.
         codes_NL: semantic IDs of the catalogue.
         quality_N: of the items, where a reward asks for it.
-        group: G.
+        settings: rollouts per prompt, how they are drawn and used, the steps of the training.
         num_groups: groups per step of this rank.
         micro: groups per micro-batch; divides `num_groups`.
-        uses: steps that share the same rollouts.
-        num_steps: of the whole training.
-        sampler: as `Policy.draw`.
-        normalise: as `advantages`.
         seed: of what is drawn.
     """
 
@@ -146,25 +143,20 @@ class RolloutSource:
         rewards: Mapping[str, float],
         codes_NL: NDArray[np.integer],
         quality_N: NDArray[np.floating] | None,
+        settings: RLConfig,
         *,
-        group: int,
         num_groups: int,
         micro: int,
-        uses: int,
-        num_steps: int,
-        sampler: str,
-        normalise: bool,
         seed: int,
     ) -> None:
         assert num_groups % micro == 0, (num_groups, micro)
         self.policy, self._reference, self._prompts = policy, reference, prompts
         self._rewards, self._codes_NL, self._quality_N = dict(rewards), codes_NL, quality_N
-        self._group, self._num_groups, self._micro, self._uses = group, num_groups, micro, uses
-        self._num_steps, self._sampler, self._normalise, self._seed = num_steps, sampler, normalise, seed
+        self._settings, self._num_groups, self._micro, self._seed = settings, num_groups, micro, seed
         self.place = Place()
 
     def __len__(self) -> int:
-        return self._num_steps * (self._num_groups // self._micro)
+        return self._settings.steps * (self._num_groups // self._micro)
 
     def __iter__(self) -> Iterator[RolloutBatch]:
         place = self.place
@@ -175,7 +167,8 @@ class RolloutSource:
             groups, tally = place.held, place.tally
             assert groups is not None
             used = place.use + 1
-            place = replace(place, use=used) if used < self._uses else replace(place, use=0, held=None, tally=())
+            again = used < self._settings.uses
+            place = replace(place, use=used) if again else replace(place, use=0, held=None, tally=())
             yield from self._split(groups, tally, place)
 
     def asked(self, groups: Groups) -> Asked:
@@ -208,7 +201,7 @@ class RolloutSource:
                 missing -= len(good)
         if not any_rank(self._num_groups - missing, device):
             raise TrainingError(
-                f"in all of {int(tally[0])} groups of {self._group} candidates all rewards are equal",
+                f"in all of {int(tally[0])} groups of {self._settings.group} candidates all rewards are equal",
                 rule="a policy learns from candidates of which some are better than others",
                 remedy="add a reward that tells near from far (rl.rewards.prefix=0.5), raise rl.group, or train the "
                 "generator better first",
@@ -223,7 +216,7 @@ class RolloutSource:
     ) -> tuple[Groups, NDArray[np.bool_], NDArray[np.float64]]:
         places_B = (cursor + np.arange(num_groups)) * world_size() + rank()
         asked = self._prompts.at(places_B)
-        drawn = policy.draw(asked.histories, self._group, self._sampler, draws)
+        drawn = policy.draw(asked.histories, self._settings.group, self._settings.sampler, draws)
         candidates = Candidates(
             drawn.items_BG.cpu().numpy(),
             asked.targets_B,
@@ -233,7 +226,7 @@ class RolloutSource:
         )
         rewards_BG, parts = score(candidates, self._rewards)
         differs_B = differ(rewards_BG)
-        advantages_BG = torch.from_numpy(advantages(rewards_BG, normalise=self._normalise)).float()
+        advantages_BG = torch.from_numpy(advantages(rewards_BG, normalise=self._settings.normalise)).float()
         groups = Groups(
             torch.from_numpy(places_B).to(drawn.items_BG.device),
             drawn.items_BG,
@@ -255,7 +248,7 @@ class RolloutSource:
             yield RolloutBatch(
                 histories[start:stop],
                 groups.map(itemgetter(slice(start, stop))),
-                step_candidates=self._num_groups * self._group,
+                step_candidates=self._num_groups * self._settings.group,
                 first_of_step=start == 0,
                 tally=tally if start == 0 else None,
                 after=after if stop == self._num_groups else None,

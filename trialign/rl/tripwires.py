@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from trialign.config.rl import TripwiresConfig
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What is still tolerated; see `RLConfig` for the meaning of each."""
-
-    recall_drop: float
-    entropy_share: float
-    kl: float
-    zero_variance: float
-
-
-def tripped(now: Mapping[str, float], start: Mapping[str, float], limits: Limits) -> str | None:
+def tripped(now: Mapping[str, float], start: Mapping[str, float], limits: TripwiresConfig) -> str | None:
     """Return which limit is passed, in words, or None.
 
     Args:

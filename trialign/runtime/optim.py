@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+
+class OptimizerSettings(Protocol):
+    """Settings of AdamW and its schedule, as `TrainConfig` and `RLConfig` have them."""
+
+    learning_rate: float
+    weight_decay: float
+    betas: list[float]
+    warmup: float
 
 
 def adamw(

@@ -6,9 +6,11 @@ import csv
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.manifest import MACHINE
 from trialign.runtime.callbacks import StepClock
@@ -18,24 +20,35 @@ from trialign.runtime.progress import TrainingPace
 from trialign.runtime.ranks import launched_rank
 from trialign.runtime.strategy import build_strategy
 from trialign.runtime.tracking import past_figures, wandb_logger
+from trialign.runtime.universal import Resumed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a module is trained, and by what steps.
+
+    Args:
+        max_steps: optimizer steps, or -1 for no limit.
+        max_epochs: passes over a loader that ends, or -1 for no limit.
+        accumulate: micro-batches per optimizer step.
+        clip: largest gradient norm; 0 clips nothing.
+        precision: Lightning's name of it.
+    """
+
+    max_steps: int = -1
+    max_epochs: int = -1
+    accumulate: int = 1
+    clip: float = 0.0
+    precision: str = "32-true"
 
 
 def build_trainer(
     folder: Path,
+    runtime: RuntimeConfig,
+    plan: Plan,
     *,
-    max_steps: int = -1,
-    max_epochs: int = -1,
-    accelerator: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    strategy: str = "single",
-    precision: str = "32-true",
-    accumulate: int = 1,
-    clip: float = 0.0,
-    log_every: int = 10,
     callbacks: Sequence[Callback] = (),
-    universal: bool = False,
-    done_steps: int = 0,
+    resumed: Resumed = Resumed(),  # noqa: B008  (a tuple)
     tracking: Tracking | None = None,
     memory: Path | None = None,
     clock: StepClock | None = None,
@@ -44,19 +57,10 @@ def build_trainer(
 
     Args:
         folder: a stage's directory.
-        max_steps: optimizer steps, or -1 for no limit.
-        max_epochs: passes over a loader that ends, or -1 for no limit.
-        accelerator: `cpu`, `cuda` or `auto`.
-        devices: processes per node.
-        nodes: how many of them.
-        strategy: how ranks share the work.
-        precision: Lightning's name of it.
-        accumulate: micro-batches per optimizer step.
-        clip: largest gradient norm; 0 clips nothing.
-        log_every: optimizer steps between two log lines.
+        runtime: accelerator, ranks, strategy, log lines.
+        plan: steps, micro-batches, clipping, precision.
         callbacks: Lightning callbacks of the stage.
-        universal: ZeRO is to load a checkpoint in its universal format.
-        done_steps: optimizer steps that an earlier attempt left in a checkpoint; the log goes on behind them.
+        resumed: the checkpoint that training resumes from; the log goes on behind its steps.
         tracking: what W&B is told; None leaves it out.
         memory: file by which a killed attempt's W&B run is continued, see `tracking`.
         clock: times micro-batches and the waiting for them.
@@ -64,29 +68,30 @@ def build_trainer(
     Raises:
         ConfigError: the strategy or the accelerator cannot be had.
     """
-    on_cpu = device_of(accelerator).type == "cpu"
-    zero_bf16 = strategy.startswith("zero") and precision == "bf16-mixed"
-    how = build_strategy(strategy, devices=nodes * devices, on_cpu=on_cpu, bf16=zero_bf16, universal=universal)
+    on_cpu = device_of(runtime.accelerator).type == "cpu"
+    zero_bf16 = runtime.strategy.startswith("zero") and plan.precision == "bf16-mixed"
+    ranks = runtime.nodes * runtime.devices
+    how = build_strategy(runtime.strategy, devices=ranks, on_cpu=on_cpu, bf16=zero_bf16, universal=resumed.universal)
     _quieten()
-    log, past = _log(folder, 10 * log_every, done_steps)
+    log, past = _log(folder, 10 * runtime.log_every, resumed.steps)
     tracked = None
     if tracking is not None:
-        machine = _lines(folder / "log" / MACHINE, done_steps)
+        machine = _lines(folder / "log" / MACHINE, resumed.steps)
         tracked = wandb_logger(tracking, memory, past_figures(past, machine))
     # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
     plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         default_root_dir=folder,
-        max_steps=max_steps,
-        max_epochs=max_epochs,
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
+        max_steps=plan.max_steps,
+        max_epochs=plan.max_epochs,
+        accelerator=runtime.accelerator,
+        devices=runtime.devices,
+        num_nodes=runtime.nodes,
         strategy=how,
-        precision="32-true" if zero_bf16 else precision,  # type: ignore[arg-type]  # validated by Lightning
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=clip or None,
-        log_every_n_steps=log_every,
+        precision="32-true" if zero_bf16 else plan.precision,  # type: ignore[arg-type]  # validated by Lightning
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=plan.clip or None,
+        log_every_n_steps=runtime.log_every,
         logger=[log, *([] if tracked is None else [tracked])],
         profiler=clock,
         callbacks=[*callbacks, TrainingPace()],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from trialign.progress import paced
 from trialign.runtime.seeding import numpy_generator
 
 if TYPE_CHECKING:
+    from trialign.config.enrich import ClipConfig
+    from trialign.config.runtime import RuntimeConfig
     from trialign.config.tracking import Tracking
 
 _SETTING = "enrich.clip"
@@ -27,32 +30,15 @@ _BATCH = 256  # pictures per forward pass while judging
 
 
 def train_clip(
-    found: Pairs,
-    folder: Path,
-    *,
-    model: str,
-    held_out: float,
-    num_epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    seed: int,
-    accelerator: str,
-    tracking: Tracking | None = None,
+    found: Pairs, folder: Path, settings: ClipConfig, runtime: RuntimeConfig, tracking: Tracking | None = None
 ) -> dict[str, Any]:
     """Train a CLIP and write it to `folder`, as open_clip reads it, with its tags and how well it knows them.
 
     Args:
         found: the pairs.
         folder: made if missing.
-        model: a model config, see `model.py`.
-        held_out: share of the pairs that the model is judged on and not trained on.
-        num_epochs: passes over the others.
-        batch_size: pairs per step.
-        learning_rate: peak.
-        weight_decay: AdamW.
-        seed: of weights and order.
-        accelerator: `cpu`, `cuda` or `auto`.
+        settings: the model, its schedule, the share of the pairs that it is judged on and not trained on.
+        runtime: the accelerator; the training is one process.
         tracking: what W&B is told; None leaves it out.
 
     Returns:
@@ -63,12 +49,12 @@ def train_clip(
         DataError: a picture cannot be decoded.
     """
     from trialign.enrich.clip.module import ClipModule, PairBatches  # lightning takes seconds to import
-    from trialign.runtime.trainer import build_trainer
+    from trialign.runtime.trainer import Plan, build_trainer
 
-    built, preprocess = build(model, None, seed, _SETTING)
-    tokenize = tokenizer_of(model)
-    order_M = numpy_generator(seed, "enrich", "clip", "held out").permutation(len(found.pictures))
-    num_judged = min(max(1, round(held_out * len(order_M))), len(order_M) - 1)
+    built, preprocess = build(settings.model, None, settings.seed, _SETTING)
+    tokenize = tokenizer_of(settings.model)
+    order_M = numpy_generator(settings.seed, "enrich", "clip", "held out").permutation(len(found.pictures))
+    num_judged = min(max(1, round(settings.held_out * len(order_M))), len(order_M) - 1)
     judged, trained = np.sort(order_M[:num_judged]), np.sort(order_M[num_judged:])
     # Half precision holds the 256 shades of a pixel exactly enough, in half the memory.
     pairs = paced(zip(found.pictures, found.names, strict=True), "pictures read", len(found.pictures))
@@ -80,14 +66,20 @@ def train_clip(
         tokenize([text for own in texts for text in own]),
         num_texts_M.cumsum(0) - num_texts_M,
         num_texts_M,
-        batch_size,
-        seed,
+        settings.batch_size,
+        settings.seed,
     )
-    module = ClipModule(built, batches, num_epochs=num_epochs, learning_rate=learning_rate, weight_decay=weight_decay)
-    trainer = build_trainer(folder, max_epochs=num_epochs, accelerator=accelerator, log_every=1, tracking=tracking)
-    trainer.fit(module)
+    module = ClipModule(
+        built,
+        batches,
+        num_epochs=settings.num_epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    plan, each = Plan(max_epochs=settings.num_epochs), replace(runtime, log_every=1)
+    build_trainer(folder, each, plan, tracking=tracking).fit(module)
     built = built.cpu().eval()
-    save(built, model, folder)
+    save(built, settings.model, folder)
     report = {"pairs": len(trained), "held_out": len(judged)}
     if found.tags:
         # What the loss makes scores tend to is how much likelier the picture makes a tag, in logarithms: how common

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from trialign.config.rl import RLConfig
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.train import StreamConfig
 from trialign.data.lanes import LaneSource
-from trialign.data.module import LaneDataModule
 from trialign.errors import ConfigError
 from trialign.generate.artefact import TrainedGenerator
+from trialign.generate.build import fitted_stream, stream_rows
 from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import require_room
 from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
-from trialign.generate.train import stream_rows
 from trialign.generate.withhold import Withholding
-
-if TYPE_CHECKING:
-    from trialign.rl.train import Start
+from trialign.rl.start import Objective, Start
 
 TASK = "history_to_item"
 
 
-def sources(start: Start) -> list[LaneSource]:
-    """Return what the control learns from: the train histories."""
-    return [LaneSource(TASK, start.dataset.store("train"))]
-
-
-def continued(
+def supervised(
     start: Start,
     trained: TrainedGenerator,
     folder: Path,
+    settings: RLConfig,
+    stream: StreamConfig,
+    runtime: RuntimeConfig,
+    *,
     seed: int,
-    stream: Mapping[str, Any],
-    runtime: Mapping[str, Any],
-    optimizer: Mapping[str, Any],
-) -> tuple[GeneratorModule, LaneDataModule]:
-    """Return the module and the rows of the control; arguments as `reinforce`."""
+) -> Objective:
+    """Return the module and the rows of the control; arguments as `reinforce`.
+
+    Raises:
+        ConfigError: nothing was kept back.
+    """
+    sources = [LaneSource(TASK, start.dataset.store("train"))]
+    stream, runtime = fitted_stream(sources, stream, runtime)
     if not start.share:
         raise ConfigError(
             "no position was kept back from supervised training (train.keep_back=0)",
@@ -46,10 +46,11 @@ def continued(
             remedy="train with train.keep_back=0.2, then run this again",
         )
     template = trained.template
-    require_room(trained.max_history, template.encoding.positions_per_item, stream["row_tokens"])
+    require_room(trained.max_history, template.encoding.positions_per_item, stream.row_tokens)
     one = Template(template.tokenizer, template.encoding, [TASK], template.max_tokens["title"])
     texts = ItemTexts(start.dataset.items["title"].to_pylist())
     encode = Withholding(partial(one.encode_many, texts), one.tasks, start.share, only=True)
-    data = stream_rows(sources(start), encode, folder, seed, runtime["micro_rows"], **stream)
+    rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_rows=runtime.micro_rows)
     # Loaded generators are in eval mode, and Lightning leaves every module in the mode that it finds.
-    return GeneratorModule(trained.generator.train(), tasks=one.tasks, **optimizer), data
+    module = GeneratorModule(trained.generator.train(), settings, tasks=one.tasks, num_steps=settings.steps)
+    return Objective(module, rows, stream.lanes, runtime, dict)

@@ -1,0 +1,220 @@
+"""From settings to an untrained generator and the rows that it learns from: for `train`, and for its estimate."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.train import (
+    DescribedConfig,
+    PretrainedConfig,
+    ScratchConfig,
+    StreamConfig,
+    TrainConfig,
+)
+from trialign.data.dataset import Dataset
+from trialign.data.lanes import Encode, LaneSource
+from trialign.data.module import LaneDataModule
+from trialign.data.order import fitting_lanes
+from trialign.embed.evidence import item_texts
+from trialign.embed.store import Modality
+from trialign.generate.adapters import add_adapters
+from trialign.generate.backbone import (
+    add_dropout,
+    build_backbone,
+    described_backbone,
+    embedding_scale,
+    pretrained_backbone,
+    require_positions,
+    text_table,
+)
+from trialign.generate.items import build_items, item_features
+from trialign.generate.mixture import left_out, open_sources
+from trialign.generate.model import Generator, OwnTokens, text_vectors
+from trialign.generate.ranker import require_room
+from trialign.generate.task import ItemTexts
+from trialign.generate.template import Template
+from trialign.generate.tokenizer import TextTokenizer
+from trialign.generate.withhold import Withholding
+from trialign.runtime.loss_watch import avoided
+from trialign.semid.table import SIDTable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a generator learns from.
+
+    Args:
+        dataset: the prepared dataset.
+        sids: the semantic IDs of its items.
+        max_history: items of the dataset's windows, so of the longest history that will be read.
+        modalities: vectors of the items; read where `train.items.features` names them.
+        captions: of the items; none where no task reads them.
+    """
+
+    dataset: Dataset
+    sids: SIDTable
+    max_history: int
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
+    captions: Sequence[str] = ()
+
+
+class Prepared(NamedTuple):
+    """A generator before its first step, and its rows.
+
+    `stream` and `runtime` are those asked for, with no more lanes than the smallest task has examples. `left_out`: by
+    task, the items that lack a text that it needs.
+    """
+
+    generator: Generator
+    template: Template
+    rows: LaneDataModule
+    num_steps: int
+    stream: StreamConfig
+    runtime: RuntimeConfig
+    left_out: dict[str, int]
+
+
+def prepare_training(
+    data: TrainingData,
+    folder: Path,
+    settings: TrainConfig,
+    stream: StreamConfig,
+    runtime: RuntimeConfig,
+    *,
+    seed: int,
+    weights: bool = True,
+) -> Prepared:
+    """Build the generator and open the rows that it learns from.
+
+    Args:
+        data: what it learns from.
+        folder: of the stage: a sample log is written there, batches to be skipped are read there.
+        settings: of the generator and its tasks.
+        stream: of the rows.
+        runtime: ranks and rows per forward pass.
+        seed: of first weights and the order of the rows.
+        weights: False builds the decoder without memory, to count it.
+
+    Raises:
+        ConfigError: settings that do not fit each other or the data.
+    """
+    texts = ItemTexts(data.dataset.items["title"].to_pylist(), data.captions)
+    sources = open_sources(
+        data.dataset, texts, vars(settings.tasks), mixture=settings.mixture, temperature=settings.temperature
+    )
+    stream, runtime = fitted_stream(sources, stream, runtime)
+    names = [source.name for source in sources]
+    generator, template = build_generator(
+        data, settings, names, row_tokens=stream.row_tokens, seed=seed, weights=weights
+    )
+    template.require_room()
+    require_room(data.max_history, template.encoding.positions_per_item, stream.row_tokens)
+    encode: Encode = partial(template.encode_many, texts)
+    if settings.keep_back:
+        encode = Withholding(encode, names, settings.keep_back)
+    rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_rows=runtime.micro_rows)
+    num_steps = settings.steps or rows.steps(settings.epochs)
+    return Prepared(generator, template, rows, num_steps, stream, runtime, left_out(texts, names))
+
+
+def fitted_stream(
+    sources: Sequence[LaneSource], stream: StreamConfig, runtime: RuntimeConfig
+) -> tuple[StreamConfig, RuntimeConfig]:
+    """Return the settings with no more lanes than the smallest task has examples.
+
+    Raises:
+        ConfigError: see `fitting_lanes`.
+    """
+    smallest = min(sources, key=lambda source: source.store.num_records)
+    ranks = runtime.nodes * runtime.devices
+    lanes, micro_rows = fitting_lanes(stream.lanes, ranks, runtime.micro_rows, smallest.store.num_records)
+    if lanes < stream.lanes:
+        words = "  %d lanes, not stream.lanes=%d: task '%s' has %d examples"
+        logger.info(words, lanes, stream.lanes, smallest.name, smallest.store.num_records)
+    return replace(stream, lanes=lanes), replace(runtime, micro_rows=micro_rows)
+
+
+def stream_rows(
+    sources: Sequence[LaneSource], encode: Encode, folder: Path, stream: StreamConfig, *, seed: int, micro_rows: int
+) -> LaneDataModule:
+    """Return the rows of all tasks; `folder` is the stage's."""
+    ledger = folder / "ledger" if stream.ledger else None
+    return LaneDataModule(
+        sources, encode, stream, seed=seed, micro_rows=micro_rows, ledger=ledger, avoid=avoided(folder)
+    )
+
+
+def build_generator(
+    data: TrainingData,
+    settings: TrainConfig,
+    tasks: Sequence[str],
+    *,
+    row_tokens: int,
+    seed: int,
+    weights: bool = True,
+) -> tuple[Generator, Template]:
+    """Return an untrained generator and how it reads records; arguments as `prepare_training`."""
+    decoder, tokenizer, own = _backbone(data, settings, row_tokens=row_tokens, seed=seed, weights=weights)
+    vectors_VD = text_vectors(decoder, own)
+    # A pretrained backbone is used to vectors as long as its own, which the codes start with.
+    text_scale = embedding_scale(decoder)
+    read_scale = text_scale if own is not None else vectors_VD.shape[1] ** 0.5
+    encoding, modules = build_items(
+        data.sids,
+        vectors_VD,
+        seed=seed,
+        encoding=settings.items.encoding,
+        id_embedding=settings.items.id_embedding,
+        joint_nodes=settings.items.joint_nodes,
+        features_NF=item_features(data.modalities, settings.items.features),
+        read_scale=read_scale,
+        text_scale=text_scale,
+    )
+    template = Template(
+        tokenizer,
+        encoding,
+        tasks,
+        max_title_tokens=settings.max_title_tokens,
+        max_caption_tokens=settings.max_caption_tokens,
+        row_tokens=row_tokens,
+    )
+    # A pretrained model comes in eval mode, and Lightning leaves every module in the mode that it finds.
+    return Generator(decoder, modules, dropout=settings.backbone.dropout, own=own).train(), template
+
+
+def _backbone(
+    data: TrainingData, settings: TrainConfig, *, row_tokens: int, seed: int, weights: bool
+) -> tuple[PreTrainedModel, TextTokenizer, OwnTokens | None]:
+    """Return the decoder, its tokenizer, and the vectors of added tokens where the decoder is pretrained."""
+    backbone = settings.backbone
+    if isinstance(backbone, PretrainedConfig):
+        decoder, reader = pretrained_backbone(backbone.model, weights=weights)
+        require_positions(decoder.config, row_tokens)
+        table_VD = text_table(decoder)
+        tokenizer = TextTokenizer.beside(reader, len(table_VD))
+        read_VD = table_VD * embedding_scale(decoder)
+        own = OwnTokens(len(tokenizer.own), read_VD, decoder.get_output_embeddings().weight, seed)
+        if settings.lora is not None:
+            add_adapters(decoder, settings.lora, seed=seed)
+        add_dropout(decoder, backbone.dropout)
+        return decoder, tokenizer, own
+    assert isinstance(backbone, ScratchConfig | DescribedConfig)
+    texts = chain(item_texts(data.dataset.items), data.captions)
+    tokenizer = TextTokenizer.train(texts, vocab_size=backbone.vocab_size)
+    build = described_backbone if isinstance(backbone, DescribedConfig) else build_backbone
+    with contextlib.nullcontext() if weights else torch.device("meta"):
+        decoder = build(backbone, vocab_size=tokenizer.size, max_positions=row_tokens, seed=seed)  # type: ignore[arg-type]
+    return decoder, tokenizer, None

@@ -1,0 +1,79 @@
+"""The loop that trains a generator: by supervision (`train`, the control of `rl`) and by rollouts (`rl`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
+from trialign.data.module import TrainedRows
+from trialign.generate.module import GeneratorModule, Validate
+from trialign.manifest import MACHINE
+from trialign.runtime.callbacks import GradientNorm, MachineUse, StepClock, training_flops
+from trialign.runtime.checkpoint import TrainingCheckpoints, from_newest
+from trialign.runtime.loss_watch import LossWatch
+from trialign.runtime.preemption import Preemption
+from trialign.runtime.seeds import StepSeeds
+from trialign.runtime.tracking import MEMORY
+from trialign.runtime.trainer import Plan, build_trainer
+from trialign.runtime.universal import fingerprint, resume_from
+from trialign.stage import CHECKPOINTS
+
+BEST = f"{CHECKPOINTS}/best.safetensors"
+"""The best weights so far, while training goes on."""
+
+
+def fit(
+    module: GeneratorModule,
+    data: Any,
+    folder: Path,
+    plan: Plan,
+    runtime: RuntimeConfig,
+    *,
+    seed: int,
+    watching: Sequence[Validate] = (),
+    tracking: Tracking | None = None,
+) -> Any:
+    """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer.
+
+    Args:
+        module: what is trained.
+        data: a datamodule that marks what was trained on, and names the records of a batch, as `LaneDataModule` does.
+        folder: of the stage: checkpoints and logs are written there.
+        plan: steps, micro-batches per step, clipping, precision.
+        runtime: ranks, checkpoints, what to do at a loss spike.
+        seed: of dropout, by step.
+        watching: callbacks that validate.
+        tracking: what W&B is told; None leaves it out.
+    """
+    if runtime.checkpoint_activations:
+        module.generator.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    model, token_flops = fingerprint(module), training_flops(module.generator.backbone)
+    strategy, ranks = runtime.strategy, runtime.nodes * runtime.devices
+    saved = TrainingCheckpoints(folder / CHECKPOINTS, strategy=strategy, model=model, every=runtime.checkpoint_every)
+
+    def attempt(checkpoint: Path | None) -> Any:
+        clock, patience = StepClock(), 60.0 * runtime.patience_minutes
+        resumed = resume_from(checkpoint, strategy=strategy, world_size=ranks, model=model, patience=patience)
+        machine = MachineUse(clock, folder / "log" / MACHINE, token_flops=token_flops, precision=plan.precision)
+        callbacks = [
+            *resumed.checks,
+            StepSeeds(seed),
+            LossWatch(folder, policy=runtime.on_spike, spike=runtime.spike),
+            TrainedRows(),
+            GradientNorm(),
+            machine,
+            *watching,
+            saved,
+            Preemption(saved),
+        ]
+        memory = folder / CHECKPOINTS / MEMORY
+        trainer = build_trainer(
+            folder, runtime, plan, callbacks=callbacks, resumed=resumed, tracking=tracking, memory=memory, clock=clock
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=resumed.state, weights_only=True)
+        return trainer
+
+    return from_newest(folder / CHECKPOINTS, attempt)

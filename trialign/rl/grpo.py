@@ -1,0 +1,89 @@
+"""Group-relative policy optimization (Shao et al. 2024, GRPO) on the positions that supervised training held out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from trialign.config.rl import RLConfig
+from trialign.config.runtime import RuntimeConfig
+from trialign.decode.path import Trie
+from trialign.errors import ConfigError
+from trialign.generate.artefact import TrainedGenerator
+from trialign.generate.model import Generator
+from trialign.reward.functions import wanted
+from trialign.rl.module import PolicyModule, RolloutDataModule
+from trialign.rl.prompts import Prompts
+from trialign.rl.rollout import Policy
+from trialign.rl.source import RolloutSource
+from trialign.rl.start import Objective, Start
+
+logger = logging.getLogger(__name__)
+
+
+def group_relative(
+    start: Start,
+    trained: TrainedGenerator,
+    reference: Generator,
+    trie: Trie,
+    settings: RLConfig,
+    runtime: RuntimeConfig,
+    *,
+    seed: int,
+) -> Objective:
+    """Return the policy and its rollouts; arguments as `reinforce`.
+
+    Raises:
+        ConfigError: settings that do not fit each other or the data, or nothing was held out.
+    """
+    weights, ranks = wanted(settings.rewards), runtime.nodes * runtime.devices
+    _check(settings, start.dataset.num_items, runtime.micro_rows, ranks)
+    prompts = Prompts(start.dataset, start.share, seed)
+    size = f"{settings.steps:,} steps of {settings.prompts} prompts x {settings.group} rollouts"
+    logger.info("  %s kept-back positions, %s, used %d times", f"{len(prompts):,}", size, settings.uses)
+    _freeze_text_head(trained.generator)
+    policy = Policy(trained.generator, trained.template, trie)
+    source = RolloutSource(
+        policy,
+        Policy(reference, trained.template, trie),
+        prompts,
+        weights,
+        start.sids.codes_NL,
+        start.quality_N,
+        settings,
+        num_groups=settings.prompts // ranks,
+        micro=runtime.micro_rows,
+        seed=seed,
+    )
+    module = PolicyModule(policy, settings, rewards=list(weights))
+
+    def counts() -> dict[str, Any]:
+        place = source.place
+        return {"prompts": place.cursor, "groups_skipped": place.skipped, "stopped": module.stopped}
+
+    return Objective(module, RolloutDataModule(source), settings.prompts, runtime, counts)
+
+
+def _freeze_text_head(generator: Generator) -> None:
+    """Leave out what no item depends on: a text head that is not the input table too never meets a gradient."""
+    head = generator.backbone.get_output_embeddings()
+    if head.weight is not generator.backbone.get_input_embeddings().weight:
+        head.requires_grad_(False)
+    if generator.own is not None:
+        generator.own.head.requires_grad_(False)
+
+
+def _check(settings: RLConfig, num_items: int, micro: int, ranks: int) -> None:
+    if settings.group > num_items:
+        raise ConfigError(
+            f"rl.group={settings.group} of a catalogue of {num_items} items",
+            rule="the rollouts of a prompt are distinct items",
+            remedy=f"set rl.group={num_items} or less",
+        )
+    if settings.prompts % (micro * ranks):
+        nearest = max(1, round(settings.prompts / (micro * ranks))) * micro * ranks
+        raise ConfigError(
+            f"rl.prompts={settings.prompts} is not divisible by ranks x runtime.micro_rows = {ranks} x {micro}",
+            rule="every rank takes whole micro-batches of every step",
+            remedy=f"set rl.prompts={nearest}, or a smaller runtime.micro_rows",
+        )
