@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trialign.config.assign import AssignConfig
 from trialign.config.config import Config
 from trialign.config.instantiate import locate_recorded
-from trialign.config.stages import open_stage
-from trialign.config.tracking import tracking_of
+from trialign.config.stages import open_stage, tracking_of
 from trialign.errors import DataError
 from trialign.files import write_atomically
 from trialign.manifest import Manifest

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trialign.config.config import Config
-from trialign.config.stages import model_files, open_stage, runtime_of
-from trialign.config.tracking import tracking_of
+from trialign.config.stages import model_files, open_stage, runtime_of, tracking_of
 from trialign.manifest import Manifest
 from trialign.stage import Stage
 

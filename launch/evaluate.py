@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from trialign.config.config import Config
-from trialign.config.stages import open_stage
-from trialign.config.tracking import tracking_of
+from trialign.config.stages import open_stage, tracking_of
 from trialign.errors import StageError
 from trialign.files import write_atomically
 from trialign.manifest import MANIFEST, Manifest

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from trialign.config.config import Config
 from trialign.config.instantiate import instantiate
-from trialign.config.stages import open_stage, runtime_of
-from trialign.config.tracking import tracking_of
+from trialign.config.stages import open_stage, runtime_of, tracking_of
 from trialign.stage import Stage
 
 

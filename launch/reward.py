@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trialign.config.config import Config
-from trialign.config.stages import model_files, open_stage, runtime_of
-from trialign.config.tracking import tracking_of
+from trialign.config.stages import model_files, open_stage, runtime_of, tracking_of
 from trialign.stage import Stage
 
 

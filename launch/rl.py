@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from trialign.config.config import Config
-from trialign.config.stages import model_files, open_stage
-from trialign.config.tracking import tracking_of
+from trialign.config.stages import model_files, open_stage, tracking_of
 from trialign.manifest import Manifest
 from trialign.stage import CHECKPOINTS, Stage
 

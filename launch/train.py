@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trialign.config.config import Config
-from trialign.config.stages import model_files, open_stage
-from trialign.config.tracking import tracking_of
+from trialign.config.stages import model_files, open_stage, tracking_of
 from trialign.config.train import DescribedConfig, PretrainedConfig
 from trialign.manifest import Manifest
 from trialign.stage import CHECKPOINTS, Stage

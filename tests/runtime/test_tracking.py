@@ -20,7 +20,8 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from trialign.config.compose import compose
-from trialign.config.tracking import Tracking, tracking_of
+from trialign.config.stages import tracking_of
+from trialign.config.tracking import Tracking
 from trialign.data.dataset import Dataset
 from trialign.data.module import TrainedRows
 from trialign.runtime import tracking as stage

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
 from trialign.config.verbs import REQUIRED, STAGES
 from trialign.errors import StageError
 from trialign.manifest import MANIFEST, Manifest
@@ -112,4 +114,18 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
         recorded=recorded_of(verb, config),
         intervals=config.runtime.intervals,
         rebuild=config.rebuild,
+    )
+
+
+def tracking_of(config: Config, stage: Stage) -> Tracking | None:
+    """Return what `tracking` asks for, None where it asks for nothing."""
+    if not config.tracking.wandb:
+        return None
+    return Tracking(
+        run=config.run,
+        stage=stage.name,
+        project=config.tracking.project,
+        # A sweep on Slurm names its group to all of its members, however deep their directories lie.
+        group=config.tracking.group or os.environ.get("WANDB_RUN_GROUP") or config.run.parent.name,
+        config={**stage.config, "runtime": asdict(config.runtime)},
     )

@@ -5,16 +5,12 @@ from __future__ import annotations
 import netrc
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlparse
 
 from trialign.config.option import option
-from trialign.stage import Stage
-
-if TYPE_CHECKING:
-    from trialign.config.config import Config
 
 
 @dataclass
@@ -51,20 +47,6 @@ class Tracking:
     group: str
     config: Mapping[str, Any]
     part: str = ""
-
-
-def tracking_of(config: Config, stage: Stage) -> Tracking | None:
-    """Return what `tracking` asks for, None where it asks for nothing."""
-    if not config.tracking.wandb:
-        return None
-    return Tracking(
-        run=config.run,
-        stage=stage.name,
-        project=config.tracking.project,
-        # A sweep on Slurm names its group to all of its members, however deep their directories lie.
-        group=config.tracking.group or os.environ.get("WANDB_RUN_GROUP") or config.run.parent.name,
-        config={**stage.config, "runtime": asdict(config.runtime)},
-    )
 
 
 def wandb_mode() -> str:

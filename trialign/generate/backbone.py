@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -432,6 +432,23 @@ def decoder_layers(backbone: PreTrainedModel) -> list[nn.Module]:
             backbone.config, f"it has {len(stacks)} lists of layers", "a decoder is one stack of layers", "choose"
         )
     return list(stacks[0])
+
+
+class HiddenStates(Protocol):
+    """What scoring items needs of a generator: its backbone, and the hidden states of rows, as `Generator.hidden`."""
+
+    backbone: PreTrainedModel
+
+    def hidden(
+        self,
+        tokens_RT: torch.Tensor,
+        positions_RT: torch.Tensor,
+        *,
+        mask: torch.Tensor | None = None,
+        cache: Any = None,
+    ) -> torch.Tensor:
+        """Return the hidden states [R, T, D]."""
+        ...
 
 
 def run_backbone(

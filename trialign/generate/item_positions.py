@@ -9,7 +9,6 @@ Under that level each node's children have a softmax of their own. Reading, writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,12 +17,9 @@ from torch import nn
 
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import Beams
+from trialign.generate.backbone import HiddenStates
 from trialign.generate.item_tokens import CodeEmbedding
 from trialign.generate.loss import Predictions, TablePredictions
-
-if TYPE_CHECKING:
-    from trialign.generate.model import Generator
-
 
 _LEAST = -80.0
 """Smallest log-probability of a node that is told from others in the sum of a prefix."""
@@ -112,7 +108,7 @@ class ItemPositions(nn.Module):
 
     def scorer(
         self,
-        generator: Generator,
+        generator: HiddenStates,
         prompts: Sequence[NDArray[np.int64]],
         vectors: Sequence[torch.Tensor] | None = None,
     ) -> PositionScorer:
@@ -211,7 +207,7 @@ class PositionScorer:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: HiddenStates,
         items: ItemPositions,
         prompts: Sequence[NDArray[np.int64]],
         vectors: Sequence[torch.Tensor],

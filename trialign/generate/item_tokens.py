@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +12,9 @@ from torch.nn import functional
 from transformers import DynamicCache
 
 from trialign.decode.step import Beams
+from trialign.generate.backbone import HiddenStates
 from trialign.generate.loss import Predictions
 from trialign.semid.tokens import TokenSpace
-
-if TYPE_CHECKING:
-    from trialign.generate.model import Generator
 
 
 class CodeEmbedding(nn.Embedding):
@@ -78,7 +75,7 @@ class ItemTokens(nn.Module):
 
     def scorer(
         self,
-        generator: Generator,
+        generator: HiddenStates,
         prompts: Sequence[NDArray[np.int64]],
         vectors: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 (what `position` shares between batches)
     ) -> CachedScorer:
@@ -102,7 +99,7 @@ class CachedScorer:
         prompts: tokens of each prompt, at least one.
     """
 
-    def __init__(self, generator: Generator, items: ItemTokens, prompts: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(self, generator: HiddenStates, items: ItemTokens, prompts: Sequence[NDArray[np.int64]]) -> None:
         device = items.code_head.weight.device
         self._generator = generator
         self._items = items
