@@ -26,6 +26,7 @@ import torch
 from benchmarks.record import arguments
 from trialign.config.compose import compose
 from trialign.config.quantize import RQVAEConfig
+from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.store import load, load_interests
 from trialign.enrich.evidence import load_evidence
@@ -56,7 +57,7 @@ class Storefront:
         """Fit, encode, make unique, and return every figure."""
         begin = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            how: dict[str, Any] = {"seed": seed, "folder": Path(folder), "runtime": {"accelerator": "cpu"}}
+            how: dict[str, Any] = {"seed": seed, "folder": Path(folder), "runtime": RuntimeConfig("cpu")}
             health = quantizer.fit(self.modalities, **how, interests=self.interests)
         seconds = time.process_time() - begin
         coded = quantizer.encode(self.modalities)
