@@ -17,7 +17,7 @@ from omegaconf import MISSING as MANDATORY
 from trialign.config.compose import choice_of, composed, default_choices
 from trialign.config.option import Bounds, bounds_of, default_of
 from trialign.config.registry import SCHEMAS
-from trialign.config.verbs import STAGES, VERBS, StageSpec
+from trialign.config.verbs import STAGES, VERBS, StageSpec, Verb
 
 
 def describe(verb: str) -> str:
@@ -50,6 +50,11 @@ def markdown() -> str:
         "Settings marked * or + are not part of a stage's identity. Those marked * cannot change the numbers. Those "
         "marked + can (how sums are rounded, what is left out) and stand in the manifest beside the hash.",
         "Root settings: `run=DIR` (required), `seed=0`, `rebuild=false`, `from.STAGE=DIR`, `experiment=NAME`.",
+        "## Verbs",
+        "Stages in the order they run; in brackets what a stage reads only where its settings ask for it. A pipeline "
+        "runs an optional stage only where another one reads what it makes.",
+        "| verb | what it does | reads | its numbers are determined by |\n|---|---|---|---|\n"
+        + "\n".join(_verb_row(name, verb) for name, verb in VERBS.items()),
     ]
     for path, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
@@ -63,6 +68,14 @@ def markdown() -> str:
                 f"| setting | type | default | meaning |\n|---|---|---|---|\n{rows}"
             )
     return "\n\n".join(parts) + "\n"
+
+
+def _verb_row(name: str, verb: Verb) -> str:
+    if not isinstance(verb, StageSpec):
+        return f"| `{name}` | {verb.help} | | |"
+    hashed = [f"`{group}`" for group in verb.groups] + ["`seed`"] * verb.seeded
+    optional = " (optional)" if verb.optional else ""
+    return f"| `{name}`{optional} | {verb.help} | {_inputs(verb)} | {', '.join(hashed)} |"
 
 
 def _block(path: str, choice: str, schema: type) -> str:
