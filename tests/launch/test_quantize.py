@@ -13,6 +13,7 @@ from trialign.launch import quantize
 from trialign.launch.cli import script
 
 from trialign.config.compose import compose
+from trialign.config.runtime import RuntimeConfig
 from trialign.errors import StageError
 from trialign.manifest import MANIFEST
 from trialign.runtime.ranks import launched_rank
@@ -22,9 +23,9 @@ class Noted:
     """A quantizer from outside, which trains on the ranks that it is told of."""
 
     def __init__(self) -> None:
-        self.told: dict[str, Any] = {}
+        self.told = RuntimeConfig()
 
-    def fit(self, modalities: Any, *, runtime: dict[str, Any], folder: Path, **others: Any) -> dict[str, Any]:
+    def fit(self, modalities: Any, *, runtime: RuntimeConfig, folder: Path, **others: Any) -> dict[str, Any]:
         self.told = runtime
         return {}
 
@@ -48,7 +49,7 @@ def test_a_quantizer_is_told_of_the_ranks_that_its_job_has(
     noted = Noted()
     monkeypatch.setattr(quantize, "instantiate", lambda node, group: noted)
     script("quantize")(replace(config, quantize={**config.quantize, "_target_": target}))
-    assert (noted.told["nodes"], noted.told["devices"], noted.told["strategy"]) == ranks
+    assert (noted.told.nodes, noted.told.devices, noted.told.strategy) == ranks
 
 
 def test_the_other_ranks_end_once_the_first_has_fitted_the_quantizer(
