@@ -93,12 +93,11 @@ def _rows(path: str, schema: type, values: Mapping[str, Any]) -> Iterator[tuple[
     for found in fields(schema):
         key = f"{path.replace('/', '.')}.{found.name}"
         default = default_of(found)
-        value = values.get(found.name, default)
-        if is_dataclass(default) and not isinstance(default, type):
+        value, group = values.get(found.name, default), f"{path}/{found.name}"
+        if is_dataclass(default) and not isinstance(default, type) and group not in SCHEMAS:
             yield from _rows(key.replace(".", "/"), type(default), value)
         elif found.name != "_target_" and "help" in found.metadata:
             mark = "" if found.metadata["hashed"] else " +" if found.metadata["recorded"] else " *"
-            group = f"{path}/{found.name}"
             shown = default_choices()[group] if group in SCHEMAS else _shown(value)
             yield key, mark, _type(hints[found.name], bounds_of(found)), shown, found.metadata["help"]
 

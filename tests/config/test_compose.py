@@ -287,12 +287,7 @@ def test_the_page_of_settings_is_the_schemas() -> None:
     assert page == markdown(), "run `make docs`"
     for key in known_keys():
         group = key.rsplit(".", 1)[0]
-        if (
-            "." in key
-            and not key.endswith("_target_")
-            and not key.startswith("from.")
-            and key not in ("embed.text", "embed.image")
-        ):
+        if "." in key and not key.endswith("_target_") and not key.startswith("from."):
             assert f"`{key}`" in page or f"`{group}`" in page, f"{key} has no line"
 
 

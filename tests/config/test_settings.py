@@ -74,6 +74,16 @@ def test_defaults_are_those_that_a_verb_composes() -> None:
     assert differ > 100
 
 
+def test_a_group_below_another_is_one_line_there_and_a_heading_of_its_own() -> None:
+    """Red: its settings stand twice, and what it is for stands nowhere."""
+    for path, name, schema in ALL:
+        below = {other.replace("/", ".") for other in SCHEMAS if other.startswith(f"{path}/")}
+        told = {key: text for key, _, _, _, text in _rows(path, schema, composed(path, choice_of(path, name)))}
+        assert below <= told.keys(), f"{path}: {below - told.keys()}"
+        assert all(told[key] for key in below)
+        assert not [key for key in told for group in below if key.startswith(f"{group}.")]
+
+
 def test_a_heading_names_what_is_typed() -> None:
     for path, name, _ in ALL:
         assert composed(path, choice_of(path, name))

@@ -121,8 +121,8 @@ MODALITIES = ("text", "image", "joint", "collaborative")
 class EmbedConfig:
     """Which modalities are embedded, each by an exchangeable encoder; null leaves a modality out."""
 
-    text: Any = None
-    image: Any = None
+    text: Any = option(None, "the item's text: embed/text=none, tfidf, transformers or sentence_transformers")
+    image: Any = option(None, "the item's picture: embed/image=none, open_clip or clip")
     joint: Any = option(None, "picture and text together: embed/joint=none, transformers or clip")
     collaborative: Any = option(None, "what is chosen together: embed/collaborative=none, ppmi or ppmi_and_text")
     evidence: list[str] = option(

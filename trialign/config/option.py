@@ -72,7 +72,7 @@ def option(
     """Declare a config field.
 
     Args:
-        default: its default; a list or a dict is copied for each instance.
+        default: its default; a list or a dict is copied for each instance, of a dataclass each gets its own.
         help: one line for docs/configuration.md, units included.
         least: the smallest number that it takes. None passes every bound where the type has it.
         above: what every number it takes is above.
@@ -89,6 +89,8 @@ def option(
     metadata = {"help": help, "bounds": bounds, "hashed": hashed, "recorded": recorded, "open_keys": open_keys}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -116,10 +116,14 @@ class TasksConfig:
 class TrainConfig:
     """The generator, its tasks, and how it learns."""
 
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: BackboneConfig = option(
+        BackboneConfig, "the language model: train/backbone=scratch, described or pretrained"
+    )
     lora: LoraConfig | None = option(None, "adapters instead of full training: train/lora=none or lora")
     items: ItemsConfig = field(default_factory=ItemsConfig)
-    tasks: TasksConfig = field(default_factory=TasksConfig)
+    tasks: TasksConfig = option(
+        TasksConfig, "weights of the tasks: a set by train/tasks=NAME, single ones by train.tasks.TASK=WEIGHT"
+    )
     mixture: str = option(
         "proportional",
         "share of a task: proportional (its examples times its weight), temperature (that to the power of "
