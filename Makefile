@@ -1,4 +1,4 @@
-# make quickstart: from nothing to recommendations.   make test: everything CI checks.
+# make quickstart: from nothing to recommendations.   make test: everything CI checks; make test-all: what takes longer, too.
 # Both make .venv and install the pinned versions first, once.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
@@ -9,7 +9,7 @@ JOBS ?= 2
 MINICLUSTER ?= runs/minicluster
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint docs minicluster minicluster-stop clean
+.PHONY: help install quickstart test test-all lint docs minicluster minicluster-stop clean
 
 help:
 	@grep -E '^# make|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1: /'
@@ -30,7 +30,10 @@ lint: install ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## lint and all tests
+test: lint ## lint and all tests but the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+test-all: lint ## lint and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 docs: install ## regenerate docs/configuration.md

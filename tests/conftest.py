@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal import config_loader_impl as loader
+from hydra._internal.defaults_list import Overrides
+from hydra.core.default_element import ResultDefault
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+_Loader = loader.ConfigLoaderImpl
+_LISTED, _JOINED = loader.create_defaults_list, _Loader._compose_config_from_defaults_list
 
 
 def _skip(need: str, reason: str) -> None:
@@ -50,3 +57,38 @@ def _same_logger() -> Iterator[None]:
     yield
     logger.handlers, logger.propagate = handlers, propagate
     logger.setLevel(level)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_read_once() -> Iterator[None]:
+    """Let Hydra put together the files of one choice of groups once, whatever is set below them: half of composing.
+
+    Tests that start a process compose as users do.
+    """
+    listed: dict[str, Any] = {}
+    joined: dict[tuple[str, ...], Any] = {}
+
+    def list_once(repo: Any, config_name: str, overrides_list: list[Any], **how: bool) -> Any:
+        given = Overrides(repo=repo, overrides_list=overrides_list)
+        groups = given.override_choices, given.append_group_defaults, given.deletions
+        key = repr((config_name, *groups, how, [source.path for source in repo.get_sources()]))
+        if key not in listed:
+            listed[key] = _LISTED(repo, config_name, overrides_list, **how)
+        found = copy.copy(listed[key])
+        found.config_overrides = given.config_overrides
+        return found
+
+    def join_once(self: Any, defaults: Sequence[ResultDefault], repo: Any) -> Any:
+        key = tuple(map(repr, defaults))
+        if key not in joined:
+            joined[key] = _JOINED(self, defaults, repo)
+        return copy.deepcopy(joined[key])
+
+    def share(self: Any, delegate: Any) -> None:
+        self.delegate, self.cache = copy.copy(delegate), {}  # Hydra copies what was read, too
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader.CachingConfigRepository, "__init__", share)
+        patch.setattr(loader, "create_defaults_list", list_once)
+        patch.setattr(_Loader, "_compose_config_from_defaults_list", join_once)
+        yield

@@ -1,65 +1,24 @@
-"""What makes a door cheap: Hydra puts together the files of one choice of groups once, whatever is set below them."""
+"""How a door is opened: a command is typed in an empty folder, in this process."""
 
 from __future__ import annotations
 
-import copy
 import gc
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal import config_loader_impl as loader
-from hydra._internal.defaults_list import Overrides
-from hydra.core.default_element import ResultDefault
 from trialign.launch import cli, pipeline
 
 from tests.doors.door import Run, Said
 from trialign.config.compose import compose
 
-_Loader = loader.ConfigLoaderImpl
-_LISTED, _JOINED = loader.create_defaults_list, _Loader._compose_config_from_defaults_list
-
-
-@pytest.fixture(scope="session")
-def files_read_once() -> Iterator[None]:
-    """Remember which files a choice of groups names, and what they hold together; settings are applied afresh."""
-    listed: dict[str, Any] = {}
-    joined: dict[tuple[str, ...], Any] = {}
-
-    def list_once(repo: Any, config_name: str, overrides_list: list[Any], **how: bool) -> Any:
-        given = Overrides(repo=repo, overrides_list=overrides_list)
-        groups = given.override_choices, given.append_group_defaults, given.deletions
-        key = repr((config_name, *groups, how, [source.path for source in repo.get_sources()]))
-        if key not in listed:
-            listed[key] = _LISTED(repo, config_name, overrides_list, **how)
-        found = copy.copy(listed[key])
-        found.config_overrides = given.config_overrides
-        return found
-
-    def join_once(self: Any, defaults: Sequence[ResultDefault], repo: Any) -> Any:
-        key = tuple(map(repr, defaults))
-        if key not in joined:
-            joined[key] = _JOINED(self, defaults, repo)
-        return copy.deepcopy(joined[key])
-
-    def share(self: Any, delegate: Any) -> None:
-        self.delegate, self.cache = copy.copy(delegate), {}  # Hydra copies what was read, too
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader.CachingConfigRepository, "__init__", share)
-        patch.setattr(loader, "create_defaults_list", list_once)
-        patch.setattr(_Loader, "_compose_config_from_defaults_list", join_once)
-        yield
-
 
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], files_read_once: None
-) -> Iterator[Run]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Return what types a command behind `trialign`, in an empty folder and in this process, and hears the answer."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TRIALIGN_DATA", raising=False)
@@ -88,7 +47,7 @@ SMALL += ["evaluate.baselines=[popularity]", "evaluate.free_users=0", "evaluate.
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, files_read_once: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished run, made once; a door that changes it has a copy."""
     folder = tmp_path_factory.mktemp("finished") / "r"
     pipeline.run(compose("pipeline", [f"run={folder}", *SMALL]))
