@@ -220,7 +220,9 @@ def require_exact_epochs(layout: Layout, taken: Sequence[Step]) -> None:
         assert {key for _, key in of_source} == keys
 
 
-@pytest.mark.parametrize("chunk", [0, 1, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in range(2, NUM_CHUNKS))])
+@pytest.mark.parametrize(
+    "chunk", [0, 1, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in range(2, NUM_CHUNKS))]
+)
 def test_global_batches_and_epochs_are_exact_whatever_happens_to_the_run(
     history_store: Callable[..., BlockStore], chunk: int
 ) -> None:
