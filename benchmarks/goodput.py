@@ -35,9 +35,9 @@ ASSUMED = ((5.0, 60.0), (30.0, 300.0))
 
 def work(dataset: Path, folder: Path, clock: Path) -> None:
     """Train without end, going on from the last checkpoint, and write down what every step and every save took."""
-    from trialign.data.module import TrainedRows
     from trialign.runtime.checkpoint import TrainingCheckpoints
     from trialign.semid.table import SIDTable
+    from trialign.stream.module import TrainedRows
 
     file = clock.open("a", buffering=1)
     save, mark = TrainingCheckpoints.save, TrainedRows.on_train_batch_end

@@ -10,7 +10,6 @@ import numpy as np
 
 from benchmarks.record import Row, alone, arguments, record
 from trialign.data.dataset import Dataset
-from trialign.data.lanes import LaneStream
 from trialign.embed.evidence import item_texts
 from trialign.generate.encoding import PositionEncoding, TokensEncoding
 from trialign.generate.mixture import open_sources
@@ -18,6 +17,7 @@ from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.tokens import TokenSpace
+from trialign.stream.lanes import LaneStream
 
 ROW_TOKENS, WINDOW, LEVELS, CODES = 256, 256, 3, 256
 MIXTURES = (("history_to_item",), ("history_to_item", "title_to_item", "item_to_title"))

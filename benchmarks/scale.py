@@ -34,12 +34,12 @@ from benchmarks.stream import (
     write_index,
     write_shards,
 )
-from trialign.data.lanes import LaneSource, LaneStream
-from trialign.data.order import Permutation, SourceOrder, lane_range
-from trialign.data.shards import INDEX_DTYPE, BlockStore
 from trialign.generate.task import NO_TEXTS
 from trialign.generate.template import Template
 from trialign.runtime.seeding import derive
+from trialign.stream.lanes import LaneSource, LaneStream
+from trialign.stream.order import Permutation, SourceOrder, lane_range
+from trialign.stream.shards import INDEX_DTYPE, BlockStore
 
 RANKS, LANES = 4096, 8192
 NUM_POSITIONS, NUM_RANKS_WALKED = 100, 8

@@ -40,16 +40,16 @@ from numpy.typing import NDArray
 
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
 from trialign.config.train import StreamConfig
-from trialign.data import rows as packed
-from trialign.data.blocks import TRAIN, Record, Records, arrays_of, decode_block, lists_of
-from trialign.data.lanes import LaneSource, MicroBatches
-from trialign.data.module import LaneDataModule
-from trialign.data.shards import INDEX, INDEX_DTYPE, NAMES, BlockStore, ShardWriter, fingerprint_of
 from trialign.generate.encoding import TokensEncoding
 from trialign.generate.task import NO_TEXTS, Given
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.tokens import TokenSpace
+from trialign.stream import rows as packed
+from trialign.stream.blocks import TRAIN, Record, Records, arrays_of, decode_block, lists_of
+from trialign.stream.lanes import LaneSource, MicroBatches
+from trialign.stream.module import LaneDataModule
+from trialign.stream.shards import INDEX, INDEX_DTYPE, NAMES, BlockStore, ShardWriter, fingerprint_of
 
 NUM_HISTORIES, RECORDS_PER_BLOCK, BLOCKS_PER_SHARD = 524_288, 1024, 64
 NUM_ITEMS, LEVELS, CODES = 50_000, 3, 256

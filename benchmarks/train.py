@@ -25,7 +25,6 @@ from benchmarks.record import Row, add_data, alone, arguments, compare, paired_s
 from trialign.config.compose import compose
 from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
-from trialign.data.rows import Examples, fill_rows, pack
 from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.items import build_items
 from trialign.generate.loss import autoregressive_loss
@@ -35,6 +34,7 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.runtime.optim import adamw
 from trialign.semid.table import SIDTable
+from trialign.stream.rows import Examples, fill_rows, pack
 
 ROW_TOKENS, LANES = 256, 8
 NUM_HISTORIES, REPEATS = 256, 5

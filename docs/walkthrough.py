@@ -16,9 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from trialign.config.instantiate import locate_recorded
-from trialign.data.blocks import Records
 from trialign.data.dataset import Dataset
-from trialign.data.shards import INDEX
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import legal_children
@@ -29,6 +27,8 @@ from trialign.generate.task import Given, ItemTexts
 from trialign.generate.tasks import load_task
 from trialign.manifest import Manifest
 from trialign.semid.table import SIDTable
+from trialign.stream.blocks import Records
+from trialign.stream.shards import INDEX
 
 INTRODUCTION = """# One user and one item, from raw record to recommendation
 

@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from hydra._internal import config_loader_impl as loader
 from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import ResultDefault
+
+# The same examples in every run, however slow the machine.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _Loader = loader.ConfigLoaderImpl

@@ -20,8 +20,8 @@ from trialign.config.bounds import check_bounds
 from trialign.config.compose import conf_dir, to_config
 from trialign.config.option import Bounds, bounds_of
 from trialign.config.registry import SCHEMAS, register
-from trialign.data.storefront.world import frozen_world
 from trialign.errors import ConfigError
+from trialign.storefront.world import frozen_world
 
 UNBOUNDED = {
     "data.seed": "any whole number is a seed",

@@ -48,7 +48,7 @@ INERT = {
     "enrich.shard": "likewise",
     "reward.cache": "as enrich.cache",
     "key_from": "who asks",
-    "stream.workers": "the same batches: data/test_stream_property.py",
+    "stream.workers": "the same batches: stream/test_stream_property.py",
     "stream.prefetch": "likewise",
     "stream.ledger": "written, not read",
     "runtime.checkpoint_every": "killed is uninterrupted: distributed/test_resume.py",

@@ -9,23 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import ibis
-import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
-from trialign.data.blocks import TRAIN
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
-from trialign.data.shards import BlockStore, ShardWriter
 from trialign.data.source import Oracle, RawData
 from trialign.data.sources import InterJson
-
-# The same examples in every run, however slow the machine.
-hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("steady")
 
 _SETTINGS: dict[str, Any] = {
     "split": "leave_one_out",
@@ -151,22 +143,5 @@ def prepared(
         folder.mkdir()
         counts = prepare(inter_json(lists, items or found), folder, **(settings | changes))
         return Dataset(folder), counts
-
-    return make
-
-
-@pytest.fixture
-def history_store(tmp_path: Path) -> Callable[..., BlockStore]:
-    """Return a function that writes `num_records` train records; record i is the history [i, i, ...] of some length."""
-
-    def make(num_records: int, records_per_block: int, *, longest: int = 9, name: str = "train") -> BlockStore:
-        folder = tmp_path / f"{name}-{num_records}-{records_per_block}-{longest}"
-        lengths = np.random.default_rng(num_records).integers(1, longest + 1, num_records)
-        lists = [[i] * int(length) for i, length in enumerate(lengths)]
-        columns = [[str(i) for i in range(num_records)], lists, lists, [0] * num_records]
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, TRAIN, strict=True)]
-        with ShardWriter(folder, records_per_block=records_per_block, blocks_per_shard=3) as writer:
-            writer.write(pa.RecordBatch.from_arrays(arrays, schema=TRAIN))
-        return BlockStore(folder)
 
     return make

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trialign.data.blocks import user_hash
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.source import RawData
 from trialign.errors import DataError
+from trialign.stream.blocks import user_hash
 
 World = Callable[..., tuple[Dataset, dict[str, Any]]]
 

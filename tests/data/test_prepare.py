@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trialign.data.blocks import user_hash
 from trialign.data.dataset import Dataset
 from trialign.data.events import Histories
 from trialign.data.histories import EventWriter, SplitWriters
@@ -22,6 +21,7 @@ from trialign.data.prepare import prepare
 from trialign.data.sources import InterJson
 from trialign.data.splits import last_n
 from trialign.errors import ConfigError, DataError
+from trialign.stream.blocks import user_hash
 from trialign.types import EvaluationSplit
 
 Prepared = Callable[..., tuple[Dataset, dict[str, int]]]

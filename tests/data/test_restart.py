@@ -15,9 +15,9 @@ import pytest
 
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import SPREAD
-from trialign.data.shards import TarWriter
 from trialign.errors import DataError
 from trialign.stage import Stage
+from trialign.stream.shards import TarWriter
 
 World = Callable[..., tuple[Dataset, dict[str, Any]]]
 ROWS = [(f"u{user}", "pqr"[item], place) for user in range(30) for place, item in enumerate((0, 1, 2, user % 3, 1))]

@@ -4,7 +4,7 @@ import pytest
 
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
-from trialign.data.storefront import Storefront
+from trialign.storefront import Storefront
 from trialign.testing import ring_dataset
 
 SIZES = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 50, "buckets": 1, "missing_items": "refuse"}

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 
 from trialign.data.dataset import Dataset
-from trialign.data.module import TrainedRows
 from trialign.errors import ConfigError
 from trialign.files import disk_is_full
 from trialign.runtime import strategy as strategies
@@ -26,6 +25,7 @@ from trialign.runtime.checkpoint import TrainingCheckpoints, checkpoints_in, fau
 from trialign.runtime.collectives import all_gather_objects
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
+from trialign.stream.module import TrainedRows
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 
 STEPS, EVERY = 9, 3

@@ -10,13 +10,13 @@ import pytest
 from scipy.sparse import csr_array
 
 from trialign.data.dataset import Dataset
-from trialign.data.storefront import Storefront
-from trialign.data.storefront.wording import write_items
 from trialign.enrich.builtin import BuiltinInterests, company, keyphrases, purposes_of
 from trialign.enrich.captions import TagCaptions, dealt_anew
 from trialign.enrich.evidence import Caption, ItemInterests
 from trialign.enrich.truth import judge_captions, judge_interests
 from trialign.errors import ConfigError, DataError
+from trialign.storefront import Storefront
+from trialign.storefront.wording import write_items
 from trialign.testing import ring_dataset
 
 SETTINGS = {

@@ -18,13 +18,13 @@ import open_clip
 from trialign.config.enrich import ClipConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
-from trialign.data.storefront.corpus import picture_sentences
 from trialign.embed.image import OpenClipTower
 from trialign.enrich.clip.loss import info_nce
 from trialign.enrich.clip.metrics import commonest_accuracy, log_shares, tag_accuracy, tag_auc
 from trialign.enrich.clip.pairs import Pairs, catalogue_pairs, storefront_pairs
 from trialign.enrich.clip.train import train_clip
 from trialign.errors import DataError
+from trialign.storefront.corpus import picture_sentences
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (50, 60, 200), "grey": (120, 120, 120)}
 SETTINGS = ClipConfig(model="micro", held_out=0.2, num_epochs=3, batch_size=16, learning_rate=3e-3)

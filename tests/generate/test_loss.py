@@ -15,12 +15,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from trialign.data.rows import Row, RowBatch, TokenizedExample, fill_row, stack_rows
 from trialign.errors import TrainingError
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.model import Generator, Predictions
 from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
+from trialign.stream.rows import Row, RowBatch, TokenizedExample, fill_row, stack_rows
 
 ROW_TOKENS = 24
 

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import TrainConfig
-from trialign.data.rows import Row, RowBatch, fill_row, pack, stack_rows
 from trialign.decode.index import PrefixIndex
 from trialign.generate.loss import LossSums
 from trialign.generate.metrics import TaskMeter
@@ -25,6 +24,7 @@ from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
 from trialign.runtime.lightning import Callback
 from trialign.runtime.trainer import Plan, build_trainer
+from trialign.stream.rows import Row, RowBatch, fill_row, pack, stack_rows
 
 TITLES = [f"title {number} of an item" for number in range(12)]
 TEXTS = ItemTexts(TITLES)

@@ -20,7 +20,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Generation
 
 from trialign.config.train import DescribedConfig, ItemsConfig, LoraConfig, PretrainedConfig, ScratchConfig, TrainConfig
 from trialign.data.dataset import Dataset
-from trialign.data.module import TrainedRows
 from trialign.errors import ConfigError
 from trialign.generate import train as stage
 from trialign.generate.adapters import add_adapters, merge_adapters
@@ -34,6 +33,7 @@ from trialign.generate.tokenizer import TextTokenizer
 from trialign.runtime import strategy as strategies
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
+from trialign.stream.module import TrainedRows
 from trialign.testing import run_ranks, train_ring
 
 TEXTS = ["thing 1 of many", "a thing that is 2", "<|end|> is text here", "1 2 3 4 5 6 7 8 9 0"]

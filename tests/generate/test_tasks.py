@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 
 from trialign.data.dataset import Dataset
-from trialign.data.keep_back import kept_back
-from trialign.data.lanes import LaneStream
 from trialign.data.prepare import prepare
-from trialign.data.rows import Examples
 from trialign.data.sources import InterJson
 from trialign.errors import ConfigError
 from trialign.generate.backbone import ARCHITECTURES
@@ -27,6 +24,9 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.withhold import Withholding
 from trialign.semid.table import SIDTable
+from trialign.stream.keep_back import kept_back
+from trialign.stream.lanes import LaneStream
+from trialign.stream.rows import Examples
 from trialign.testing import NUM_ITEMS, train_ring
 
 SHARE = 0.4

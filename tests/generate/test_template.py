@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trialign.data.rows import TokenizedExample
 from trialign.errors import ConfigError
 from trialign.generate.encoding import TokensEncoding
 from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts
@@ -18,6 +17,7 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
+from trialign.stream.rows import TokenizedExample
 
 HISTORY, TO_ITEM, TO_TITLE = range(3)
 GENERATOR_PAGE = Path(__file__).parents[2] / "docs" / "generator.md"

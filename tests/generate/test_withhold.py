@@ -9,10 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trialign.data.blocks import TRAIN, Records
 from trialign.data.dataset import Dataset
-from trialign.data.keep_back import kept_back
-from trialign.data.lanes import LaneSource, LaneStream
 from trialign.generate.encoding import ItemEncoding, PositionEncoding, TokensEncoding
 from trialign.generate.task import NO_TEXTS, ItemTexts
 from trialign.generate.template import Template
@@ -20,6 +17,9 @@ from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.withhold import Withholding
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
+from trialign.stream.blocks import TRAIN, Records
+from trialign.stream.keep_back import kept_back
+from trialign.stream.lanes import LaneSource, LaneStream
 
 ITEMS = np.arange(10) % 7
 

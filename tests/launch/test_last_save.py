@@ -14,10 +14,10 @@ from trialign.launch.cli import script
 import trialign.generate.train as training
 import trialign.rl.train as reinforcement
 from trialign.config.compose import compose
-from trialign.data.module import TrainedRows
 from trialign.manifest import MANIFEST
 from trialign.runtime.notice import PreemptedError
 from trialign.stage import Stage
+from trialign.stream.module import TrainedRows
 from trialign.testing import TINY, run_ranks
 
 SETTINGS = [*TINY, "embed/image=none", "evaluate.baselines=[popularity]", "runtime.threads=1"]

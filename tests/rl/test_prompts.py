@@ -14,9 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from trialign.config.rl import RLConfig
-from trialign.data.blocks import Records
 from trialign.data.dataset import Dataset
-from trialign.data.keep_back import kept_back
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
 from trialign.generate.artefact import load_generator
@@ -25,6 +23,8 @@ from trialign.rl.rollout import Policy
 from trialign.rl.source import Place, RolloutSource
 from trialign.rl.start import Start
 from trialign.runtime.collectives import rank
+from trialign.stream.blocks import Records
+from trialign.stream.keep_back import kept_back
 from trialign.testing import NUM_ITEMS, run_ranks
 
 SHARE = 0.4

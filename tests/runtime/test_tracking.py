@@ -23,10 +23,10 @@ from trialign.config.compose import compose
 from trialign.config.stages import tracking_of
 from trialign.config.tracking import Tracking
 from trialign.data.dataset import Dataset
-from trialign.data.module import TrainedRows
 from trialign.runtime import tracking as stage
 from trialign.semid.table import SIDTable
 from trialign.stage import Stage
+from trialign.stream.module import TrainedRows
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, TINY, ring_dataset, run_ranks, train_ring
 
 STEPS, EVERY = 9, 3

@@ -77,7 +77,7 @@ class DataConfig:
 class StorefrontConfig(DataConfig):
     """The built-in shop with rendered pictures, whose best possible recommender is known (method.md 11)."""
 
-    _target_: str = "trialign.data.storefront.Storefront"
+    _target_: str = "trialign.storefront.Storefront"
     seed: int = option(0, "seed of the world: catalogue, pictures, users and their choices")
     num_items: int = option(2000, "items in the catalogue", least=16)
     num_users: int = option(6000, "users with a history", least=1)

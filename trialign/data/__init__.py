@@ -1,1 +1,1 @@
-"""From events and a catalogue to the dataset that every later stage reads, and to the rows a generator learns from."""
+"""From a catalog and a log of events to the dataset that every later stage reads."""

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trialign.data.blocks import ITEM
-from trialign.data.shards import ShardWriter
 from trialign.errors import DataError
+from trialign.stream.blocks import ITEM
+from trialign.stream.shards import ShardWriter
 
 
 def index_catalogue(items: pa.Table) -> pa.Table:

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trialign.data.blocks import arrays_of
 from trialign.data.images import read_images
-from trialign.data.shards import BlockStore
 from trialign.errors import DataError
+from trialign.stream.blocks import arrays_of
+from trialign.stream.shards import BlockStore
 from trialign.types import EvaluationSplit, Items
 
 StoreName = Literal["train", "validation", "test", "users", "items"]

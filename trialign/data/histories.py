@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trialign.data.blocks import EVALUATION, TRAIN, USER, lists_of, spans
 from trialign.data.events import Histories
 from trialign.data.oracle import OracleWriter
-from trialign.data.shards import ShardWriter
 from trialign.data.splits import Cuts, Lengths, last_n, temporal, windows
 from trialign.data.ties import in_ties
+from trialign.stream.blocks import EVALUATION, TRAIN, USER, lists_of, spans
+from trialign.stream.shards import ShardWriter
 from trialign.types import EvaluationSplit, Items, Split
 
 _RECORDS = 1 << 14

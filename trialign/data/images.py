@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trialign.data.picture import BrokenPictureError, Picture, check_picture
-from trialign.data.shards import TarWriter
 from trialign.errors import DataError
+from trialign.stream.shards import TarWriter
 
 logger = logging.getLogger(__name__)
 

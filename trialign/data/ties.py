@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trialign.data.order import number_of_key
 from trialign.data.tables import DuckTables
+from trialign.stream.order import number_of_key
 
 
 def find_ties(order: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:

@@ -15,11 +15,11 @@ from sklearn.linear_model import SGDClassifier
 
 from trialign.data.co_occurrence import co_occurrence
 from trialign.data.dataset import Dataset
-from trialign.data.storefront.corpus import description_purposes
 from trialign.enrich.evidence import CO_ENGAGEMENT, DESCRIPTION, ItemInterests
 from trialign.enrich.interests import NO_EVIDENCE, evidence_of
 from trialign.errors import ConfigError, DataError
 from trialign.progress import paced
+from trialign.storefront.corpus import description_purposes
 
 NOTHING_FOUND = "nothing_found"
 _CORPUS_SEED = 0

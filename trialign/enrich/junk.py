@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from trialign.enrich.evidence import ItemInterests
 
 if TYPE_CHECKING:
-    from trialign.data.storefront import Storefront
+    from trialign.storefront import Storefront
 
-_STOREFRONT = "trialign.data.storefront.Storefront"
+_STOREFRONT = "trialign.storefront.Storefront"
 
 
 def storefront_of(settings: Mapping[str, Any]) -> Storefront | None:
     """Return the world that a prepared dataset was made from, by its group `data`; None if it was another source."""
     if settings["_target_"] != _STOREFRONT:
         return None
-    from trialign.data.storefront import Storefront  # seconds to import
+    from trialign.storefront import Storefront  # seconds to import
 
     names = ("seed", "num_items", "num_users", "style_weight", "purpose_weight", "junk_share")
     # A dataset that was prepared before there was junk holds none.

@@ -23,9 +23,6 @@ from trialign.config.train import (
     TrainConfig,
 )
 from trialign.data.dataset import Dataset
-from trialign.data.lanes import Encode, LaneSource
-from trialign.data.module import LaneDataModule
-from trialign.data.order import fitting_lanes
 from trialign.embed.evidence import item_texts
 from trialign.embed.store import Modality
 from trialign.generate.adapters import add_adapters
@@ -48,6 +45,9 @@ from trialign.generate.tokenizer import TextTokenizer
 from trialign.generate.withhold import Withholding
 from trialign.runtime.loss_watch import avoided
 from trialign.semid.table import SIDTable
+from trialign.stream.lanes import Encode, LaneSource
+from trialign.stream.module import LaneDataModule
+from trialign.stream.order import fitting_lanes
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
-from trialign.data.module import TrainedRows
 from trialign.generate.module import GeneratorModule, Validate
 from trialign.manifest import MACHINE
 from trialign.runtime.callbacks import GradientNorm, MachineUse, StepClock, training_flops
@@ -20,6 +19,7 @@ from trialign.runtime.tracking import MEMORY
 from trialign.runtime.trainer import Plan, build_trainer
 from trialign.runtime.universal import fingerprint, resume_from
 from trialign.stage import CHECKPOINTS
+from trialign.stream.module import TrainedRows
 
 BEST = f"{CHECKPOINTS}/best.safetensors"
 """The best weights so far, while training goes on."""

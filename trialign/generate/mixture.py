@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from trialign.data.dataset import Dataset
-from trialign.data.lanes import LaneSource
 from trialign.errors import ConfigError
 from trialign.generate.task import ItemTexts
 from trialign.generate.tasks import load_task
+from trialign.stream.lanes import LaneSource
 
 MIXTURES = ("proportional", "temperature", "weights")
 

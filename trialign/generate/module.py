@@ -13,7 +13,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from trialign.data.rows import RowBatch
 from trialign.generate.backbone import decoder_layers
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.metrics import TaskMeter
@@ -25,6 +24,7 @@ from trialign.runtime.lightning import pl
 from trialign.runtime.optim import OptimizerSettings, adamw, cosine_with_warmup
 from trialign.runtime.strategy import cuts_parameters, fully_shard_all
 from trialign.runtime.whole import WholeCopy
+from trialign.stream.rows import RowBatch
 
 logger = logging.getLogger(__name__)
 

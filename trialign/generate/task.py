@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Record, Records
+from trialign.stream.blocks import Record, Records
 
 Kind = Literal["title", "caption"]
 

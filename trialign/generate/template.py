@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Records
-from trialign.data.order import Draws
-from trialign.data.rows import Examples, TokenizedExample
 from trialign.errors import ConfigError
 from trialign.generate.encoding import ItemEncoding
 from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts, Kind, Part, Text
 from trialign.generate.tasks import load_task
 from trialign.generate.tokenizer import TextTokenizer
+from trialign.stream.blocks import Records
+from trialign.stream.order import Draws
+from trialign.stream.rows import Examples, TokenizedExample
 
 _REMEMBERED = 1 << 16
 """Texts whose tokens are kept: a title is read many times an epoch, and BPE is the cost of reading it."""

@@ -9,7 +9,6 @@ from typing import Any
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.config.train import StreamConfig, TrainConfig, ValidationConfig
-from trialign.data.order import accumulation
 from trialign.decode.index import PrefixIndex
 from trialign.generate.adapters import merge_adapters
 from trialign.generate.artefact import TrainedGenerator, save_generator
@@ -21,6 +20,7 @@ from trialign.generate.validation import Validation
 from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.loss_watch import avoided
 from trialign.runtime.trainer import Plan
+from trialign.stream.order import accumulation
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Records
-from trialign.data.keep_back import kept_back
-from trialign.data.rows import Examples
 from trialign.generate.tasks import load_task
+from trialign.stream.blocks import Records
+from trialign.stream.keep_back import kept_back
+from trialign.stream.rows import Examples
 
 
 class Withholding:

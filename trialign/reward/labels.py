@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from trialign.data.storefront.corpus import description_purposes
 from trialign.errors import DataError
 from trialign.runtime.seeding import numpy_generator
+from trialign.storefront.corpus import description_purposes
 
 KINDS = ("own", "near", "far", "generic")
 GENERIC = ("everyday use", "a nice gift", "good quality", "great value for money", "people who like shopping")

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Records
 from trialign.data.dataset import Dataset
-from trialign.data.keep_back import kept_back
-from trialign.data.order import Permutation
 from trialign.errors import ConfigError, DataError
 from trialign.runtime.seeding import derive
+from trialign.stream.blocks import Records
+from trialign.stream.keep_back import kept_back
+from trialign.stream.order import Permutation
 from trialign.types import Items
 
 

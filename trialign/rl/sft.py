@@ -8,7 +8,6 @@ from pathlib import Path
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import StreamConfig
-from trialign.data.lanes import LaneSource
 from trialign.errors import ConfigError
 from trialign.generate.artefact import TrainedGenerator
 from trialign.generate.build import fitted_stream, stream_rows
@@ -18,6 +17,7 @@ from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.withhold import Withholding
 from trialign.rl.start import Objective, Start
+from trialign.stream.lanes import LaneSource
 
 TASK = "history_to_item"
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
-from trialign.data.module import LaneDataModule
 from trialign.generate.module import GeneratorModule
 from trialign.rl.module import RolloutDataModule
 from trialign.semid.table import SIDTable
+from trialign.stream.module import LaneDataModule
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
-from trialign.data.order import accumulation
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
 from trialign.generate.adapters import add_adapters, merge_adapters
@@ -25,6 +24,7 @@ from trialign.rl.reference import frozen_copy, load_reference
 from trialign.rl.sft import supervised
 from trialign.rl.start import Start
 from trialign.runtime.trainer import Plan
+from trialign.stream.order import accumulation
 
 CUTOFFS = (1, 10, 50)
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trialign.data.dataset import Dataset
-from trialign.data.storefront.corpus import picture_sentences
-from trialign.data.storefront.world import frozen_world
 from trialign.errors import DataError
+from trialign.storefront.corpus import picture_sentences
+from trialign.storefront.world import frozen_world
 
 _SHARES = (0.01, 0.9)
 _MOST_TAGS = 64

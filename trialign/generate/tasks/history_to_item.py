@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Records
 from trialign.generate.task import Given, ItemList, ItemLists, Part, Task
+from trialign.stream.blocks import Records
 
 
 def parts(given: Given) -> list[Part]:

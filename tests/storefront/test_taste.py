@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from trialign.data.storefront import Storefront
-from trialign.data.storefront.taste import ExactOracle, Preference, Taste, draw_histories, taste_of
-from trialign.data.storefront.world import NONE, draw_attributes, frozen_world
 from trialign.errors import DataError
+from trialign.storefront import Storefront
+from trialign.storefront.taste import ExactOracle, Preference, Taste, draw_histories, taste_of
+from trialign.storefront.world import NONE, draw_attributes, frozen_world
 
 # Items:                     0     1     2     3
 CATEGORIES = np.array([0, 1, NONE, NONE])

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 import webdataset
 
-from trialign.data.blocks import EVALUATION, ITEM, Records, lists_of, user_hash
-from trialign.data.shards import INDEX, INDEX_DTYPE, USERS, BlockStore, DamagedBlockError, ShardWriter, fingerprint_of
 from trialign.errors import ConfigError, DataError
+from trialign.stream.blocks import EVALUATION, ITEM, Records, lists_of, user_hash
+from trialign.stream.shards import INDEX, INDEX_DTYPE, USERS, BlockStore, DamagedBlockError, ShardWriter, fingerprint_of
 
 
 def _batch(num_records: int, seed: int = 0) -> pa.RecordBatch:

@@ -16,13 +16,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from trialign.config.train import StreamConfig
-from trialign.data.blocks import Record
-from trialign.data.lanes import LaneSource, one_by_one
-from trialign.data.ledger import Ledger
-from trialign.data.module import LaneDataModule, TrainedRows, pl
-from trialign.data.rows import RowBatch, TokenizedExample
-from trialign.data.shards import BlockStore
 from trialign.errors import ConfigError
+from trialign.stream.blocks import Record
+from trialign.stream.lanes import LaneSource, one_by_one
+from trialign.stream.ledger import Ledger
+from trialign.stream.module import LaneDataModule, TrainedRows, pl
+from trialign.stream.rows import RowBatch, TokenizedExample
+from trialign.stream.shards import BlockStore
 
 
 def encode(source: int, record: Record) -> TokenizedExample:

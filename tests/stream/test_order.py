@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trialign.data.order import (
+from trialign.errors import ConfigError
+from trialign.stream.order import (
     Indices,
     Interleaving,
     Permutation,
@@ -19,7 +20,6 @@ from trialign.data.order import (
     fitting_workers,
     lane_range,
 )
-from trialign.errors import ConfigError
 
 KEYS = st.integers(0, 2**63 - 1)
 
@@ -56,7 +56,7 @@ def test_a_permutation_of_a_large_domain_is_computed_per_index() -> None:
 def test_rounds_from_a_table_are_the_rounds(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     indices = np.arange(size)
     tabled = Permutation(size, 11)
-    monkeypatch.setattr("trialign.data.order._TABLED_BITS", 0)
+    monkeypatch.setattr("trialign.stream.order._TABLED_BITS", 0)
     computed = Permutation(size, 11)
     assert np.array_equal(tabled(indices), computed(indices))
     assert np.array_equal(tabled.inverse(indices[:1]), computed.inverse(indices[:1]))

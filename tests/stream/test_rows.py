@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trialign.data.rows import TokenizedExample, fill_row, pack, pack_window, stack_rows
 from trialign.errors import DataError
+from trialign.stream.rows import TokenizedExample, fill_row, pack, pack_window, stack_rows
 
 
 @given(st.lists(st.integers(0, 40), max_size=200), st.integers(40, 90))

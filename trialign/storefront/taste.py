@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trialign.data.storefront.world import NONE, Attributes, Floats, Integers, World
 from trialign.errors import DataError
 from trialign.progress import paced
+from trialign.storefront.world import NONE, Attributes, Floats, Integers, World
 
 _CELLS = 1 << 20  # of the users-by-items table that is held at a time while sampling
 

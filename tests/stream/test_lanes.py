@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from trialign.data.blocks import Record
-from trialign.data.lanes import LaneSource, LaneStream, MicroBatches, load_rows, one_by_one
-from trialign.data.order import lane_range
-from trialign.data.rows import Row, RowBatch, TokenizedExample
-from trialign.data.shards import BlockStore
 from trialign.errors import ConfigError, DataError
+from trialign.stream.blocks import Record
+from trialign.stream.lanes import LaneSource, LaneStream, MicroBatches, load_rows, one_by_one
+from trialign.stream.order import lane_range
+from trialign.stream.rows import Row, RowBatch, TokenizedExample
+from trialign.stream.shards import BlockStore
 
 SOURCE = 1_000_000
 """Token of record i of source s, in `history_store`: s * SOURCE + i, as often as its history is long."""

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trialign.data.blocks import spans
 from trialign.errors import DataError
+from trialign.stream.blocks import spans
 
 _MOST_PADDING = 0.05
 

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trialign.data.source import RawData
-from trialign.data.storefront.pictures import paint
-from trialign.data.storefront.taste import ExactOracle, Taste, draw_histories, draw_lengths, taste_of
-from trialign.data.storefront.wording import Wording, write_items
-from trialign.data.storefront.world import Attributes, Flags, Integers, World, draw_attributes, frozen_world
 from trialign.progress import paced
 from trialign.runtime.seeding import numpy_generator
+from trialign.storefront.pictures import paint
+from trialign.storefront.taste import ExactOracle, Taste, draw_histories, draw_lengths, taste_of
+from trialign.storefront.wording import Wording, write_items
+from trialign.storefront.world import Attributes, Flags, Integers, World, draw_attributes, frozen_world
 
 ITEMS_SCHEMA = pa.schema(
     {

@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from trialign.data.source import RawData
-from trialign.data.storefront import Storefront
-from trialign.data.storefront.corpus import DescriptionPurpose, description_purposes, picture_sentences
-from trialign.data.storefront.world import frozen_world
+from trialign.storefront import Storefront
+from trialign.storefront.corpus import DescriptionPurpose, description_purposes, picture_sentences
+from trialign.storefront.world import frozen_world
 
 SHOP = Storefront(seed=0, num_items=2000, num_users=10, style_weight=1.0, purpose_weight=1.0)
 TRUTH = SHOP.attributes()

@@ -33,12 +33,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trialign.data.blocks import Records
-from trialign.data.lanes import LaneSource, LaneStream, MicroBatches, load_rows
-from trialign.data.order import Draws, Indices, fitting_workers
-from trialign.data.rows import Examples, Row, RowBatch
-from trialign.data.shards import BlockStore
 from trialign.errors import TrialignError
+from trialign.stream.blocks import Records
+from trialign.stream.lanes import LaneSource, LaneStream, MicroBatches, load_rows
+from trialign.stream.order import Draws, Indices, fitting_workers
+from trialign.stream.rows import Examples, Row, RowBatch
+from trialign.stream.shards import BlockStore
 
 NUM_LAYOUTS = 1_000
 NUM_CHUNKS = 20

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from trialign.data.storefront.pictures import paint
-from trialign.data.storefront.wording import describe
-from trialign.data.storefront.world import frozen_world
 from trialign.runtime.seeding import numpy_generator
+from trialign.storefront.pictures import paint
+from trialign.storefront.wording import describe
+from trialign.storefront.world import frozen_world
 
 _SENTENCES = (
     "A surface with {look}, {name} style.",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from trialign.data.storefront import Storefront
+from trialign.storefront import Storefront
 
 SETTINGS: dict[str, Any] = {"seed": 1, "num_items": 60, "num_users": 30, "style_weight": 1.0, "purpose_weight": 1.0}
 

@@ -30,10 +30,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trialign.data.blocks import decode_block, encode_block, user_hash
-from trialign.data.storage import LocalFolder, open_folder
 from trialign.errors import DataError
 from trialign.foreign import parse_json
+from trialign.stream.blocks import decode_block, encode_block, user_hash
+from trialign.stream.storage import LocalFolder, open_folder
 
 FORMAT = 2
 INDEX = "index.npy"

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from trialign.data.blocks import Record, Records
-from trialign.data.order import Draws, Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
-from trialign.data.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack_window, stack_rows
-from trialign.data.shards import BlockStore, DamagedBlockError
 from trialign.errors import ConfigError, DataError, TrialignError
 from trialign.runtime.seeding import derive
+from trialign.stream.blocks import Record, Records
+from trialign.stream.order import Draws, Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
+from trialign.stream.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack_window, stack_rows
+from trialign.stream.shards import BlockStore, DamagedBlockError
 
 Encode = Callable[[int, Records, Indices, Draws], Examples]
 """(source index, a block, records of it, a number in 0..1 for each) to as many examples.

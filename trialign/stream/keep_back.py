@@ -11,8 +11,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.data.blocks import Records
-from trialign.data.order import number_of_key
+from trialign.stream.blocks import Records
+from trialign.stream.order import number_of_key
 
 
 def kept_back(records: Records, chosen: NDArray[np.int64], share: float) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from trialign.data.storefront.world import Style
+from trialign.storefront.world import Style
 
 SIDE = 64  # pixels
 _CANVAS = 96  # covers the picture at any angle: 96 > 64 * sqrt(2)

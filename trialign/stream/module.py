@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from trialign.config.train import StreamConfig
-from trialign.data.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
-from trialign.data.ledger import Ledger, ledger_lines
-from trialign.data.order import accumulation, fitting_workers
-from trialign.data.rows import RowBatch
-from trialign.data.shards import DamagedBlockError
 from trialign.errors import ConfigError
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.lightning import Callback, pl
+from trialign.stream.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
+from trialign.stream.ledger import Ledger, ledger_lines
+from trialign.stream.order import accumulation, fitting_workers
+from trialign.stream.rows import RowBatch
+from trialign.stream.shards import DamagedBlockError
 
 logger = logging.getLogger(__name__)
 

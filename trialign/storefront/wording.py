@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trialign.data.storefront.world import Attributes, World
 from trialign.runtime.seeding import numpy_generator
+from trialign.storefront.world import Attributes, World
 
 _AFFIRM = (
     "adores", "appreciates", "befriends", "cherishes", "embraces", "enjoys", "enriches", "favours", "fits",
