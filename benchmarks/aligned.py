@@ -71,7 +71,7 @@ class Storefront:
         }
 
 
-def arms(weight: float, codebook_size: int) -> Iterator[tuple[str, Quantizer]]:
+def variants(weight: float, codebook_size: int) -> Iterator[tuple[str, Quantizer]]:
     """Yield RQ-KMeans, plain and as it is by default, and RQ-VAE with every combination of terms."""
     chosen = compose("quantize", ["quantize=rkmeans", f"quantize.codebook_size={codebook_size}", "run=unused"]).quantize
     del chosen["_target_"]
@@ -115,7 +115,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure every arm, print the table and record it."""
+    """Measure every variant, print the table and record it."""
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--weight", type=float, default=0.1, help="of every term that is on")
@@ -125,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     shop, rows = Storefront(options.run, options.modalities), {}
-    for name, quantizer in arms(options.weight, options.codebook_size):
+    for name, quantizer in variants(options.weight, options.codebook_size):
         rows[name] = means([shop.measure(quantizer, seed) for seed in range(options.seeds)])
         print(name, f"{rows[name]['collisions']:.3f}", flush=True)
     print(table(rows))

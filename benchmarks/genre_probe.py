@@ -1,6 +1,6 @@
-"""What codes say of an item's categories, judged by a probe: on MovieLens, genres, which no text of the arms names.
+"""What codes say of an item's categories, judged by a probe: on MovieLens, genres, which no text of the variants names.
 
-    trialign pipeline ablation=posters hydra.sweep.dir=RUNS data.root=DIR
+    trialign pipeline experiment=movielens_posters_variants hydra.sweep.dir=RUNS data.root=DIR
     python -m benchmarks.genre_probe RUNS/plain-0 RUNS/enriched-0
 
 Per genre a logistic regression on the one-hot codes of all levels, five folds; the mean area under the curve, and how

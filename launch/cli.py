@@ -45,7 +45,10 @@ verbs
 
   run=DIR            where the stages of this run live; each writes DIR/VERB/, manifest.json last
   from.STAGE=DIR     take a finished stage of another run
-  experiment=NAME    a file of conf/experiment/: {experiments}
+  experiment=NAME    a file of conf/experiment/:
+{experiments}
+  experiment/variant=NAME
+                     a file of conf/experiment/variant/; experiments that compare variants sweep over them by themselves
   cluster=NAME       a Slurm cluster of conf/cluster/: trialign submit VERB cluster=NAME run=DIR [--dry-run]
   rebuild=true       make a finished stage again after a setting changed
 
@@ -316,11 +319,13 @@ class _Plain(logging.Formatter):
 
 def _overview() -> str:
     from pathlib import Path
+    from textwrap import fill
 
     import trialign.conf
 
     folder = Path(trialign.conf.__path__[0]) / "experiment"
-    experiments = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    experiments = fill(names, 116, initial_indent=" " * 21, subsequent_indent=" " * 21)
     verbs = "\n".join(f"  {name:<10} {verb.help}" for name, verb in VERBS.items())
     return _OVERVIEW.format(version=__version__, verbs=verbs, experiments=experiments)
 

@@ -11,7 +11,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 from trialign.launch.settings import markdown
 
 from trialign.config.compose import compose, conf_dir, to_config
@@ -28,9 +28,9 @@ RUN = "run=/tmp/unused"
 GROUP_FILES = sorted(
     (path.parent.relative_to(conf_dir()).as_posix(), path.stem)
     for path in conf_dir().rglob("*.yaml")
-    if path.parent != conf_dir() and path.parent.name not in ("arm", "ablation")
+    if path.parent != conf_dir() and "experiment" not in path.relative_to(conf_dir()).parts
 )
-ABLATIONS = sorted(path.stem for path in (conf_dir() / "ablation").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(("group", "choice"), GROUP_FILES)
@@ -57,38 +57,38 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
     assert compose("pipeline", [RUN, chosen, *more]).run == Path("/tmp/unused")
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_every_arm_of_every_ablation_composes(name: str) -> None:
-    composed = [compose_arm(name, arm) for arm in arms_of(name)]
-    for config, arm in zip(composed, arms_of(name), strict=True):
-        assert config.run.name == ("rl_filter-0" if name == "rl_filter" else f"{arm}-0")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_variant_of_every_experiment_composes(name: str) -> None:
+    composed = [compose_variant(name, variant) for variant in variants_of(name)]
+    for config, variant in zip(composed, variants_of(name), strict=True):
+        assert config.run.name == ("rl_filter-0" if name == "rl_filter" else f"{variant}-0")
         assert {place.name for place in config.from_stage.values()} - {"start-0"} == {"shared"}
-    # What arms share is made by one config.
-    for verb in composed[0].from_stage:
+    # What variants share is made by one config.
+    for verb in composed[0].from_stage if composed else ():
         assert len({repr(identity_of(verb, config)) for config in composed}) == 1
 
 
-def test_every_arm_is_one_of_an_ablation() -> None:
-    listed = {arm for name in ABLATIONS for arm in arms_of(name)}
-    alone = {"enriched8_tokens", "enriched9", "catalogue", "catalogue_enriched"}  # by arm=NAME of ablation=storefront
-    assert {path.stem for path in (conf_dir() / "arm").glob("*.yaml")} == listed | alone
-    for arm in alone:
-        compose_arm("storefront", arm)
+def test_every_variant_is_one_of_an_experiment() -> None:
+    listed = {variant for name in EXPERIMENTS for variant in variants_of(name)}
+    alone = {"enriched8_tokens", "enriched9", "catalogue", "catalogue_enriched"}  # typed for experiment=storefront
+    assert {path.stem for path in (conf_dir() / "experiment" / "variant").glob("*.yaml")} == listed | alone
+    for variant in alone:
+        compose_variant("storefront", variant)
 
 
 @pytest.mark.parametrize(
     ("name", "setting", "value"),
     [
-        ("no_style", "data.style_weight", 0.0),
-        ("no_purpose", "data.purpose_weight", 0.0),
-        ("captions_permuted", "enrich.captions_dealt", 0),
+        ("storefront_no_style", "data.style_weight", 0.0),
+        ("storefront_no_purpose", "data.purpose_weight", 0.0),
+        ("storefront_captions_permuted", "enrich.captions_dealt", 0),
     ],
 )
 def test_a_control_differs_from_the_storefront_in_one_setting_and_shares_nothing_it_decides(
     name: str, setting: str, value: float
 ) -> None:
-    for arm in arms_of(name):
-        control, default = compose_arm(name, arm), compose_arm("storefront", arm)
+    for variant in variants_of(name):
+        control, default = compose_variant(name, variant), compose_variant("storefront", variant)
         found, usual = flatten(control.identity), flatten(default.identity)
         assert {key: found[key] for key in found if found[key] != usual[key]} == {setting: value}
         decided = "prepare" if setting.startswith("data") else "enrich"
@@ -96,23 +96,25 @@ def test_a_control_differs_from_the_storefront_in_one_setting_and_shares_nothing
         assert control.from_stage[decided] != default.from_stage[decided]
 
 
-def arms_of(ablation: str) -> list[str]:
+def variants_of(experiment: str) -> list[str]:
+    """Return the variants that an experiment sweeps over; of most none."""
+    params = compose_tree(experiment).hydra.sweeper.get("params") or {}
+    return str(params["experiment/variant"]).split(",") if params else []
+
+
+def compose_variant(experiment: str, variant: str) -> Config:
+    tree = compose_tree(experiment, f"experiment/variant={variant}")
+    HydraConfig.instance().set_config(tree)
+    with open_dict(tree):
+        del tree["hydra"]
+    return to_config(tree)
+
+
+def compose_tree(experiment: str, *more: str) -> DictConfig:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        tree = hydra_compose("pipeline", [f"ablation={ablation}"], return_hydra_config=True)
-    return str(tree.hydra.sweeper.params.arm).split(",")
-
-
-def compose_arm(ablation: str, arm: str) -> Config:
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        tree = hydra_compose("pipeline", [f"ablation={ablation}", f"arm={arm}"], return_hydra_config=True)
-        HydraConfig.instance().set_config(tree)
-        with open_dict(tree):
-            del tree["hydra"]
-        return to_config(tree)
+        return hydra_compose("pipeline", [f"experiment={experiment}", *more], return_hydra_config=True)
 
 
 def test_every_file_of_a_group_builds_on_a_schema() -> None:

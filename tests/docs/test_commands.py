@@ -35,7 +35,7 @@ PAGES = sorted(
     for path in CHECKOUT.glob(pattern)
     if path.name not in ("CHANGELOG.md", "configuration.md")  # the one is history, the other generated
 )
-HEADERS = sorted(path for folder in ("experiment", "ablation") for path in (CHECKOUT / "conf" / folder).glob("*.yaml"))
+HEADERS = sorted((CHECKOUT / "conf" / "experiment").glob("*.yaml"))
 SCRIPTS = sorted(path for folder in ("benchmarks", "launch", "docs") for path in (CHECKOUT / folder).glob("*.py"))
 
 STANDS_FOR = {

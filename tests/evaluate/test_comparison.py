@@ -79,8 +79,8 @@ def test_seeds_are_named_by_what_their_names_share(names: list[str], told: str) 
 
 
 def test_groups_that_share_a_stem_keep_their_first_names() -> None:
-    runs = [run(f"arm-{n}", 0.1, **{"train.seed": n % 2, "train.epochs": n // 2}) for n in range(4)]
-    assert [group.name for group in compare(runs, []).groups] == ["arm-0 (2 seeds)", "arm-2 (2 seeds)"]
+    runs = [run(f"variant-{n}", 0.1, **{"train.seed": n % 2, "train.epochs": n // 2}) for n in range(4)]
+    assert [group.name for group in compare(runs, []).groups] == ["variant-0 (2 seeds)", "variant-2 (2 seeds)"]
 
 
 def test_a_setting_that_nobody_set_is_no_difference() -> None:

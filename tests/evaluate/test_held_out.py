@@ -123,9 +123,9 @@ def test_nothing_that_was_chosen_before_the_window_is_ranked_or_recommended_agai
 
 def test_a_sample_of_users_is_the_first_of_all_and_is_said(finished: list[str], tmp_path: Path) -> None:
     run = compose("evaluate", finished).run
-    arm = [setting for setting in finished if not setting.startswith("run=")]
+    variant = [setting for setting in finished if not setting.startswith("run=")]
     shared = [f"from.{verb}={run}" for verb in REQUIRED if verb != "evaluate"]
-    sampled = [*arm, *shared, "evaluate.users=13"]
+    sampled = [*variant, *shared, "evaluate.users=13"]
     for name in ("one", "two"):
         evaluate.run(compose("evaluate", [*sampled, f"run={tmp_path / name}"]))
     folder = tmp_path / "one" / "evaluate" / "test"
@@ -158,9 +158,9 @@ def test_a_sample_larger_than_the_split_is_refused_before_anything_is_fitted(tmp
 def test_report_reads_runs_from_their_directories_alone(finished: list[str], tmp_path: Path) -> None:
     run = compose("evaluate", finished).run
     shared = [f"from.{verb}={run}" for verb in REQUIRED if verb not in ("train", "evaluate")]
-    arm = [setting for setting in finished if not setting.startswith("run=")]
+    variant = [setting for setting in finished if not setting.startswith("run=")]
     for name, change in {"longer": "train.steps=7", "seed": "seed=1"}.items():
-        overrides = [*arm, f"run={tmp_path / name}", change, *shared]
+        overrides = [*variant, f"run={tmp_path / name}", change, *shared]
         for verb in ("train", "evaluate"):
             script(verb)(compose("pipeline", overrides))
     (tmp_path / "half" / "prepare").mkdir(parents=True)

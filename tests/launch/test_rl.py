@@ -30,25 +30,25 @@ TINY += [
 
 
 def test_from_a_supervised_run_to_figures_of_its_own(tmp_path: Path) -> None:
-    sft, arm = tmp_path / "sft", tmp_path / "arm"
+    sft, variant = tmp_path / "sft", tmp_path / "variant"
     for verb in ("prepare", "embed", "quantize", "assign", "train", "baselines", "evaluate"):
         script(verb)(compose(verb, [f"run={sft}", *TINY]))
     shared = [f"from.{verb}={sft}" for verb in ("prepare", "assign", "train", "baselines")]
-    asked = [f"run={arm}", *TINY, *shared, "evaluate.generator=rl"]
+    asked = [f"run={variant}", *TINY, *shared, "evaluate.generator=rl"]
     with pytest.raises(StageError, match="rl is not a finished stage"):
         script("evaluate")(compose("evaluate", asked))
     assert script("rl")(compose("rl", asked)).built
     assert not script("rl")(compose("rl", asked)).built
     script("evaluate")(compose("evaluate", asked))
-    one, other = (read_run(folder, folder.name, "test") for folder in (sft, arm))
+    one, other = (read_run(folder, folder.name, "test") for folder in (sft, variant))
     assert one.users == other.users
     assert one.generator != other.generator
     assert {"reward", "validation/ndcg@10"} <= other.curves.keys()
     assert other.config["rl.group"] == 8
-    counts = json.loads((arm / "rl" / "manifest.json").read_text())["counts"]
+    counts = json.loads((variant / "rl" / "manifest.json").read_text())["counts"]
     assert {"start", "validation", "prompts", "groups_skipped", "stopped"} <= counts.keys()
     with pytest.raises(StageError, match="choose another run"):
-        script("evaluate")(compose("evaluate", [f"run={sft}", *TINY, f"from.rl={arm}", "evaluate.generator=rl"]))
+        script("evaluate")(compose("evaluate", [f"run={sft}", *TINY, f"from.rl={variant}", "evaluate.generator=rl"]))
 
 
 def test_what_cannot_work_is_refused_while_composing() -> None:

@@ -164,10 +164,10 @@ def test_settings_that_cannot_change_the_numbers_rebuild_nothing(run: Path) -> N
 
 def test_arms_share_stages_by_from(run: Path, tmp_path: Path) -> None:
     shared = [f"from.{verb}={run}" for verb in ("prepare", "enrich", "embed", "quantize", "assign", "baselines")]
-    outcomes = run_all(tmp_path / "arm", "train.steps=5", *shared)
+    outcomes = run_all(tmp_path / "variant", "train.steps=5", *shared)
     assert [verb for verb, outcome in outcomes.items() if outcome == "built"] == ["train", "evaluate"]
-    assert not (tmp_path / "arm" / "prepare").exists()
-    inputs = Manifest.read(tmp_path / "arm" / "train").inputs
+    assert not (tmp_path / "variant" / "prepare").exists()
+    inputs = Manifest.read(tmp_path / "variant" / "train").inputs
     assert inputs["prepare"]["hash"] == Manifest.read(run / "prepare").hash
 
 
@@ -186,7 +186,7 @@ def test_an_arm_waits_for_another_that_makes_what_they_share(run: Path, tmp_path
     """The other holds the lock; it ends while this one waits, and leaves the stage or, killed, nothing."""
     common = tmp_path / "common" / "prepare"
     common.mkdir(parents=True)
-    config = compose("pipeline", [f"run={tmp_path / 'arm'}", *TINY, f"from.prepare={common.parent}"])
+    config = compose("pipeline", [f"run={tmp_path / 'variant'}", *TINY, f"from.prepare={common.parent}"])
     other, lines = contextlib.ExitStack(), []
 
     def announce(line: str) -> None:
@@ -208,7 +208,7 @@ def test_an_arm_waits_for_another_that_makes_what_they_share(run: Path, tmp_path
 
 
 def test_of_two_arms_that_begin_at_once_one_makes_what_they_share(run: Path, tmp_path: Path) -> None:
-    config = compose("pipeline", [f"run={tmp_path / 'arm'}", *TINY, f"from.prepare={tmp_path / 'common'}"])
+    config = compose("pipeline", [f"run={tmp_path / 'variant'}", *TINY, f"from.prepare={tmp_path / 'common'}"])
     calls = []
 
     def beaten(given: Config) -> Stage:
@@ -228,21 +228,21 @@ def test_captions_and_interests_reach_the_generator_and_the_page(run: Path, tmp_
     made = ["enrich/clip=storefront", "enrich.clip.num_pairs=64", "enrich.clip.num_epochs=1"]
     made += ["enrich/captions=builtin", "enrich/interests=builtin", "enrich.interests.num_pairs=64"]
     tasks = ["train/tasks=trialigngr8", "train.tasks.item_to_caption=1", "evaluate.understanding.items=9"]
-    run_all(tmp_path / "arm", *shared, *made, *tasks)
-    counts = Manifest.read(tmp_path / "arm" / "train").counts
-    num_captions = Manifest.read(tmp_path / "arm" / "enrich").counts["captions"]["found"]
+    run_all(tmp_path / "variant", *shared, *made, *tasks)
+    counts = Manifest.read(tmp_path / "variant" / "train").counts
+    num_captions = Manifest.read(tmp_path / "variant" / "enrich").counts["captions"]["found"]
     assert counts["left_out"]["item_to_caption"] == 96 - num_captions > 0
     assert sum(share for name, share in counts["tasks"].items() if name.startswith("share/")) == pytest.approx(1)
-    found = json.loads((tmp_path / "arm" / "evaluate" / "metrics.json").read_text())["understanding"]
+    found = json.loads((tmp_path / "variant" / "evaluate" / "metrics.json").read_text())["understanding"]
     assert set(found["finds"]) == {"title_to_item", "caption_to_item", "interests_to_item"}
     assert set(found["writes"]) == {"item_to_title", "item_to_caption"}
     for row in found["finds"].values():
         assert row["recall@1"] <= row["recall@10"] <= 1
         assert row["ceiling@1"] <= row["ceiling@10"] <= 1
-    page = (tmp_path / "arm" / "evaluate" / "test" / "report.html").read_text()
+    page = (tmp_path / "variant" / "evaluate" / "test" / "report.html").read_text()
     assert "by the prompt of caption_to_item" in page
     assert f"{found['writes']['item_to_caption']['token_f1']:.3f}" in page
-    assert "enrich" in Manifest.read(tmp_path / "arm" / "evaluate" / "test").inputs
+    assert "enrich" in Manifest.read(tmp_path / "variant" / "evaluate" / "test").inputs
     assert "enrich" not in Manifest.read(run / "train").inputs
 
 
@@ -252,17 +252,17 @@ def test_what_a_stage_asks_for_is_made_before_it(run: Path, tmp_path: Path) -> N
     judged = ["reward.epochs=1", "reward.tiny.num_layers=1", "embed.least_chance=0.6"]
     learned = ["train.keep_back=0.3", "evaluate.generator=rl", "rl.steps=2", "rl.prompts=4", "rl.validation.every=2"]
     learned += ["rl.rewards.quality_item=0.5", "embed.evidence=[title,interests]"]
-    outcomes = run_all(tmp_path / "arm", *made, *judged, *learned)
+    outcomes = run_all(tmp_path / "variant", *made, *judged, *learned)
     order = list(outcomes)
     assert order.index("reward") < order.index("embed")
     assert order.index("train") < order.index("rl") < order.index("evaluate")
-    counts = Manifest.read(tmp_path / "arm" / "embed").counts
-    chances = pq.read_table(tmp_path / "arm" / "reward" / "quality.parquet")["chances"].to_pylist()
+    counts = Manifest.read(tmp_path / "variant" / "embed").counts
+    chances = pq.read_table(tmp_path / "variant" / "reward" / "quality.parquet")["chances"].to_pylist()
     assert counts["interests_left_out"] == sum(chance < 0.6 for found in chances for chance in found) > 0
-    inputs = Manifest.read(tmp_path / "arm" / "evaluate" / "test").inputs
+    inputs = Manifest.read(tmp_path / "variant" / "evaluate" / "test").inputs
     assert "rl" in inputs
     assert "train" not in inputs
-    assert "reward" in Manifest.read(tmp_path / "arm" / "rl").inputs
+    assert "reward" in Manifest.read(tmp_path / "variant" / "rl").inputs
 
 
 def test_stages_of_another_catalogue_are_refused(run: Path, tmp_path: Path) -> None:

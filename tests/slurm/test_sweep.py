@@ -61,14 +61,14 @@ def test_a_sweep_is_one_array_survives_its_end_and_is_taken_up_without_repeating
 def test_members_at_once_make_what_they_share_once(
     cluster: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in an ablation: nothing is there yet, both begin together, and one of them waits for the other."""
+    """As in an experiment that sweeps: nothing is there yet, both begin together, and one of them waits for the other."""
     monkeypatch.chdir(tmp_path)
-    shared = [f"from.{verb}=arms/shared" for verb in STAGES_BEFORE]
-    sweep = ["pipeline", "-m", "seed=1,2", "run=arms/${seed}", "hydra/launcher=slurm", "cluster=minicluster"]
+    shared = [f"from.{verb}=variants/shared" for verb in STAGES_BEFORE]
+    sweep = ["pipeline", "-m", "seed=1,2", "run=variants/${seed}", "hydra/launcher=slurm", "cluster=minicluster"]
     cluster.trialign(*sweep, "cluster.array_limit=2", "cluster.wait=true", *TINY, *shared)
-    inputs = [Manifest.read(tmp_path / "arms" / seed / "train").inputs for seed in ("1", "2")]
+    inputs = [Manifest.read(tmp_path / "variants" / seed / "train").inputs for seed in ("1", "2")]
     assert inputs[0]["assign"] == inputs[1]["assign"]
-    logs = [path.read_text() for path in (tmp_path / "arms").glob("[12]/slurm/log/*_0.log")]
+    logs = [path.read_text() for path in (tmp_path / "variants").glob("[12]/slurm/log/*_0.log")]
     assert len(logs) == 2
     for verb in STAGES_BEFORE:  # in the tables at the end
         assert sorted(re.search(rf"│ {verb} +│ (\w+)", log)[1] for log in logs) == ["built", "taken"], verb

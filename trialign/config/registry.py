@@ -139,14 +139,13 @@ _ROOT: list[Any] = [
     *({group: _DEFAULTS.get(group, "default")} for group in SCHEMAS if "/" not in group),
     {"hydra/taken": None},  # settings of a run, from its manifests (taken.py)
     {"experiment": None},
-    {"arm": None},
-    {"ablation": None},
+    {"experiment/variant": None},
     "hydra_settings",
     {"override hydra/job_logging": "none"},
     {"override hydra/hydra_logging": "none"},
     "_self_",
 ]
-"""What every verb composes: an option per group, what the run was made with, the experiment; then the command line."""
+"""What every verb composes: an option per group, what the run was made with, an experiment and a variant of it."""
 
 
 @cache

@@ -4,8 +4,8 @@ A manifest says what its stage was made with: the hashed values of its groups, t
 and beside them the settings that can change the numbers all the same (`executions`). The record of a killed attempt
 says the same, so that the same training goes on. A config `hydra/taken` is made of them, which every verb composes
 behind the options of groups and before the experiment: the command line and the files that it names (choices,
-experiment, arm, ablation) come first, then the run, then the defaults. Whatever composes, composes with it: a verb,
-each member of a sweep, `submit`, `--cfg job`.
+experiment, variant) come first, then the run, then the defaults. Whatever composes, composes with it: a verb, each
+member of a sweep, `submit`, `--cfg job`.
 
 Which stages: the verb's own and those upstream of it, of this run or of the one that `from.STAGE` names. The verb's own
 decides what stages share (seed, stream, runtime.micro_rows), else the last one of this run; another run decides only

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -18,7 +19,7 @@ from trialign.errors import ConfigError, listing
 from trialign.manifest import flatten
 
 _ROOT = ("run", "seed", "rebuild")
-_SHORTHANDS = ("experiment", "arm", "ablation")
+_SHORTHANDS = ("experiment", "experiment/variant")
 """Files of settings that are named at the root and leave no key behind."""
 _ALIKE = 0.6
 
@@ -55,7 +56,7 @@ def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
     if near is not None:
         return ConfigError(value, rule=rule, remedy=_meant([near], here))
     last = key.rpartition(".")[2]
-    ends = [known for known in here if "." in known and known.rpartition(".")[2] == last]
+    ends = [known for known in [*here, *_SHORTHANDS] if known != key and re.split("[./]", known)[-1] == last]
     return ConfigError(value, rule=rule, remedy=_meant(ends, _around(key, here)))
 
 

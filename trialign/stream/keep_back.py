@@ -1,7 +1,7 @@
 """Training positions that supervised training leaves to reinforcement learning, chosen by a key (method.md 9).
 
 Whether a position is kept back depends on its user, item and time alone: not on the seed, the rank, or the window that
-it is read in. So every arm of a comparison keeps back the same ones, and a larger share holds the smaller ones.
+it is read in. So every variant of a comparison keeps back the same ones, and a larger share holds the smaller ones.
 """
 
 from __future__ import annotations

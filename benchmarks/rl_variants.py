@@ -1,9 +1,9 @@
-"""The arms of `ablation=rl`: test metrics, differences to the control, quality of what is recommended.
+"""The variants of `experiment=rl`: test metrics, differences to the control, quality of what is recommended.
 
-    trialign pipeline ablation=rl hydra.sweep.dir=DIR        # and rl_more, rl_filter
-    python -m benchmarks.rl_arms DIR --json benchmarks/results/rl_arms.json
+    trialign pipeline experiment=rl hydra.sweep.dir=DIR        # and rl_more, rl_filter
+    python -m benchmarks.rl_variants DIR --json benchmarks/results/rl_variants.json
 
-Reads the rankings that `evaluate` wrote; nothing is computed again. Every arm is paired over test users with the
+Reads the rankings that `evaluate` wrote; nothing is computed again. Every variant is paired over test users with the
 control of its seed, and over all seeds by the mean of a user's differences. Quality of recommendations: mean q of the
 reward stage, and the share whose interests are junk by the truth, over everybody's ten best.
 """
@@ -36,20 +36,20 @@ Values = NDArray[np.float64]
 def main() -> None:
     """Print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sweep", type=Path, help="hydra.sweep.dir of the arms")
+    parser.add_argument("sweep", type=Path, help="hydra.sweep.dir of the variants")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where it is written")
     options = parser.parse_args()
     runs = sorted(found.parents[2] for found in options.sweep.glob("rl_*-*/evaluate/test/manifest.json"))
     values = {tuple(run.name.rsplit("-", 1)): _values(run) for run in runs}
     quality = _quality(options.sweep / "shared")
-    rows = [_row(arm, seed, found, values, quality) for (arm, seed), found in values.items()]
-    for arm in sorted({arm for arm, _ in values}):
-        if arm != CONTROL and (pooled := _pooled(arm, values)):
+    rows = [_row(variant, seed, found, values, quality) for (variant, seed), found in values.items()]
+    for variant in sorted({variant for variant, _ in values}):
+        if variant != CONTROL and (pooled := _pooled(variant, values)):
             rows.append(pooled)
     for row in rows:
         print(json.dumps(row))
     if options.json is not None:
-        options.json.write_text(json.dumps({"arms": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"variants": rows}, indent=1) + "\n")
 
 
 def _values(run: Path) -> dict[str, Any]:
@@ -72,13 +72,13 @@ def _quality(shared: Path) -> tuple[Values, NDArray[np.bool_]] | None:
 
 
 def _row(
-    arm: str,
+    variant: str,
     seed: str,
     found: Mapping[str, Any],
     values: Mapping[tuple[str, ...], Mapping[str, Any]],
     quality: tuple[Values, NDArray[np.bool_]] | None,
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": arm, "seed": seed}
+    row: dict[str, Any] = {"variant": variant, "seed": seed}
     row |= {name: float(found["values"][:, METRICS.index(name)].mean()) for name in SHOWN}
     if found["rl"] is not None:
         counts = found["rl"].counts
@@ -87,17 +87,17 @@ def _row(
         quality_N, junk_N = quality
         real = found["items"][found["items"] != NO_ITEM]
         row |= {"quality@10": float(quality_N[real].mean()), "junk@10": float(junk_N[real].mean())}
-    if arm != CONTROL and (CONTROL, seed) in values:
+    if variant != CONTROL and (CONTROL, seed) in values:
         row["minus control"] = _difference(found["values"] - values[CONTROL, seed]["values"])
     return row
 
 
-def _pooled(arm: str, values: Mapping[tuple[str, ...], Mapping[str, Any]]) -> dict[str, Any] | None:
-    seeds = [seed for other, seed in values if other == arm and (CONTROL, seed) in values]
+def _pooled(variant: str, values: Mapping[tuple[str, ...], Mapping[str, Any]]) -> dict[str, Any] | None:
+    seeds = [seed for other, seed in values if other == variant and (CONTROL, seed) in values]
     if len(seeds) < 2:
         return None
-    mean_UC = np.mean([values[arm, seed]["values"] - values[CONTROL, seed]["values"] for seed in seeds], axis=0)
-    return {"arm": arm, "seeds": seeds, "minus control": _difference(mean_UC)}
+    mean_UC = np.mean([values[variant, seed]["values"] - values[CONTROL, seed]["values"] for seed in seeds], axis=0)
+    return {"variant": variant, "seeds": seeds, "minus control": _difference(mean_UC)}
 
 
 def _difference(differences_UC: Values) -> dict[str, list[float]]:
