@@ -61,7 +61,7 @@ def test_a_sweep_is_one_array_survives_its_end_and_is_taken_up_without_repeating
 def test_members_at_once_make_what_they_share_once(
     cluster: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in an experiment that sweeps: nothing is there yet, both begin together, and one of them waits for the other."""
+    """As in a sweep over variants: nothing is there yet, both begin together, and one of them waits for the other."""
     monkeypatch.chdir(tmp_path)
     shared = [f"from.{verb}=variants/shared" for verb in STAGES_BEFORE]
     sweep = ["pipeline", "-m", "seed=1,2", "run=variants/${seed}", "hydra/launcher=slurm", "cluster=minicluster"]
