@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.record import arguments
 from trialign.config.compose import compose
-from trialign.config.quantize import RQVAEConfig
+from trialign.config.quantize import RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.store import load, load_interests
@@ -74,15 +74,14 @@ class Storefront:
 def variants(weight: float, codebook_size: int) -> Iterator[tuple[str, Quantizer]]:
     """Yield RQ-KMeans, plain and as it is by default, and RQ-VAE with every combination of terms."""
     chosen = compose("quantize", ["quantize=rkmeans", f"quantize.codebook_size={codebook_size}", "run=unused"]).quantize
-    del chosen["_target_"]
-    yield "rkmeans", RQKMeansQuantizer(**chosen)
-    yield "rkmeans, plain", RQKMeansQuantizer(**chosen | {"separation": 0})
+    assert isinstance(chosen, RQKMeansConfig)
+    yield "rkmeans", RQKMeansQuantizer(chosen)
+    yield "rkmeans, plain", RQKMeansQuantizer(replace(chosen, separation=0))
     for on in product((False, True), repeat=len(TERMS)):
         weights = {name: weight * use for name, use in zip(TERMS, on, strict=True)}
-        settings = asdict(RQVAEConfig(codebook_size=codebook_size, **weights))
-        del settings["_target_"]
+        settings = RQVAEConfig(codebook_size=codebook_size, **weights)
         named = [label for use, label in zip(on, TERMS.values(), strict=True) if use]
-        yield f"rqvae: {' + '.join(named) or 'no further term'}", RQVAEQuantizer(**settings)
+        yield f"rqvae: {' + '.join(named) or 'no further term'}", RQVAEQuantizer(settings)
 
 
 def means(found: list[dict[str, Any]]) -> dict[str, Any]:

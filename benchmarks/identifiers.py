@@ -16,7 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.record import Row, arguments, compare, record
 from trialign.config.compose import compose
-from trialign.config.quantize import RQVAEConfig
+from trialign.config.quantize import RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.store import Modality, load
@@ -93,13 +93,14 @@ def subsets(modalities: Mapping[str, Modality]) -> Iterator[dict[str, Modality]]
 def quantizers(experiment: str, used: list[str]) -> dict[str, Quantizer]:
     """Return the experiment's quantizer, the same by plain k-means, and RQ-VAE."""
     chosen = compose("quantize", [f"experiment={experiment}", "quantize=rkmeans", "run=unused"]).quantize
-    chosen["weights"] = {name: weight for name, weight in chosen["weights"].items() if name in used}
-    del chosen["_target_"]
-    trained = _settings(RQVAEConfig(codebook_size=chosen["codebook_size"], num_levels=chosen["num_levels"]))
+    assert isinstance(chosen, RQKMeansConfig)
+    ones = {name: 1.0 for name in chosen.weights.by_modality() if name not in used}
+    chosen = replace(chosen, weights=replace(chosen.weights, **ones))
+    trained = RQVAEConfig(codebook_size=chosen.codebook_size, num_levels=chosen.num_levels)
     return {
-        "rkmeans": RQKMeansQuantizer(**chosen),
-        "rkmeans, plain": RQKMeansQuantizer(**chosen | {"concentration": 0.0, "separation": 0}),
-        "rqvae": RQVAEQuantizer(**trained),
+        "rkmeans": RQKMeansQuantizer(chosen),
+        "rkmeans, plain": RQKMeansQuantizer(replace(chosen, concentration=0.0, separation=0)),
+        "rqvae": RQVAEQuantizer(trained),
     }
 
 
@@ -152,10 +153,6 @@ def _best(data: str, key: str, unit: str, mine: Mapping[str, Any], sets: list[di
     # More is better, as of a rate.
     row = compare(f"identifiers.{data}", f"{mine['set']}; {key}", mine[key], best["set"], best[key], unit)
     return Row(**asdict(row) | {"unit": unit.removesuffix("/s"), "peer": f"{best['set']}, best {which}"})
-
-
-def _settings(schema: Any) -> dict[str, Any]:
-    return {name: value for name, value in asdict(schema).items() if name != "_target_"}
 
 
 def _table(data: str, rows: list[dict[str, Any]]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import faiss
@@ -97,9 +96,7 @@ def rqvae(points_ND: torch.Tensor) -> Row:
     """Items per second of RQ-VAE training, everything included."""
     modalities = {"text": Modality(points_ND.numpy(), np.ones(NUM_ITEMS, bool))}
     epochs = 3
-    settings = asdict(RQVAEConfig(num_levels=LEVELS, codebook_size=CODES, num_epochs=epochs))
-    del settings["_target_"]
-    quantizer = RQVAEQuantizer(**settings)
+    quantizer = RQVAEQuantizer(RQVAEConfig(num_levels=LEVELS, codebook_size=CODES, num_epochs=epochs))
     runtime = RuntimeConfig(accelerator="cpu")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -113,7 +113,7 @@ def _encode(stage: Stage, config: Config) -> tuple[Coded, dict[str, Any]]:
 
     made = Manifest.read(stage.inputs["quantize"])
     folder = stage.inputs["quantize"]
-    chosen = config.quantize["_target_"]
+    chosen = config.quantize._target_
     target = locate_recorded(made.config["quantize"]["_target_"], "quantize", chosen, folder)
     encoded = target.load(folder).encode(load(stage.inputs["embed"]))
     size = encoded.codebooks_LKD.shape[1]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from trialign.config.config import Config
+from trialign.config.quantize import RQKMeansConfig, RQVAEConfig
 from trialign.config.stages import locate_stage, planned
 from trialign.config.verbs import reads_enriched_evidence
 from trialign.errors import DataError
@@ -143,7 +144,8 @@ def require_evidence(config: Config) -> None:
     names = lacking(config.embed, items, told=told)
     tasks = tasks_without_titles(items, vars(config.train.tasks))
     remedies = [without(config.embed, names)] if names else []
-    weights = config.quantize.get("weights", {})
+    quantize = config.quantize
+    weights = quantize.weights.by_modality() if isinstance(quantize, RQVAEConfig | RQKMeansConfig) else {}
     remedies += [f"quantize.weights.{name}=1" for name in names if weights.get(name, 1) not in (0, 1)]
     left = [name for name in features if name not in names]
     if left != features:

@@ -36,7 +36,7 @@ def test_parameters_are_counted_as_they_will_be_made() -> None:
     words = [f"train.backbone.{name}={value}" for name, value in sizes.items()]
     config = compose("submit", ["run=/nowhere", *words, "stream.row_tokens=128"])
     model = build_backbone(ScratchConfig(**sizes), vocab_size=500, max_positions=128, seed=0)
-    codes = config.quantize["num_levels"] * config.quantize["codebook_size"] * 64
+    codes = config.quantize.num_levels * config.quantize.codebook_size * 64
     assert _backbone_parameters(config) == sum(parameter.numel() for parameter in model.parameters()) + codes
 
 

@@ -13,6 +13,7 @@ import pytest
 from trialign.launch.cli import _parted
 
 from trialign.config.compose import compose
+from trialign.config.quantize import QuantizeConfig
 from trialign.config.stages import identity_of, recorded_of, stage_folder
 from trialign.config.taken import _stages, takes
 from trialign.config.verbs import STAGES
@@ -120,7 +121,7 @@ def test_what_is_typed_and_the_files_it_names_come_before_the_run(
     config = compose("train", [f"run={made}", *typed.split()])
     assert config.train.backbone.hidden_size == hidden
     assert config.stream.lanes == lanes
-    assert quantizer in config.quantize["_target_"].replace("RQKMeans", "RKMeans")
+    assert quantizer in config.quantize._target_.replace("RQKMeans", "RKMeans")
     assert interactions in config.data["interactions"]
     assert config.train.epochs == (10 if "experiment" in typed else compose("train", ["run=/tmp/unused"]).train.epochs)
 
@@ -153,7 +154,7 @@ def test_another_run_decides_only_what_belongs_to_the_stage_taken_from_it(made: 
         64,
     )
     assert (config.seed, config.stream.lanes, config.runtime.micro_rows) == (0, 8, 8)
-    assert "RQVAE" not in config.quantize["_target_"], "nothing of it was taken"
+    assert "RQVAE" not in config.quantize._target_, "nothing of it was taken"
 
 
 def test_a_new_split_and_a_new_run_start_from_defaults(made: Path, tmp_path: Path) -> None:
@@ -178,13 +179,13 @@ def test_a_class_of_the_users_own_is_found_in_the_users_folder_or_left_to_the_co
     record = json.loads(manifest.read_text())
     record["config"]["quantize"] = {"_target_": "mine.Quantizer", "num_levels": 2, "codebook_size": 5}
     manifest.write_text(json.dumps(record))
-    assert compose("quantize", [f"run={run}"]).quantize["codebook_size"] == 256
+    assert compose("quantize", [f"run={run}"]).quantize.codebook_size == 256
     (tmp_path / "own" / "quantize").mkdir(parents=True)
     (tmp_path / "own" / "quantize" / "mine.yaml").write_text(
         "_target_: mine.Quantizer\nnum_levels: 3\ncodebook_size: 4\n"
     )
     config = compose("quantize", [f"run={run}", f"hydra.searchpath=['file://{tmp_path / 'own'}']"])
-    assert config.quantize == {"_target_": "mine.Quantizer", "num_levels": 2, "codebook_size": 5}
+    assert config.quantize == QuantizeConfig("mine.Quantizer", num_levels=2, codebook_size=5)
 
 
 def test_a_folder_of_the_users_own_files_is_read_beside_ours(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_a_quantizer_is_told_of_the_ranks_that_its_job_has(
     for verb in ("prepare", "embed"):
         script(verb)(config)
     noted = Noted()
-    monkeypatch.setattr(quantize, "instantiate", lambda node, group: noted)
-    script("quantize")(replace(config, quantize={**config.quantize, "_target_": target}))
+    monkeypatch.setattr(quantize, "create", lambda settings, group: noted)
+    script("quantize")(replace(config, quantize=replace(config.quantize, _target_=target)))
     assert (noted.told.nodes, noted.told.devices, noted.told.strategy) == ranks
 
 
@@ -70,7 +70,7 @@ def test_the_other_ranks_end_once_the_first_has_fitted_the_quantizer(
                 assert script("quantize")(config).built
             return {}
 
-    monkeypatch.setattr(quantize, "instantiate", lambda node, group: Met())
+    monkeypatch.setattr(quantize, "create", lambda settings, group: Met())
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit) as ended:
         script("quantize")(config)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -37,8 +35,6 @@ def make_rqvae():
     small = {"codebook_size": 16, "code_dim": 8, "hidden_dims": [32], "fusion_dim": 16, "num_epochs": 20}
 
     def make(**changes):
-        settings = dataclasses.asdict(RQVAEConfig(**(small | {"batch_size": 64} | changes)))
-        settings.pop("_target_")
-        return RQVAEQuantizer(**settings)
+        return RQVAEQuantizer(RQVAEConfig(**(small | {"batch_size": 64} | changes)))
 
     return make

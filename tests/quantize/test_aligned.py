@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch.nn.functional import normalize
 
+from trialign.config.quantize import RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.errors import ConfigError
 from trialign.quantize.autoencoder import RQVAE, mlp
@@ -86,10 +87,10 @@ def make_module(**weights):
         model, head = RQVAE({"text": 5, "image": 4}, ema_decay=0.9, **sizes), mlp([6, 12, 3])
     model.codebooks.set(0.3 * draw(2, 8, 6, seed=3))
     present = {"text": torch.ones(20, dtype=torch.bool), "image": torch.ones(20, dtype=torch.bool)}
-    chosen = {"commitment": 0.25, "alignment": 0.1, "interest": 0.1, "balance": 0.1, "reconstruction": {}} | weights
+    chosen = {"commitment": 0.25, "alignment": 0.1, "interest": 0.1, "balance": 0.1} | weights
+    settings = RQVAEConfig(**{f"{name}_weight": weight for name, weight in chosen.items()}, num_epochs=1, warmup=0.0)
     batches = ItemBatches({"text": draw(20, 5), "image": draw(20, 4, seed=1)}, present, 20, seed=0)
-    settings = {"num_epochs": 1, "warmup": 0.0, "learning_rate": 1e-3, "weight_decay": 0.0, "temperature": 0.07}
-    return RQVAEModule(model, batches, weights=chosen, interest_head=head, seed=0, **settings)
+    return RQVAEModule(model, batches, settings, interest_head=head, seed=0)
 
 
 def make_batch():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trialign.config.quantize import RQKMeansConfig, RQVAEConfig
+from trialign.config.quantize import ModalityWeights, RQKMeansConfig, RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.embed.store import Modality
 from trialign.errors import ConfigError, DataError
@@ -26,9 +26,8 @@ def make(kind, **changes):
     small = {
         name: value for name, value in SMALL.items() if name in {field.name for field in dataclasses.fields(schema)}
     }
-    settings = dataclasses.asdict(schema(**(small | changes)))
-    settings.pop("_target_")
-    return target(**settings)
+    weights = ModalityWeights(**changes.pop("weights", {}))
+    return target(schema(**(small | changes), weights=weights))
 
 
 @pytest.fixture(scope="module", params=["rkmeans", "rqvae"])
@@ -184,7 +183,7 @@ class TestRQVAE:
         seen = []
         quantizer.model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         quantizer.model.encode({"text": text, "image": torch.zeros(4, 10)})
-        width = quantizer.settings["fusion_dim"]  # the image's share of [e_image ; e_text], by name
+        width = quantizer.settings.fusion_dim  # the image's share of [e_image ; e_text], by name
         torch.testing.assert_close(seen[0], text @ quantizer.model.fusion.weight[:, width:].T)
 
     def test_losses_gradients_and_health_are_logged_by_epoch(self, modalities, tmp_path):

@@ -1,7 +1,6 @@
 """Two gloo ranks compute what one does."""
 
 import csv
-import dataclasses
 
 import pytest
 import torch
@@ -51,10 +50,8 @@ def test_two_ranks_move_the_codebooks_as_one_and_weigh_items_alike(tmp_path):
 
 
 def fit(folder, modalities, strategies):
-    settings = dataclasses.asdict(RQVAEConfig(**SMALL, learning_rate=1e-3))
-    settings.pop("_target_")
     for strategy in strategies:
-        quantizer = RQVAEQuantizer(**settings)
+        quantizer = RQVAEQuantizer(RQVAEConfig(**SMALL, learning_rate=1e-3))
         runtime = RuntimeConfig("cpu", devices=1 if strategy == "single" else 2, strategy=strategy)
         quantizer.fit(modalities, seed=0, folder=folder / strategy, runtime=runtime)
         if not dist.is_initialized() or dist.get_rank() == 0:

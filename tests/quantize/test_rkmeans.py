@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trialign.config.quantize import ModalityWeights, RQKMeansConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.embed.store import Modality
 from trialign.quantize.rkmeans import RQKMeansQuantizer
@@ -15,7 +16,7 @@ def test_a_modality_has_the_mean_squared_norm_of_its_weight_and_one_without_a_we
         name: Modality(draws.normal(5.0, 3.0, (40, width)).astype(np.float32), np.ones(40, bool))
         for name, width in widths.items()
     }
-    quantizer = RQKMeansQuantizer(1, 4, 1, 0.0, 0, {"text": 4.0})
+    quantizer = RQKMeansQuantizer(RQKMeansConfig("", 1, 4, 1, 0.0, 0, ModalityWeights(text=4.0)))
     quantizer.fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
     latents_ND = quantizer.encode(modalities).latents_ND
     assert latents_ND.shape == (40, 11)

@@ -127,7 +127,7 @@ def _backbone_parameters(config: Config) -> int:
         source = backbone.file if isinstance(backbone, DescribedConfig) else backbone.model
         described = AutoConfig.from_pretrained(source)
     model = AutoModelForCausalLM.from_config(described)
-    codes: int = config.quantize["num_levels"] * config.quantize["codebook_size"]
+    codes = config.quantize.num_levels * config.quantize.codebook_size
     width: int = model.get_input_embeddings().weight.shape[1]
     return int(sum(parameter.numel() for parameter in model.parameters())) + codes * width
 

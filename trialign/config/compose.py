@@ -35,8 +35,7 @@ from trialign.manifest import flatten
 log = logging.getLogger(__name__)
 
 _ROOT = ("run", "seed", "rebuild", "from")
-_EXCHANGEABLE = ("data", "embed", "quantize")  # groups that name classes, and so stay mappings
-
+_MAPPINGS = ("data", "embed")
 
 _MAY_HOLD_ADDRESSES = ("cluster.", "enrich.captions.extra.", "enrich.interests.extra.", "reward.judge.extra.")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -108,9 +107,10 @@ def to_config(tree: DictConfig) -> Config:
     try:
         OmegaConf.resolve(tree)
         _refuse_addresses(tree)
+        _know_our_classes(tree)
         check_bounds(tree)
         values: dict[str, Any] = {
-            group: OmegaConf.to_container(tree[group]) if group in _EXCHANGEABLE else OmegaConf.to_object(tree[group])
+            group: OmegaConf.to_container(tree[group]) if group in _MAPPINGS else _as_dataclass(tree[group], group)
             for group in _groups()
         }
         config = Config(
@@ -126,6 +126,25 @@ def to_config(tree: DictConfig) -> Config:
         raise readable(cause) from cause
     check(config)
     return config
+
+
+def _know_our_classes(tree: DictConfig) -> None:
+    """Give a file that names a class of ours without its schema the settings of that schema."""
+    for path, schemas in SCHEMAS.items():
+        node = OmegaConf.select(tree, path.replace("/", "."))
+        if isinstance(node, DictConfig) and OmegaConf.get_type(node) not in schemas.values():
+            named = [schema for schema in schemas.values() if getattr(schema, "_target_", None) == node.get("_target_")]
+            if named and node.get("_target_") is not None:
+                OmegaConf.update(tree, path.replace("/", "."), OmegaConf.merge(named[0], node), merge=False)
+
+
+def _as_dataclass(node: DictConfig, group: str) -> Any:
+    """Return a group's settings as its dataclass; those of a class from outside as the base of the group."""
+    if is_dataclass(OmegaConf.get_type(node)):
+        return OmegaConf.to_object(node)
+    base = OmegaConf.structured(BASES[group])
+    OmegaConf.set_struct(base, False)
+    return OmegaConf.to_object(OmegaConf.merge(base, node))
 
 
 def as_override(key: str, value: str) -> str:

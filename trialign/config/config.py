@@ -11,6 +11,7 @@ from trialign.config.cluster import ClusterConfig
 from trialign.config.doctor import DoctorConfig
 from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
+from trialign.config.quantize import QuantizeConfig
 from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
@@ -20,7 +21,7 @@ from trialign.config.train import StreamConfig, TrainConfig
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a verb may read. `data`, `embed` and `quantize` hold exchangeable classes and stay mappings."""
+    """Everything a verb may read."""
 
     run: Path
     seed: int
@@ -29,7 +30,7 @@ class Config:
     data: dict[str, Any]
     enrich: EnrichConfig
     embed: dict[str, Any]
-    quantize: dict[str, Any]
+    quantize: QuantizeConfig
     assign: AssignConfig
     train: TrainConfig
     stream: StreamConfig

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from trialign.config.registry import BASES
 from trialign.errors import ConfigError, StageError, suggest
 
 
@@ -26,12 +28,41 @@ def instantiate(node: Mapping[str, Any], group: str) -> Any:
         ConfigError: the target cannot be imported, or an argument is unknown or missing.
     """
     arguments = {key: value for key, value in node.items() if key != "_target_"}
-    target = locate(str(node.get("_target_", "")), group)
+    path = str(node.get("_target_", ""))
+    return _called(locate(path, group), arguments, path, group)
+
+
+def create(settings: Any, group: str) -> Any:
+    """Build the object of the class that a dataclass of settings names by `_target_`.
+
+    A class with one parameter `settings` takes the dataclass. One from outside takes its settings as arguments, of
+    those that all options of the group have only what its signature names.
+
+    Args:
+        settings: of the group's options, or the base that stands for a class from outside.
+        group: where the settings stand in the config, for errors.
+
+    Raises:
+        ConfigError: the target cannot be imported, or an argument is unknown or missing.
+    """
+    target = locate(settings._target_, group)
+    accepted = inspect.signature(target).parameters
+    outside = type(settings) in BASES.values()
+    if not outside and list(accepted) == ["settings"]:
+        return target(settings)
+    common = {found.name for found in fields(settings)} if outside else set()
+    arguments = {key: value for key, value in vars(settings).items() if key in accepted or key not in common}
+    arguments.pop("_target_", None)
+    return _called(target, arguments, settings._target_, group)
+
+
+def _called(target: Any, arguments: Mapping[str, Any], path: str, group: str) -> Any:
+    """Call a class with arguments that its signature accepts."""
     accepted = inspect.signature(target).parameters
     for name in arguments:
         if name not in accepted:
             raise ConfigError(
-                f"{group}.{name} is no setting of {node['_target_']}",
+                f"{group}.{name} is no setting of {path}",
                 rule="every key is an argument of the target",
                 remedy=suggest(name, accepted),
             )
@@ -39,7 +70,7 @@ def instantiate(node: Mapping[str, Any], group: str) -> Any:
     if missing:
         raise ConfigError(
             f"{group} lacks {', '.join(missing)}",
-            rule=f"{node['_target_']} needs them",
+            rule=f"{path} needs them",
             remedy=" ".join(f"{group}.{name}=..." for name in missing),
         )
     return target(**arguments)

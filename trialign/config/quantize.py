@@ -11,7 +11,7 @@ from trialign.config.option import option
 
 @dataclass
 class QuantizeConfig:
-    """What every quantizer has."""
+    """What every quantizer has; of a class from outside, its further settings are attributes too."""
 
     _target_: str = MISSING
     num_levels: int = option(3, "L, codes per item", least=1)
@@ -26,6 +26,11 @@ class ModalityWeights:
     image: float = option(1.0, "weight of the image vectors; 0 leaves them out", least=0)
     joint: float = option(1.0, "weight of the joint vectors; 0 leaves them out", least=0)
     collaborative: float = option(1.0, "weight of the collaborative vectors; 0 leaves them out", least=0)
+
+    def by_modality(self) -> dict[str, float]:
+        """Return the weight of each modality."""
+        named = {"text": self.text, "image": self.image, "joint": self.joint}
+        return {**named, "collaborative": self.collaborative}
 
 
 @dataclass

@@ -125,8 +125,10 @@ SCHEMAS = _schemas()
 """Config group -> option -> schema. A YAML file of the group builds on one by `defaults: [OPTION, _self_]`."""
 
 BASES: dict[str, type] = {"data": DataConfig, "quantize": QuantizeConfig}
-"""Groups whose `_target_` is exchangeable, and the fields that do not depend on which class is chosen."""
+"""Groups whose `_target_` is exchangeable, and the fields that do not depend on which class is chosen.
 
+Settings of a class from outside are an instance of that base, what else the class takes being attributes of it.
+"""
 
 _READ = {needed for stage in STAGES.values() for needed in (*stage.inputs, *stage.inputs_if)}
 

@@ -71,11 +71,11 @@ def _codes_by_quantizer(config: Config) -> bool:
 
 
 def _quantizer_trains(config: Config) -> bool:
-    return str(config.quantize["_target_"]).endswith(".RQVAEQuantizer")
+    return config.quantize._target_.endswith(".RQVAEQuantizer")
 
 
 def _quantizer_uses_a_gpu(config: Config) -> bool:
-    return not str(config.quantize["_target_"]).endswith(".RQKMeansQuantizer")
+    return not config.quantize._target_.endswith(".RQKMeansQuantizer")
 
 
 def _rewards_quality(config: Config) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trialign.config.quantize import RQVAEConfig
 from trialign.embed.store import Interests
 from trialign.quantize.autoencoder import RQVAE, Output
 from trialign.quantize.loss import (
@@ -108,13 +109,8 @@ class RQVAEModule(pl.LightningModule):
     Args:
         model: the autoencoder.
         batches: the catalogue.
-        num_epochs: passes over it.
-        warmup: share of them without codebooks.
-        learning_rate: peak; linear rise over 5 % of the steps, cosine to zero.
-        weight_decay: AdamW.
-        weights: of the terms, by name: `commitment`, `alignment`, `interest`, `balance`, and `reconstruction` by
-            modality; a term without weight is not computed.
-        temperature: of the contrastive terms.
+        settings: of the quantizer; a term without weight is not computed. The learning rate rises over 5 % of the
+            steps, then falls to zero as a cosine.
         interest_head: reads interests from quantized vectors while training; None without that term.
         seed: of k-means and of revived codes.
     """
@@ -123,22 +119,15 @@ class RQVAEModule(pl.LightningModule):
         self,
         model: RQVAE,
         batches: ItemBatches,
+        settings: RQVAEConfig,
         *,
-        num_epochs: int,
-        warmup: float,
-        learning_rate: float,
-        weight_decay: float,
-        weights: Mapping[str, Any],
-        temperature: float,
         interest_head: nn.Module | None,
         seed: int,
     ) -> None:
         super().__init__()
-        self.model, self.batches, self.interest_head = model, batches, interest_head
-        self.num_epochs, self.learning_rate, self.weight_decay = num_epochs, learning_rate, weight_decay
-        self.first_epoch = min(round(warmup * num_epochs), num_epochs - 1)
-        self.weights, self.temperature, self.seed = dict(weights), temperature, seed
-        self.num_revived = 0
+        self.model, self.batches, self.settings, self.interest_head = model, batches, settings, interest_head
+        self.first_epoch = min(round(settings.warmup * settings.num_epochs), settings.num_epochs - 1)
+        self.seed, self.num_revived = seed, 0
         self._generator = torch_generator(seed, "quantize", "revive")
 
     @property
@@ -188,27 +177,28 @@ class RQVAEModule(pl.LightningModule):
             for level, number in enumerate(value if isinstance(value, list) else [value], start=1):
                 key = f"health/{name}" + (f"_{level}" if isinstance(value, list) else "")
                 self.log(key, float(number), sync_dist=True)
-        if self.current_epoch < self.num_epochs - 1:
+        if self.current_epoch < self.settings.num_epochs - 1:
             revived = self.model.codebooks.revive(latents_ND, self._generator)
             self.num_revived += revived
             self.log("health/revived", float(revived), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule by step."""
-        optimizer = adamw(self, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-        schedule = cosine_with_warmup(optimizer, num_steps=self.num_epochs * len(self.batches), warmup=0.05)
+        settings = self.settings
+        optimizer = adamw(self, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+        schedule = cosine_with_warmup(optimizer, num_steps=settings.num_epochs * len(self.batches), warmup=0.05)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def terms(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Return the parts of the loss that have a weight, by name."""
-        shares = self.weights["reconstruction"]
+        settings, shares = self.settings, self.settings.weights.by_modality()
         terms = {
             f"reconstruction_{name}": reconstruction(
                 predicted_BD, batch.inputs[name], batch.present[name], shares.get(name, 1.0)
             )
             for name, predicted_BD in output.reconstructions.items()
         }
-        if self.weights["alignment"] and {"text", "image"} <= set(self.model.dims):
+        if settings.alignment_weight and {"text", "image"} <= set(self.model.dims):
             terms["alignment"] = self._alignment(batch, quantize=output.quantized is not None)
         if self.interest_head is not None:
             assert batch.interests_CD is not None
@@ -217,14 +207,14 @@ class RQVAEModule(pl.LightningModule):
                 self.interest_head(output.read_BD),
                 batch.interests_CD,
                 batch.own_BC,
-                temperature=self.temperature,
-                weight=self.weights["interest"],
+                temperature=settings.temperature,
+                weight=settings.interest_weight,
             )
         if output.quantized is not None:
             latents_BD, residuals_LBD = output.latents_BD, output.quantized.residuals_LBD
-            if weight := self.weights["commitment"]:
+            if weight := settings.commitment_weight:
                 terms["commitment"] = commitment(latents_BD, residuals_LBD, weight)
-            if weight := self.weights["balance"]:
+            if weight := settings.balance_weight:
                 vectors_LKD = self.model.codebooks.vectors_LKD.clone()  # they move before the backward pass
                 terms["balance"] = balance(latents_BD, residuals_LBD, vectors_LKD, weight=weight)
         return terms
@@ -233,7 +223,8 @@ class RQVAEModule(pl.LightningModule):
         both_B = batch.present["text"] & batch.present["image"]
         inputs = {name: given[both_B] for name, given in batch.inputs.items()}
         text_BD, image_BD = (self.model.view(inputs, name, quantize=quantize) for name in ("text", "image"))
-        return alignment(text_BD, image_BD, temperature=self.temperature, weight=self.weights["alignment"])
+        settings = self.settings
+        return alignment(text_BD, image_BD, temperature=settings.temperature, weight=settings.alignment_weight)
 
     def _log_gradients(self, terms: Mapping[str, Term], batch_idx: int) -> None:
         """Log how hard each term pulls at the encoder's last layer, through which all views pass."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trialign.config.quantize import ModalityWeights, QuantizeConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.embed.store import Interests, Modality, check
 from trialign.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=QuantizeConfig)
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,13 @@ class Quantizer(Protocol):
         ...
 
 
-def weighted(modalities: Mapping[str, Modality], weights: Mapping[str, float]) -> dict[str, Modality]:
+def weighted(modalities: Mapping[str, Modality], shares: ModalityWeights) -> dict[str, Modality]:
     """Return the modalities that play a part, in alphabetical order: those without a weight of 0.
 
     Raises:
         ConfigError: all weights are 0, or one is set for a modality that is not there.
     """
+    weights = shares.by_modality()
     for name, weight in weights.items():
         if weight not in (0.0, 1.0) and name not in modalities:
             raise ConfigError(
@@ -87,7 +91,7 @@ def weighted(modalities: Mapping[str, Modality], weights: Mapping[str, float]) -
     found = {name: modalities[name] for name in sorted(modalities) if weights.get(name, 1.0) > 0}
     if modalities and not found:
         raise ConfigError(
-            f"quantize.weights={dict(weights)} for {', '.join(sorted(modalities))}",
+            f"quantize.weights={weights} for {', '.join(sorted(modalities))}",
             rule="one modality at least plays a part",
             remedy="give one of them a weight above 0",
         )
@@ -115,6 +119,18 @@ def fitting_size(modalities: Mapping[str, Modality], codebook_size: int) -> int:
     size = max(2, num_items // 8)
     logger.info("  %d codes per level, not quantize.codebook_size=%d: %d items", size, codebook_size, num_items)
     return size
+
+
+def header(settings: QuantizeConfig) -> dict[str, Any]:
+    """Return the settings that a fitted quantizer is saved with: all but the class, which the manifest names."""
+    saved = asdict(settings)
+    del saved["_target_"]
+    return saved
+
+
+def read_header(schema: type[C], saved: dict[str, Any]) -> C:
+    """Return the settings that `header` saved."""
+    return schema(**saved | {"weights": ModalityWeights(**saved["weights"])})
 
 
 def check_fitted(fitted: Mapping[str, int], modalities: Mapping[str, Modality]) -> None:

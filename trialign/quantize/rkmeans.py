@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trialign.config.quantize import RQKMeansConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.embed.store import Interests, Modality
 from trialign.quantize.metrics import health
 from trialign.quantize.prefix import fit_levels
-from trialign.quantize.quantizer import Encoded, check_fitted, fitting_size, weighted
+from trialign.quantize.quantizer import Encoded, check_fitted, fitting_size, header, read_header, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 
@@ -32,29 +34,11 @@ class RQKMeansQuantizer:
     its mean.
 
     Args:
-        num_levels: L.
-        codebook_size: K; lowered where there are fewer items, see quantizer.fitting_size.
-        num_iterations: Lloyd iterations per level at most.
-        concentration: how much items of one prefix are drawn to the same codes, see prefix.concentrate.
-        separation: rounds in which the last codebook learns to tell items of one prefix apart, see prefix.separate.
-        weights: of modalities in squared distances; 1 where not named, 0 leaves one out.
+        settings: of the group `quantize`; see quantizer.fitting_size, prefix.concentrate and prefix.separate.
     """
 
-    def __init__(
-        self,
-        num_levels: int,
-        codebook_size: int,
-        num_iterations: int,
-        concentration: float,
-        separation: int,
-        weights: Mapping[str, float],
-    ) -> None:
-        self.num_levels = num_levels
-        self.codebook_size = codebook_size
-        self.num_iterations = num_iterations
-        self.concentration = concentration
-        self.separation = separation
-        self.weights = dict(weights)
+    def __init__(self, settings: RQKMeansConfig) -> None:
+        self.settings = settings
         self.standardizers: dict[str, Standardizer] = {}
         self.codebooks_LKD = self.penalties_MKK = torch.empty(0)
 
@@ -74,24 +58,25 @@ class RQKMeansQuantizer:
             DataError: see quantizer.fitting_size.
             ConfigError: see quantizer.weighted.
         """
-        modalities = weighted(modalities, self.weights)
-        self.codebook_size = fitting_size(modalities, self.codebook_size)
+        settings = self.settings
+        modalities = weighted(modalities, settings.weights)
+        self.settings = settings = replace(settings, codebook_size=fitting_size(modalities, settings.codebook_size))
         self.standardizers = {name: Standardizer.fit(found) for name, found in modalities.items()}
         latents_ND = self._latents(modalities)
         self.codebooks_LKD, self.penalties_MKK = fit_levels(
             latents_ND,
-            num_levels=self.num_levels,
-            codebook_size=self.codebook_size,
-            num_iterations=self.num_iterations,
-            concentration=self.concentration,
-            separation=self.separation,
+            num_levels=settings.num_levels,
+            codebook_size=settings.codebook_size,
+            num_iterations=settings.num_iterations,
+            concentration=settings.concentration,
+            separation=settings.separation,
             seed=seed,
         )
         codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)
         lost_ND = latents_ND - decode(codes_NL, self.codebooks_LKD)
         widths = [modalities[name].dim for name in self.standardizers]
         return health(codes_NL, latents_ND, self.codebooks_LKD) | {
-            "codebook_size": self.codebook_size,
+            "codebook_size": settings.codebook_size,
             "reconstruction": {
                 name: _share_lost(lost_NM, latents_NM, torch.from_numpy(np.array(modalities[name].present_N)))
                 for name, lost_NM, latents_NM in zip(
@@ -106,7 +91,7 @@ class RQKMeansQuantizer:
         Raises:
             DataError: other modalities than it was fitted on.
         """
-        modalities = weighted(modalities, self.weights)
+        modalities = weighted(modalities, self.settings.weights)
         check_fitted({name: len(found.mean_D) for name, found in self.standardizers.items()}, modalities)
         latents_ND = self._latents(modalities)
         codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)
@@ -115,24 +100,23 @@ class RQKMeansQuantizer:
     def save(self, folder: Path) -> None:
         """Write `quantizer.json` and `quantizer.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
-        names = ("num_levels", "codebook_size", "num_iterations", "concentration", "separation", "weights")
-        settings = {name: getattr(self, name) for name in names}
-        (folder / _HEADER).write_text(json.dumps(settings))
+        (folder / _HEADER).write_text(json.dumps(header(self.settings)))
         fitted = {"codebooks_LKD": self.codebooks_LKD, "penalties_MKK": self.penalties_MKK}
         save_file(fitted | pack(self.standardizers), folder / _TENSORS)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        quantizer = cls(**json.loads((folder / _HEADER).read_text()))
+        quantizer = cls(read_header(RQKMeansConfig, json.loads((folder / _HEADER).read_text())))
         tensors = load_file(folder / _TENSORS)
         quantizer.codebooks_LKD, quantizer.penalties_MKK = tensors["codebooks_LKD"], tensors["penalties_MKK"]
         quantizer.standardizers = unpack(tensors)
         return quantizer
 
     def _latents(self, modalities: Mapping[str, Modality]) -> Tensor:
+        weights = self.settings.weights.by_modality()
         parts = [
-            found(modalities[name]) * math.sqrt(self.weights.get(name, 1.0) / modalities[name].dim)
+            found(modalities[name]) * math.sqrt(weights.get(name, 1.0) / modalities[name].dim)
             for name, found in self.standardizers.items()
         ]
         return torch.cat(parts, dim=1)
