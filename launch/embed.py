@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
 from pathlib import Path
-from typing import Any
 
 from trialign.config.config import Config
-from trialign.config.embed import MODALITIES
-from trialign.config.instantiate import instantiate
+from trialign.config.embed import EncoderConfig
+from trialign.config.instantiate import create
 from trialign.config.stages import model_files, open_stage
 from trialign.config.verbs import CLIP_OF_ENRICH, reads_enriched_evidence
 from trialign.errors import ConfigError
@@ -33,17 +33,17 @@ def run(config: Config) -> Stage:
     dataset = Dataset(stage.inputs["prepare"])
     enriched = load_evidence(stage.inputs["enrich"]) if reads_enriched_evidence(config) else None
     if "reward" in stage.inputs and enriched is not None:
-        enriched, left_out = enriched.likely(load_chances(stage.inputs["reward"]), config.embed["least_chance"])
+        enriched, left_out = enriched.likely(load_chances(stage.inputs["reward"]), config.embed.least_chance)
         stage.counts["interests_left_out"] = left_out
-        log.info("  %d interests left out, of a chance below %g", left_out, config.embed["least_chance"])
-    texts = item_texts(dataset.items, config.embed["evidence"], enriched)
-    interests = interests_of(enriched, "embed.interests") if config.embed["interests"] else None
-    asked = {name: _located(name, config.embed[name], stage) for name in MODALITIES if config.embed[name] is not None}
+        log.info("  %d interests left out, of a chance below %g", left_out, config.embed.least_chance)
+    texts = item_texts(dataset.items, config.embed.evidence, enriched)
+    interests = interests_of(enriched, "embed.interests") if config.embed.interests else None
+    asked = {name: _located(name, settings, stage) for name, settings in config.embed.encoders().items()}
     require_evidence(config.embed, dataset.items, texts, interests)
     with stage.building(keep=KEPT) as folder:
         modalities: dict[str, store.Modality] = {}
         for name, settings in asked.items():
-            encoder = instantiate(settings, f"embed.{name}")
+            encoder = create(settings, f"embed.{name}")
             modalities[name] = embed(name, encoder, dataset, texts, folder, modalities)
             stage.counts[name] = {"items": int(modalities[name].present_N.sum()), "notes": list(encoder.notes)}
             for note in encoder.notes:
@@ -59,16 +59,15 @@ def run(config: Config) -> Stage:
 def _weights(config: Config) -> dict[str, Path]:
     """Return the files of models named by path: their content, not their name, is part of what was made by them."""
     found: dict[str, Path] = {}
-    for modality in MODALITIES:
-        for key in ("model", "checkpoint"):
-            name = str((config.embed[modality] or {}).get(key))
-            found |= model_files(f"{modality}.{key}", name.removeprefix("local-dir:"))
+    for modality, settings in config.embed.encoders().items():
+        for key, name in settings.files().items():
+            found |= model_files(f"{modality}.{key}", str(name).removeprefix("local-dir:"))
     return found
 
 
-def _located(modality: str, settings: dict[str, Any], stage: Stage) -> dict[str, Any]:
+def _located(modality: str, settings: EncoderConfig, stage: Stage) -> EncoderConfig:
     """Put the folder of the small CLIP in the place of its name."""
-    if settings.get("model") != CLIP_OF_ENRICH:
+    if settings.files().get("model") != CLIP_OF_ENRICH:
         return settings
     folder = stage.inputs["enrich"] / "clip"
     if not folder.is_dir():
@@ -77,4 +76,6 @@ def _located(modality: str, settings: dict[str, Any], stage: Stage) -> dict[str,
             rule=f"embed/{modality}=clip embeds by the small CLIP that the enrich stage trained",
             remedy=f"set enrich/clip=storefront or enrich/clip=catalogue too, or choose another embed/{modality}",
         )
-    return settings | {"model": f"local-dir:{folder}"}
+    located = copy(settings)
+    vars(located)["model"] = f"local-dir:{folder}"  # of a class from outside too
+    return located

@@ -139,7 +139,7 @@ def require_evidence(config: Config) -> None:
             rule="a recommender chooses between two items at least",
             remedy="name a catalogue of more items (data.items), or lower data.user_core and data.item_core",
         )
-    own = [name for name in config.embed["evidence"] if name in items.column_names]
+    own = [name for name in config.embed.evidence if name in items.column_names]
     told = reads_enriched_evidence(config) or any(item_texts(items, own))
     names = lacking(config.embed, items, told=told)
     tasks = tasks_without_titles(items, vars(config.train.tasks))

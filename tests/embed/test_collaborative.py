@@ -6,6 +6,7 @@ import pytest
 from trialign.launch.cli import script
 
 from trialign.config.compose import compose
+from trialign.config.embed import PpmiConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.collaborative import PpmiSvd, co_occurrence, ppmi, shrink
 from trialign.embed.store import Modality
@@ -55,7 +56,7 @@ def make_histories(num_users=400, num_groups=3, group_size=8):
 
 
 def test_items_chosen_by_the_same_users_lie_together():
-    modality = PpmiSvd(dim=3, window=10, smoothing=0.75, text_prior=0).encode(make_histories(), 24, None)
+    modality = PpmiSvd(PpmiConfig(dim=3, window=10, smoothing=0.75, text_prior=0)).encode(make_histories(), 24, None)
     cosine_NN = modality.vectors_ND @ modality.vectors_ND.T
     same_NN = np.arange(24)[:, None] // 8 == np.arange(24) // 8
     assert cosine_NN[same_NN].min() > cosine_NN[~same_NN].max()
@@ -63,7 +64,7 @@ def test_items_chosen_by_the_same_users_lie_together():
 
 
 def test_an_item_without_train_events_has_no_vector():
-    encoder = PpmiSvd(dim=64, window=10, smoothing=0.75, text_prior=0)
+    encoder = PpmiSvd(PpmiConfig(dim=64, window=10, smoothing=0.75, text_prior=0))
     modality = encoder.encode([*make_histories(), np.array([25], np.int32)], 27, None)
     assert modality.present_N.tolist() == [True] * 24 + [False] * 3, "25 stands alone, 24 and 26 in no history"
     assert (modality.vectors_ND[24:] == 0).all()
@@ -93,14 +94,18 @@ def test_seldom_chosen_items_move_and_often_chosen_ones_hardly():
     seldom = [np.array([24, item], np.int32) for item in draws.integers(8, size=2)]  # 24 beside the first group
     text = Modality((np.arange(25)[:, None] // 8 == np.arange(4)).astype(np.float32), np.ones(25, bool))
     text.vectors_ND[24] = [0, 1, 0, 0]  # and its text is that of the second
-    before, after = (PpmiSvd(8, 10, 0.75, prior).encode([*given, *seldom], 25, text) for prior in (0, 10))
+    before, after = (
+        PpmiSvd(PpmiConfig("", 8, 10, 0.75, prior)).encode([*given, *seldom], 25, text) for prior in (0, 10)
+    )
     moved = 1.0 - (before.vectors_ND * after.vectors_ND).sum(axis=1)
     assert moved[24] > 0.5 > 0.05 > moved[:24].max()
 
 
 def test_the_order_of_users_changes_nothing_and_the_result_is_the_same_twice():
     given = make_histories()
-    one, same, other = (PpmiSvd(8, 10, 0.75, 0).encode(h, 24, None).vectors_ND for h in (given, given, given[::-1]))
+    one, same, other = (
+        PpmiSvd(PpmiConfig("", 8, 10, 0.75, 0)).encode(h, 24, None).vectors_ND for h in (given, given, given[::-1])
+    )
     assert (one == same).all()
     np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-4)
 
@@ -108,17 +113,17 @@ def test_the_order_of_users_changes_nothing_and_the_result_is_the_same_twice():
 def test_twelve_thousand_items_take_seconds():
     draws = np.random.default_rng(0)
     popularity = draws.zipf(1.3, size=(22_000, 9)) % 12_000
-    modality = PpmiSvd(32, 10, 0.75, 0).encode(list(popularity.astype(np.int32)), 12_000, None)
+    modality = PpmiSvd(PpmiConfig("", 32, 10, 0.75, 0)).encode(list(popularity.astype(np.int32)), 12_000, None)
     assert modality.vectors_ND.shape == (12_000, 32)
     assert np.isfinite(modality.vectors_ND).all()
 
 
 def test_what_cannot_be_used_is_refused():
     with pytest.raises(DataError, match="no two items stand in one") as raised:
-        PpmiSvd(8, 10, 0.75, 0).encode(histories([0], [1], [2, 2]), 3, None)
+        PpmiSvd(PpmiConfig("", 8, 10, 0.75, 0)).encode(histories([0], [1], [2, 2]), 3, None)
     assert "embed/collaborative=none" in raised.value.remedy
     with pytest.raises(DataError, match="no two items"):
-        PpmiSvd(8, 10, 0.75, 0).encode([], 3, None)
+        PpmiSvd(PpmiConfig("", 8, 10, 0.75, 0)).encode([], 3, None)
 
 
 @pytest.mark.parametrize("override", ["embed.collaborative.text_prior=-1", "embed/text=none"])

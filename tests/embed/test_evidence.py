@@ -8,6 +8,7 @@ import pytest
 from trialign.launch.cli import script
 
 from trialign.config.compose import compose
+from trialign.config.embed import TfidfConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.encode import embed_interests
 from trialign.embed.evidence import item_texts
@@ -55,7 +56,7 @@ def test_what_was_not_made_is_refused(name):
 
 
 def test_each_distinct_interest_is_embedded_once_where_the_texts_are(tmp_path):
-    encoder = TfidfSvd(dim=6, min_df=1)
+    encoder = TfidfSvd(TfidfConfig(dim=6, min_df=1))
     encoder.encode(["reading lamp", "camping stove", "night light", "camping tent at night"])
     interests = [["camping", "night"], [], ["unheard", "night"], ["reading lamp"]]
     assert embed_interests(encoder, interests, tmp_path) == 3
@@ -71,12 +72,12 @@ def test_each_distinct_interest_is_embedded_once_where_the_texts_are(tmp_path):
 
 def test_transforming_the_fitted_texts_gives_their_vectors_again():
     texts = ["reading lamp", "camping stove", "night light", "camping tent at night"]
-    encoder = TfidfSvd(dim=3, min_df=1)
+    encoder = TfidfSvd(TfidfConfig(dim=3, min_df=1))
     np.testing.assert_allclose(encoder.encode(texts).vectors_ND, encoder.transform(texts).vectors_ND, atol=1e-6)
 
 
 def test_interests_that_nobody_has_are_refused(tmp_path):
-    encoder = TfidfSvd(dim=2, min_df=1)
+    encoder = TfidfSvd(TfidfConfig(dim=2, min_df=1))
     encoder.encode(["a red lamp", "a blue lamp"])
     with pytest.raises(DataError, match="interests"):
         embed_interests(encoder, [["unheard"], []], tmp_path)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+from trialign.config.embed import OpenClipConfig
 from trialign.embed.image import OpenClipTower
 from trialign.embed.store import Modality
 from trialign.enrich.clip.model import save
@@ -41,7 +42,7 @@ def encode(tower, images, keys=KEYS):
 
 @pytest.fixture(scope="module")
 def tower():
-    return OpenClipTower("trialign-tiny", checkpoint=None, seed=0, batch_size=16)
+    return OpenClipTower(OpenClipConfig("", "trialign-tiny", checkpoint=None, seed=0, batch_size=16))
 
 
 def make_images(num_images=60):
@@ -53,7 +54,7 @@ def test_neither_order_nor_batches_change_a_vector(tower):
     images = make_images()
     whole = encode(tower, images, KEYS)
     order = np.random.default_rng(1).permutation(60)
-    smaller = OpenClipTower("trialign-tiny", checkpoint=None, seed=0, batch_size=7)
+    smaller = OpenClipTower(OpenClipConfig("", "trialign-tiny", checkpoint=None, seed=0, batch_size=7))
     other = encode(smaller, (images[n] for n in order))
     assert whole.vectors_ND.shape == (60, 128)
     assert whole.present_N.all()
@@ -69,7 +70,9 @@ def test_items_without_a_picture_are_absent(tower):
 def test_random_weights_are_said_and_follow_the_seed(tower):
     assert tower.notes == ["the image tower trialign-tiny has random weights (seed 0); no checkpoint was named"]
     images = make_images(4)
-    same, other = (encode(OpenClipTower("trialign-tiny", None, seed, 16), images).vectors_ND for seed in (0, 1))
+    same, other = (
+        encode(OpenClipTower(OpenClipConfig("", "trialign-tiny", None, seed, 16)), images).vectors_ND for seed in (0, 1)
+    )
     assert (same == encode(tower, images, KEYS).vectors_ND).all()
     assert np.abs(other - same).max() > 0.1
 
@@ -78,13 +81,15 @@ def test_building_a_tower_leaves_the_global_generator_alone():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    OpenClipTower("trialign-tiny", None, 0, 16)
+    OpenClipTower(OpenClipConfig("", "trialign-tiny", None, 0, 16))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_weights_come_from_a_checkpoint(tower, tmp_path):
     torch.save(tower._tower.state_dict(), tmp_path / "weights.pt")
-    loaded = OpenClipTower("trialign-tiny", checkpoint=str(tmp_path / "weights.pt"), seed=5, batch_size=16)
+    loaded = OpenClipTower(
+        OpenClipConfig("", "trialign-tiny", checkpoint=str(tmp_path / "weights.pt"), seed=5, batch_size=16)
+    )
     assert loaded.notes == []
     images = make_images(4)
     assert (encode(loaded, images, KEYS).vectors_ND == encode(tower, images, KEYS).vectors_ND).all()
@@ -127,7 +132,7 @@ def test_pictures_already_encoded_are_not_decoded_again(tower):
 
 def test_an_unknown_model_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"embed\.image\.model=trialign-tyni") as raised:
-        OpenClipTower("trialign-tyni", None, 0, 16)
+        OpenClipTower(OpenClipConfig("", "trialign-tyni", None, 0, 16))
     assert "did you mean 'trialign-tiny'?" in raised.value.remedy
 
 
@@ -143,13 +148,16 @@ def test_an_unknown_model_is_refused_with_the_nearest():
 def test_weights_that_cannot_be_loaded_are_refused(tmp_path, model, checkpoint):
     torch.save({"visual.proj": torch.zeros(3, 3)}, tmp_path / "other.pt")
     with pytest.raises(ConfigError, match="open_clip cannot load") as raised:
-        OpenClipTower(model.format(tmp_path), checkpoint and checkpoint.format(tmp_path), 0, 16)
+        OpenClipTower(OpenClipConfig("", model.format(tmp_path), checkpoint and checkpoint.format(tmp_path), 0, 16))
     assert "embed.image.checkpoint=FILE" in raised.value.remedy
 
 
 def test_a_folder_without_weights_is_not_taken_for_a_trained_model(tower, tmp_path):
     save(tower._tower, "trialign-tiny", tmp_path)
-    assert encode(OpenClipTower(f"local-dir:{tmp_path}", None, 0, 16), make_images(2)).present_N.sum() == 2
+    assert (
+        encode(OpenClipTower(OpenClipConfig("", f"local-dir:{tmp_path}", None, 0, 16)), make_images(2)).present_N.sum()
+        == 2
+    )
     (tmp_path / "open_clip_model.safetensors").unlink()
     with pytest.raises(ConfigError, match="open_clip cannot load"):
-        OpenClipTower(f"local-dir:{tmp_path}", None, 0, 16)
+        OpenClipTower(OpenClipConfig("", f"local-dir:{tmp_path}", None, 0, 16))

@@ -9,6 +9,7 @@ from PIL import Image
 from trialign.launch.cli import script
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
+from trialign.config.embed import JointConfig
 
 # isort: split
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -104,7 +105,7 @@ def build(model, **changed):
         "pooling": "last", "template": TEMPLATE, "max_tokens": 64, "max_pixels": 10**6, "dtype": "float32",
         "normalize": False, "batch_size": 4,
     }  # fmt: skip
-    return TransformersJoint(model, **settings | changed)
+    return TransformersJoint(JointConfig("", model, **settings | changed))
 
 
 def picture(seed, width=60, height=44):

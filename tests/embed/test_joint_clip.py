@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from trialign.config.embed import OpenClipConfig, OpenClipJointConfig
 from trialign.embed.image import OpenClipTower
 from trialign.embed.joint_clip import OpenClipJoint
 from trialign.enrich.clip.model import build, save, tokenizer_of
@@ -45,9 +46,9 @@ def unit(vector):
 
 
 def test_a_joint_vector_is_the_normalised_sum_of_what_an_item_has(model):
-    encoder = OpenClipJoint(model, None, batch_size=4)
+    encoder = OpenClipJoint(OpenClipJointConfig("", model, None, batch_size=4))
     found = encode(encoder)
-    tower = OpenClipTower(model, None, 0, 4)
+    tower = OpenClipTower(OpenClipConfig("", model, None, 0, 4))
     ((items, vectors),) = tower.rows(IMAGES, KEYS, skip=0)
     shown = {item: unit(vector) for item, vector in zip(items, vectors, strict=True)}
     with torch.inference_mode():
@@ -64,8 +65,8 @@ def test_a_joint_vector_is_the_normalised_sum_of_what_an_item_has(model):
 
 @pytest.mark.parametrize("skip", [0, 1, 3, 4])
 def test_neither_batches_nor_what_was_done_before_change_a_vector(model, skip):
-    whole = encode(OpenClipJoint(model, None, batch_size=4))
-    rest = encode(OpenClipJoint(model, None, batch_size=2), skip=skip)
+    whole = encode(OpenClipJoint(OpenClipJointConfig("", model, None, batch_size=4)))
+    rest = encode(OpenClipJoint(OpenClipJointConfig("", model, None, batch_size=2)), skip=skip)
     assert list(rest) == list(whole)[skip:]
     for item, vector in rest.items():
         np.testing.assert_allclose(vector, whole[item], atol=1e-5)
@@ -73,9 +74,9 @@ def test_neither_batches_nor_what_was_done_before_change_a_vector(model, skip):
 
 def test_towers_with_no_space_in_common_are_refused():
     with pytest.raises(ConfigError, match=r"embed\.joint\.model=trialign-tiny"):
-        OpenClipJoint("trialign-tiny", None, 4)
+        OpenClipJoint(OpenClipJointConfig("", "trialign-tiny", None, 4))
 
 
 def test_a_picture_that_cannot_be_read_is_named(model):
     with pytest.raises(DataError, match="'k1'"):
-        encode(OpenClipJoint(model, None, 4), images=[(1, b"no picture")])
+        encode(OpenClipJoint(OpenClipJointConfig("", model, None, 4)), images=[(1, b"no picture")])

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from trialign.config.embed import SentenceConfig
 from trialign.embed.sentence import SentenceText
 from trialign.errors import ConfigError
 
@@ -12,7 +13,7 @@ from trialign.errors import ConfigError
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ConfigError, match="embed/text=sentence_transformers") as raised:
-        SentenceText("anything", prompt=None, max_tokens=None, batch_size=8)
+        SentenceText(SentenceConfig("", "anything", prompt=None, max_tokens=None, batch_size=8))
     assert "pip install 'trialign[sentence-transformers]'" in raised.value.remedy
 
 
@@ -45,7 +46,9 @@ def library(skip_for):
 def test_vectors_are_those_of_the_library(library, tmp_path):
     name = save_model(library, tmp_path)
     texts = ["red", "", "red lamp lamp", "lamp red"]
-    rows = list(SentenceText(name, prompt="lamp ", max_tokens=None, batch_size=2).rows(texts, skip=0))
+    rows = list(
+        SentenceText(SentenceConfig("", name, prompt="lamp ", max_tokens=None, batch_size=2)).rows(texts, skip=0)
+    )
     assert [item for items, _ in rows for item in items] == [2, 3, 0]
     reference = library.SentenceTransformer(name).encode(["lamp " + text for text in texts])
     for items, vectors_BD in rows:
@@ -55,4 +58,4 @@ def test_vectors_are_those_of_the_library(library, tmp_path):
 def test_a_model_that_cannot_be_loaded_is_refused(library, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="sentence-transformers cannot load"):
-        SentenceText("nobody/nothing", prompt=None, max_tokens=None, batch_size=8)
+        SentenceText(SentenceConfig("", "nobody/nothing", prompt=None, max_tokens=None, batch_size=8))

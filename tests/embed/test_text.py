@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from trialign.config.embed import TfidfConfig
 from trialign.embed.evidence import item_texts
 from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError
@@ -28,27 +29,27 @@ def test_texts_join_what_is_known():
 
 
 def test_texts_of_one_topic_lie_together():
-    vectors_ND = TfidfSvd(dim=3, min_df=1).encode(make_texts()).vectors_ND
+    vectors_ND = TfidfSvd(TfidfConfig(dim=3, min_df=1)).encode(make_texts()).vectors_ND
     cosine = vectors_ND @ vectors_ND.T
     same = np.arange(60)[:, None] % 3 == np.arange(60) % 3
     assert cosine[same].min() > cosine[~same].max()
 
 
 def test_vectors_have_length_one():
-    vectors_ND = TfidfSvd(dim=8, min_df=1).encode(make_texts()).vectors_ND
+    vectors_ND = TfidfSvd(TfidfConfig(dim=8, min_df=1)).encode(make_texts()).vectors_ND
     np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1.0, rtol=1e-5)
     assert vectors_ND.dtype == np.float32
 
 
 def test_at_full_width_all_angles_are_those_of_tfidf():
     texts = make_texts(num_texts=20)
-    found = TfidfSvd(dim=1000, min_df=1).encode(texts).vectors_ND
+    found = TfidfSvd(TfidfConfig(dim=1000, min_df=1)).encode(texts).vectors_ND
     reference = TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
     np.testing.assert_allclose(found @ found.T, (reference @ reference.T).toarray(), atol=1e-4)
 
 
 def test_a_width_beyond_the_catalogue_is_lowered_and_said():
-    encoder = TfidfSvd(dim=256, min_df=1)
+    encoder = TfidfSvd(TfidfConfig(dim=256, min_df=1))
     modality = encoder.encode(make_texts(num_texts=20))
     assert modality.dim == 20
     assert encoder.notes == [note for note in encoder.notes if "20 wide, not 256" in note] != []
@@ -57,18 +58,18 @@ def test_a_width_beyond_the_catalogue_is_lowered_and_said():
 
 
 def test_an_item_without_words_has_no_text_vector():
-    modality = TfidfSvd(dim=4, min_df=2).encode([*make_texts(), "", "unheard"])
+    modality = TfidfSvd(TfidfConfig(dim=4, min_df=2)).encode([*make_texts(), "", "unheard"])
     assert modality.present_N.tolist() == [True] * 60 + [False] * 2
     assert (modality.vectors_ND[60:] == 0).all()
 
 
 def test_encoding_twice_gives_the_same_numbers():
-    one, same = (TfidfSvd(dim=16, min_df=1).encode(make_texts(200)).vectors_ND for _ in range(2))
+    one, same = (TfidfSvd(TfidfConfig(dim=16, min_df=1)).encode(make_texts(200)).vectors_ND for _ in range(2))
     assert (one == same).all()
 
 
 def test_a_catalogue_without_common_terms_is_read_by_all_its_terms_and_it_is_said():
-    encoder, every = TfidfSvd(dim=4, min_df=2), TfidfSvd(dim=4, min_df=1)
+    encoder, every = TfidfSvd(TfidfConfig(dim=4, min_df=2)), TfidfSvd(TfidfConfig(dim=4, min_df=1))
     texts = ["one lamp", "two chairs", "one"]
     assert encoder.encode(texts).vectors_ND.tobytes() == every.encode(texts).vectors_ND.tobytes()
     assert encoder.notes == ["every term counts: fewer than two are in min_df=2 of 3 items", *every.notes]
@@ -76,14 +77,14 @@ def test_a_catalogue_without_common_terms_is_read_by_all_its_terms_and_it_is_sai
 
 @pytest.mark.filterwarnings("error")
 def test_equal_texts_are_equal_vectors_without_a_warning():
-    vectors_ND = TfidfSvd(dim=4, min_df=2).encode(["blue mug"] * 3).vectors_ND
+    vectors_ND = TfidfSvd(TfidfConfig(dim=4, min_df=2)).encode(["blue mug"] * 3).vectors_ND
     np.testing.assert_allclose(vectors_ND @ vectors_ND.T, 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("texts", [["one", "one", "one"], ["", "", ""], ["a", "b"]])
 def test_texts_of_fewer_than_two_terms_are_refused(texts):
     with pytest.raises(DataError, match=f"the texts of {len(texts)} items hold fewer than two") as raised:
-        TfidfSvd(dim=4, min_df=2).encode(texts)
+        TfidfSvd(TfidfConfig(dim=4, min_df=2)).encode(texts)
     assert raised.value.remedy.startswith("set embed/text=none embed/collaborative=ppmi,")
 
 

@@ -18,6 +18,7 @@ from transformers import (
     T5Model,
 )
 
+from trialign.config.embed import TransformersConfig
 from trialign.embed.transformer import TransformersText
 from trialign.errors import ConfigError
 
@@ -64,7 +65,7 @@ def build(model, **changed):
         "normalize": False,
         "batch_size": 4,
     }
-    return TransformersText(model, **{**settings, **changed})
+    return TransformersText(TransformersConfig("", model, **{**settings, **changed}))
 
 
 def make_texts(num_texts=11):

@@ -15,6 +15,7 @@ import trialign.runtime.torchvision_fault  # noqa: F401  (before open_clip)
 # isort: split
 import open_clip
 
+from trialign.config.embed import OpenClipConfig
 from trialign.config.enrich import ClipConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
@@ -97,7 +98,7 @@ def test_training_lowers_the_loss_and_learns_the_tags(trained):
 
 def test_embed_opens_it_like_any_open_clip_model(trained):
     folder, _ = trained
-    tower = OpenClipTower(f"local-dir:{folder}", checkpoint=None, seed=0, batch_size=8)
+    tower = OpenClipTower(OpenClipConfig("", f"local-dir:{folder}", checkpoint=None, seed=0, batch_size=8))
     assert tower.notes == []
     weights = load_file(folder / "open_clip_model.safetensors")
     found = tower._tower.state_dict()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from trialign.config.embed import PpmiConfig
 from trialign.config.train import PretrainedConfig
 from trialign.errors import ConfigError
 
@@ -142,28 +143,29 @@ def _enrich(config: Config) -> None:
 
 
 def _embed(config: Config) -> None:
-    evidence = config.embed["evidence"]
+    embed = config.embed
+    evidence = embed.evidence
     if not evidence or len(set(evidence)) < len(evidence):
         raise ConfigError(
             f"embed.evidence={evidence}",
             rule="an item's text is made of something, and of nothing twice",
             remedy="set 'embed.evidence=[title,description,brand,categories]'",
         )
-    least = config.embed["least_chance"]
-    if least and "interests" not in evidence and not config.embed["interests"]:
+    least = embed.least_chance
+    if least and "interests" not in evidence and not embed.interests:
         raise ConfigError(
             f"embed.least_chance={least}",
             rule="it leaves out interests that are embedded otherwise",
             remedy="set embed.least_chance=0, or add interests to embed.evidence",
         )
-    if config.embed["interests"] and config.embed["text"] is None:
+    if embed.interests and embed.text is None:
         raise ConfigError(
             "embed.interests=true with embed/text=none",
             rule="interests are embedded by the encoder of the texts",
             remedy="choose embed/text=tfidf or another, or set embed.interests=false",
         )
-    prior = (config.embed["collaborative"] or {}).get("text_prior", 0.0)
-    if prior and config.embed["text"] is None:
+    prior = embed.collaborative.text_prior if isinstance(embed.collaborative, PpmiConfig) else 0.0
+    if prior and embed.text is None:
         raise ConfigError(
             f"embed.collaborative.text_prior={prior} with embed/text=none",
             rule="above 0 there are texts to lean on",

@@ -35,7 +35,7 @@ from trialign.manifest import flatten
 log = logging.getLogger(__name__)
 
 _ROOT = ("run", "seed", "rebuild", "from")
-_MAPPINGS = ("data", "embed")
+_MAPPINGS = ("data",)
 
 _MAY_HOLD_ADDRESSES = ("cluster.", "enrich.captions.extra.", "enrich.interests.extra.", "reward.judge.extra.")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -131,11 +131,15 @@ def to_config(tree: DictConfig) -> Config:
 def _know_our_classes(tree: DictConfig) -> None:
     """Give a file that names a class of ours without its schema the settings of that schema."""
     for path, schemas in SCHEMAS.items():
-        node = OmegaConf.select(tree, path.replace("/", "."))
-        if isinstance(node, DictConfig) and OmegaConf.get_type(node) not in schemas.values():
-            named = [schema for schema in schemas.values() if getattr(schema, "_target_", None) == node.get("_target_")]
-            if named and node.get("_target_") is not None:
-                OmegaConf.update(tree, path.replace("/", "."), OmegaConf.merge(named[0], node), merge=False)
+        key = path.replace("/", ".")
+        node = OmegaConf.select(tree, key)
+        if not isinstance(node, DictConfig) or OmegaConf.get_type(node) in schemas.values():
+            continue
+        target = node.get("_target_")
+        for schema in schemas.values():
+            if target is not None and getattr(schema, "_target_", None) == target:
+                said = OmegaConf.to_container(node)
+                OmegaConf.update(tree, key, OmegaConf.merge(schema, said), merge=False)
 
 
 def _as_dataclass(node: DictConfig, group: str) -> Any:
@@ -172,7 +176,7 @@ def _refuse_strays(tree: DictConfig) -> None:
     def walk(node: DictConfig, path: str) -> None:
         kind = OmegaConf.get_type(node)
         for key in map(str, node):
-            if is_dataclass(kind) and key not in {field.name for field in fields(kind)}:
+            if is_dataclass(kind) and kind not in BASES.values() and key not in {field.name for field in fields(kind)}:
                 raise unknown_setting(f"{path}{key}", kind, conf_dir())
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
                 child = node[key]

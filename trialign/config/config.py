@@ -9,6 +9,7 @@ from typing import Any
 from trialign.config.assign import AssignConfig
 from trialign.config.cluster import ClusterConfig
 from trialign.config.doctor import DoctorConfig
+from trialign.config.embed import EmbedConfig
 from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
 from trialign.config.quantize import QuantizeConfig
@@ -29,7 +30,7 @@ class Config:
     from_stage: dict[str, Path]
     data: dict[str, Any]
     enrich: EnrichConfig
-    embed: dict[str, Any]
+    embed: EmbedConfig
     quantize: QuantizeConfig
     assign: AssignConfig
     train: TrainConfig

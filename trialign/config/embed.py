@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from omegaconf import MISSING
 
 from trialign.config.enrich import DTYPES
 from trialign.config.option import option
 
 
 @dataclass
-class TfidfConfig:
+class EncoderConfig:
+    """What every encoder has; of a class from outside, its settings are attributes too."""
+
+    _target_: str = MISSING
+
+    def files(self) -> dict[str, str | None]:
+        """Return by which names or paths it finds a model, as far as it does: its `model`, its `checkpoint`."""
+        return {name: vars(self).get(name) for name in ("model", "checkpoint")}
+
+
+@dataclass
+class ModelConfig(EncoderConfig):
+    """An encoder that is a model with weights of its own."""
+
+    model: str = option("???", "a name, or a folder")
+
+    def files(self) -> dict[str, str | None]:
+        """Return its name or path."""
+        return {"model": self.model}
+
+
+@dataclass
+class ClipModelConfig(ModelConfig):
+    """A model that may need a file of weights beside its name."""
+
+    checkpoint: str | None = option(None, "weights to load")
+
+    def files(self) -> dict[str, str | None]:
+        """Return its name, and its weights."""
+        return {"model": self.model, "checkpoint": self.checkpoint}
+
+
+@dataclass
+class TfidfConfig(EncoderConfig):
     """Builtin text encoder: TF-IDF and truncated SVD, fitted on the catalogue."""
 
     _target_: str = "trialign.embed.text.TfidfSvd"
@@ -23,7 +57,7 @@ class TfidfConfig:
 
 
 @dataclass
-class TransformersConfig:
+class TransformersConfig(ModelConfig):
     """A pretrained language model as text encoder, by name or path."""
 
     _target_: str = "trialign.embed.transformer.TransformersText"
@@ -39,7 +73,7 @@ class TransformersConfig:
 
 
 @dataclass
-class SentenceConfig:
+class SentenceConfig(ModelConfig):
     """A pretrained encoder of the extra trialign[sentence-transformers], by name or path."""
 
     _target_: str = "trialign.embed.sentence.SentenceText"
@@ -50,7 +84,7 @@ class SentenceConfig:
 
 
 @dataclass
-class OpenClipConfig:
+class OpenClipConfig(ClipModelConfig):
     """Image tower of open_clip, from a model config; without a checkpoint its weights are random, from a seed."""
 
     _target_: str = "trialign.embed.image.OpenClipTower"
@@ -64,7 +98,7 @@ class OpenClipConfig:
 
 
 @dataclass
-class PpmiConfig:
+class PpmiConfig(EncoderConfig):
     """Collaborative vectors: PPMI and truncated SVD of what stands near each other in train histories."""
 
     _target_: str = "trialign.embed.collaborative.PpmiSvd"
@@ -81,7 +115,7 @@ class PpmiConfig:
 
 
 @dataclass
-class JointConfig:
+class JointConfig(ModelConfig):
     """A pretrained vision-language model that reads picture and text together, by name or path."""
 
     _target_: str = "trialign.embed.joint.TransformersJoint"
@@ -104,7 +138,7 @@ class JointConfig:
 
 
 @dataclass
-class OpenClipJointConfig:
+class OpenClipJointConfig(ClipModelConfig):
     """The sum of picture and text vectors of a trained CLIP, by default the small one (set enrich/clip too)."""
 
     _target_: str = "trialign.embed.joint_clip.OpenClipJoint"
@@ -121,10 +155,18 @@ MODALITIES = ("text", "image", "joint", "collaborative")
 class EmbedConfig:
     """Which modalities are embedded, each by an exchangeable encoder; null leaves a modality out."""
 
-    text: Any = option(None, "the item's text: embed/text=none, tfidf, transformers or sentence_transformers")
-    image: Any = option(None, "the item's picture: embed/image=none, open_clip or clip")
-    joint: Any = option(None, "picture and text together: embed/joint=none, transformers or clip")
-    collaborative: Any = option(None, "what is chosen together: embed/collaborative=none, ppmi or ppmi_and_text")
+    text: EncoderConfig | None = option(
+        None, "the item's text: embed/text=none, tfidf, transformers or sentence_transformers", open_keys=True
+    )
+    image: EncoderConfig | None = option(
+        None, "the item's picture: embed/image=none, open_clip or clip", open_keys=True
+    )
+    joint: EncoderConfig | None = option(
+        None, "picture and text together: embed/joint=none, transformers or clip", open_keys=True
+    )
+    collaborative: EncoderConfig | None = option(
+        None, "what is chosen together: embed/collaborative=none, ppmi or ppmi_and_text", open_keys=True
+    )
     evidence: list[str] = option(
         ["title", "description", "brand", "categories"],
         "what an item's text is made of, a line each",
@@ -139,3 +181,8 @@ class EmbedConfig:
         least=0,
         below=1,
     )
+
+    def encoders(self) -> dict[str, EncoderConfig]:
+        """Return the settings of each modality that is embedded, in the order of MODALITIES."""
+        found = {"text": self.text, "image": self.image, "joint": self.joint, "collaborative": self.collaborative}
+        return {name: settings for name, settings in found.items() if settings is not None}

@@ -83,7 +83,8 @@ def option(
             devices, logging): changing it neither rebuilds nor refuses a finished stage.
         recorded: of one that is not hashed: it can change the numbers all the same (how sums are rounded, what is left
             out), and stands in the manifest beside the hash.
-        open_keys: of a mapping: any key may be set, as `group.field.KEY=value`, not only those of its default.
+        open_keys: of a mapping: any key may be set, as `group.field.KEY=value`, not only those of its default. Of
+            settings: a class from outside may stand there, with keys of its own.
     """
     bounds = Bounds(least, above, most, below, choices)
     metadata = {"help": help, "bounds": bounds, "hashed": hashed, "recorded": recorded, "open_keys": open_keys}

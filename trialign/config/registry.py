@@ -17,6 +17,7 @@ from trialign.config.config import Config
 from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
 from trialign.config.embed import (
     EmbedConfig,
+    EncoderConfig,
     JointConfig,
     OpenClipConfig,
     OpenClipJointConfig,
@@ -124,7 +125,14 @@ _NO_GROUPS = ("run", "seed", "rebuild", "from_stage", "identity", "recorded")
 SCHEMAS = _schemas()
 """Config group -> option -> schema. A YAML file of the group builds on one by `defaults: [OPTION, _self_]`."""
 
-BASES: dict[str, type] = {"data": DataConfig, "quantize": QuantizeConfig}
+BASES: dict[str, type] = {
+    "data": DataConfig,
+    "embed/text": EncoderConfig,
+    "embed/image": EncoderConfig,
+    "embed/joint": EncoderConfig,
+    "embed/collaborative": EncoderConfig,
+    "quantize": QuantizeConfig,
+}
 """Groups whose `_target_` is exchangeable, and the fields that do not depend on which class is chosen.
 
 Settings of a class from outside are an instance of that base, what else the class takes being attributes of it.
@@ -170,7 +178,11 @@ def register() -> None:
 
 def _node(schema: type) -> DictConfig:
     node: DictConfig = OmegaConf.structured(schema)
+    if hasattr(schema, "_target_"):
+        OmegaConf.set_struct(node, True)  # where a class from outside may stand, one of ours has its own keys alone
     for found in fields(schema):
         if found.metadata.get("open_keys"):
-            OmegaConf.set_struct(node[found.name], False)
+            child = node._get_node(found.name)
+            assert isinstance(child, DictConfig)
+            OmegaConf.set_struct(child, False)
     return node

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trialign.config.embed import MODALITIES
-
 if TYPE_CHECKING:
     from trialign.config.config import Config
 
@@ -32,16 +30,16 @@ def _never(config: Config) -> bool:  # noqa: ARG001
 
 def reads_enriched_evidence(config: Config) -> bool:
     """Return whether captions or interests are part of what is embedded."""
-    return config.embed["interests"] or not {"caption", "interests"}.isdisjoint(config.embed["evidence"])
+    return config.embed.interests or not {"caption", "interests"}.isdisjoint(config.embed.evidence)
 
 
 def _embeds_by_enrich(config: Config) -> bool:
-    encoders = (config.embed[modality] or {} for modality in MODALITIES)
-    return reads_enriched_evidence(config) or any(found.get("model") == CLIP_OF_ENRICH for found in encoders)
+    encoders = config.embed.encoders().values()
+    return reads_enriched_evidence(config) or any(found.files().get("model") == CLIP_OF_ENRICH for found in encoders)
 
 
 def _drops_unlikely_interests(config: Config) -> bool:
-    return bool(config.embed["least_chance"] > 0)
+    return config.embed.least_chance > 0
 
 
 def _reads_captions(config: Config) -> bool:

@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
 
+from trialign.config.embed import PpmiConfig
 from trialign.data.co_occurrence import co_occurrence
 from trialign.embed.store import Modality
 from trialign.errors import DataError
@@ -29,14 +30,12 @@ class PpmiSvd:
     """Items to vectors by PPMI and a truncated SVD; an item that stands beside no other has none of its own.
 
     Args:
-        dim: D, width of the vectors; lowered to what the matrix allows.
-        window: two items of a history co-occur if at most this many places apart, with weight 1 / places.
-        smoothing: exponent of the context's frequency, in (0, 1]; below 1 rare contexts count less.
-        text_prior: events that an item's nearest neighbours in text are worth, see `shrink`; 0 leaves text aside.
+        settings: of `embed/collaborative=ppmi`; the width is lowered to what the matrix allows. `text_prior`: see
+            `shrink`.
     """
 
-    def __init__(self, dim: int, window: int, smoothing: float, text_prior: float) -> None:
-        self.dim, self.window, self.smoothing, self.text_prior = dim, window, smoothing, text_prior
+    def __init__(self, settings: PpmiConfig) -> None:
+        self.settings = settings
         self.notes: list[str] = []
 
     def encode(self, histories: Sequence[Items], num_items: int, text: Modality | None) -> Modality:
@@ -50,7 +49,8 @@ class PpmiSvd:
         Raises:
             DataError: nothing co-occurs.
         """
-        counts_NN = co_occurrence(histories, num_items, self.window)
+        settings = self.settings
+        counts_NN = co_occurrence(histories, num_items, settings.window)
         if not counts_NN.nnz:
             raise DataError(
                 f"no two items stand in one of the {len(histories)} train histories",
@@ -58,22 +58,22 @@ class PpmiSvd:
                 remedy="bring more events per user; or, where items have texts or pictures that are embedded, set "
                 "embed/collaborative=none",
             )
-        ppmi_NN = ppmi(counts_NN, self.smoothing)
+        ppmi_NN = ppmi(counts_NN, settings.smoothing)
         present_N = np.diff(counts_NN.indptr) > 0
-        dim = min(self.dim, int(present_N.sum()))
-        if dim < self.dim:
-            self.notes = [f"collaborative vectors are {dim} wide, not {self.dim}: so many items co-occur"]
+        dim = min(settings.dim, int(present_N.sum()))
+        if dim < settings.dim:
+            self.notes = [f"collaborative vectors are {dim} wide, not {settings.dim}: so many items co-occur"]
         # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
         with Pace("what is chosen together to vectors"):
             left_ND, values_D, _ = randomized_svd(ppmi_NN, dim, n_iter=4, random_state=0)
         vectors_ND = normalize(left_ND * np.sqrt(values_D)).astype(np.float32)
         present_N &= vectors_ND.any(axis=1)
         found = Modality(vectors_ND, present_N)
-        if not self.text_prior:
+        if not settings.text_prior:
             return found
         assert text is not None, "config.checks refuses a prior of texts without texts"
         events_N = np.bincount(np.concatenate(histories), minlength=num_items)
-        return shrink(found, text, events_N, self.text_prior)
+        return shrink(found, text, events_N, settings.text_prior)
 
 
 def shrink(collaborative: Modality, text: Modality, events_N: NDArray[np.int64], prior: float) -> Modality:

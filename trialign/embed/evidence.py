@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trialign.config.embed import MODALITIES
+from trialign.config.embed import EmbedConfig, PpmiConfig
 from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError, DataError
 
@@ -36,32 +35,33 @@ def item_texts(items: pa.Table, fields: Sequence[str] | None = None, enriched: E
     return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
-def lacking(embed: Mapping[str, Any], items: pa.Table, *, told: bool) -> list[str]:
+def lacking(embed: EmbedConfig, items: pa.Table, *, told: bool) -> list[str]:
     """Return the modalities that are to be embedded and of which no item has anything.
 
     Args:
-        embed: the encoder of each modality, None where it is left out.
+        embed: the encoder of each modality.
         items: with the column `has_image`.
         told: whether any item has a text.
     """
     pictured = bool(pc.any(items["has_image"]).as_py())
     there = {"text": told, "image": pictured, "joint": told or pictured, "collaborative": True}
-    return [name for name, found in there.items() if embed[name] is not None and not found]
+    return [name for name, found in there.items() if name in embed.encoders() and not found]
 
 
-def without(embed: Mapping[str, Any], names: Sequence[str]) -> str:
+def without(embed: EmbedConfig, names: Sequence[str]) -> str:
     """Return the settings that leave modalities out; where none is left, items are told by what is chosen together."""
     words = [f"embed/{name}=none" for name in names]
-    leans = (embed["collaborative"] or {}).get("text_prior", 0.0) and "text" in names
-    if leans or not [name for name in MODALITIES if embed[name] is not None and name not in names]:
+    found = embed.collaborative
+    leans = isinstance(found, PpmiConfig) and found.text_prior and "text" in names
+    if leans or embed.encoders().keys() <= set(names):
         words.append("embed/collaborative=ppmi")
-    if embed["interests"] and "text" in names:
+    if embed.interests and "text" in names:
         words.append("embed.interests=false")
     return " ".join(words)
 
 
 def require_evidence(
-    embed: Mapping[str, Any],
+    embed: EmbedConfig,
     items: pa.Table,
     texts: Sequence[str],
     interests: Sequence[Sequence[str]] | None = None,
@@ -78,7 +78,7 @@ def require_evidence(
         DataError: a modality describes no item, or none is to be embedded; no item has an interest.
     """
     names = lacking(embed, items, told=any(texts))
-    if names or all(embed[name] is None for name in MODALITIES):
+    if names or not embed.encoders():
         raise DataError(
             nothing_of(names, len(texts)),
             rule="every modality that is embedded describes at least one item, and one at least is embedded",

@@ -7,6 +7,7 @@ from itertools import islice
 
 import torch
 
+from trialign.config.embed import OpenClipConfig
 from trialign.embed.batches import Rows
 from trialign.enrich.clip.model import brings_weights, build
 from trialign.enrich.clip.pictures import decode
@@ -20,18 +21,15 @@ class OpenClipTower:
     partly (together that is the storefront's style), objects do not. `notes` then says so.
 
     Args:
-        model: a file of trialign/enrich/clip/configs/, a name open_clip knows, or `local-dir:PATH` / `hf-hub:NAME`,
-            which bring their own weights.
-        checkpoint: a file of weights or a tag open_clip knows; None for random weights.
-        seed: of random weights.
-        batch_size: pictures per forward pass.
+        settings: of `embed/image=open_clip`; a model `local-dir:PATH` or `hf-hub:NAME` brings its own weights.
 
     Raises:
         ConfigError: no such model, or its weights cannot be loaded.
     """
 
-    def __init__(self, model: str, checkpoint: str | None, seed: int, batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, settings: OpenClipConfig) -> None:
+        model, checkpoint, seed = settings.model, settings.checkpoint, settings.seed
+        self.batch_size = settings.batch_size
         self.device = device_of("auto")
         tower, self._preprocess = build(model, checkpoint, seed, "embed.image")
         self._tower = tower.to(self.device).eval()

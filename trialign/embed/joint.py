@@ -18,6 +18,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
+from trialign.config.embed import JointConfig
 from trialign.embed.batches import Rows
 from trialign.embed.transformer import DTYPES, POOLINGS, TEXT
 from trialign.enrich.clip.pictures import decode
@@ -35,41 +36,23 @@ class TransformersJoint:
     and no place for another picture.
 
     Args:
-        model: a name on the hub or a folder; the environment's offline switches are respected.
-        pooling: `last` or `mean`, over the tokens of the whole sequence.
-        template: what the model reads, with `{image}` and `{text}` in it; an instruction goes around them.
-        max_tokens: longer texts are cut, counted in `notes`.
-        max_pixels: larger pictures are scaled down.
-        dtype: `float32`, `bfloat16` or `float16`.
-        normalize: bring vectors to length 1.
-        batch_size: items per forward pass.
+        settings: of `embed/joint=transformers`; the environment's offline switches are respected.
 
     Raises:
         ConfigError: the model cannot be loaded, or the template lacks picture or text.
     """
 
-    def __init__(
-        self,
-        model: str,
-        pooling: str,
-        template: str,
-        max_tokens: int,
-        max_pixels: int,
-        dtype: str,
-        normalize: bool,
-        batch_size: int,
-    ) -> None:
-        if PICTURE not in template or TEXT not in template:
+    def __init__(self, settings: JointConfig) -> None:
+        if PICTURE not in settings.template or TEXT not in settings.template:
             raise ConfigError(
-                f"embed.joint.template={template!r}",
+                f"embed.joint.template={settings.template!r}",
                 rule=f"a template says where picture and text go, by {PICTURE} and {TEXT}",
                 remedy=f"set embed.joint.template='{PICTURE}{TEXT}', or put both into yours",
             )
-        self.template, self.max_tokens, self.max_pixels = template, max_tokens, max_pixels
-        self.normalize, self.batch_size = normalize, batch_size
-        self._pool = POOLINGS[pooling]
+        self.settings = settings
+        self._pool = POOLINGS[settings.pooling]
         self.device = device_of("auto")
-        self._processor, self._model = _load(model, DTYPES[dtype])
+        self._processor, self._model = _load(settings.model, DTYPES[settings.dtype])
         self._model.to(self.device).eval()
         self._picture = f"<|vision_start|>{self._processor.image_token}<|vision_end|>"
         self.notes: list[str] = []
@@ -93,7 +76,7 @@ class TransformersJoint:
         """
         texts = self._prepared(texts)
         remaining = islice(in_order(images, texts), skip, None)
-        while batch := list(islice(remaining, self.batch_size)):
+        while batch := list(islice(remaining, self.settings.batch_size)):
             items = [item for item, _ in batch]
             pictures = [None if data is None else self._scaled(decode(data, item_keys[item])) for item, data in batch]
             try:
@@ -112,35 +95,35 @@ class TransformersJoint:
         special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
         pattern = re.compile("|".join(map(re.escape, special)))
         plain = [pattern.sub(" ", text).strip() for text in texts]
-        num_cut = 0
+        num_cut, most = 0, self.settings.max_tokens
         for start in range(0, len(plain), _BLOCK):
             block = plain[start : start + _BLOCK]
             read = tokenizer(block, add_special_tokens=False, return_offsets_mapping=True)
             for place, offsets in enumerate(read["offset_mapping"], start=start):
-                if len(offsets) > self.max_tokens:
-                    plain[place] = plain[place][: offsets[self.max_tokens - 1][1]]
+                if len(offsets) > most:
+                    plain[place] = plain[place][: offsets[most - 1][1]]
                     num_cut += 1
         if num_cut:
             told = sum(map(bool, plain))
-            self.notes = [f"{num_cut} of {told} texts are longer than {self.max_tokens} tokens and were cut"]
+            self.notes = [f"{num_cut} of {told} texts are longer than {most} tokens and were cut"]
         return plain
 
     def _scaled(self, picture: Image.Image) -> Image.Image:
-        shrink = math.sqrt(self.max_pixels / (picture.width * picture.height))
+        shrink = math.sqrt(self.settings.max_pixels / (picture.width * picture.height))
         if shrink >= 1.0:
             return picture
         return picture.resize((max(1, int(picture.width * shrink)), max(1, int(picture.height * shrink))))
 
     def _encode(self, texts: Sequence[str], pictures: Sequence[Image.Image | None]) -> NDArray[np.float32]:
         filled = [
-            self.template.replace(PICTURE, self._picture if picture else "").replace(TEXT, text)
+            self.settings.template.replace(PICTURE, self._picture if picture else "").replace(TEXT, text)
             for text, picture in zip(texts, pictures, strict=True)
         ]
         shown = [picture for picture in pictures if picture]
         given = self._processor(text=filled, images=shown or None, padding=True, return_tensors="pt").to(self.device)
         hidden_BTD = self._model(**given).last_hidden_state
         vectors_BD = self._pool(hidden_BTD, given["attention_mask"]).float()
-        if self.normalize:
+        if self.settings.normalize:
             vectors_BD = normalize(vectors_BD, dim=-1)
         found: NDArray[np.float32] = vectors_BD.cpu().numpy()
         return found

@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch.nn.functional import normalize
 
+from trialign.config.embed import OpenClipJointConfig
 from trialign.embed.batches import Rows
 from trialign.embed.joint import in_order
 from trialign.enrich.clip.model import brings_weights, build, tokenizer_of
@@ -22,22 +23,21 @@ class OpenClipJoint:
     Unlike a model that reads both in one sequence, it relates nothing in the text to anything in the picture.
 
     Args:
-        model: a name open_clip knows with a checkpoint, or `local-dir:PATH` / `hf-hub:NAME`.
-        checkpoint: weights to load.
-        batch_size: items per forward pass.
+        settings: of `embed/joint=clip`, its model a name open_clip knows, or `local-dir:PATH` / `hf-hub:NAME`.
 
     Raises:
         ConfigError: no such model, or no weights: two random towers have no space in common.
     """
 
-    def __init__(self, model: str, checkpoint: str | None, batch_size: int) -> None:
+    def __init__(self, settings: OpenClipJointConfig) -> None:
+        model, checkpoint = settings.model, settings.checkpoint
         if not brings_weights(model, checkpoint):
             raise ConfigError(
                 f"embed.joint.model={model} without a checkpoint",
                 rule="picture and text share a space that was learned",
                 remedy="set embed.joint.model=enrich.clip, or embed.joint.checkpoint=FILE",
             )
-        self.batch_size = batch_size
+        self.batch_size = settings.batch_size
         self.device = device_of("auto")
         built, self._preprocess = build(model, checkpoint, 0, "embed.joint")
         self._model = built.to(self.device).eval()

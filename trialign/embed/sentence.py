@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before sentence-transformers)
+from trialign.config.embed import SentenceConfig
 from trialign.embed.batches import Rows
 from trialign.errors import ConfigError, model_remedy
 
@@ -15,16 +16,14 @@ class SentenceText:
     """Texts to vectors by a model with pooling, normalisation and prompts of its own, longest texts first.
 
     Args:
-        model: a name on the hub or a folder; the environment's offline switches are respected.
-        prompt: put before each text; null for the model's default.
-        max_tokens: longer texts are cut; null for the model's own limit.
-        batch_size: texts per forward pass.
+        settings: of `embed/text=sentence_transformers`; the environment's offline switches are respected.
 
     Raises:
         ConfigError: the library is not installed, or the model cannot be loaded.
     """
 
-    def __init__(self, model: str, prompt: str | None, max_tokens: int | None, batch_size: int) -> None:
+    def __init__(self, settings: SentenceConfig) -> None:
+        model = settings.model
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as cause:
@@ -41,9 +40,9 @@ class SentenceText:
                 rule="embed.text.model is a folder, or a name on the hub that can be reached or is in its cache",
                 remedy=model_remedy(model),
             ) from cause
-        if max_tokens is not None:
-            self._model.max_seq_length = max_tokens
-        self.prompt, self.batch_size = prompt, batch_size
+        if settings.max_tokens is not None:
+            self._model.max_seq_length = settings.max_tokens
+        self.prompt, self.batch_size = settings.prompt, settings.batch_size
         self.notes: list[str] = []
 
     def rows(self, texts: Sequence[str], *, skip: int) -> Iterator[Rows]:

@@ -10,6 +10,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
+from trialign.config.embed import TfidfConfig
 from trialign.embed.store import Modality
 from trialign.errors import DataError
 from trialign.progress import Pace, paced
@@ -22,13 +23,13 @@ class TfidfSvd:
     items would be told apart by how common their words are.
 
     Args:
-        dim: D, width of the vectors; lowered to the matrix's smaller side where that is less.
-        min_df: a term occurs in at least this many items; lowered to 1 where fewer than two terms do.
+        settings: of `embed/text=tfidf`; a width above the matrix's smaller side is lowered to it, and `min_df` to 1
+            where fewer than two terms occur in so many items.
     """
 
-    def __init__(self, dim: int, min_df: int) -> None:
-        self.dim = dim
-        self.min_df = min_df
+    def __init__(self, settings: TfidfConfig) -> None:
+        self.dim = settings.dim
+        self.min_df = settings.min_df
         self.notes: list[str] = []
         self._fitted: tuple[TfidfVectorizer, TruncatedSVD] | None = None
 

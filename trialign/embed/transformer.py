@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
+from trialign.config.embed import TransformersConfig
 from trialign.embed.batches import Rows
 from trialign.errors import ConfigError, model_remedy
 from trialign.runtime.device import device_of
@@ -44,31 +45,23 @@ class TransformersText:
     """Texts to vectors by any model that `AutoModel` opens, in batches of like length, longest first.
 
     Args:
-        model: a name on the hub or a folder; the environment's offline switches are respected.
-        pooling: `last` (decoders such as Qwen3-Embedding) or `mean` (most encoders).
-        template: what the model reads, with `{text}` in it; an instruction goes around it.
-        max_tokens: longer texts are cut, counted in `notes`.
-        dtype: `float32`, `bfloat16` or `float16`.
-        normalize: bring vectors to length 1.
-        batch_size: texts per forward pass.
+        settings: of `embed/text=transformers`; the environment's offline switches are respected.
 
     Raises:
         ConfigError: the model cannot be loaded, or the template lacks the text.
     """
 
-    def __init__(
-        self, model: str, pooling: str, template: str, max_tokens: int, dtype: str, normalize: bool, batch_size: int
-    ) -> None:
-        if TEXT not in template:
+    def __init__(self, settings: TransformersConfig) -> None:
+        if TEXT not in settings.template:
             raise ConfigError(
-                f"embed.text.template={template!r}",
+                f"embed.text.template={settings.template!r}",
                 rule=f"a template says where the item's text goes, by {TEXT}",
                 remedy=f"set embed.text.template='{TEXT}', or put {TEXT} into yours",
             )
-        self.template, self.max_tokens, self.normalize, self.batch_size = template, max_tokens, normalize, batch_size
-        self._pool = POOLINGS[pooling]
+        self.settings = settings
+        self._pool = POOLINGS[settings.pooling]
         self.device = device_of("auto")
-        self._tokenizer, self._model = _load(model, DTYPES[dtype])
+        self._tokenizer, self._model = _load(settings.model, DTYPES[settings.dtype])
         self._model.to(self.device).eval()
         self.notes: list[str] = []
 
@@ -82,11 +75,12 @@ class TransformersText:
         """
         items = np.array([item for item, text in enumerate(texts) if text], np.int64)
         lengths = self._lengths([text for text in texts if text])
-        if cut := int((lengths > self.max_tokens).sum()):
-            self.notes = [f"{cut} of {len(items)} texts are longer than {self.max_tokens} tokens and were cut"]
+        most, batch_size = self.settings.max_tokens, self.settings.batch_size
+        if cut := int((lengths > most).sum()):
+            self.notes = [f"{cut} of {len(items)} texts are longer than {most} tokens and were cut"]
         order = items[np.argsort(-lengths, kind="stable")]
-        for start in range(skip, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size].tolist()
+        for start in range(skip, len(order), batch_size):
+            batch = order[start : start + batch_size].tolist()
             yield batch, self._encode([texts[item] for item in batch])
 
     def _lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -98,20 +92,20 @@ class TransformersText:
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         filled = [self._filled(text) for text in texts]
-        read = self._tokenizer(filled, truncation=True, max_length=self.max_tokens)
+        read = self._tokenizer(filled, truncation=True, max_length=self.settings.max_tokens)
         # Padded here: a decoder's tokenizer may have no padding token, and the mask hides whatever stands there.
         tokens_BT = pad_sequence([torch.tensor(ids) for ids in read["input_ids"]], batch_first=True)
         mask_BT = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in read["input_ids"]], batch_first=True)
         mask_BT = mask_BT.to(self.device)
         hidden_BTD = self._model(input_ids=tokens_BT.to(self.device), attention_mask=mask_BT).last_hidden_state
         vectors_BD = self._pool(hidden_BTD, mask_BT).float()
-        if self.normalize:
+        if self.settings.normalize:
             vectors_BD = normalize(vectors_BD, dim=-1)
         found: NDArray[np.float32] = vectors_BD.cpu().numpy()
         return found
 
     def _filled(self, text: str) -> str:
-        return self.template.replace(TEXT, text)
+        return self.settings.template.replace(TEXT, text)
 
 
 def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:

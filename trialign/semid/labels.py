@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trialign.config.embed import TfidfConfig
 from trialign.embed.text import TfidfSvd
 from trialign.quantize.kmeans import kmeans
 from trialign.runtime.seeding import torch_generator
@@ -38,7 +39,7 @@ def text_labels(texts: Sequence[str]) -> NDArray[np.int64]:
     distinct = sorted({text for text in texts if text})
     number_of = {text: number for number, text in enumerate(distinct)}
     if len(distinct) > _MOST:
-        vectors_ND = torch.from_numpy(TfidfSvd(_DIM, min_df=1).encode(distinct).vectors_ND)
+        vectors_ND = torch.from_numpy(TfidfSvd(TfidfConfig(dim=_DIM, min_df=1)).encode(distinct).vectors_ND)
         found = kmeans(vectors_ND, _MOST, num_iterations=20, generator=torch_generator(0, "semid", "labels"))
         number_of = dict(zip(distinct, found.codes_N.tolist(), strict=True))
     return np.array([number_of.get(text, -1) for text in texts], np.int64)

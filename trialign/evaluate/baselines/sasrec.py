@@ -21,6 +21,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional
 
+from trialign.config.embed import TfidfConfig
 from trialign.data.splits import windows
 from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
@@ -228,7 +229,7 @@ class SASRec(nn.Module):
 
 def _text_vectors(texts: Sequence[str], dim: int) -> tuple[torch.Tensor | None, list[str]]:
     """Return the items' text vectors and what is to be said of them; None where the texts tell nothing."""
-    encoder = TfidfSvd(dim, min_df=2)
+    encoder = TfidfSvd(TfidfConfig(dim=dim, min_df=2))
     try:
         return torch.from_numpy(encoder.encode(texts).vectors_ND), encoder.notes
     except DataError as cause:
