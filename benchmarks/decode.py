@@ -24,12 +24,12 @@ from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import select
-from trialign.generate.artefact import load_ranker
 from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.items import build_items
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
+from trialign.generate.save_load import load_ranker
 from trialign.manifest import Manifest
 from trialign.semid.table import SIDTable, flat_codes
 from trialign.semid.tokens import TokenSpace
@@ -234,7 +234,7 @@ class Prompts:
         self.encoding = encoding
 
     def history_prompt(self, items: np.ndarray) -> np.ndarray:
-        """Return a marker and the items."""
+        """Return a task token and the items."""
         return np.concatenate([[1], self.encoding.positions(items)])
 
 

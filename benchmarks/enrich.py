@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import Row, arguments, compare, record
-from trialign.enrich.asking import Interview
+from trialign.enrich.asking import Annotator
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.captions import parse_caption
 from trialign.enrich.endpoint import Endpoint
@@ -36,7 +36,7 @@ SECONDS = 12  # a run at the best possible rate
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    choice = {"message": {"content": "A plain thing of one colour."}, "finish_reason": "stop"}
+    choice = {"message": {"content": "A plain thing of one color."}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], "usage": {"total_tokens": 80}}).encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ def rate(url: str, concurrency: int, made: list[bytes]) -> float:
     """Return replies per second of a whole run: keys, cache, requests, reading."""
     with tempfile.TemporaryDirectory() as folder:
         cache = ReplyCache(Path(folder), "0-of-1")
-        interview = Interview(
+        annotator = Annotator(
             what="captions",
             backend=Endpoint(url=url, model="waits", concurrency=concurrency),
             questions=lambda items: ((item, Request("What is shown?", made[item])) for item in sorted(items)),
@@ -100,10 +100,10 @@ def rate(url: str, concurrency: int, made: list[bytes]) -> float:
             prompt_hash="",
             max_side=1024,
             retries=0,
-            lost=0.0,
+            max_failure_rate=0.0,
         )
         begin = time.perf_counter()
-        asked = interview.ask(range(len(made)), cache)
+        asked = annotator.ask(range(len(made)), cache)
         seconds = time.perf_counter() - begin
         cache.close()
     assert asked.asked == len(made)

@@ -57,8 +57,8 @@ def work(dataset: Path, folder: Path, clock: Path) -> None:
     found = Dataset(dataset)
     codes_NL = np.stack(np.unravel_index(np.arange(NUM_ITEMS) * 2, (3, 3, 3)), axis=1)
     backbone = RING_SETTINGS["backbone"] | {"hidden_size": 256, "num_layers": 4, "intermediate_size": 512}
-    runtime = RING_SETTINGS["runtime"] | {"checkpoint_every": CHECKPOINT_EVERY, "micro_rows": 8}
-    stream = RING_SETTINGS["stream"] | {"lanes": 8}
+    runtime = RING_SETTINGS["runtime"] | {"checkpoint_every": CHECKPOINT_EVERY, "micro_batch_size": 8}
+    stream = RING_SETTINGS["stream"] | {"global_batch_size": 8}
     settings = RING_SETTINGS | {"steps": 10**6, "backbone": backbone, "stream": stream, "runtime": runtime}
     train_ring(found, {}, SIDTable(codes_NL, 3, found.keys, "reassign"), folder, **settings)
 

@@ -67,7 +67,7 @@ def strategies(folder: Path, shared: list[str], devices: int) -> list[Row]:
     for strategy in STRATEGIES:
         run = folder / strategy
         small = [f"train.steps={STEPS}", "train.learning_rate=1e-3", "train.backbone.dropout=0", "runtime.log_every=1"]
-        ranks = [f"runtime.strategy={strategy}", f"runtime.devices={devices}", "runtime.micro_rows=1"]
+        ranks = [f"runtime.strategy={strategy}", f"runtime.devices={devices}", "runtime.micro_batch_size=1"]
         seconds = finish("train", f"run={run}", *shared, *small, *ranks)
         losses, weights = logged(run, "metrics.csv", "loss"), load_file(run / "train" / "generator.safetensors")
         wanted = wanted or (losses, weights)
@@ -85,7 +85,7 @@ def resumed(folder: Path, shared: list[str], devices: int) -> list[Row]:
     """Kill a training after its first checkpoint, start it again, and compare with one that was left alone."""
     rows = []
     for strategy in ("ddp", "zero2", "zero3"):
-        options = [f"train.steps={STEPS}", "runtime.checkpoint_every=10", "runtime.micro_rows=1"]
+        options = [f"train.steps={STEPS}", "runtime.checkpoint_every=10", "runtime.micro_batch_size=1"]
         options += [f"runtime.strategy={strategy}", f"runtime.devices={devices}"]
         whole, killed = folder / f"{strategy}-whole", folder / f"{strategy}-killed"
         finish("train", f"run={whole}", *shared, *options)
@@ -107,11 +107,16 @@ def half_billion(folder: Path, shared: list[str], devices: int) -> list[Row]:
     """Train 0.5 billion parameters in bf16 on rows of 4,096 tokens."""
     file = folder / "config.json"
     file.write_text(json.dumps(HALF_BILLION))
-    model = ["train/backbone=described", f"train.backbone.file={file}", "train.precision=bf16-mixed"]
+    model = ["train/backbone=from_config", f"train.backbone.file={file}", "train.precision=bf16-mixed"]
     rows = []
     for strategy in ("ddp", "zero2", "zero3", "fsdp2"):
         run = folder / f"half-{strategy}"
-        shape = ["stream.row_tokens=4096", f"stream.lanes={8 * devices}", "stream.workers=4", "runtime.micro_rows=4"]
+        shape = [
+            "stream.seq_len=4096",
+            f"stream.global_batch_size={8 * devices}",
+            "stream.workers=4",
+            "runtime.micro_batch_size=4",
+        ]
         ranks = [f"runtime.strategy={strategy}", f"runtime.devices={devices}"]
         finish("train", f"run={run}", *shared, *model, *shape, *ranks, "train.steps=60", "train.learning_rate=1e-4")
         for name, unit in (("tokens_per_second", "tokens/s"), ("mfu", "share"), ("data_wait", "share")):

@@ -4,7 +4,7 @@
     python -m benchmarks.mutations --only order.
 
 Changes are data, in benchmarks/mutations/. They are applied to a copy of the tree, one at a time. A change that
-survives says that a test is missing; what changes no behaviour is not listed.
+survives says that a test is missing; what changes no behavior is not listed.
 """
 
 from __future__ import annotations

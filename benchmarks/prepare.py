@@ -122,15 +122,15 @@ def prepare_log(folder: Path, num_events: int) -> None:
         Log(),
         dataset,
         split="leave_one_out",
-        min_events=3,
+        min_eval_events=3,
         max_history=50,
         block_records=1024,
         shard_blocks=64,
         images_per_shard=1000,
         buckets=16,
         missing_items="refuse",
-        user_core=5,
-        item_core=5,
+        min_user_interactions=5,
+        min_item_interactions=5,
     )
     (folder / "counts.json").write_text(json.dumps(counts))
 

@@ -1,7 +1,7 @@
 """Ranking quality of finished runs of one experiment, one per seed: everybody, under both rules, mean and each.
 
 Reads the runs' own metrics.json, manifests and rankings. The one thing measured here is the difference to SASRec with
-all seeds together, for which SASRec ranks again: per user the mean over the seeds, paired, seen items stay.
+all seeds together, for which SASRec ranks again: per user the mean over the seeds, paired, seen items kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, one per seed, evaluated on test")
     chosen = parser.parse_args()
     seeds = [describe(run) for run in chosen.runs]
-    for rule in ("seen items stay", "seen items struck"):
+    for rule in ("seen items kept", "seen items filtered"):
         print(f"\n{rule}\n\n| | seeds | {' | '.join(METRICS)} |\n|---|---|{'---|' * len(METRICS)}")
         for name in seeds[0][rule]:
             rows = [seed[rule][name] for seed in seeds]
@@ -101,7 +101,7 @@ def describe(run: Path) -> dict[str, Any]:
 
 
 def _rules(record: dict[str, Any]) -> tuple[str, str]:
-    both = ("seen items stay", "seen items struck")
+    both = ("seen items kept", "seen items filtered")
     return both[::-1] if record["exclude_seen"] else both  # type: ignore[return-value]  # a pair reversed is a pair
 
 

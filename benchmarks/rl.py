@@ -23,7 +23,7 @@ from benchmarks.record import Row, add_data, alone, arguments, compare, paired_s
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
-from trialign.generate.artefact import load_generator
+from trialign.generate.save_load import load_generator
 from trialign.manifest import Manifest
 from trialign.reward.functions import Candidates, score
 from trialign.rl.advantage import advantages
@@ -42,7 +42,7 @@ TEXT_VOCAB = 64
 def rollouts(codes_NL: np.ndarray, num_prompts: int) -> Row:
     """Candidates per second: G per history of 50 items, distinct ones, and the peer's independent ones."""
     generator, prompts = random_model(codes_NL)
-    policy = Policy(generator, prompts, Trie.of(PrefixIndex.from_codes(codes_NL, 256)))
+    policy = Policy(generator, prompts, Trie.from_index(PrefixIndex.from_codes(codes_NL, 256)))
     draws = np.random.default_rng(0)
     histories = [draws.integers(len(codes_NL), size=50).astype(np.int32) for _ in range(num_prompts)]
     space = TokenSpace(TEXT_VOCAB, codes_NL.shape[1], 256)
@@ -74,8 +74,11 @@ def shares(train: Path, num_prompts: int = 32, uses: int = 2, repeats: int = 5) 
     """Where the CPU time of a step goes: rollouts, rewards, the reference, the updates."""
     manifest = Manifest.read(train)
     sids = SIDTable.load(Path(manifest.inputs["assign"]["path"]))
-    prompts = Prompts(Dataset(Path(manifest.inputs["prepare"]["path"])), manifest.config["train"]["keep_back"], seed=0)
-    trained, trie = load_generator(train, sids), Trie.of(PrefixIndex.from_codes(sids.codes_NL, sids.codebook_size))
+    prompts = Prompts(Dataset(Path(manifest.inputs["prepare"]["path"])), manifest.config["train"]["rl_holdout"], seed=0)
+    trained, trie = (
+        load_generator(train, sids),
+        Trie.from_index(PrefixIndex.from_codes(sids.codes_NL, sids.codebook_size)),
+    )
     policy = Policy(trained.generator.eval(), trained.template, trie)
     reference = Policy(frozen_copy(trained.generator), trained.template, trie)
     optimizer = adamw(trained.generator, learning_rate=1e-5, weight_decay=0.0)
@@ -97,12 +100,12 @@ def shares(train: Path, num_prompts: int = 32, uses: int = 2, repeats: int = 5) 
         with timed("reward"):
             found = Candidates(drawn.items_BG.numpy(), asked.targets_B, drawn.log_probs_BG.numpy(), sids.codes_NL, None)
             rewards_BG, _ = score(found, {"hit": 1.0, "prefix": 0.5})
-            advantages_BG = torch.from_numpy(advantages(rewards_BG, normalise=True)).float()
+            advantages_BG = torch.from_numpy(advantages(rewards_BG, scale_rewards=True)).float()
         with timed("reference"), torch.no_grad():
-            levels = reference.walk(asked.histories, drawn.items_BG).levels
+            levels = reference.score_candidates(asked.histories, drawn.items_BG).levels
         for _ in range(uses):
             with timed("update"):
-                now = policy.walk(asked.histories, drawn.items_BG)
+                now = policy.score_candidates(asked.histories, drawn.items_BG)
                 sums = policy_loss(now, drawn.log_probs_BG, levels, advantages_BG, clip=0.2, kl_weight=1e-3)
                 optimizer.zero_grad()
                 (sums.total / sums.candidates).backward()

@@ -19,7 +19,7 @@ from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.tokens import TokenSpace
 from trialign.stream.lanes import LaneStream
 
-ROW_TOKENS, WINDOW, LEVELS, CODES = 256, 256, 3, 256
+SEQ_LEN, WINDOW, LEVELS, CODES = 256, 256, 3, 256
 MIXTURES = (("history_to_item",), ("history_to_item", "title_to_item", "item_to_title"))
 
 
@@ -44,10 +44,10 @@ def padding(run: Path) -> list[Row]:
             sources = open_sources(dataset, texts, dict.fromkeys(tasks, 1.0))
             encode = partial(Template(tokenizer, encoding, tasks, max_title_tokens=32).encode_many, texts)
             for lanes in (16, 64):
-                stream = LaneStream(sources, encode, num_lanes=lanes, row_tokens=ROW_TOKENS, window=WINDOW, seed=0)
+                stream = LaneStream(sources, encode, num_lanes=lanes, seq_len=SEQ_LEN, window=WINDOW, seed=0)
                 steps = int(stream.rows_per_epoch()) // lanes
                 used = sum(int((row.segments > 0).sum()) for row in islice(stream.rows(), steps * lanes))
-                share = 100 * (1 - used / (steps * lanes * ROW_TOKENS))
+                share = 100 * (1 - used / (steps * lanes * SEQ_LEN))
                 setting = f"{run.name}, {name}, {len(tasks)} task{'s' * (len(tasks) > 1)}, {lanes} lanes"
                 found.append(alone("stream.padding", setting, share, "%"))
     return found

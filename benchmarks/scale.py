@@ -25,7 +25,7 @@ from benchmarks.prepare import resident_bytes
 from benchmarks.record import Row, alone, arguments, record
 from benchmarks.stream import (
     NUM_SHARDS,
-    ROW_TOKENS,
+    SEQ_LEN,
     TASK,
     WINDOW,
     exhaust,
@@ -54,7 +54,7 @@ def windows_of(folder: Path, encoder: Template) -> list[Row]:
         [LaneSource(TASK, store)],
         partial(encoder.encode_many, NO_TEXTS),
         num_lanes=8,
-        row_tokens=LONG_ROW,
+        seq_len=LONG_ROW,
         window=WINDOW,
         seed=0,
     )
@@ -102,7 +102,7 @@ def first_rows(store: BlockStore, encoder: Template) -> list[Row]:
             [LaneSource(TASK, store)],
             partial(encoder.encode_many, NO_TEXTS),
             num_lanes=LANES,
-            row_tokens=ROW_TOKENS,
+            seq_len=SEQ_LEN,
             window=WINDOW,
             seed=0,
             rank=rank,

@@ -53,7 +53,7 @@ from trialign.stream.shards import INDEX, INDEX_DTYPE, NAMES, BlockStore, ShardW
 
 NUM_HISTORIES, RECORDS_PER_BLOCK, BLOCKS_PER_SHARD = 524_288, 1024, 64
 NUM_ITEMS, LEVELS, CODES = 50_000, 3, 256
-ROW_TOKENS, WINDOW, MICRO_ROWS = 256, 256, 8
+SEQ_LEN, WINDOW, MICRO_BATCH_SIZE = 256, 256, 8
 SHUFFLE_BUFFER = 1000
 NUM_SHARDS, NUM_POSITIONS = 10**6, 200
 TASK = "history_to_item"
@@ -100,9 +100,9 @@ def stream_of(store: BlockStore, encoder: Template, lanes: int) -> LaneDataModul
     return LaneDataModule(
         [LaneSource(TASK, store)],
         partial(encoder.encode_many, NO_TEXTS),
-        StreamConfig(lanes=lanes, row_tokens=ROW_TOKENS, window=WINDOW),
+        StreamConfig(global_batch_size=lanes, seq_len=SEQ_LEN, packing_buffer=WINDOW),
         seed=0,
-        micro_rows=MICRO_ROWS,
+        micro_batch_size=MICRO_BATCH_SIZE,
     )
 
 
@@ -119,11 +119,11 @@ def batches_of(windows: Iterable[packed.Examples]) -> Iterator[packed.RowBatch]:
 
     def rows() -> Iterator[packed.Row]:
         for window in windows:
-            laid_out = packed.fill_rows(window, packed.pack(window.lengths, ROW_TOKENS), ROW_TOKENS)
+            laid_out = packed.fill_rows(window, packed.pack(window.lengths, SEQ_LEN), SEQ_LEN)
             for row in zip(*laid_out, strict=True):
                 yield packed.Row(*row, lane=0, start=0, row=0)
 
-    yield from MicroBatches(rows(), rows_per_step=MICRO_ROWS, micro_rows=MICRO_ROWS)
+    yield from MicroBatches(rows(), rows_per_step=MICRO_BATCH_SIZE, micro_batch_size=MICRO_BATCH_SIZE)
 
 
 class Collected:
@@ -214,7 +214,7 @@ def histories(store: BlockStore, encoder: Template, lanes: int, repeats: int) ->
     """Return our rate beside the peers'; they take turns."""
     folder, shards = Path(store.folder), sorted(str(path) for path in Path(store.folder).glob("*.tar"))
     names, index = [Path(shard).name for shard in shards], np.array(store.index)
-    batches = round(stream_of(store, encoder, lanes).steps(1) * lanes / MICRO_ROWS)
+    batches = round(stream_of(store, encoder, lanes).steps(1) * lanes / MICRO_BATCH_SIZE)
     # Examples of a row are numbered from 1, so its largest number is how many it holds.
     ours = sum(int(b.segments_RT.amax(1).sum()) for b in read_ours(store, encoder, lanes, batches))
     peers = {

@@ -36,7 +36,7 @@ from trialign.runtime.optim import adamw
 from trialign.semid.table import SIDTable
 from trialign.stream.rows import Examples, fill_rows, pack
 
-ROW_TOKENS, LANES = 256, 8
+SEQ_LEN, LANES = 256, 8
 NUM_HISTORIES, REPEATS = 256, 5
 PEER_BATCH = 64  # prompts per step: padded, about as many tokens as one of our steps
 
@@ -57,7 +57,7 @@ def model_of(num_items: int, encoding: str) -> tuple[Generator, Template]:
     codes_NL = np.stack(np.unravel_index(draws.choice(256**3, num_items, replace=False), (256,) * 3), axis=1)
     sids = SIDTable(codes_NL, 256, [str(item) for item in range(num_items)], "reassign")
     tokenizer = TextTokenizer.train(["a title"], vocab_size=300)
-    backbone = build_backbone(ScratchConfig(), vocab_size=tokenizer.size, max_positions=ROW_TOKENS, seed=0)
+    backbone = build_backbone(ScratchConfig(), vocab_size=tokenizer.size, max_positions=SEQ_LEN, seed=0)
     options = {"encoding": encoding, "id_embedding": False, "joint_nodes": 65536, "features_NF": None}
     written, items = build_items(sids, text_table(backbone).detach(), seed=0, **options)
     return Generator(backbone, items, dropout=0.1), Template(tokenizer, written, ["history_to_item"], 32)
@@ -66,8 +66,8 @@ def model_of(num_items: int, encoding: str) -> tuple[Generator, Template]:
 def packed(template: Template, histories: Sequence[np.ndarray]) -> Iterator[Batch]:
     """Yield our steps: whole histories side by side in rows, a target at every item but the first."""
     examples = Examples.of([template.encode(0, Given({"items": items, "first_target": 0})) for items in histories])
-    rows = pack(examples.lengths, ROW_TOKENS)
-    tokens_RT, targets_RT, _, positions_RT, _ = map(torch.from_numpy, fill_rows(examples, rows, ROW_TOKENS))
+    rows = pack(examples.lengths, SEQ_LEN)
+    tokens_RT, targets_RT, _, positions_RT, _ = map(torch.from_numpy, fill_rows(examples, rows, SEQ_LEN))
     for start in range(0, len(rows), LANES):
         step = slice(start, start + LANES)
         yield tokens_RT[step].long(), positions_RT[step].long(), targets_RT[step]

@@ -244,13 +244,13 @@ PARTS = {
         ),
         Step(
             "The remedy that leaves the numbers of the training as they are: fewer rows at a time on each rank.",
-            f"{TRAIN} runtime.micro_rows=4 --dry-run",
+            f"{TRAIN} runtime.micro_batch_size=4 --dry-run",
             lines=40,
         ),
         Step(
             "The same as a chain of jobs. Each stage waits for those it reads; the training runs on two nodes.",
             f"trialign submit pipeline cluster=minicluster run=runs/night {SMALL} \\\n"
-            "    runtime.nodes=2 runtime.strategy=ddp runtime.micro_rows=4 runtime.checkpoint_every=20",
+            "    runtime.nodes=2 runtime.strategy=ddp runtime.micro_batch_size=4 runtime.checkpoint_every=20",
         ),
         Step("How does it stand, once the training runs?", "trialign status run=runs/night", until=rank_of_training),
         Step(

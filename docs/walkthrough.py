@@ -22,7 +22,7 @@ from trialign.decode.index import PrefixIndex
 from trialign.decode.step import legal_children
 from trialign.embed import store
 from trialign.embed.evidence import item_texts
-from trialign.generate.artefact import load_generator
+from trialign.generate.save_load import load_generator
 from trialign.generate.task import Given, ItemTexts
 from trialign.generate.tasks import load_task
 from trialign.manifest import Manifest

@@ -19,7 +19,7 @@ from trialign.stage import Stage
 
 if TYPE_CHECKING:
     from trialign.data.dataset import Dataset
-    from trialign.semid.policy import Coded
+    from trialign.semid.policy import ItemCodes
     from trialign.semid.table import SIDTable
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def run(config: Config) -> Stage:
         return stage
     from trialign.data.dataset import Dataset
     from trialign.semid.grow import grow
-    from trialign.semid.page import page
+    from trialign.semid.html import page
     from trialign.semid.policy import make_table
     from trialign.semid.quality import evidence_numbers, held_out_pairs, quality
     from trialign.semid.released import read_index
@@ -107,9 +107,9 @@ def _judge(report: Mapping[str, Any], config: AssignConfig) -> dict[str, Any]:
     return {**thresholds, "faults": found}
 
 
-def _encode(stage: Stage, config: Config) -> tuple[Coded, dict[str, Any]]:
+def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Any]]:
     from trialign.embed.store import load
-    from trialign.semid.policy import Coded
+    from trialign.semid.policy import ItemCodes
 
     made = Manifest.read(stage.inputs["quantize"])
     folder = stage.inputs["quantize"]
@@ -117,7 +117,7 @@ def _encode(stage: Stage, config: Config) -> tuple[Coded, dict[str, Any]]:
     target = locate_recorded(made.config["quantize"]["_target_"], "quantize", chosen, folder)
     encoded = target.load(folder).encode(load(stage.inputs["embed"]))
     size = encoded.codebooks_LKD.shape[1]
-    return Coded(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), made.counts["health"]
+    return ItemCodes(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), made.counts["codebook_stats"]
 
 
 def _labels(dataset: Dataset, stage: Stage) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _labels(dataset: Dataset, stage: Stage) -> dict[str, Any]:
     return evidence_labels(dataset.truth(), captions, interests)
 
 
-def _neighbourhoods(table: SIDTable, coded: Coded, stage: Stage) -> dict[str, Any]:
+def _neighbourhoods(table: SIDTable, coded: ItemCodes, stage: Stage) -> dict[str, Any]:
     """Return the modality distortion of codes that were made here; codes from a file have no vectors."""
     from trialign.embed.store import load
     from trialign.semid.distortion import neighbourhoods

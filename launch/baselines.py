@@ -24,7 +24,7 @@ def run(config: Config) -> Stage:
     from trialign.evaluate.baselines import check_names, fit_baseline
     from trialign.evaluate.baselines.sasrec import SASRec
     from trialign.evaluate.protocol import require_examples
-    from trialign.progress import Pace
+    from trialign.progress import Progress
 
     check_names(config.baselines.names)
     settings = asdict(config.baselines)
@@ -35,7 +35,7 @@ def run(config: Config) -> Stage:
     histories, texts = dataset.train_histories(), item_texts(dataset.items)
     with stage.building() as folder:
         for name in config.baselines.names:
-            with Pace(f"baseline {name}"):
+            with Progress(f"baseline {name}"):
                 fitted = fit_baseline(name, histories, texts, settings.get(name), seed=config.seed)
                 fitted.save(folder / name)
             if isinstance(fitted, SASRec):

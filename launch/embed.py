@@ -28,14 +28,14 @@ def run(config: Config) -> Stage:
     from trialign.embed.encode import KEPT, embed, embed_interests
     from trialign.embed.evidence import interests_of, item_texts, require_evidence
     from trialign.enrich.evidence import load_evidence
-    from trialign.reward.quality import load_chances
+    from trialign.reward.quality import load_probabilities
 
     dataset = Dataset(stage.inputs["prepare"])
     enriched = load_evidence(stage.inputs["enrich"]) if reads_enriched_evidence(config) else None
     if "reward" in stage.inputs and enriched is not None:
-        enriched, left_out = enriched.likely(load_chances(stage.inputs["reward"]), config.embed.least_chance)
+        enriched, left_out = enriched.likely(load_probabilities(stage.inputs["reward"]), config.embed.min_probability)
         stage.counts["interests_left_out"] = left_out
-        log.info("  %d interests left out, of a chance below %g", left_out, config.embed.least_chance)
+        log.info("  %d interests left out, of a probability below %g", left_out, config.embed.min_probability)
     texts = item_texts(dataset.items, config.embed.evidence, enriched)
     interests = interests_of(enriched, "embed.interests") if config.embed.interests else None
     asked = {name: _located(name, settings, stage) for name, settings in config.embed.encoders().items()}

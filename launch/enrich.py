@@ -53,11 +53,11 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
     from trialign.data.dataset import Dataset
     from trialign.enrich.asking import Part
     from trialign.enrich.cache import ReplyCache
-    from trialign.enrich.captions import dealt_anew
+    from trialign.enrich.captions import shuffled_captions
     from trialign.enrich.evidence import write_captions, write_interests
+    from trialign.enrich.html import write_page
     from trialign.enrich.junk import storefront_of, with_junk
     from trialign.enrich.make import make_captions, make_interests
-    from trialign.enrich.page import write_page
     from trialign.enrich.truth import judge_captions, judge_interests
 
     dataset = Dataset(stage.inputs["prepare"])
@@ -80,9 +80,9 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
         if world is not None:
             interests = with_junk(world, dataset.keys, interests)
         _tell(stage, "interests", counts | judge_interests(truth, interests))
-    if captions is not None and wanted.captions_dealt is not None:
-        captions = dealt_anew(captions, wanted.captions_dealt)
-        _tell(stage, "captions_dealt", {"seed": wanted.captions_dealt} | judge_captions(truth, captions))
+    if captions is not None and wanted.shuffle_captions is not None:
+        captions = shuffled_captions(captions, wanted.shuffle_captions)
+        _tell(stage, "shuffle_captions", {"seed": wanted.shuffle_captions} | judge_captions(truth, captions))
     if folder is not None:
         if captions is not None:
             write_captions(folder, captions)

@@ -55,11 +55,11 @@ def _build(config: Config, stage: Stage) -> None:
 
     from trialign.data.dataset import Dataset
     from trialign.enrich.evidence import Evidence, load_evidence
-    from trialign.evaluate.details import describe, filtered_targets, topk_table
-    from trialign.evaluate.page import evaluation_page
+    from trialign.evaluate.html import evaluation_page
     from trialign.evaluate.protocol import require_examples
     from trialign.evaluate.report import metrics_record, oracle_means, ranking_table, report_text
-    from trialign.generate.artefact import load_ranker
+    from trialign.evaluate.topk import describe, filtered_targets, topk_table
+    from trialign.generate.save_load import load_ranker
     from trialign.generate.task import ItemTexts
     from trialign.runtime.device import device_of
     from trialign.semid.table import SIDTable
@@ -100,10 +100,10 @@ def _build(config: Config, stage: Stage) -> None:
                 users,
                 dataset.train_histories(),
                 sids,
-                free_users=settings.free_users,
+                unconstrained_users=settings.unconstrained_users,
                 texts=ItemTexts(dataset.items["title"].to_pylist(), made.captions),
                 interests=made.interests,
-                understood=settings.understanding.items,
+                grounding_items=settings.grounding.items,
             ),
             num_samples=settings.bootstrap_samples,
             seed=settings.bootstrap_seed,
@@ -142,7 +142,7 @@ def _compare(rankers: dict[str, Ranker], users: Evaluation, num_items: int, *, e
 
     measured = {}
     for name, ranker in rankers.items():
-        rule = "struck" if exclude_seen else "kept"
+        rule = "filtered" if exclude_seen else "kept"
         log.info("  ranking %d items for %d users by %s, seen items %s", num_items, len(users.histories), name, rule)
         measured[name] = evaluate(
             ranker,

@@ -11,12 +11,12 @@ from trialign.stage import Stage
 
 def run(config: Config) -> Stage:
     """Build the dataset, or find it finished."""
-    from trialign.data.prepare import SPREAD, prepare
+    from trialign.data.prepare import PARTITIONED, prepare
 
     common, own = split_fields(config.data, "data")
     source = instantiate(own, "data")
     stage = open_stage("prepare", config, sources=source.sources())
     if not stage.finished:
-        with stage.building(keep=[SPREAD]) as folder:
+        with stage.building(keep=[PARTITIONED]) as folder:
             stage.counts |= prepare(source, folder, **common)
     return stage

@@ -27,7 +27,7 @@ def run(config: Config) -> Stage:
     first = launched_rank() == 0
     patience = 60.0 * config.runtime.patience_minutes
     with stage.building(first=first, patience=patience) as folder, ranks_for_a_while():
-        stage.counts["health"] = quantizer.fit(
+        stage.counts["codebook_stats"] = quantizer.fit(
             modalities, seed=config.seed, folder=folder, runtime=runtime, interests=interests, tracking=tracking
         )
         if first:

@@ -38,8 +38,8 @@ def run(config: Config) -> list[str]:
         user = dataset.user(wanted.user)
         history, seen, older = user.history, user.seen, user.older
 
-    from trialign.generate.artefact import load_ranker
-    from trialign.generate.page import recommendation_page, recommendation_record, why_fewer
+    from trialign.generate.html import recommendation_page, recommendation_record, why_fewer
+    from trialign.generate.save_load import load_ranker
     from trialign.runtime.device import device_of
     from trialign.semid.table import SIDTable
     from trialign.terminal import console

@@ -19,14 +19,14 @@ def run(config: Config) -> Path:
     """Print the comparison, write it to RUN/report/ and return that folder."""
     from trialign.evaluate.comparison import compare, comparison_page, print_comparison, to_csv
     from trialign.evaluate.runs import read_run
-    from trialign.progress import paced
+    from trialign.progress import tracked
     from trialign.terminal import console
 
     wanted = config.report
     found, left_out = [], []
     folders = _folders(wanted.runs, leave_out=config.run)
     beside = os.path.commonpath([folder.parent for folder in folders])  # names say what sets the runs apart
-    for folder in paced(folders, "runs read"):
+    for folder in tracked(folders, "runs read"):
         try:
             found.append(read_run(folder, os.path.relpath(folder, beside), wanted.split))
         except StageError as unfinished:

@@ -17,7 +17,7 @@ def run(config: Config) -> Stage:
     from trialign.reward.quality import load_quality
     from trialign.rl.start import Start
     from trialign.rl.train import reinforce
-    from trialign.runtime.loss_watch import AVOIDED
+    from trialign.runtime.loss_watch import SKIPPED_BATCHES
     from trialign.runtime.notice import saved_first
     from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
@@ -26,11 +26,11 @@ def run(config: Config) -> Stage:
         Dataset(stage.inputs["prepare"]),
         SIDTable.load(stage.inputs["assign"]),
         stage.inputs["train"],
-        share=Manifest.read(stage.inputs["train"]).config["train"].get("keep_back", 0.0),
+        share=Manifest.read(stage.inputs["train"]).config["train"].get("rl_holdout", 0.0),
         quality_N=load_quality(stage.inputs["reward"]) if "reward" in stage.inputs else None,
     )
     tracking = tracking_of(config, stage)
-    kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
+    kept = [CHECKPOINTS, SKIPPED_BATCHES, "log", "sample_log"]
     first, patience = launched_rank() == 0, 60.0 * config.runtime.patience_minutes
     with saved_first(), stage.building(kept, first=first, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= reinforce(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trialign.config.config import Config
 from trialign.config.stages import model_files, open_stage, tracking_of
-from trialign.config.train import DescribedConfig, PretrainedConfig
+from trialign.config.train import ConfigFileConfig, PretrainedConfig
 from trialign.manifest import Manifest
 from trialign.stage import CHECKPOINTS, Stage
 
@@ -21,7 +21,7 @@ def run(config: Config) -> Stage:
     from trialign.enrich.evidence import load_evidence
     from trialign.generate.build import TrainingData
     from trialign.generate.train import train
-    from trialign.runtime.loss_watch import AVOIDED
+    from trialign.runtime.loss_watch import SKIPPED_BATCHES
     from trialign.runtime.notice import saved_first
     from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
     from trialign.semid.table import SIDTable
@@ -34,7 +34,7 @@ def run(config: Config) -> Stage:
         captions=load_evidence(stage.inputs["enrich"]).captions if "enrich" in stage.inputs else (),
     )
     tracking = tracking_of(config, stage)
-    kept = [CHECKPOINTS, AVOIDED, "log", "ledger"]
+    kept = [CHECKPOINTS, SKIPPED_BATCHES, "log", "sample_log"]
     first, patience = launched_rank() == 0, 60.0 * config.runtime.patience_minutes
     with saved_first(), stage.building(kept, first=first, patience=patience) as folder, ranks_for_a_while():
         stage.counts |= train(
@@ -49,4 +49,4 @@ def _model_files(config: Config) -> dict[str, Path]:
     backbone = config.train.backbone
     if isinstance(backbone, PretrainedConfig):
         return model_files("backbone.model", backbone.model)
-    return model_files("backbone.file", backbone.file) if isinstance(backbone, DescribedConfig) else {}
+    return model_files("backbone.file", backbone.file) if isinstance(backbone, ConfigFileConfig) else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from trialign.bar import bar
-from trialign.progress import Intervals, Pace, telling
+from trialign.progress import Intervals, Progress, telling
 
 _STEERED = re.compile(r"\x1b\[(\?25[lh]|[0-9;]*m)")
 
@@ -80,12 +80,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 def test_a_terminal_shows_what_is_counted_with_lines_above_and_is_left_without_a_bar(terminal: Terminal) -> None:
     with bar(terminal.stream, wanted=True) as above, telling("embed", None, Intervals()):
         assert above is not None
-        with Pace("text vectors", 1000) as pace:
-            pace.add(250)
-            pace.note = "loss 1.5"
+        with Progress("text vectors", 1000) as progress:
+            progress.add(250)
+            progress.note = "loss 1.5"
             terminal.await_text("250/1,000")
             above("  a line of the log, " + 80 * "longer")
-            with Pace("searches", 4) as inner:
+            with Progress("searches", 4) as inner:
                 inner.add()
                 shown = terminal.await_text("1/4")
             assert shown[0] == "  a line of the log, " + 80 * "longer", "not wrapped, so that it can be copied"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from trialign.foreign import LINES, harmless
-from trialign.page import render
+from trialign.html import render
 from trialign.terminal import console
 
 ACTS = "\x1b]0;title\x07 \u202egnp.exe \x9b31m \u2066x\u2069 \x00 \r"

@@ -16,20 +16,20 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-import trialign.page
+import trialign.html
 from trialign.data.dataset import Evaluation
 from trialign.enrich.evidence import Caption, ItemInterests
-from trialign.enrich.page import PAGE, write_page
+from trialign.enrich.html import PAGE, write_page
 from trialign.evaluate.comparison import compare, comparison_page
-from trialign.evaluate.page import evaluation_page
+from trialign.evaluate.html import evaluation_page
 from trialign.evaluate.protocol import Rankings
 from trialign.evaluate.runs import Run
 from trialign.foreign import LINES, harmless
-from trialign.page import thumbnail
+from trialign.html import thumbnail
 from trialign.ranking import METRICS
 from trialign.reward.train import _page
 from trialign.semid.assign import Assignment
-from trialign.semid.page import page
+from trialign.semid.html import page
 from trialign.semid.quality import quality
 from trialign.semid.table import SIDTable
 
@@ -61,9 +61,9 @@ def evaluation(folder: Path) -> str:
         "recall_by_seen": {WORDS: {"0": {"targets": 1, "recall@10": 0.5}}, "model": {"0": {"targets": 0}}},
         "spread": {"model": {"coverage@10": 0.5, "head_share@10": 0.5, "head_share_of_targets": 0.5}},
         "prefix_recall@10": {"prefix_1": 0.5},
-        "free_decoding": {"by_construction": False, "num_users": 1, "illegal_mass": [0.25, 0.75]}
+        "unconstrained_decoding": {"by_construction": False, "num_users": 1, "illegal_mass": [0.25, 0.75]}
         | {"invalid_rate": 0.5, "invalid_rate@10": 0.5},
-        "understanding": {"catalogue": 3, "finds": {WORDS: found}, "writes": {WORDS: written}},
+        "grounding": {"catalogue": 3, "finds": {WORDS: found}, "writes": {WORDS: written}},
     }
     users = Evaluation([WORDS], [np.array([0], np.int32)], [np.array([1], np.int32)], older=[np.array([2], np.int32)])
     rankings = Rankings(np.array([[1, 2]], np.int32), np.zeros((1, 2), np.float32), 0.0)
@@ -159,7 +159,7 @@ def test_every_page_shows_text_from_outside_as_text(make: Callable[[Path], str],
 
 
 def test_no_template_lets_text_pass_unescaped() -> None:
-    templates = [*Path(trialign.page.__file__).with_name("templates").glob("*.html")]
+    templates = [*Path(trialign.html.__file__).with_name("templates").glob("*.html")]
     assert templates
     assert not [path.name for path in templates if re.search(r"safe|autoescape|Markup", path.read_text())]
 

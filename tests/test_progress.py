@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trialign.progress import BEAT, Intervals, Pace, paced, read_progress, telling
+from trialign.progress import BEAT, Intervals, Progress, read_progress, telling, tracked
 from trialign.stage import Stage
 
 OFTEN = Intervals(beat=0.0, line=1000.0)
@@ -31,10 +31,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_beat_says_what_is_counted_how_fast_and_how_long_it_will_take(tmp_path: Path, clock: Clock) -> None:
-    with telling("evaluate", tmp_path, OFTEN), Pace("users", 1000) as pace:
-        pace.add(100, reused=True)
+    with telling("evaluate", tmp_path, OFTEN), Progress("users", 1000) as progress:
+        progress.add(100, reused=True)
         clock.now += 10
-        pace.add(300)
+        progress.add(300)
         # 300 made in 10 s are 30 a second: 600 more take 20 s.
         beat = read_progress(tmp_path)
         assert beat is not None
@@ -48,17 +48,17 @@ def test_what_counts_nothing_of_its_own_tells_its_time_alone(
 ) -> None:
     monkeypatch.setattr("trialign.progress.log.propagate", True)
     told = telling("pipeline", None, Intervals(line=60.0))
-    with caplog.at_level("INFO", logger="trialign"), told, Pace("stage 7/8, train"):
+    with caplog.at_level("INFO", logger="trialign"), told, Progress("stage 7/8, train"):
         clock.now += 78.6
     assert [record.getMessage() for record in caplog.records] == ["  stage 7/8, train: 1 min 19 s"]
 
 
 def test_only_what_is_counted_makes_a_beat_rise(tmp_path: Path, clock: Clock) -> None:
     seen = []
-    with telling("quantize", tmp_path, OFTEN), Pace("passes", 5) as pace:
+    with telling("quantize", tmp_path, OFTEN), Progress("passes", 5) as progress:
         for counted in (1, 0, 0, 1):
             clock.now += 60
-            pace.add(counted)
+            progress.add(counted)
             beat = read_progress(tmp_path)
             assert beat is not None
             seen.append(beat.advances)
@@ -67,18 +67,18 @@ def test_only_what_is_counted_makes_a_beat_rise(tmp_path: Path, clock: Clock) ->
 
 def test_beats_are_written_no_more_often_than_asked(tmp_path: Path, clock: Clock) -> None:
     written = set()
-    with telling("train", tmp_path, Intervals(beat=5.0)), Pace("steps", 100) as pace:
+    with telling("train", tmp_path, Intervals(beat=5.0)), Progress("steps", 100) as progress:
         for _ in range(100):
             clock.now += 0.25
-            pace.add()
+            progress.add()
             written.add((tmp_path / BEAT).read_bytes())
     assert len(written) == 6  # 25 s: one at the beginning, one every 5 s
 
 
 def test_what_is_counted_inside_is_told_within_the_whole(tmp_path: Path) -> None:
-    with telling("train", tmp_path, OFTEN), Pace("steps", 10) as steps:
+    with telling("train", tmp_path, OFTEN), Progress("steps", 10) as steps:
         steps.add(3)
-        for _ in paced(range(4), "validation users"):
+        for _ in tracked(range(4), "validation users"):
             beat = read_progress(tmp_path)
             assert beat is not None
             assert (beat.what, beat.done, beat.number) == ("steps", 3, 1)
@@ -88,10 +88,10 @@ def test_what_is_counted_inside_is_told_within_the_whole(tmp_path: Path) -> None
 
 def test_counts_inside_of_what_has_no_total_are_counts_of_the_stage(tmp_path: Path) -> None:
     numbers = []
-    with telling("embed", tmp_path, OFTEN), Pace("all"):
+    with telling("embed", tmp_path, OFTEN), Progress("all"):
         for total in (3, 2):
-            with Pace("items", total) as pace, Pace("a part", 1):
-                pace.add()
+            with Progress("items", total) as progress, Progress("a part", 1):
+                progress.add()
                 beat = read_progress(tmp_path)
                 assert beat is not None
                 numbers.append(beat.number)
@@ -103,8 +103,8 @@ def test_what_a_stage_counts_moves_the_pipeline_around_it(tmp_path: Path) -> Non
     run.mkdir()
     stage.mkdir()
     seen = []
-    with telling("pipeline", run, OFTEN), Pace("stage 1/1, train"), telling("train", stage, OFTEN):
-        for _ in paced(range(3), "steps"):
+    with telling("pipeline", run, OFTEN), Progress("stage 1/1, train"), telling("train", stage, OFTEN):
+        for _ in tracked(range(3), "steps"):
             beat = read_progress(run)
             assert beat is not None
             seen.append(beat.advances)
@@ -115,9 +115,9 @@ def test_the_place_of_a_stage_rises_from_count_to_count(tmp_path: Path) -> None:
     places = []
     with telling("prepare", tmp_path, OFTEN):
         for total in (3, 2):
-            with Pace("rows", total) as pace:
+            with Progress("rows", total) as progress:
                 for _ in range(total):
-                    pace.add()
+                    progress.add()
                     beat = read_progress(tmp_path)
                     assert beat is not None
                     places.append(beat.place)
@@ -130,10 +130,10 @@ def test_a_log_has_a_line_per_interval_and_one_at_the_end_of_what_took_long(
     monkeypatch.setattr("trialign.progress.log.propagate", True)
     with caplog.at_level("INFO", logger="trialign"), telling("embed", None, Intervals(line=60.0)):
         for items in (150, 3):
-            with Pace("items", items) as pace:
+            with Progress("items", items) as progress:
                 for _ in range(items):
                     clock.now += 1
-                    pace.add()
+                    progress.add()
     assert [record.getMessage() for record in caplog.records] == [
         "  items: 60 of 150, 1.0 a second, 1 min 30 s left",
         "  items: 120 of 150, 1.0 a second, 30 s left",
@@ -147,14 +147,14 @@ def test_the_beat_of_a_stage_goes_with_it_and_stays_where_it_broke_off(tmp_path:
 
     whole, broken = stage("embed"), stage("train")
     with whole.building() as folder:
-        for _ in paced(range(3), "items"):
+        for _ in tracked(range(3), "items"):
             assert read_progress(folder) is not None
     assert read_progress(whole.folder) is None
     assert BEAT not in whole.read().files
 
     def break_off() -> None:
-        with broken.building(), Pace("steps", 10) as pace:
-            pace.add(7)
+        with broken.building(), Progress("steps", 10) as progress:
+            progress.add(7)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

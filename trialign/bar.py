@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trialign.progress import Pace, counted, duration
+from trialign.progress import Progress, counted, duration
 from trialign.terminal import moving
 
 _PATIENCE = 1.0
@@ -57,18 +57,22 @@ def _drawn() -> Table:
     lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     lines.add_column(no_wrap=True)
     lines.add_column(no_wrap=True)
-    for pace in counted():
-        if pace.seconds >= _PATIENCE:
-            shape = ProgressBar(pace.total, pace.done, width=_WIDTH) if pace.total else ""
-            lines.add_row(pace.what, shape, _told(pace))
+    for progress in counted():
+        if progress.seconds >= _PATIENCE:
+            shape = ProgressBar(progress.total, progress.done, width=_WIDTH) if progress.total else ""
+            lines.add_row(progress.what, shape, _told(progress))
     return lines
 
 
-def _told(pace: Pace) -> str:
-    """Return the figures of `str(pace)`, short."""
-    rate, left = pace.rate(), pace.seconds_left()
-    words = [f"{pace.done:,}" + ("" if pace.total is None else f"/{pace.total:,}") if pace.total or pace.done else ""]
+def _told(progress: Progress) -> str:
+    """Return the figures of `str(progress)`, short."""
+    rate, left = progress.rate(), progress.seconds_left()
+    words = [
+        f"{progress.done:,}" + ("" if progress.total is None else f"/{progress.total:,}")
+        if progress.total or progress.done
+        else ""
+    ]
     if rate is not None:
         words.append(f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
-    words.append(duration(pace.seconds) if left is None else f"{duration(left)} left")
-    return "  ".join(filter(None, [*words, pace.note]))
+    words.append(duration(progress.seconds) if left is None else f"{duration(left)} left")
+    return "  ".join(filter(None, [*words, progress.note]))

@@ -44,7 +44,7 @@ class ConfigError(TrialignError):
 
 
 class DataError(TrialignError):
-    """A catalogue, an interaction log or an artefact holds something that cannot be used."""
+    """A catalogue, an interaction log or an artifact holds something that cannot be used."""
 
 
 class StageError(TrialignError):

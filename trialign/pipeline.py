@@ -15,8 +15,8 @@ from trialign.config.verbs import reads_enriched_evidence
 from trialign.errors import DataError
 from trialign.lock import HeldError, living_owner
 from trialign.manifest import MANIFEST, Manifest
-from trialign.progress import Pace, read_progress, telling
-from trialign.runtime.notice import asked_for_room, make_room
+from trialign.progress import Progress, read_progress, telling
+from trialign.runtime.notice import exit_for_requeue, preemption_requested
 from trialign.runtime.ranks import launched_rank
 from trialign.stage import Stage
 
@@ -59,8 +59,8 @@ def run_pipeline(
         config.run.mkdir(parents=True, exist_ok=True)
     with telling("pipeline", config.run if first else None, config.runtime.intervals):
         for number, verb in enumerate(verbs, start=1):
-            if asked_for_room() and runs:
-                make_room(f"ended after {runs[-1].verb}")
+            if preemption_requested() and runs:
+                exit_for_requeue(f"ended after {runs[-1].verb}")
             runs.append(_stage_run(verb, f"{number}/{len(verbs)}", config, scripts, announce))
             if checks and verb in checks:
                 checks[verb](config)
@@ -74,14 +74,14 @@ def _stage_run(
     scripts: Mapping[str, Callable[[Config], Stage]],
     announce: Callable[[str], None],
 ) -> StageRun:
-    with Pace(f"stage {number}, {verb}") as pace:
+    with Progress(f"stage {number}, {verb}") as progress:
         folder = locate_stage(config, verb)
         shared = verb in config.from_stage
         if not (shared and (folder / MANIFEST).exists()):
             announce(f"[{number}] {verb}" + (f", into {folder}" if shared else ""))
         started = time.monotonic()
         if shared:
-            stage = _made_once(partial(scripts[verb], _there(config, verb, folder)), folder, announce, pace)
+            stage = _made_once(partial(scripts[verb], _there(config, verb, folder)), folder, announce, progress)
         else:
             stage = scripts[verb](config)
         seconds = time.monotonic() - started
@@ -90,7 +90,9 @@ def _stage_run(
         return StageRun(verb, "built" if stage.built else "skipped", seconds, stage.folder, stage.read())
 
 
-def _made_once(make: Callable[[], Stage], folder: Path, announce: Callable[[str], None], pace: Pace) -> Stage | None:
+def _made_once(
+    make: Callable[[], Stage], folder: Path, announce: Callable[[str], None], progress: Progress
+) -> Stage | None:
     """Make a stage that several runs share; None if it is there, or was made by another run while this one waited."""
     said, counted = -_SAY, 0
     while not (folder / MANIFEST).exists():
@@ -107,7 +109,7 @@ def _made_once(make: Callable[[], Stage], folder: Path, announce: Callable[[str]
         # Another job's progress is this one's too: its watchdog looks here.
         if (beat := read_progress(folder)) is not None and beat.advances != counted:
             counted = beat.advances
-            pace.moved()
+            progress.moved()
         time.sleep(_LOOK)
     return None
 
@@ -137,7 +139,8 @@ def require_evidence(config: Config) -> None:
         raise DataError(
             f"the catalogue holds {len(items)} item",
             rule="a recommender chooses between two items at least",
-            remedy="name a catalogue of more items (data.items), or lower data.user_core and data.item_core",
+            remedy="name a catalogue of more items (data.items), or lower data.min_user_interactions and "
+            "data.min_item_interactions",
         )
     own = [name for name in config.embed.evidence if name in items.column_names]
     told = reads_enriched_evidence(config) or any(item_texts(items, own))

@@ -1,7 +1,7 @@
 """How far a stage is: a line in the log now and then, and a beat that the watchdog of a job and `status` read.
 
-A long piece of work counts what it has done, by a `Pace`. Nothing is told by a clock of its own: work that stands still
-tells nothing, which is what shows that it does. It needs nothing but Python's standard library, as a job's supervisor
+A long piece of work counts what it has done, by a `Progress`. No clock of its own reports: work that is stuck reports
+nothing, which is what shows it. It needs nothing but Python's standard library, as a job's supervisor
 may run outside the container of the ranks.
 """
 
@@ -45,7 +45,7 @@ class Intervals:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Heartbeat:
     """A beat: how far a stage is.
 
     Attributes:
@@ -88,20 +88,20 @@ class Progress:
         return f"{line} ({self.within})" if self.within else line
 
 
-def read_progress(folder: Path) -> Progress | None:
+def read_progress(folder: Path) -> Heartbeat | None:
     """Return the last beat of the stage that is made in `folder`; None where there is none that can be read."""
     try:
         found = parse_json((folder / BEAT).read_text())
-        return Progress(**{field.name: found[field.name] for field in fields(Progress)})
+        return Heartbeat(**{field.name: found[field.name] for field in fields(Heartbeat)})
     except (OSError, ValueError, KeyError, TypeError):  # none yet, half of one after a power cut, another version's
         return None
 
 
-class Pace:
+class Progress:
     """Counts what is done of a long piece of work, for the stage that is being made.
 
-    A block: `with Pace("users", 6000) as pace: ... pace.add(1024)`. Inside another one that has a total it is told as a
-    part of that. It may be given a `note`, which is told behind the count, e.g. the loss.
+    A block: `with Progress("users", 6000) as progress: ... progress.add(1024)`. Inside another one that has a total it
+    is reported as a part of that. It may be given a `note`, which is reported behind the count, e.g. the loss.
 
     Args:
         what: the work, e.g. `captions`.
@@ -173,14 +173,14 @@ def watched(look: Callable[[threading.Event], None]) -> Iterator[None]:
         thread.join()
 
 
-def paced(pieces: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+def tracked(pieces: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield `pieces` and count each once it is worked through; `total` where they do not say how many they are."""
     if total is None and isinstance(pieces, Sized):
         total = len(pieces)
-    with Pace(what, total) as pace:
+    with Progress(what, total) as progress:
         for piece in pieces:
             yield piece
-            pace.add()
+            progress.add()
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def telling(stage: str, folder: Path | None, intervals: Intervals, number: int =
         (folder / BEAT).unlink(missing_ok=True)
 
 
-def counted() -> list[Pace]:
+def counted() -> list[Progress]:
     """Return what is counted at this moment, the outermost first: the command's own stage, then all that is open."""
     tellers: list[_Teller] = []
     teller: _Teller | None = _current
@@ -208,7 +208,7 @@ def counted() -> list[Pace]:
         tellers.insert(0, teller)
         teller = teller.outer
     stages = [told.whole for told in tellers if told.whole.what][:1]
-    return stages + [pace for told in tellers for pace in list(told.open_paces)]
+    return stages + [progress for told in tellers for progress in list(told.open_progress)]
 
 
 class _Teller:
@@ -218,38 +218,38 @@ class _Teller:
         self, stage: str, folder: Path | None, intervals: Intervals, outer: _Teller | None = None, number: int = 0
     ) -> None:
         self.outer, self._stage, self._folder, self._intervals = outer, stage, folder, intervals
-        self.whole, self.open_paces = Pace(stage), list[Pace]()
+        self.whole, self.open_progress = Progress(stage), list[Progress]()
         self.number, self._advances = number, 0
         self._began = self._told = time.monotonic()
         self._beaten = -intervals.beat
         self._lock = threading.RLock()  # a second thread may look at how far a query is
 
-    def open(self, pace: Pace) -> None:
+    def open(self, progress: Progress) -> None:
         with self._lock:
-            if all(other.total is None for other in self.open_paces):
+            if all(other.total is None for other in self.open_progress):
                 self.number += 1
-            self.open_paces.append(pace)
+            self.open_progress.append(progress)
             self._told = time.monotonic()
             self.advanced()
 
-    def close(self, pace: Pace, *, whole: bool) -> None:
+    def close(self, progress: Progress, *, whole: bool) -> None:
         with self._lock:
             if not whole:
                 self.beat()  # how far it came
-            self.open_paces.remove(pace)
-            if whole and pace.seconds >= self._intervals.line:
-                counted = f"{pace.done:,} in " if pace.done else ""  # a whole stage counts nothing of its own
-                log.info("  %s: %s%s", pace.what, counted, duration(pace.seconds))
+            self.open_progress.remove(progress)
+            if whole and progress.seconds >= self._intervals.line:
+                counted = f"{progress.done:,} in " if progress.done else ""  # a whole stage counts nothing of its own
+                log.info("  %s: %s%s", progress.what, counted, duration(progress.seconds))
 
     def advanced(self) -> None:
         with self._lock:
             self._advances += 1
             now = time.monotonic()
-            if not self.open_paces:
+            if not self.open_progress:
                 return
             if self is _current and now - self._told >= self._intervals.line:
                 self._told = now
-                log.info("  %s", str(self.open_paces[-1]), extra={BAR: True})  # as it is now
+                log.info("  %s", str(self.open_progress[-1]), extra={BAR: True})  # as it is now
             if now - self._beaten >= self._intervals.beat:
                 self.beat()
             if self.outer is not None:
@@ -257,13 +257,13 @@ class _Teller:
 
     def beat(self) -> None:
         """Write how far the stage is, where somebody may look and something is counted."""
-        if self._folder is None or not self.open_paces:
+        if self._folder is None or not self.open_progress:
             return
         path = self._folder / BEAT
-        whole = next((pace for pace in self.open_paces if pace.total is not None), self.open_paces[0])
-        inner = self.open_paces[self.open_paces.index(whole) + 1 :]
+        whole = next((progress for progress in self.open_progress if progress.total is not None), self.open_progress[0])
+        inner = self.open_progress[self.open_progress.index(whole) + 1 :]
         self._beaten = time.monotonic()
-        beat = Progress(
+        beat = Heartbeat(
             stage=self._stage,
             what=whole.what,
             done=whole.done,

@@ -37,7 +37,7 @@ from trialign.manifest import (
     merge_lineages,
     versions,
 )
-from trialign.progress import BEAT, Intervals, paced, telling
+from trialign.progress import BEAT, Intervals, telling, tracked
 
 log = logging.getLogger(__name__)
 
@@ -319,7 +319,7 @@ class Stage:
         made = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and not self._is_beside(path)]
         files = {
             str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in paced(made, "files hashed")
+            for path in tracked(made, "files hashed")
         }
         manifest = Manifest(
             stage=self.name,

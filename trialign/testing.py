@@ -22,7 +22,7 @@ from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.config.train import (
     BackboneConfig,
-    DescribedConfig,
+    ConfigFileConfig,
     PretrainedConfig,
     ScratchConfig,
     StreamConfig,
@@ -58,21 +58,21 @@ RING_SETTINGS: dict[str, Any] = {
     "weight_decay": 0.05,
     "betas": [0.9, 0.98],
     "warmup": 0.05,
-    "clip": 1.0,
+    "max_grad_norm": 1.0,
     "precision": "32-true",
     "max_title_tokens": 16,
-    "stream": {"lanes": 4, "row_tokens": 64, "window": 32, "workers": 0},
+    "stream": {"global_batch_size": 4, "seq_len": 64, "packing_buffer": 32, "workers": 0},
     "runtime": {
         "accelerator": "cpu",
         "devices": 1,
         "nodes": 1,
         "strategy": "single",
-        "micro_rows": 2,
-        "checkpoint_activations": False,
+        "micro_batch_size": 2,
+        "activation_checkpointing": False,
         "checkpoint_every": 0,
         "patience_minutes": 5.0,
-        "on_spike": "stop",
-        "spike": 0.0,
+        "on_loss_spike": "stop",
+        "loss_spike_threshold": 0.0,
         "log_every": 10,
     },
 }
@@ -88,8 +88,8 @@ TINY = [
     "train.backbone.num_heads=2",
     "train.backbone.intermediate_size=64",
     "train.backbone.vocab_size=400",
-    "stream.lanes=4",
-    "runtime.micro_rows=2",
+    "stream.global_batch_size=4",
+    "runtime.micro_batch_size=2",
     "runtime.log_every=2",
     "runtime.accelerator=cpu",
     "runtime.progress=false",
@@ -173,7 +173,7 @@ def _field_of(kind: Any, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if kind is BackboneConfig:
-        kind = PretrainedConfig if "model" in value else DescribedConfig if "file" in value else ScratchConfig
+        kind = PretrainedConfig if "model" in value else ConfigFileConfig if "file" in value else ScratchConfig
     found = next((part for part in (kind, *get_args(kind)) if isinstance(part, type) and is_dataclass(part)), None)
     return value if found is None else settings_of(found, value)
 
@@ -181,7 +181,9 @@ def _field_of(kind: Any, value: Any) -> Any:
 def ring_dataset(folder: Path, last_by: int | None = None) -> Dataset:
     """Prepare the world in `folder`; `last_by` as `Ring`."""
     sizes: dict[str, Any] = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
-    prepare(Ring(last_by), folder, split="leave_one_out", min_events=3, max_history=8, missing_items="refuse", **sizes)
+    prepare(
+        Ring(last_by), folder, split="leave_one_out", min_eval_events=3, max_history=8, missing_items="refuse", **sizes
+    )
     return Dataset(folder)
 
 

@@ -20,7 +20,7 @@ from trialign.foreign import harmless
 
 CONSOLE = "console.log"
 _CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
-"""What steers a terminal: colours, the cursor, its title."""
+"""What steers a terminal: colors, the cursor, its title."""
 
 Line = Callable[[str], None]
 

@@ -34,7 +34,7 @@ def test_every_strategy_has_an_estimate() -> None:
 def test_parameters_are_counted_as_they_will_be_made() -> None:
     sizes = {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "intermediate_size": 96, "vocab_size": 500}
     words = [f"train.backbone.{name}={value}" for name, value in sizes.items()]
-    config = compose("submit", ["run=/nowhere", *words, "stream.row_tokens=128"])
+    config = compose("submit", ["run=/nowhere", *words, "stream.seq_len=128"])
     model = build_backbone(ScratchConfig(**sizes), vocab_size=500, max_positions=128, seed=0)
     codes = config.quantize.num_levels * config.quantize.codebook_size * 64
     assert _backbone_parameters(config) == sum(parameter.numel() for parameter in model.parameters()) + codes
@@ -100,7 +100,13 @@ def test_an_estimate_takes_no_memory_for_the_decoder(captioned: list[str]) -> No
 
 
 def test_hours_follow_from_a_measured_rate() -> None:
-    words = ["run=/nowhere", "train.steps=3600", "stream.lanes=8", "stream.row_tokens=1000", "runtime.micro_rows=4"]
+    words = [
+        "run=/nowhere",
+        "train.steps=3600",
+        "stream.global_batch_size=8",
+        "stream.seq_len=1000",
+        "runtime.micro_batch_size=4",
+    ]
     two = ["runtime.devices=2", "runtime.strategy=ddp", "cluster=minicluster", "cluster.tokens_per_second=4000"]
     assert "3,600 steps of 8,000 positions: 1.0 hours" in "\n".join(estimate(compose("submit", [*words, *two])))
     assert "hours are not known" in "\n".join(estimate(compose("submit", words)))

@@ -31,7 +31,9 @@ def config(*overrides: str, run: str = "/runs/one") -> Config:
 
 
 def test_a_pipeline_is_one_job_per_stage_and_leaves_out_what_is_taken() -> None:
-    jobs = jobs_for("pipeline", config("from.prepare=/runs/other", "runtime.devices=2", "stream.lanes=16"), ["seed=1"])
+    jobs = jobs_for(
+        "pipeline", config("from.prepare=/runs/other", "runtime.devices=2", "stream.global_batch_size=16"), ["seed=1"]
+    )
     assert [job.verb for job in jobs] == [verb for verb in REQUIRED if verb != "prepare"]
     assert {job.verb: job.tasks_per_node for job in jobs} == {job.verb: 1 + (job.verb == "train") for job in jobs}
     assert all(job.command[-4:-1] == [job.verb, "seed=1", "run=/runs/one"] for job in jobs)
@@ -43,7 +45,13 @@ def test_only_stages_and_the_pipeline_are_submitted() -> None:
             jobs_for(verb, config(), [])
 
 
-FOUR_GPUS = ("cluster=gpu", "runtime.nodes=2", "runtime.devices=4", "runtime.strategy=ddp", "stream.lanes=64")
+FOUR_GPUS = (
+    "cluster=gpu",
+    "runtime.nodes=2",
+    "runtime.devices=4",
+    "runtime.strategy=ddp",
+    "stream.global_batch_size=64",
+)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +102,7 @@ def test_every_stage_is_submitted_and_shown(tmp_path: Path) -> None:
 
 
 def test_a_chain_trains_by_reinforcement_on_the_ranks_of_the_run() -> None:
-    asked = config(*FOUR_GPUS, "evaluate.generator=rl", "rl.objective=sft", "train.keep_back=0.2")
+    asked = config(*FOUR_GPUS, "evaluate.generator=rl", "rl.objective=sft", "train.rl_holdout=0.2")
     jobs = {job.verb: job for job in jobs_for("pipeline", asked, [])}
     assert list(jobs) == planned(asked)
     assert (jobs["rl"].nodes, jobs["rl"].tasks_per_node, jobs["rl"].gpus_per_node) == (2, 4, 4)
@@ -103,7 +111,7 @@ def test_a_chain_trains_by_reinforcement_on_the_ranks_of_the_run() -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["evaluate.generator=rl"], "train.keep_back=0 in a pipeline"),
+        (["evaluate.generator=rl"], "train.rl_holdout=0 in a pipeline"),
         (["enrich.shard=0", "enrich.shards=2"], "enrich.shard=0 in a pipeline"),
     ],
 )
@@ -114,13 +122,13 @@ def test_a_pipeline_that_cannot_end_is_refused_before_a_job_is_made(overrides: l
             ask("pipeline", asked, [])
 
 
-def test_reinforcement_of_a_generator_of_another_run_needs_nothing_kept_back_here() -> None:
+def test_reinforcement_of_a_generator_of_another_run_needs_nothing_held_out_for_rl_here() -> None:
     asked = config("evaluate.generator=rl", "from.train=runs/sft", "from.prepare=runs/sft", "from.assign=runs/sft")
     assert "rl" in {job.verb for job in jobs_for("pipeline", asked, [])}
 
 
 def test_one_process_needs_no_strategy_whatever_the_run_sets_for_others() -> None:
-    asked = config("runtime.devices=2", "stream.lanes=16")
+    asked = config("runtime.devices=2", "stream.global_batch_size=16")
     check_settings(asked, jobs_for("embed", asked, []))
     with pytest.raises(ConfigError, match=r"2 ranks .* of rl"):
         check_settings(asked, jobs_for("rl", asked, []))
@@ -130,14 +138,14 @@ def test_one_process_needs_no_strategy_whatever_the_run_sets_for_others() -> Non
     ("overrides", "told", "remedy"),
     [
         (["cluster=none"], "no cluster is named", "cluster=NAME"),
-        (["runtime.nodes=2", "stream.lanes=16"], "single with 2 ranks", "runtime.strategy=ddp"),
+        (["runtime.nodes=2", "stream.global_batch_size=16"], "single with 2 ranks", "runtime.strategy=ddp"),
         (
-            ["cluster=gpu", "runtime.devices=16", "runtime.strategy=ddp", "stream.lanes=128"],
+            ["cluster=gpu", "runtime.devices=16", "runtime.strategy=ddp", "stream.global_batch_size=128"],
             "runtime.devices=16 with cluster.gpus_per_node=8",
             "runtime.devices=8 runtime.nodes=2",
         ),
         (
-            ["cluster=gpu", "runtime.devices=12", "runtime.strategy=ddp", "stream.lanes=384"],
+            ["cluster=gpu", "runtime.devices=12", "runtime.strategy=ddp", "stream.global_batch_size=384"],
             "runtime.devices=12 with cluster.gpus_per_node=8",
             "runtime.devices=8 runtime.nodes=2",
         ),
@@ -198,19 +206,22 @@ def test_settings_that_a_killed_training_did_not_begin_with_are_refused_before_q
 
 @pytest.mark.parametrize(("lanes", "nearest"), [(32, 36), (5, 12)])
 def test_lanes_that_the_ranks_do_not_divide_name_the_nearest(lanes: int, nearest: int) -> None:
-    ranks = ("runtime.nodes=3", "runtime.devices=2", "runtime.micro_rows=2")
+    ranks = ("runtime.nodes=3", "runtime.devices=2", "runtime.micro_batch_size=2")
     with pytest.raises(ConfigError, match="6 ranks") as refused:
-        config(*ranks, f"stream.lanes={lanes}")
-    assert refused.value.remedy == f"set stream.lanes={nearest}, which is another training"
-    config(*ranks, f"stream.lanes={nearest}")
+        config(*ranks, f"stream.global_batch_size={lanes}")
+    assert refused.value.remedy == f"set stream.global_batch_size={nearest}, which is another training"
+    config(*ranks, f"stream.global_batch_size={nearest}")
 
 
 def test_ranks_that_divide_the_lanes_are_told_the_rows_that_leave_the_training_as_it_is() -> None:
-    given = ("runtime.nodes=2", "stream.lanes=12")
+    given = ("runtime.nodes=2", "stream.global_batch_size=12")
     with pytest.raises(ConfigError, match="2 ranks") as refused:
-        config(*given, "runtime.micro_rows=8")
-    assert refused.value.remedy == "set runtime.micro_rows=2, or stream.lanes=16, which is another training"
-    config(*given, "runtime.micro_rows=2")
+        config(*given, "runtime.micro_batch_size=8")
+    assert (
+        refused.value.remedy
+        == "set runtime.micro_batch_size=2, or stream.global_batch_size=16, which is another training"
+    )
+    config(*given, "runtime.micro_batch_size=2")
 
 
 def test_an_array_has_an_element_for_every_member(tmp_path: Path) -> None:
@@ -225,7 +236,7 @@ def test_an_array_has_an_element_for_every_member(tmp_path: Path) -> None:
     [
         ([["run=/r/same"], ["run=/r/same"]], "several members of the sweep have the run directory /r/same"),
         (
-            [["run=/r/1"], ["run=/r/2", "runtime.devices=2", "runtime.strategy=ddp", "stream.lanes=16"]],
+            [["run=/r/1"], ["run=/r/2", "runtime.devices=2", "runtime.strategy=ddp", "stream.global_batch_size=16"]],
             "ask for different nodes",
         ),
     ],
@@ -237,7 +248,7 @@ def test_members_that_make_no_array_are_refused(changes: list[list[str]], told: 
 
 
 def test_a_pipeline_in_one_job_has_one_rank() -> None:
-    two = config("runtime.devices=2", "runtime.strategy=ddp", "stream.lanes=16")
+    two = config("runtime.devices=2", "runtime.strategy=ddp", "stream.global_batch_size=16")
     with pytest.raises(ConfigError, match="1 x 2 ranks"):
         members_of("pipeline", [two], [[]])
 
@@ -296,7 +307,7 @@ def test_what_no_line_of_a_script_can_hold_is_refused(overrides: list[str], told
 
 
 def test_the_script_says_how_the_ranks_are_started(tmp_path: Path) -> None:
-    site = config("runtime.devices=2", "runtime.strategy=ddp", "stream.lanes=16", run="'/runs/50% of it'")
+    site = config("runtime.devices=2", "runtime.strategy=ddp", "stream.global_batch_size=16", run="'/runs/50% of it'")
     job = job_for("train", site, ["train.warmup='1\n2'"])
     script = render(job, site.cluster, specs="", environment={}, log=tmp_path)
     (line,) = (line for line in script.splitlines() if "srun" in line)

@@ -65,7 +65,7 @@ SIX_CORES = ("cluster.partition=low", "cluster.cpus_per_task=3", "runtime.device
 @pytest.mark.parametrize(("cores", "fits"), [(6, True), (5, False)])
 def test_a_job_may_fill_its_nodes_and_no_more(answer: Answer, tmp_path: Path, cores: int, fits: bool) -> None:
     answer("sinfo", f"echo 'low|1|{cores}|(null)'")
-    wanted = settings(tmp_path, *SIX_CORES, "stream.lanes=16")
+    wanted = settings(tmp_path, *SIX_CORES, "stream.global_batch_size=16")
     if fits:
         check_partition(wanted, [job_for("train", wanted, [])])
     else:

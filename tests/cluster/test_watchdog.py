@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trialign.cluster.watchdog import Watchdog
-from trialign.progress import BEAT, Intervals, Pace, telling
+from trialign.progress import BEAT, Intervals, Progress, telling
 
 OFTEN = Intervals(beat=0.0)
 
@@ -24,10 +24,10 @@ def test_a_stage_lives_as_long_as_it_counts(tmp_path: Path, clock: list[float], 
     stage = tmp_path / below
     stage.mkdir(parents=True, exist_ok=True)
     watchdog = Watchdog(tmp_path, 60.0)
-    with telling("train", stage, OFTEN), Pace("steps", 9) as pace:
+    with telling("train", stage, OFTEN), Progress("steps", 9) as progress:
         for _ in range(4):
             clock[0] += 59.0
-            pace.add()
+            progress.add()
             assert not watchdog.stands_still()
         clock[0] += 61.0
         (stage / BEAT).touch()
@@ -48,8 +48,8 @@ def test_a_stage_that_never_beat_stands_still(tmp_path: Path, clock: list[float]
 def test_the_beat_of_an_attempt_before_is_no_life(tmp_path: Path, clock: list[float]) -> None:
     with telling("train", tmp_path / "elsewhere", OFTEN):
         (tmp_path / "elsewhere").mkdir()
-        with Pace("steps", 9) as pace:
-            pace.add()
+        with Progress("steps", 9) as progress:
+            progress.add()
             (tmp_path / BEAT).write_bytes((tmp_path / "elsewhere" / BEAT).read_bytes())
     watchdog = Watchdog(tmp_path, 60.0)
     clock[0] = 61.0

@@ -28,7 +28,7 @@ UNBOUNDED = {
     "data.cut_times": "a time may lie before 1970",
     "embed.image.seed": "any whole number is a seed",
     "enrich.clip.seed": "any whole number is a seed",
-    "enrich.captions_dealt": "any whole number is a seed",
+    "enrich.shuffle_captions": "any whole number is a seed",
     "evaluate.bootstrap_seed": "any whole number is a seed",
     "rl.rewards": "a negative weight punishes",
 }

@@ -40,7 +40,7 @@ def test_every_yaml_composes(group: str, choice: str, monkeypatch: pytest.Monkey
         "interjson": ["data.interactions=a", "data.items=b"],
         "tables": ["data.events=a", "data.items=b"],
         "examples": ["data.train=a", "data.validation=b", "data.test=c", "data.items=d"],
-        "described": ["train.backbone.file=a"],
+        "from_config": ["train.backbone.file=a"],
         "pretrained": ["train.backbone.model=a"],
         "trialigngr8": ["enrich/captions=catalogue"],
         "lora": ["train/backbone=pretrained", "train.backbone.model=a"],
@@ -81,7 +81,7 @@ def test_every_variant_is_one_of_an_experiment() -> None:
     [
         ("storefront_no_style", "data.style_weight", 0.0),
         ("storefront_no_purpose", "data.purpose_weight", 0.0),
-        ("storefront_captions_permuted", "enrich.captions_dealt", 0),
+        ("storefront_captions_permuted", "enrich.shuffle_captions", 0),
     ],
 )
 def test_a_control_differs_from_the_storefront_in_one_setting_and_shares_nothing_it_decides(
@@ -144,7 +144,7 @@ def test_every_file_of_a_group_builds_on_a_schema() -> None:
         ("quantize=faiss", "rkmeans"),
         ("experiment=quickstrat", "quickstart"),
         ("evaluate.split=tset", "did you mean 'test'"),
-        ("stream.lanes=30", "micro_rows = 8"),
+        ("stream.global_batch_size=30", "micro_batch_size = 8"),
         ("evaluate.num_beams=10", "num_beams=50"),
         ("data.buckets=10", "16"),
         ("quantize.codebook_size=1", "at least 2"),
@@ -179,7 +179,7 @@ def test_every_file_of_a_group_builds_on_a_schema() -> None:
         ("data=tables data.root=gs://b data.events=e data.items=i", "data.root=gs://b is an address, not a path"),
         ("data=tables data.root=a data.events=[e,https://h/f] data.items=i", "data.events=https://h/f"),
         ("report.runs=[hdfs://a]", "report.runs=hdfs://a"),
-        ("train.keep_back=1", "train.keep_back is at least 0 and below 1"),
+        ("train.rl_holdout=1", "train.rl_holdout is at least 0 and below 1"),
         ("rl.validation.num_beams=49", "set rl.validation.num_beams=50"),
         ("enrich.shard=2 enrich.shards=2", "set enrich.shard between 0 and 1"),
         ("train.tasks.title_to_item=inf", "set train.tasks.title_to_item=0"),
@@ -244,7 +244,7 @@ def test_an_appended_root_key_is_refused() -> None:
 def test_what_cannot_change_the_numbers_is_not_part_of_the_identity() -> None:
     plain = compose("train", [RUN])
     other = compose(
-        "train", [RUN, "stream.workers=2", "runtime.micro_rows=4", "evaluate.batch_size=7", "runtime.devices=2"]
+        "train", [RUN, "stream.workers=2", "runtime.micro_batch_size=4", "evaluate.batch_size=7", "runtime.devices=2"]
     )
     assert plain.identity == other.identity
     assert plain.identity["train"] != compose("train", [RUN, "train.learning_rate=1"]).identity["train"]
@@ -279,7 +279,7 @@ def test_a_run_in_the_home_folder_lies_there(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_control_of_reinforcement_asks_for_no_rewards() -> None:
-    wanted = [RUN, "rl.rewards.quality_item=1", "train.keep_back=0.2"]
+    wanted = [RUN, "rl.rewards.quality_item=1", "train.rl_holdout=0.2"]
     assert "reward" in needed_by("rl", compose("rl", wanted))
     assert "reward" not in needed_by("rl", compose("rl", [*wanted, "rl.objective=sft"]))
 

@@ -16,19 +16,19 @@ RECORDED = {
     "batch_size": "the number of rows of a product decides in which order its sums are added",
     "url": "another server may hold other weights under the name, or round otherwise",
     "concurrency": "a server puts what is asked at one time into one batch",
-    "time_limit": "decides which questions stay without a reply",
-    "tries": "likewise",
-    "first_wait": "likewise",
-    "lost": "likewise",
+    "timeout": "decides which questions stay without a reply",
+    "max_attempts": "likewise",
+    "backoff": "likewise",
+    "max_failure_rate": "likewise",
     "runtime.accelerator": "rounds sums otherwise",
     "runtime.devices": "adds gradients in another order",
     "runtime.nodes": "likewise",
     "runtime.threads": "divides sums otherwise",
     "runtime.strategy": "adds gradients in another order",
-    "runtime.micro_rows": "likewise",
-    "runtime.checkpoint_activations": "computes activations twice",
-    "runtime.on_spike": "rewind leaves batches out",
-    "runtime.spike": "decides which",
+    "runtime.micro_batch_size": "likewise",
+    "runtime.activation_checkpointing": "computes activations twice",
+    "runtime.on_loss_spike": "rewind leaves batches out",
+    "runtime.loss_spike_threshold": "decides which",
     "stream.damaged": "skip leaves records out",
 }
 """Settings by their whole name, or by their last part in whatever group, and why they can change numbers."""
@@ -47,10 +47,10 @@ INERT = {
     "enrich.shards": "who asks; the stage is finished by a process that reads all replies",
     "enrich.shard": "likewise",
     "reward.cache": "as enrich.cache",
-    "key_from": "who asks",
+    "api_key_env": "who asks",
     "stream.workers": "the same batches: stream/test_stream_property.py",
     "stream.prefetch": "likewise",
-    "stream.ledger": "written, not read",
+    "stream.sample_log": "written, not read",
     "runtime.checkpoint_every": "killed is uninterrupted: distributed/test_resume.py",
     "runtime.patience_minutes": "how long is waited",
     "runtime.log_every": "written, not read",
@@ -101,7 +101,7 @@ def test_no_setting_is_both_hashed_and_recorded() -> None:
 
 
 def test_a_stage_records_what_it_uses_and_its_identity_does_not_hold_it(tmp_path: Path) -> None:
-    typed = ["runtime.devices=2", "runtime.strategy=ddp", "runtime.threads=3", "runtime.micro_rows=4"]
+    typed = ["runtime.devices=2", "runtime.strategy=ddp", "runtime.threads=3", "runtime.micro_batch_size=4"]
     typed += ["stream.damaged=skip"]
     changed = compose("pipeline", [f"run={tmp_path}", *typed, "evaluate.batch_size=7", "train.validation.batch_size=9"])
     plain = compose("pipeline", [f"run={tmp_path}"])

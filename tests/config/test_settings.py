@@ -92,7 +92,7 @@ def test_a_heading_names_what_is_typed() -> None:
 def test_help_and_page_show_the_values_that_a_setting_takes() -> None:
     lines = [line.strip() for line in describe("train").splitlines()]
     for key, shown in {
-        "train.keep_back": "[0 <= float < 1]",
+        "train.rl_holdout": "[0 <= float < 1]",
         "train.steps": "[int >= 1 or null]",
         "train.betas": "[list of 0 <= float < 1]",
         "train.learning_rate": "[float > 0]",

@@ -29,8 +29,8 @@ MADE = [
     "train/tasks=text6",
     "train.tasks.titles_to_title=0.25",
     "train.backbone.hidden_size=64",
-    "stream.lanes=4",
-    "runtime.micro_rows=4",
+    "stream.global_batch_size=4",
+    "runtime.micro_batch_size=4",
     "runtime.threads=1",
     "evaluate.users=50",
     "evaluate.batch_size=7",
@@ -93,16 +93,16 @@ def test_what_is_of_the_machine_is_not_taken_but_for_the_rows_that_divide_the_la
 ) -> None:
     monkeypatch.delenv("TRIALIGN_DATA", raising=False)
     config = compose("evaluate", [f"run={made}"])
-    assert (config.stream.lanes, config.runtime.micro_rows, config.evaluate.batch_size) == (4, 4, 7)
+    assert (config.stream.global_batch_size, config.runtime.micro_batch_size, config.evaluate.batch_size) == (4, 4, 7)
     assert (config.runtime.threads, config.data["root"]) == (None, None)
 
 
 def test_addresses_of_servers_are_not_taken(make: Make) -> None:
-    asked = ["enrich/captions=endpoint", "enrich.captions.model=m", "enrich.captions.tries=2"]
+    asked = ["enrich/captions=endpoint", "enrich.captions.model=m", "enrich.captions.max_attempts=2"]
     run = make(["enrich"], *asked, "enrich.captions.url=http://10.0.0.9:8000/v1")
     config = compose("enrich", [f"run={run}"])
     assert config.enrich.captions.model == "m"
-    assert config.enrich.captions.tries == 2
+    assert config.enrich.captions.max_attempts == 2
     assert config.enrich.captions.url == "http://127.0.0.1:8000/v1"
 
 
@@ -110,7 +110,7 @@ def test_addresses_of_servers_are_not_taken(make: Make) -> None:
     ("typed", "hidden", "lanes", "quantizer", "interactions"),
     [
         ("train.backbone.hidden_size=32 quantize=rkmeans", 32, 4, "RKMeans", "2014_beauty"),
-        ("data=scientific stream.lanes=8", 64, 8, "RQVAE", "2018_scientific"),
+        ("data=scientific stream.global_batch_size=8", 64, 8, "RQVAE", "2018_scientific"),
         ("experiment=scientific", 64, 4, "RKMeans", "2018_scientific"),
     ],
 )
@@ -120,7 +120,7 @@ def test_what_is_typed_and_the_files_it_names_come_before_the_run(
     """Red: values of the run laid over the file that the user chose; the last experiment sets what RQ-VAE lacks."""
     config = compose("train", [f"run={made}", *typed.split()])
     assert config.train.backbone.hidden_size == hidden
-    assert config.stream.lanes == lanes
+    assert config.stream.global_batch_size == lanes
     assert quantizer in config.quantize._target_.replace("RQKMeans", "RKMeans")
     assert interactions in config.data["interactions"]
     assert config.train.epochs == (10 if "experiment" in typed else compose("train", ["run=/tmp/unused"]).train.epochs)
@@ -134,16 +134,16 @@ def test_an_own_choice_of_tasks_is_whole(made: Path) -> None:
 def test_a_training_that_was_killed_goes_on_with_its_settings(make: Make) -> None:
     run = make(["train"], *MADE, killed=True)
     config = compose("train", [f"run={run}"])
-    assert (config.train.backbone.hidden_size, config.seed, config.runtime.micro_rows) == (64, 3, 4)
+    assert (config.train.backbone.hidden_size, config.seed, config.runtime.micro_batch_size) == (64, 3, 4)
     require_same_settings(run / "train", identity_of("train", config))
 
 
 def test_the_stage_decides_its_own_seed_and_stream_and_the_last_one_those_of_a_new_stage(make: Make) -> None:
-    run = make(["quantize", "train"], "seed=1", "stream.lanes=16")
-    make(["rl"], "seed=2", "stream.lanes=32")
+    run = make(["quantize", "train"], "seed=1", "stream.global_batch_size=16")
+    make(["rl"], "seed=2", "stream.global_batch_size=32")
     found = {verb: compose(verb, [f"run={run}"]) for verb in ("quantize", "train", "rl", "reward")}
     assert {verb: config.seed for verb, config in found.items()} == {"quantize": 1, "train": 1, "rl": 2, "reward": 0}
-    assert (found["train"].stream.lanes, found["rl"].stream.lanes) == (16, 32)
+    assert (found["train"].stream.global_batch_size, found["rl"].stream.global_batch_size) == (16, 32)
 
 
 def test_another_run_decides_only_what_belongs_to_the_stage_taken_from_it(made: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_another_run_decides_only_what_belongs_to_the_stage_taken_from_it(made: 
         "amazon2014_beauty/Beauty.inter.json",
         64,
     )
-    assert (config.seed, config.stream.lanes, config.runtime.micro_rows) == (0, 8, 8)
+    assert (config.seed, config.stream.global_batch_size, config.runtime.micro_batch_size) == (0, 8, 8)
     assert "RQVAE" not in config.quantize._target_, "nothing of it was taken"
 
 

@@ -21,7 +21,7 @@ from trialign.data.sources import InterJson
 
 _SETTINGS: dict[str, Any] = {
     "split": "leave_one_out",
-    "min_events": 3,
+    "min_eval_events": 3,
     "max_history": 6,
     "block_records": 4,
     "shard_blocks": 2,

@@ -77,7 +77,7 @@ def test_the_core_by_hand(world: World) -> None:
     # s has one event and goes; that leaves d with one, then t with one, then c with one.
     pairs = ["ap", "aq", "bp", "bq", "ds", "dt", "cp", "ct"]
     rows = [(user, item, place) for place, (user, item) in enumerate(pairs)]
-    dataset, counts = world(rows, keys="pqrst", user_core=2, item_core=2)
+    dataset, counts = world(rows, keys="pqrst", min_user_interactions=2, min_item_interactions=2)
     assert dataset.keys == ["p", "q"]
     assert counts["core_rounds"] == [
         {"users": 0, "items": 1, "events": 1, "left": 7},
@@ -101,7 +101,7 @@ def test_a_core_of_items_alone_keeps_users_and_drops_the_items_pictures(
 ) -> None:
     pictures = [(key, picture(color)) for key, color in zip("pqr", ("red", "green", "blue"), strict=True)]
     rows = [("a", "p", 0), ("b", "p", 1), ("b", "r", 2), ("c", "r", 3), ("a", "q", 4)]
-    dataset, counts = world(rows, keys="pqrs", item_core=2, images=lambda: iter(pictures))
+    dataset, counts = world(rows, keys="pqrs", min_item_interactions=2, images=lambda: iter(pictures))
     assert dataset.keys == ["p", "r"]
     assert counts.items() >= {"users": 3, "items": 2, "events": 4, "images": 2, "items_without_events": 0}.items()
     assert counts["items_without_description"] == 2, "of those that stayed"
@@ -110,15 +110,17 @@ def test_a_core_of_items_alone_keeps_users_and_drops_the_items_pictures(
 
 
 def test_a_core_of_users_alone_keeps_the_catalogue(world: World) -> None:
-    dataset, counts = world([("a", "p", 0), ("b", "q", 1), ("b", "p", 2)], user_core=2)
+    dataset, counts = world([("a", "p", 0), ("b", "q", 1), ("b", "p", 2)], min_user_interactions=2)
     assert dataset.keys == ["p", "q", "r"]
     assert counts.items() >= {"users": 1, "items": 3, "items_without_events": 1, "users_below_core": 1}.items()
 
 
-def _plain_core(pairs: list[tuple[int, int]], user_core: int, item_core: int) -> list[tuple[int, int]]:
+def _plain_core(
+    pairs: list[tuple[int, int]], min_user_interactions: int, min_item_interactions: int
+) -> list[tuple[int, int]]:
     while True:
         users, items = Counter(u for u, _ in pairs), Counter(i for _, i in pairs)
-        left = [(u, i) for u, i in pairs if users[u] >= user_core and items[i] >= item_core]
+        left = [(u, i) for u, i in pairs if users[u] >= min_user_interactions and items[i] >= min_item_interactions]
         if left == pairs:
             return left
         pairs = left
@@ -126,19 +128,28 @@ def _plain_core(pairs: list[tuple[int, int]], user_core: int, item_core: int) ->
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 1 << 30), st.integers(0, 4), st.integers(0, 4))
-def test_the_core_is_the_plain_fixpoint(tmp_path_factory: Any, seed: int, user_core: int, item_core: int) -> None:
+def test_the_core_is_the_plain_fixpoint(
+    tmp_path_factory: Any, seed: int, min_user_interactions: int, min_item_interactions: int
+) -> None:
     import ibis
     import pyarrow as pa
 
     chance = np.random.default_rng(seed)
     pairs = list(zip(chance.integers(0, 20, 60).tolist(), chance.integers(0, 20, 60).tolist(), strict=True))
-    expected = _plain_core(pairs, user_core, item_core)
+    expected = _plain_core(pairs, min_user_interactions, min_item_interactions)
     folder = tmp_path_factory.mktemp("core")
     with bounded_tables(folder / "spill", memory="200MB", threads=1) as tables:
         events = ibis.memtable(pa.table({"user": [u for u, _ in pairs], "item": [i for _, i in pairs]}))
 
         def left() -> list[tuple[int, int]]:
-            core = core_of(events, folder, tables=tables, user_core=user_core, item_core=item_core, max_rounds=100)
+            core = core_of(
+                events,
+                folder,
+                tables=tables,
+                min_user_interactions=min_user_interactions,
+                min_item_interactions=min_item_interactions,
+                max_rounds=100,
+            )
             return [(row["user"], row["item"]) for row in tables.to_pyarrow(core.events).to_pylist()]
 
         if expected:
@@ -151,7 +162,7 @@ def test_the_core_is_the_plain_fixpoint(tmp_path_factory: Any, seed: int, user_c
 def test_rounds_that_do_not_end_are_named(world: World) -> None:
     rows = [(user, item, place) for place, (user, item) in enumerate(["ap", "aq", "bp", "bq", "ds", "dt", "cp", "ct"])]
     with pytest.raises(DataError, match=r"core_rounds=2 rounds 5 events are left.* 1 users and 1 items\n.*\n.*raise"):
-        world(rows, keys="pqrst", user_core=2, item_core=2, core_rounds=2)
+        world(rows, keys="pqrst", min_user_interactions=2, min_item_interactions=2, core_rounds=2)
 
 
 def test_a_user_of_very_many_events_is_one_history_in_windows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +182,7 @@ def test_a_user_of_very_many_events_is_one_history_in_windows(world: World, monk
 @pytest.mark.parametrize("name", ["order=1", "user=3", "item=7", "bucket=1", "num_events=9/index=0", "a[1]b*{2}"])
 def test_the_name_of_a_run_is_no_column_and_no_pattern(world: World, name: str) -> None:
     rows = [(user, item, place) for place, (user, item) in enumerate(["ap", "br", "aq", "bp", "ar", "bq", "ap"])]
-    cores = {"user_core": 2, "item_core": 1}
+    cores = {"min_user_interactions": 2, "min_item_interactions": 1}
     expected, counts = world(rows, keys="pqr", **cores)
     dataset, found = world(rows, keys="pqr", name=name, **cores)
     assert found == counts

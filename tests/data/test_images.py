@@ -19,9 +19,9 @@ from trialign.errors import DataError
 ITEM_OF = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
 
 
-def _encoded(form: str, colour: str, **settings: Any) -> bytes:
+def _encoded(form: str, color: str, **settings: Any) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (8, 6), colour).save(file, form, **settings)
+    Image.new("RGB", (8, 6), color).save(file, form, **settings)
     return file.getvalue()
 
 

@@ -402,8 +402,11 @@ def test_shares_after_which_nothing_comes_are_refused(world: Prepared) -> None:
         ({"split": "temporal", "has_clock": False}, "without a clock"),
         ({"split": "given"}, r"data\.split=given with events\n.*\n.*data\.split=leave_one_out"),
         ({"examples": [("a", ["p"], ["q"], "train")]}, r"with ready examples\n.*\n.*data\.split=given"),
-        ({"examples": [("a", ["p"], ["q"], "train")], "split": "given", "user_core": 2}, "core with ready examples"),
-        ({"oracle": Echo(), "item_core": 2}, "core with a world whose choices are known"),
+        (
+            {"examples": [("a", ["p"], ["q"], "train")], "split": "given", "min_user_interactions": 2},
+            "interactions with ready examples",
+        ),
+        ({"oracle": Echo(), "min_item_interactions": 2}, "interactions with a world whose choices are known"),
     ],
 )
 def test_settings_that_do_not_suit_the_source_are_refused(
@@ -416,7 +419,7 @@ def test_settings_that_do_not_suit_the_source_are_refused(
 def test_threads_and_the_order_of_rows_change_no_byte(world: Prepared) -> None:
     chance = np.random.default_rng(0)
     rows = [(f"u{chance.integers(50)}", f"{chance.integers(30)}", int(chance.integers(40))) for _ in range(3000)]
-    setting = {"keys": [f"{key}" for key in range(30)], "user_core": 40, "item_core": 90}
+    setting = {"keys": [f"{key}" for key in range(30)], "min_user_interactions": 40, "min_item_interactions": 90}
     one, counts = world(rows, threads=1, **setting)
     other, _ = world([rows[row] for row in chance.permutation(3000)], threads=2, memory="300MB", **setting)
     assert counts["core_rounds"]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from trialign.data.dataset import Dataset
-from trialign.data.prepare import SPREAD
+from trialign.data.prepare import PARTITIONED
 from trialign.errors import DataError
 from trialign.stage import Stage
 from trialign.stream.shards import TarWriter
@@ -38,7 +38,7 @@ def attempt(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., Path]:
     def run(source: Any, name: str = "prepare") -> Path:
         source.files = {"log": log}
         stage = Stage.open("prepare", tmp_path / name, settings, sources=source.files)
-        with stage.building(keep=[SPREAD]) as folder:
+        with stage.building(keep=[PARTITIONED]) as folder:
             stage.counts |= prepare(source, folder, **settings)
         return folder
 
@@ -58,7 +58,7 @@ def test_a_finished_spread_is_used_and_the_result_is_the_same(
         with pytest.raises(BrokenError):
             attempt(source_of(ROWS))
     # The second attempt has no way to compute the spread again.
-    monkeypatch.setattr("trialign.data.prepare.spread_events", _fail(AssertionError()))
+    monkeypatch.setattr("trialign.data.prepare.partition_by_user", _fail(AssertionError()))
     folder = attempt(source_of(ROWS))
     again = _files(folder)
     assert {name: data for name, data in again.items() if name != "manifest.json"} == {
@@ -101,7 +101,7 @@ def test_a_full_disk_is_named_and_the_next_attempt_goes_on(
         patch.setattr(TarWriter, "add", _fail(OSError(kind, os.strerror(kind))))
         with pytest.raises(DataError, match=r"the disk is full while writing below .*prepare.*\n.*\n.*goes on"):
             attempt(source_of(ROWS))
-    monkeypatch.setattr("trialign.data.prepare.spread_events", _fail(AssertionError()))
+    monkeypatch.setattr("trialign.data.prepare.partition_by_user", _fail(AssertionError()))
     assert len(Dataset(attempt(source_of(ROWS))).train_histories()) == 30
 
 
@@ -143,7 +143,7 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
         pass
     victim.send_signal(signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL
-    assert (tmp_path / "killed" / "prepare" / SPREAD / "finished.json").exists()
+    assert (tmp_path / "killed" / "prepare" / PARTITIONED / "finished.json").exists()
     assert not (tmp_path / "killed" / "prepare" / "manifest.json").exists()
     assert start("killed").wait() == 0
     assert start("whole").wait() == 0

@@ -15,7 +15,7 @@ import pytest
 
 from trialign.data.catalogue import index_catalogue
 from trialign.data.dataset import Dataset
-from trialign.data.events import spread_events
+from trialign.data.events import partition_by_user
 from trialign.data.examples import spread_examples
 from trialign.data.tables import bounded_tables, started_spark
 from trialign.errors import ConfigError, DataError
@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(bucket.relative_to(folder)): digest(bucket) for bucket in sorted(folder.glob("*/bucket=*"))}
 
 
-@pytest.mark.parametrize("changes", [{}, {"user_core": 30, "item_core": 60}, {"buckets": 1}])
+@pytest.mark.parametrize("changes", [{}, {"min_user_interactions": 30, "min_item_interactions": 60}, {"buckets": 1}])
 def test_both_engines_spread_the_same_events_bucket_by_bucket(
     tables: dict[str, Any], tmp_path: Path, source_of: Callable[..., Any], changes: dict[str, int]
 ) -> None:
@@ -74,13 +74,13 @@ def test_both_engines_spread_the_same_events_bucket_by_bucket(
         "max_bad_events": 0.001,
         "buckets": 16,
         "missing_items": "drop",
-        "user_core": 0,
-        "item_core": 0,
+        "min_user_interactions": 0,
+        "min_item_interactions": 0,
     }
     counts = {}
     for engine, found in tables.items():
         raw = source_of(rows, keys=KEYS, has_clock=True).load(tmp_path)
-        counts[engine] = spread_events(
+        counts[engine] = partition_by_user(
             raw,
             index_catalogue(raw.items),
             tmp_path / engine,
@@ -90,7 +90,7 @@ def test_both_engines_spread_the_same_events_bucket_by_bucket(
         )
     assert counts["duckdb"] == counts["spark"]
     assert counts["spark"]["events_dropped"] == 1
-    assert bool(counts["spark"].get("core_rounds")) == bool(changes.get("user_core"))
+    assert bool(counts["spark"].get("core_rounds")) == bool(changes.get("min_user_interactions"))
     hashes = contents(tmp_path / "duckdb")
     assert len(hashes) > 10 or changes == {"buckets": 1}
     assert contents(tmp_path / "spark") == hashes
@@ -128,10 +128,10 @@ def test_faults_are_named_alike(
     tables: dict[str, Any], tmp_path: Path, source_of: Callable[..., Any], row: tuple[Any, ...], message: str
 ) -> None:
     raw = source_of([*log(), row], keys=KEYS, has_clock=True).load(tmp_path)
-    cores = {"user_core": 0, "item_core": 0, "core_rounds": 100}
+    cores = {"min_user_interactions": 0, "min_item_interactions": 0, "core_rounds": 100}
     for engine, found in tables.items():
         with pytest.raises(DataError, match=message):
-            spread_events(
+            partition_by_user(
                 raw,
                 index_catalogue(raw.items),
                 tmp_path / engine,

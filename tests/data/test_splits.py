@@ -12,7 +12,7 @@ def _ranges(targets: Targets) -> list[tuple[int, int]]:
 
 
 def test_the_last_of_each_by_hand() -> None:
-    cuts = last_n(np.array([1, 2, 3, 7]), 1, min_events=3)
+    cuts = last_n(np.array([1, 2, 3, 7]), 1, min_eval_events=3)
     assert cuts.train.tolist() == [1, 2, 1, 5]
     assert _ranges(cuts.held["validation"]) == [(1, 1), (2, 2), (1, 2), (5, 6)]
     assert _ranges(cuts.held["test"]) == [(1, 1), (2, 2), (2, 3), (6, 7)]
@@ -20,14 +20,14 @@ def test_the_last_of_each_by_hand() -> None:
 
 def test_the_last_ten_by_hand() -> None:
     # 10 events leave no history for test, 20 none for validation.
-    cuts = last_n(np.array([10, 11, 20, 21]), 10, min_events=3)
+    cuts = last_n(np.array([10, 11, 20, 21]), 10, min_eval_events=3)
     assert cuts.train.tolist() == [10, 1, 10, 1]
     assert _ranges(cuts.held["validation"]) == [(10, 10), (1, 1), (10, 10), (1, 11)]
     assert _ranges(cuts.held["test"]) == [(10, 10), (1, 11), (10, 20), (11, 21)]
 
 
 def test_users_below_min_events_are_not_cut() -> None:
-    cuts = last_n(np.array([4, 5]), 1, min_events=5)
+    cuts = last_n(np.array([4, 5]), 1, min_eval_events=5)
     assert cuts.train.tolist() == [4, 3]
     assert _ranges(cuts.held["test"]) == [(4, 4), (4, 5)]
 
@@ -35,7 +35,7 @@ def test_users_below_min_events_are_not_cut() -> None:
 def test_two_times_by_hand() -> None:
     # Events before, between and after: 3 1 2, 3 0 2, 0 2 1, 0 0 4, 2 0 0, and 1 1 0 with too few.
     lengths = np.array([6, 5, 3, 4, 2, 2])
-    cuts = temporal(np.array([3, 3, 0, 0, 2, 1]), np.array([4, 3, 2, 0, 2, 2]), lengths, min_events=3)
+    cuts = temporal(np.array([3, 3, 0, 0, 2, 1]), np.array([4, 3, 2, 0, 2, 2]), lengths, min_eval_events=3)
     assert cuts.train.tolist() == [3, 3, 0, 0, 2, 1]
     assert _ranges(cuts.held["validation"]) == [(3, 4), (3, 3), (0, 0), (0, 0), (2, 2), (1, 1)]
     assert _ranges(cuts.held["test"]) == [(4, 6), (3, 5), (2, 3), (0, 0), (2, 2), (2, 2)]

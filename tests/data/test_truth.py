@@ -22,7 +22,7 @@ class Backwards(Storefront):
 @pytest.mark.parametrize("source", [Storefront, Backwards])
 def test_the_truth_stands_at_the_items_it_is_of(tmp_path, source):
     shop = source(seed=3, num_items=60, num_users=20, style_weight=1.0, purpose_weight=1.0)
-    prepare(shop, tmp_path, split="leave_one_out", min_events=3, max_history=50, **SIZES)
+    prepare(shop, tmp_path, split="leave_one_out", min_eval_events=3, max_history=50, **SIZES)
     dataset = Dataset(tmp_path)
     truth, items = dataset.truth(), dataset.items.to_pylist()
     assert set(truth) == {"category", "style", "purpose"}

@@ -125,14 +125,14 @@ def test_excluded_items_are_struck_and_the_others_keep_their_scores() -> None:
     index = PrefixIndex.from_codes(codes_NL, 6)
     scorer = TableScorer(2, 6, seed=3)
     free = beam_search(scorer, index, 20)
-    struck = [sorted(free.items[0, [0, 3, 4]].tolist(), reverse=True), []]
-    padded = torch.tensor([struck[0], [NO_ITEM] * 3])
+    filtered = [sorted(free.items[0, [0, 3, 4]].tolist(), reverse=True), []]
+    padded = torch.tensor([filtered[0], [NO_ITEM] * 3])
     found = beam_search(TableScorer(2, 6, seed=3), index, 20, exclude_BM=padded)
     for user in range(2):
-        kept = [place for place, item in enumerate(free.items[user].tolist()) if item not in struck[user]]
-        assert found.items[user].tolist() == free.items[user, kept].tolist() + [NO_ITEM] * len(struck[user])
+        kept = [place for place, item in enumerate(free.items[user].tolist()) if item not in filtered[user]]
+        assert found.items[user].tolist() == free.items[user, kept].tolist() + [NO_ITEM] * len(filtered[user])
         assert found.scores[user, : len(kept)].tolist() == free.scores[user, kept].tolist()
-        assert found.scores[user, len(kept) :].tolist() == [-math.inf] * len(struck[user])
+        assert found.scores[user, len(kept) :].tolist() == [-math.inf] * len(filtered[user])
 
 
 @pytest.mark.parametrize("num_beams", [1, 4, 9])

@@ -8,7 +8,7 @@ import torch
 
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
-from trialign.decode.path import Trie, divergence, entropy, walk
+from trialign.decode.path import Trie, divergence, entropy, score_items
 from trialign.decode.step import Beams
 
 CODES = np.array([[0, 0, 1], [3, 3, 3], [0, 1, 0], [0, 0, 2], [2, 1, 1], [0, 2, 2]])
@@ -39,11 +39,11 @@ class FixedScorer:
 
 @pytest.fixture(scope="module")
 def trie() -> Trie:
-    return Trie.of(PrefixIndex.from_codes(CODES, K))
+    return Trie.from_index(PrefixIndex.from_codes(CODES, K))
 
 
 def test_items_score_as_in_search(trie: Trie) -> None:
-    found = walk(FixedScorer(5), trie, torch.arange(6).expand(5, -1))
+    found = score_items(FixedScorer(5), trie, torch.arange(6).expand(5, -1))
     searched = beam_search(FixedScorer(5), trie.index, num_beams=6)
     torch.testing.assert_close(found.log_probs_BG.gather(1, searched.items), searched.scores.clone())
     torch.testing.assert_close(found.log_probs_BG.exp().sum(dim=1), torch.ones(5))
@@ -51,7 +51,7 @@ def test_items_score_as_in_search(trie: Trie) -> None:
 
 def test_entropy_and_divergence_in_expectation_are_those_of_the_items(trie: Trie) -> None:
     items_BG = torch.arange(6).expand(3, -1)
-    one, other = (walk(FixedScorer(3, seed), trie, items_BG) for seed in (0, 1))
+    one, other = (score_items(FixedScorer(3, seed), trie, items_BG) for seed in (0, 1))
     chances_BG = one.log_probs_BG.exp()
     torch.testing.assert_close(
         (chances_BG * entropy(one.levels, 6)).sum(dim=1), -(chances_BG * one.log_probs_BG).sum(dim=1)
@@ -68,7 +68,7 @@ def test_gradients_pass_missing_children(trie: Trie) -> None:
     for table in (scorer.first, *scorer.tables):
         table.requires_grad_()
     items_BG = torch.tensor([[0, 1, 4], [2, 3, 5]])
-    found, reference = walk(scorer, trie, items_BG), walk(other, trie, items_BG)
+    found, reference = score_items(scorer, trie, items_BG), score_items(other, trie, items_BG)
     (found.log_probs_BG.sum() + divergence(found.levels, reference.levels, 3).sum()).backward()
     for table in (scorer.first, *scorer.tables):
         assert table.grad is not None

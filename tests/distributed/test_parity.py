@@ -23,18 +23,18 @@ from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, 
 
 STEPS, LANES = 50, 8
 
-BATCH_OF_8 = ("single", 1, {"micro_rows": 8})
+BATCH_OF_8 = ("single", 1, {"micro_batch_size": 8})
 ALONE = {
-    "8 x 1": ("single", 1, {"micro_rows": 1}),
-    "recomputed": ("single", 1, {"micro_rows": 8, "checkpoint_activations": True}),
+    "8 x 1": ("single", 1, {"micro_batch_size": 1}),
+    "recomputed": ("single", 1, {"micro_batch_size": 8, "activation_checkpointing": True}),
 }
 TOGETHER = {
-    "ddp": ("ddp", 2, {"micro_rows": 2}),
-    "fsdp2": ("fsdp2", 2, {"micro_rows": 2}),
-    "zero1": ("zero1", 2, {"micro_rows": 2}),
-    "zero2": ("zero2", 2, {"micro_rows": 2}),
-    "zero3": ("zero3", 2, {"micro_rows": 2}),
-    "zero3_offload, recomputed": ("zero3_offload", 2, {"micro_rows": 4, "checkpoint_activations": True}),
+    "ddp": ("ddp", 2, {"micro_batch_size": 2}),
+    "fsdp2": ("fsdp2", 2, {"micro_batch_size": 2}),
+    "zero1": ("zero1", 2, {"micro_batch_size": 2}),
+    "zero2": ("zero2", 2, {"micro_batch_size": 2}),
+    "zero3": ("zero3", 2, {"micro_batch_size": 2}),
+    "zero3_offload, recomputed": ("zero3_offload", 2, {"micro_batch_size": 4, "activation_checkpointing": True}),
 }
 Case = tuple[str, int, dict[str, Any]]
 
@@ -50,10 +50,10 @@ def train_cases(dataset: Path, cases: Mapping[Path, Case]) -> None:
         settings = RING_SETTINGS | {
             "steps": STEPS,
             "learning_rate": 1e-3,  # at ten times the rate rounding errors double every few steps
-            "clip": 1.0,  # at about every other step: neither its absence nor a constant factor goes unseen
+            "max_grad_norm": 1.0,  # at about every other step: neither its absence nor a constant factor goes unseen
             "backbone": RING_SETTINGS["backbone"] | {"dropout": 0.0, "num_layers": 2},
             "validation": {"every": 25, "users": 0, "num_beams": 10, "patience": 0, "batch_size": 32},
-            "stream": RING_SETTINGS["stream"] | {"lanes": LANES},
+            "stream": RING_SETTINGS["stream"] | {"global_batch_size": LANES},
             "runtime": RING_SETTINGS["runtime"] | {"strategy": strategy, "devices": devices, "log_every": 1} | runtime,
         }
         train_ring(found, {}, sids, folder, **settings)

@@ -33,7 +33,7 @@ STEPS, EVERY = 9, 3
 
 def settings(**runtime: Any) -> dict[str, Any]:
     # Eight lanes, so that two micro-batches and more make a step; dropout, clipping and three tasks are on.
-    stream = RING_SETTINGS["stream"] | {"lanes": 8, "ledger": True}
+    stream = RING_SETTINGS["stream"] | {"global_batch_size": 8, "sample_log": True}
     return RING_SETTINGS | {
         "steps": STEPS,
         "validation": {"every": 2, "users": 0, "num_beams": 10, "patience": 0, "batch_size": 32},
@@ -83,8 +83,8 @@ def outcome(folder: Path) -> tuple[bytes, list[dict[str, str]], list[str]]:
     """Return the weights, the log and what was trained on."""
     with (folder / "log" / "metrics.csv").open() as file:
         log = list(csv.DictReader(file))
-    ledger = [line for path in (folder / "ledger").iterdir() for line in path.read_text().splitlines()]
-    return (folder / "generator.safetensors").read_bytes(), log, sorted(ledger)
+    sample_log = [line for path in (folder / "sample_log").iterdir() for line in path.read_text().splitlines()]
+    return (folder / "generator.safetensors").read_bytes(), log, sorted(sample_log)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def moments(trainer: Any, module: Any) -> dict[str, torch.Tensor]:
 
 
 def train_in_turn(dataset: Path, folder: Path, names: list[str], devices: int, ask_at: int | None) -> None:
-    """Train by one strategy after the other until asked to make room, and write down the moments at both ends."""
+    """Train by one strategy after the other until asked to save and stop, and write down the moments at both ends."""
     load, save = TrainedRows.on_train_start, TrainingCheckpoints.save
 
     def started(self: Any, trainer: Any, module: Any) -> None:
@@ -296,7 +296,7 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(
 
 @pytest.mark.parametrize(("strategy", "world_size"), [("single", 1), ("ddp", 2), ("zero2", 2)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_asked_to_make_room_all_ranks_save_and_ask_to_be_queued_again(
+def test_asked_to_save_and_stop_all_ranks_save_and_ask_to_be_queued_again(
     dataset: Path, tmp_path: Path, strategy: str, world_size: int, number: signal.Signals
 ) -> None:
     runtime = {"strategy": strategy, "devices": world_size, "checkpoint_every": 0}

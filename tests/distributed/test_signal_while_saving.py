@@ -1,4 +1,4 @@
-"""Asked to make room while it saves, a training finishes the save, then the step, and ends as if nobody had asked."""
+"""Asked to stop while it saves, a training finishes the save, then the step, and ends as if nobody had asked."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
 SETTINGS = RING_SETTINGS | {
     "steps": 7,
-    "stream": RING_SETTINGS["stream"] | {"ledger": True},
+    "stream": RING_SETTINGS["stream"] | {"sample_log": True},
     "runtime": RING_SETTINGS["runtime"] | {"checkpoint_every": 3},
 }
 
 
 def outcome(folder: Path) -> tuple[bytes, str]:
-    return (folder / "generator.safetensors").read_bytes(), (folder / "ledger" / "rank-00000.jsonl").read_text()
+    return (folder / "generator.safetensors").read_bytes(), (folder / "sample_log" / "rank-00000.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 SMALL = ["data.num_items=64", "data.num_users=40", "embed.text.dim=8", "embed/image=none", "quantize.codebook_size=8"]
 SMALL += ["train.steps=2", "train.backbone.hidden_size=32", "train.backbone.num_heads=2"]
 SMALL += ["train.backbone.intermediate_size=64", "train.backbone.vocab_size=400", "runtime.progress=false"]
-SMALL += ["evaluate.baselines=[popularity]", "evaluate.free_users=0", "evaluate.bootstrap_samples=100"]
+SMALL += ["evaluate.baselines=[popularity]", "evaluate.unconstrained_users=0", "evaluate.bootstrap_samples=100"]
 
 
 @pytest.fixture(scope="session")

@@ -157,11 +157,11 @@ DOORS = [
     ),
     Door(
         "a share above 1",
-        "train run=r train.keep_back=1.5",
+        "train run=r train.rl_holdout=1.5",
         code=2,
-        value="train.keep_back=1.5",
-        rule="train.keep_back is at least 0 and below 1",
-        remedy="set train.keep_back=0.0",
+        value="train.rl_holdout=1.5",
+        rule="train.rl_holdout is at least 0 and below 1",
+        remedy="set train.rl_holdout=0.0",
         follow=settings("set (\\S+)"),
         outcome=DONE,
     ),
@@ -219,7 +219,7 @@ DOORS = [
     Door(
         "no user to evaluate",
         "evaluate run=n from.prepare=r from.assign=r from.train=r from.baselines=r evaluate.users=0 "
-        "'evaluate.baselines=[popularity]' evaluate.free_users=0",
+        "'evaluate.baselines=[popularity]' evaluate.unconstrained_users=0",
         code=2,
         value="evaluate.users=0",
         rule="evaluate.users is at least 1",

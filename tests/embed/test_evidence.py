@@ -140,8 +140,8 @@ def test_unlikely_interests_are_dropped_and_counted():
         SAID.likely([[0.3], []], 0.5)
 
 
-@pytest.mark.parametrize("override", ["embed.least_chance=0.5", "embed.least_chance=1"])
+@pytest.mark.parametrize("override", ["embed.min_probability=0.5", "embed.min_probability=1"])
 def test_a_chance_that_leaves_nothing_out_or_everything_is_refused(override):
     more = ["embed.evidence=[title,interests]"] if override.endswith("=1") else []
-    with pytest.raises(ConfigError, match=r"embed\.least_chance"):
+    with pytest.raises(ConfigError, match=r"embed\.min_probability"):
         compose("embed", ["run=runs/x", override, *more])

@@ -28,8 +28,8 @@ def make_picture(palette, pattern, draws):
     """Stripes, checks or dots, at an offset and in shades of chance."""
     y, x = np.mgrid[:64, :64] + draws.integers(0, 16, size=(2, 1, 1))
     ink = [y // 8 % 2, (x // 8 + y // 8) % 2, (x % 16 - 8) ** 2 + (y % 16 - 8) ** 2 < 20][pattern][..., None]
-    ground, colour = np.array(PALETTES[palette]) + draws.integers(-15, 16, size=(2, 3))
-    return encode_picture(np.where(ink, colour, ground))
+    ground, color = np.array(PALETTES[palette]) + draws.integers(-15, 16, size=(2, 3))
+    return encode_picture(np.where(ink, color, ground))
 
 
 def encode(tower, images, keys=KEYS):

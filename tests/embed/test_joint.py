@@ -226,7 +226,7 @@ def test_the_stage_embeds_jointly_and_codes_can_be_made_from_that_alone(folder, 
     codes = ["quantize.codebook_size=8", "quantize.weights.text=0"]
     for verb in ("prepare", "embed", "quantize"):
         stage = script(verb)(compose(verb, [f"run={tmp_path}", *tiny, *chosen, *codes]))
-    assert set(stage.counts["health"]["reconstruction"]) == {"joint"}
+    assert set(stage.counts["codebook_stats"]["reconstruction"]) == {"joint"}
     found = load(tmp_path / "embed")
     assert found["joint"].present_N.all()
     np.testing.assert_allclose(np.linalg.norm(found["joint"].vectors_ND, axis=1), 1.0, rtol=1e-4)

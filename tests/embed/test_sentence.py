@@ -18,7 +18,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 
 
 def save_model(library, folder):
-    """Save a tiny encoder with mean pooling and normalisation."""
+    """Save a tiny encoder with mean pooling and normalization."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from trialign.enrich.asking import Interview, Part
+from trialign.enrich.asking import Annotator, Part
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.pictures import scaled
 from trialign.enrich.protocol import Failure, Reply, Request
@@ -31,9 +31,9 @@ class Model:
             keep(name, told if isinstance(told, Failure) else Reply(told, 3, 0.5, cut=told == "cut"))
 
 
-def picture(width, height, form="PNG", colour=(200, 10, 10)):
+def picture(width, height, form="PNG", color=(200, 10, 10)):
     file = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(file, form)
+    Image.new("RGB", (width, height), color).save(file, form)
     return file.getvalue()
 
 
@@ -41,10 +41,10 @@ def read(text):
     return text if text.startswith("good") else Failure("bad")
 
 
-def ask(model, folder, requests, *, retries=1, lost=0.0, max_side=64, part=Part()):  # noqa: B008  # frozen
+def ask(model, folder, requests, *, retries=1, max_failure_rate=0.0, max_side=64, part=Part()):  # noqa: B008  # frozen
     cache = ReplyCache(folder, part.name)
     try:
-        interview = Interview(
+        annotator = Annotator(
             what="captions",
             backend=model,
             questions=lambda items: ((item, requests[item]) for item in sorted(items)),
@@ -52,9 +52,9 @@ def ask(model, folder, requests, *, retries=1, lost=0.0, max_side=64, part=Part(
             prompt_hash="p",
             max_side=max_side,
             retries=retries,
-            lost=lost,
+            max_failure_rate=max_failure_rate,
         )
-        return interview.ask([item for item in range(len(requests)) if item in part], cache)
+        return annotator.ask([item for item in range(len(requests)) if item in part], cache)
     finally:
         cache.close()
 
@@ -127,8 +127,8 @@ def test_too_many_without_a_reply_stop_the_stage_and_nothing_is_lost(tmp_path):
     requests = [Request(str(number)) for number in range(10)]
     flaky = Model(lambda request: Failure("http_500", "no") if request.text in "37" else "good")
     with pytest.raises(StageError, match=r"2 questions for captions got no reply from a model: http_500 2 \(no\)"):
-        ask(flaky, tmp_path, requests, lost=0.1)
-    found = ask(flaky, tmp_path, requests, lost=0.2)
+        ask(flaky, tmp_path, requests, max_failure_rate=0.1)
+    found = ask(flaky, tmp_path, requests, max_failure_rate=0.2)
     assert found.counts()["failures"] == {"http_500": 2}
     well = Model(lambda _: "good")
     assert set(ask(well, tmp_path, requests).answers.values()) == {"good"}
@@ -138,7 +138,7 @@ def test_too_many_without_a_reply_stop_the_stage_and_nothing_is_lost(tmp_path):
 def test_a_dead_server_is_not_asked_a_million_times(tmp_path):
     dead = Model(lambda _: Failure("connection"))
     with pytest.raises(StageError, match="connection 20"):
-        ask(dead, tmp_path, [Request(str(number)) for number in range(1000)], lost=1.0)
+        ask(dead, tmp_path, [Request(str(number)) for number in range(1000)], max_failure_rate=1.0)
     assert len(dead.asked) == 20
 
 

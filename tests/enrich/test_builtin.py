@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from trialign.data.dataset import Dataset
 from trialign.enrich.builtin import BuiltinInterests, company, keyphrases, purposes_of
-from trialign.enrich.captions import TagCaptions, dealt_anew
+from trialign.enrich.captions import TagCaptions, shuffled_captions
 from trialign.enrich.evidence import Caption, ItemInterests
 from trialign.enrich.truth import judge_captions, judge_interests
 from trialign.errors import ConfigError, DataError
@@ -163,8 +163,8 @@ def test_truth_judges_what_is_named():
 
 def test_dealt_captions_are_the_same_ones_and_an_item_without_stays_without():
     made = [Caption(f"caption {item}", "someone") if item % 3 else Caption(failure="no_picture") for item in range(300)]
-    dealt = dealt_anew(made, seed=0)
-    assert dealt == dealt_anew(made, seed=0) != dealt_anew(made, seed=1)
+    dealt = shuffled_captions(made, seed=0)
+    assert dealt == shuffled_captions(made, seed=0) != shuffled_captions(made, seed=1)
     assert sorted(found.caption for found in dealt) == sorted(found.caption for found in made)
     assert [bool(found.caption) for found in dealt] == [bool(found.caption) for found in made]
     assert all(found == Caption(failure="no_picture") for found in dealt[::3])

@@ -32,8 +32,8 @@ SETTINGS = ClipConfig(model="micro", held_out=0.2, num_epochs=3, batch_size=16, 
 CPU = RuntimeConfig(accelerator="cpu")
 
 
-def paint(colour, draws):
-    pixels = np.array(colour) + draws.integers(-30, 31, size=(64, 64, 3))
+def paint(color, draws):
+    pixels = np.array(color) + draws.integers(-30, 31, size=(64, 64, 3))
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
@@ -85,7 +85,7 @@ def test_training_lowers_the_loss_and_learns_the_tags(trained):
     lines = (folder / "log" / "metrics.csv").read_text().splitlines()
     place = lines[0].split(",").index("loss/info_nce")
     losses = [float(line.split(",")[place]) for line in lines[1:]]
-    # Sixteen pairs of four colours: who knows the colour and no more is left with a choice among about four.
+    # Sixteen pairs of four colors: who knows the color and no more is left with a choice among about four.
     assert losses[-1] < losses[0]
     assert losses[-1] < math.log(16) - 0.5
     assert (counts["pairs"], counts["held_out"], counts["tags"]) == (160, 40, 4)
@@ -105,7 +105,7 @@ def test_embed_opens_it_like_any_open_clip_model(trained):
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name].cpu(), weights[name]) for name in weights)
     draws = np.random.default_rng(1)
-    images = [(n, paint(colour, draws)) for n, colour in enumerate([*COLOURS.values()] * 3)]
+    images = [(n, paint(color, draws)) for n, color in enumerate([*COLOURS.values()] * 3)]
     ((_, vectors_BD), (_, rest_BD)) = tower.rows(images, [str(n) for n in range(12)], skip=0)
     unit_ND = normalize(torch.from_numpy(np.concatenate([vectors_BD, rest_BD])))
     cosine_NN = (unit_ND @ unit_ND.T).numpy()

@@ -10,7 +10,7 @@ from trialign.errors import ConfigError
 
 
 def ask(server, *requests, **settings):
-    settings = {"first_wait": 0.001, "tries": 3, "time_limit": 5.0} | settings
+    settings = {"backoff": 0.001, "max_attempts": 3, "timeout": 5.0} | settings
     answers = {}
     backend = Endpoint(url=server.url, model="m", **settings)
     backend.answer(iter([(str(number), request) for number, request in enumerate(requests)]), answers.__setitem__)
@@ -51,13 +51,13 @@ def test_a_refused_request_is_not_repeated(server):
 
 def test_a_silent_server_times_out(server):
     server.script = ["hang"]
-    (answer,) = ask(server, Request("t"), tries=1, time_limit=0.1)
+    (answer,) = ask(server, Request("t"), max_attempts=1, timeout=0.1)
     assert answer == Failure("timeout")
 
 
 def test_a_server_that_sends_byte_after_byte_times_out(server):
     server.script = ["drip"]
-    (answer,) = ask(server, Request("t"), tries=1, time_limit=0.2)
+    (answer,) = ask(server, Request("t"), max_attempts=1, timeout=0.2)
     assert answer == Failure("timeout")
 
 
@@ -103,7 +103,7 @@ def test_no_more_at_a_time_than_asked_for(server):
 
 def test_further_fields_and_the_key(server, monkeypatch):
     monkeypatch.setenv("THE_KEY", "SECRET")
-    backend = Endpoint(url=server.url, model="m", key_from="THE_KEY", extra={"top_k": 1}, max_tokens=9)
+    backend = Endpoint(url=server.url, model="m", api_key_env="THE_KEY", extra={"top_k": 1}, max_tokens=9)
     backend.answer(iter([("a", Request("t", b""))]), lambda *_: None)
     (body,) = server.asked
     assert {name: body[name] for name in ("model", "temperature", "max_tokens", "top_k")} == {
@@ -121,7 +121,7 @@ def test_further_fields_and_the_key(server, monkeypatch):
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"key_from": "NO_SUCH"}, "NO_SUCH"), ({"url": "x"}, "url=x")],
+    [({"api_key_env": "NO_SUCH"}, "NO_SUCH"), ({"url": "x"}, "url=x")],
 )
 def test_bad_settings_are_refused(settings, told):
     with pytest.raises(ConfigError, match=told):

@@ -40,20 +40,20 @@ COLOURS = {"a": 0, "b": 10, "d": 80, "e": 120}
 """c has neither text nor picture, d no text; b and e try to give orders."""
 
 
-def paint(colour: int) -> bytes:
+def paint(color: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.full((32, 32, 3), colour, np.uint8)).save(file, "PNG")
+    Image.fromarray(np.full((32, 32, 3), color, np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
-def prepare(folder: Path, data: Path, items: list[dict], colours: dict[str, int]) -> None:
-    """Prepare a catalogue with pictures of one colour each."""
+def prepare(folder: Path, data: Path, items: list[dict], colors: dict[str, int]) -> None:
+    """Prepare a catalogue with pictures of one color each."""
     (data / "images").mkdir(parents=True, exist_ok=True)
     (data / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     rows = [f"u{user},{item['item']},{10**9 + user * 100 + n}" for user in range(4) for n, item in enumerate(items)]
     (data / "events.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
-    for key, colour in colours.items():
-        (data / "images" / f"{key}.png").write_bytes(paint(colour))
+    for key, color in colors.items():
+        (data / "images" / f"{key}.png").write_bytes(paint(color))
     script("prepare")(compose("prepare", [f"run={folder}", *source(data)]))
 
 
@@ -72,7 +72,7 @@ def asking(url: str, *more: str, of: tuple[str, ...] = ("captions", "interests")
     chosen = []
     for what in of:
         chosen += [f"enrich/{what}=endpoint"]
-        chosen += [f"enrich.{what}.url={url}", f"enrich.{what}.model=m", f"enrich.{what}.first_wait=0.001"]
+        chosen += [f"enrich.{what}.url={url}", f"enrich.{what}.model=m", f"enrich.{what}.backoff=0.001"]
     return [*chosen, *more]
 
 
@@ -250,18 +250,18 @@ def test_captions_of_the_catalogue_pass_through(tmp_path):
     assert not (tmp_path / "run" / "enrich" / "interests.parquet").exists()
 
 
-def test_captions_dealt_anew_change_neither_interests_nor_questions(world, server):
+def test_shuffle_captions_anew_change_neither_interests_nor_questions(world, server):
     run, data = world
     enrich(run, data, *asking(server.url))
     captions, interests = rows(run, "captions"), rows(run, "interests")
     asked = len(server.asked)
-    enrich(run, data, *asking(server.url, "enrich.captions_dealt=3", "rebuild=true"))
+    enrich(run, data, *asking(server.url, "enrich.shuffle_captions=3", "rebuild=true"))
     dealt = rows(run, "captions")
     assert len(server.asked) == asked
     assert rows(run, "interests") == interests
     assert [row["caption"] for row in dealt] != [row["caption"] for row in captions]
     assert sorted(row["caption"] for row in dealt) == sorted(row["caption"] for row in captions)
-    assert Manifest.read(run / "enrich").counts["captions_dealt"] == {"seed": 3}
+    assert Manifest.read(run / "enrich").counts["shuffle_captions"] == {"seed": 3}
 
 
 def test_a_catalogue_without_captions_says_so(world):
@@ -274,7 +274,7 @@ def test_a_catalogue_without_captions_says_so(world):
     ("overrides", "told"),
     [
         (["enrich/captions=builtin"], "without enrich/clip"),
-        (["enrich.captions_dealt=0"], "made first"),
+        (["enrich.shuffle_captions=0"], "made first"),
         (["enrich.shard=2", "enrich.shards=2"], "counted from 0"),
         (["enrich.shard=0", "enrich/captions=catalogue"], "spread over processes"),
         (["enrich/interests=endpoint", "enrich.interests.model=m", "enrich.interests.variant=cto"], "variant"),

@@ -90,7 +90,7 @@ def test_a_setting_that_nobody_set_is_no_difference() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "told"),
-    [({"users": "v"}, "other users or targets"), ({"exclude_seen": True}, "items already seen are struck")],
+    [({"users": "v"}, "other users or targets"), ({"exclude_seen": True}, "seen items filtered")],
 )
 def test_what_was_measured_on_something_else_is_said_and_not_paired(changed: dict[str, Any], told: str) -> None:
     found = compare([run("a", 0.1), run("b", 0.2, **changed, **{"train.epochs": 2})], [])
@@ -139,19 +139,19 @@ def test_semantics_stand_beside_each_other_averaged_over_the_seeds_that_have_the
         replace(
             one,
             quality=quality | {"collisions": {"before": collisions}},
-            record=one.record | {"free_decoding": free | {"invalid_rate": rate}, "understanding": understanding},
+            record=one.record | {"unconstrained_decoding": free | {"invalid_rate": rate}, "grounding": grounding},
         )
-        for one, (collisions, rate, understanding) in zip(runs, said, strict=True)
+        for one, (collisions, rate, grounding) in zip(runs, said, strict=True)
     ]
     group, other = compare(changed, []).groups
     assert group.identifiers() == {"collisions before": 0.5, "style, 1 code": 0.5, "style, 2 codes": 0.25}
-    assert group.understanding() == {
+    assert group.grounding() == {
         "invalid rate": 0.375, "invalid rate@10": 0.2, "illegal mass, level 1": 0.0, "illegal mass, level 2": 0.125,
         "caption to item R@1": 0.25, "caption to item R@10": 0.5,
     }  # fmt: skip
     # Zeros by construction are no measurement.
-    silent = replace(runs[2], record=runs[2].record | {"free_decoding": free | {"by_construction": True}})
-    assert compare([silent], []).groups[0].understanding() == {}
+    silent = replace(runs[2], record=runs[2].record | {"unconstrained_decoding": free | {"by_construction": True}})
+    assert compare([silent], []).groups[0].grounding() == {}
     console = Console(file=io.StringIO(), width=100)
     print_comparison(compare(changed, []), console)
     assert isinstance(console.file, io.StringIO)

@@ -24,9 +24,9 @@ TINY = [
     *("data=interjson", "data.interactions=inter.json", "data.items=item.json", "data.block_records=16"),
     *("embed/image=none", "embed/collaborative=ppmi", "embed.text.dim=8", "embed.collaborative.dim=8"),
     *("quantize.codebook_size=8", "train.steps=6", "train.backbone.hidden_size=32", "train.backbone.num_heads=2"),
-    *("train.backbone.intermediate_size=64", "train.backbone.vocab_size=300", "stream.lanes=4"),
-    *("runtime.micro_rows=2", "runtime.accelerator=cpu", "runtime.progress=false", "runtime.log_every=2"),
-    *("evaluate.bootstrap_samples=100", "evaluate.free_users=8"),
+    *("train.backbone.intermediate_size=64", "train.backbone.vocab_size=300", "stream.global_batch_size=4"),
+    *("runtime.micro_batch_size=2", "runtime.accelerator=cpu", "runtime.progress=false", "runtime.log_every=2"),
+    *("evaluate.bootstrap_samples=100", "evaluate.unconstrained_users=8"),
     *("baselines.sasrec.epochs=1", "baselines.sasrec.dim=16", "baselines.sasrec.text_dim=8"),
 ]
 NO_SASREC = "evaluate.baselines=[popularity,item_knn]"
@@ -35,7 +35,7 @@ NO_SASREC = "evaluate.baselines=[popularity,item_knn]"
 def write(folder: Path, logs: dict[str, list[int]]) -> list[str]:
     """Write logs and a catalogue; return the overrides of a run over them."""
     folder.mkdir()
-    items = {str(i): {"title": f"colour {i % 5} size {i // 5}", "categories": f"c{i % 3}"} for i in range(NUM_ITEMS)}
+    items = {str(i): {"title": f"color {i % 5} size {i // 5}", "categories": f"c{i % 3}"} for i in range(NUM_ITEMS)}
     (folder / "inter.json").write_text(json.dumps(logs))
     (folder / "item.json").write_text(json.dumps(items))
     return [f"data.root={folder}", f"run={folder / 'run'}", *TINY]
@@ -218,7 +218,7 @@ def test_one_user_and_a_catalogue_smaller_than_the_places_are_measured(tmp_path:
     overrides = write(tmp_path / "one", {"only": [1, 2, 3, 4, 5, 6]})
     # Four train events hold no pairs that PPMI vectors of a width could be made of.
     overrides = [setting for setting in overrides if "collaborative" not in setting]
-    build([*overrides, NO_SASREC, "stream.lanes=1", "runtime.micro_rows=1"])
+    build([*overrides, NO_SASREC, "stream.global_batch_size=1", "runtime.micro_batch_size=1"])
     record = json.loads((tmp_path / "one" / "run" / "evaluate" / "metrics.json").read_text())
     assert record["num_users"] == 1
     assert record["invalid_rate"] == record["other_protocol"]["invalid_rate"] == 0

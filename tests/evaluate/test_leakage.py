@@ -26,7 +26,7 @@ def fitted(logs: dict[str, list[int]], folder: Path) -> dict[str, bytes]:
         InterJson(root=folder, interactions="inter.json", items="item.json"),
         dataset,
         split="leave_one_out",
-        min_events=3,
+        min_eval_events=3,
         max_history=6,
         block_records=16,
         shard_blocks=2,
@@ -38,7 +38,7 @@ def fitted(logs: dict[str, list[int]], folder: Path) -> dict[str, bytes]:
     for name in BASELINES:
         options = {"epochs": 1, "dim": 8} if name == "sasrec" else {}
         fit_baseline(
-            name, histories, [f"colour {item % 5} size {item // 5}x" for item in range(NUM_ITEMS)], options
+            name, histories, [f"color {item % 5} size {item // 5}x" for item in range(NUM_ITEMS)], options
         ).save(folder / name)
     return {name: next((folder / name).glob("*.safetensors")).read_bytes() for name in BASELINES}
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from trialign.page import bars, forest, lines
+from trialign.html import bars, forest, lines
 
 
 def numbers(pattern: str, svg: str) -> list[float]:

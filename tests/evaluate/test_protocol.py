@@ -53,7 +53,7 @@ def rate(places: list[int], *, exclude_seen: bool = False, history: list[int] | 
 def test_whole_and_rightly_short_rankings_are_valid() -> None:
     assert rate([0, 1, 2, 3]) == 0
     assert rate([5, 4, 3, 2, 1, 0, NO_ITEM, NO_ITEM]) == 0
-    # Two of six items struck: four places are owed. A repeated history item is struck once.
+    # Two of six items filtered: four places are owed. A repeated history item is filtered once.
     assert rate([2, 3, 4, 5, NO_ITEM, NO_ITEM], exclude_seen=True, history=[0, 1, 0]) == 0
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from trialign.data.dataset import Evaluation
 from trialign.errors import DataError
-from trialign.evaluate.details import filtered_targets
 from trialign.evaluate.protocol import Measured, Rankings
 from trialign.evaluate.report import WIDTH, Compared, best_baseline, metrics_record, oracle_means, report_text
+from trialign.evaluate.topk import filtered_targets
 from trialign.ranking import METRICS, measure
 
 
@@ -99,8 +99,8 @@ def test_both_rules_for_seen_items_are_reported_and_never_mixed() -> None:
     assert (found["model"]["recall@1"], other["model"]["recall@1"]) == (0.5, 1.0)
     assert other["paired"]["popularity"]["recall@1"]["difference"] == 1.0
     first, second = report_text(found).split("the same, ")
-    assert "items already seen stay in the ranking" in first
-    assert second.startswith("items already seen are struck")
+    assert "seen items kept" in first
+    assert second.startswith("seen items filtered")
 
 
 def test_the_oracle_stands_under_both_rules_with_what_the_model_reaches_there() -> None:
@@ -148,7 +148,7 @@ def test_report_names_the_protocol_the_best_baseline_and_its_interval() -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) == WIDTH
     assert "\x1b" not in text
-    assert lines[0] == "test split, 40 users, full ranking, items already seen stay in the ranking"
+    assert lines[0] == "test split, 40 users, full ranking, seen items kept"
     assert [label in text for label in ("R@1 ", "R@5 ", "R@10 ", "R@50 ", "N@5 ", "N@10 ")] == [True] * 6
     row = next(line for line in lines if "item_knn (best baseline)" in line)
     assert [cell.strip() for cell in row.split("│")[2:-1]] == [
@@ -166,7 +166,7 @@ def test_report_names_the_protocol_the_best_baseline_and_its_interval() -> None:
 
 def test_report_says_when_seen_items_are_struck_and_when_the_model_loses() -> None:
     text = report_text(record(exclude_seen=True, model=measured([-1] * 40)))
-    assert "items already seen are struck" in text
+    assert "seen items filtered" in text
     assert "0.4365 below, interval -0." in text
     assert "holds 0" not in text, "an interval below 0 is a difference"
     assert "no item of the catalogue" not in text

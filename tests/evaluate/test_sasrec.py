@@ -16,7 +16,7 @@ from trialign.runtime.seeding import numpy_generator
 from trialign.types import NO_ITEM, Items, Ranker
 
 NUM_ITEMS = 12
-TEXTS = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
+TEXTS = [f"{color} {thing}" for color in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
 SMALL = {"dim": 16, "epochs": 2, "batch_items": 32, "max_history": 6}
 
 

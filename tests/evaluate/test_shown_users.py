@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from trialign.data.dataset import Evaluation
-from trialign.evaluate.page import _examples
+from trialign.evaluate.html import _examples
 from trialign.evaluate.protocol import Rankings
 from trialign.semid.table import SIDTable
 

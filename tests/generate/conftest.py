@@ -28,7 +28,7 @@ from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
+TITLES = [f"{color} {thing}" for color in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
 TOKENS = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
 TEXTS = ItemTexts(TITLES)
 TASKS = ["history_to_item", "title_to_item", "item_to_title"]

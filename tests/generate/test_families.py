@@ -12,15 +12,15 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from trialign.config.train import DescribedConfig, ItemsConfig, ScratchConfig, TrainConfig
+from trialign.config.train import ConfigFileConfig, ItemsConfig, ScratchConfig, TrainConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.step import Beams
 from trialign.errors import ConfigError
-from trialign.generate.artefact import load_ranker
-from trialign.generate.backbone import build_backbone, described_backbone, embedding_scale, run_backbone, text_table
+from trialign.generate.backbone import backbone_from_file, build_backbone, embedding_scale, run_backbone, text_table
 from trialign.generate.build import TrainingData, build_generator
 from trialign.generate.item_tokens import CachedScorer
 from trialign.generate.model import Generator
+from trialign.generate.save_load import load_ranker
 from trialign.generate.template import Template
 from trialign.semid.table import SIDTable
 from trialign.testing import train_ring
@@ -98,7 +98,7 @@ def test_a_sound_family_searches_as_it_reads_and_drops_from_every_branch(
     family: str, tmp_path: Path, make_generator: Callable[..., Generator], template: Template
 ) -> None:
     sizes: dict[str, Any] = {"vocab_size": template.tokenizer.size, "max_positions": 64, "seed": 0}
-    backbone = described_backbone(DescribedConfig(0.5, written(tmp_path, family, SOUND[family])), **sizes)
+    backbone = backbone_from_file(ConfigFileConfig(0.5, written(tmp_path, family, SOUND[family])), **sizes)
     generator = make_generator(backbone=backbone).eval()
     space = generator.items.space
     prompts = [template.history_prompt(np.array(history, np.int32)) for history in ([3, 1, 4], [5], [])]
@@ -149,8 +149,8 @@ def test_a_sound_family_trains_and_ranks(
 def test_what_would_be_wrong_is_refused_by_name_while_building(family: str, fault: str, tmp_path: Path) -> None:
     more, told = REFUSED[family, fault]
     with pytest.raises(ConfigError) as refused:
-        described_backbone(
-            DescribedConfig(0.1, written(tmp_path, family, more)), vocab_size=300, max_positions=64, seed=0
+        backbone_from_file(
+            ConfigFileConfig(0.1, written(tmp_path, family, more)), vocab_size=300, max_positions=64, seed=0
         )
     assert told in str(refused.value)
     assert family in str(refused.value)
@@ -162,10 +162,10 @@ def test_codes_are_read_as_long_as_text_is(
     family: str, encoding: str, tmp_path: Path, dataset: Dataset, table: SIDTable
 ) -> None:
     settings = TrainConfig(
-        backbone=DescribedConfig(0.0, written(tmp_path, family, {}), 300), items=ItemsConfig(encoding, joint_nodes=0)
+        backbone=ConfigFileConfig(0.0, written(tmp_path, family, {}), 300), items=ItemsConfig(encoding, joint_nodes=0)
     )
     data = TrainingData(dataset, table, max_history=8)
-    generator, _ = build_generator(data, settings, ["history_to_item"], row_tokens=64, seed=0)
+    generator, _ = build_generator(data, settings, ["history_to_item"], seq_len=64, seed=0)
     with torch.no_grad():
         text = generator.backbone.get_input_embeddings()(torch.arange(200)).norm(dim=1).mean()
         items = generator.items.embed(torch.arange(9) + generator.text_vocab).norm(dim=1).mean()

@@ -11,11 +11,11 @@ import torch
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
 from trialign.errors import ConfigError
-from trialign.generate.artefact import TrainedGenerator, load_generator, save_generator
 from trialign.generate.encoding import PositionEncoding
 from trialign.generate.items import build_items
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.model import Generator
+from trialign.generate.save_load import TrainedGenerator, load_generator, save_generator
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable

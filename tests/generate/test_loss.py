@@ -22,7 +22,7 @@ from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
 from trialign.stream.rows import Row, RowBatch, TokenizedExample, fill_row, stack_rows
 
-ROW_TOKENS = 24
+SEQ_LEN = 24
 
 
 def make_rows(template: Template) -> list[Row]:
@@ -37,13 +37,13 @@ def make_rows(template: Template) -> list[Row]:
         template.encode(2, Given({"item": 4}, texts)),
         template.encode(1, Given({"item": 1}, texts)),
     ]
-    return [fill_row(row, ROW_TOKENS, lane=lane, start=0, row=0) for lane, row in enumerate(examples)]
+    return [fill_row(row, SEQ_LEN, lane=lane, start=0, row=0) for lane, row in enumerate(examples)]
 
 
-def micro_batches(rows: list[Row], micro_rows: int) -> list[RowBatch]:
+def micro_batches(rows: list[Row], micro_batch_size: int) -> list[RowBatch]:
     targets = sum(int(row.targets.sum()) for row in rows)
-    starts = range(0, len(rows), micro_rows)
-    return [stack_rows(rows[s : s + micro_rows], step_targets=targets, first_of_step=s == 0) for s in starts]
+    starts = range(0, len(rows), micro_batch_size)
+    return [stack_rows(rows[s : s + micro_batch_size], step_targets=targets, first_of_step=s == 0) for s in starts]
 
 
 def run_step(model: Any, batches: list[RowBatch], world_size: int) -> None:
@@ -104,20 +104,20 @@ def test_a_code_competes_with_its_level_and_a_text_token_with_the_text(
     assert sums.counts.sum() == batch.targets_RT.sum()
 
 
-def test_one_rank_that_was_asked_to_make_room_is_enough() -> None:
+def test_one_rank_that_was_asked_to_save_and_stop_is_enough() -> None:
     for asked in (True, False):
-        num_targets, make_room = step_totals(5, asked, torch.device("cpu"))
-        assert (int(num_targets), make_room) == (5, asked)
+        num_targets, preempted = step_totals(5, asked, torch.device("cpu"))
+        assert (int(num_targets), preempted) == (5, asked)
 
 
-@pytest.mark.parametrize("micro_rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 4])
 def test_accumulation_changes_no_gradient(
-    micro_rows: int, make_generator: Callable[..., Generator], template: Template
+    micro_batch_size: int, make_generator: Callable[..., Generator], template: Template
 ) -> None:
     rows = make_rows(template)
     wanted = one_big_batch(make_generator(), rows)
     generator = make_generator()
-    run_step(generator, micro_batches(rows, micro_rows), world_size=1)
+    run_step(generator, micro_batches(rows, micro_batch_size), world_size=1)
     torch.testing.assert_close(gradients(generator), wanted, atol=1e-6, rtol=1e-4)
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from trialign.data.dataset import Dataset
 from trialign.errors import TrainingError
-from trialign.generate.artefact import load_generator
 from trialign.generate.fit import BEST
 from trialign.generate.module import GeneratorModule
+from trialign.generate.save_load import load_generator
 from trialign.runtime import loss_watch
 from trialign.runtime.collectives import rank
 from trialign.runtime.loss_watch import RewoundError
@@ -43,13 +43,13 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def watched(settings: dict[str, Any], policy: str) -> dict[str, Any]:
-    runtime = settings["runtime"] | {"on_spike": policy, "spike": 3.0, "checkpoint_every": 4}
-    return settings | {"steps": STEPS, "stream": settings["stream"] | {"ledger": True}, "runtime": runtime}
+    runtime = settings["runtime"] | {"on_loss_spike": policy, "loss_spike_threshold": 3.0, "checkpoint_every": 4}
+    return settings | {"steps": STEPS, "stream": settings["stream"] | {"sample_log": True}, "runtime": runtime}
 
 
 def rows_by_step(folder: Path) -> dict[int, list[dict[str, Any]]]:
     steps: dict[int, list[dict[str, Any]]] = {}
-    for path in sorted((folder / "ledger").iterdir()):
+    for path in sorted((folder / "sample_log").iterdir()):
         for line in path.read_text().splitlines():
             row = json.loads(line)
             steps.setdefault(row.pop("step"), []).append(row)
@@ -85,7 +85,7 @@ def test_rewound_it_trains_on_every_batch_but_the_one(
     assert raised.value.exit_code == 75
     counts = train_ring(dataset, {}, table, tmp_path / "rewound", **more)  # the batch would spike again
     assert counts["steps"] == STEPS
-    assert counts["avoided_batches"] == [SPIKE]
+    assert counts["skipped_batches"] == [SPIKE]
     whole, rewound = rows_by_step(tmp_path / "whole"), rows_by_step(tmp_path / "rewound")
     told = json.loads((tmp_path / "rewound" / "log" / f"spike-{SPIKE:08d}-00000.json").read_text())
     assert told["records"] == whole[SPIKE]
@@ -135,7 +135,7 @@ def test_it_is_rewound_so_often_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loss_watch, "_MOST_AVOIDED", 2)
-    (tmp_path / loss_watch.AVOIDED).write_text("[1, 2]")
+    (tmp_path / loss_watch.SKIPPED_BATCHES).write_text("[1, 2]")
     with pytest.raises(TrainingError, match="the loss of step 13 is") as raised:
         train_ring(dataset, {}, table, tmp_path, **watched(settings, "rewind"))
     assert "2 batches excepted" in raised.value.rule

@@ -39,13 +39,13 @@ def make_rows(template: Template) -> list[Row]:
     return [fill_row([examples[n] for n in row], 32, lane=0, start=0, row=0) for row in rows]
 
 
-def make_loader(rows: list[Row], micro_rows: int, per_step: int, num_steps: int) -> DataLoader[RowBatch]:
+def make_loader(rows: list[Row], micro_batch_size: int, per_step: int, num_steps: int) -> DataLoader[RowBatch]:
     """The same rows step after step, `per_step` micro-batches each."""
     targets = sum(int(row.targets.sum()) for row in rows)
-    assert len(rows) == micro_rows * per_step
+    assert len(rows) == micro_batch_size * per_step
     step = [
-        stack_rows(rows[s : s + micro_rows], step_targets=targets, first_of_step=s == 0)
-        for s in range(0, len(rows), micro_rows)
+        stack_rows(rows[s : s + micro_batch_size], step_targets=targets, first_of_step=s == 0)
+        for s in range(0, len(rows), micro_batch_size)
     ]
     return DataLoader(step * num_steps, batch_size=None)  # type: ignore[arg-type]
 
@@ -65,24 +65,24 @@ class Gradients(Callback):
         self.steps.append({name: p.grad.clone() for name, p in pl_module.generator.named_parameters()})
 
 
-@pytest.mark.parametrize("micro_rows", [1, 2, 4])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 def test_the_trainer_sees_the_gradients_of_one_big_batch(
-    micro_rows: int, make_generator: Callable[..., Generator], template: Template, tmp_path: Path
+    micro_batch_size: int, make_generator: Callable[..., Generator], template: Template, tmp_path: Path
 ) -> None:
     rows = make_rows(template)[:8]
     found = {}
-    for size in (micro_rows, 8):
+    for size in (micro_batch_size, 8):
         seen = Gradients()
         trainer = build_trainer(
             tmp_path / str(size),
             RuntimeConfig(accelerator="cpu"),
-            Plan(max_steps=2, accumulate=8 // size, clip=0.1),
+            Plan(max_steps=2, accumulate=8 // size, max_grad_norm=0.1),
             callbacks=[seen],
         )
         trainer.fit(make_module(make_generator(), template.tasks, 2), make_loader(rows, size, 8 // size, 2))
         found[size] = seen.steps
-    assert len(found[micro_rows]) == len(found[8]) == 2
-    torch.testing.assert_close(found[micro_rows][0], found[8][0], atol=1e-6, rtol=1e-4)
+    assert len(found[micro_batch_size]) == len(found[8]) == 2
+    torch.testing.assert_close(found[micro_batch_size][0], found[8][0], atol=1e-6, rtol=1e-4)
     assert max(gradient.norm() for gradient in found[8][0].values()) > 0.1  # clipping had something to do
 
 
@@ -93,7 +93,7 @@ def test_a_small_world_is_learned_and_logged_by_task(
     rows = rows[: len(rows) // 2 * 2]
     generator = make_generator()
     trainer = build_trainer(
-        tmp_path, RuntimeConfig(accelerator="cpu", log_every=25), Plan(max_steps=150, accumulate=2, clip=1.0)
+        tmp_path, RuntimeConfig(accelerator="cpu", log_every=25), Plan(max_steps=150, accumulate=2, max_grad_norm=1.0)
     )
     torch.manual_seed(0)
     trainer.fit(make_module(generator, template.tasks, 150), make_loader(rows, len(rows) // 2, 2, 150))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trialign.generate.page import why_fewer
+from trialign.generate.html import why_fewer
 
 
 @pytest.mark.parametrize(

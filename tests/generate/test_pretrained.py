@@ -18,15 +18,22 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
-from trialign.config.train import DescribedConfig, ItemsConfig, LoraConfig, PretrainedConfig, ScratchConfig, TrainConfig
+from trialign.config.train import (
+    ConfigFileConfig,
+    ItemsConfig,
+    LoraConfig,
+    PretrainedConfig,
+    ScratchConfig,
+    TrainConfig,
+)
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
 from trialign.generate import train as stage
 from trialign.generate.adapters import add_adapters, merge_adapters
-from trialign.generate.artefact import load_generator, load_ranker
-from trialign.generate.backbone import ARCHITECTURES, described_backbone, pretrained_backbone
+from trialign.generate.backbone import ARCHITECTURES, backbone_from_file, pretrained_backbone
 from trialign.generate.build import TrainingData, build_generator
 from trialign.generate.model import Generator
+from trialign.generate.save_load import load_generator, load_ranker
 from trialign.generate.task import Given, ItemTexts
 from trialign.generate.tasks import TASKS
 from trialign.generate.tokenizer import TextTokenizer
@@ -86,7 +93,7 @@ def rank_all(ranker: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("encoding", ["tokens", "position"])
-@pytest.mark.parametrize("kind", ["scratch", "described", "pretrained", "lora"])
+@pytest.mark.parametrize("kind", ["scratch", "from_config", "pretrained", "lora"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_backbone_and_encoding_learns_and_reads_back_bit_for_bit(
     architecture: str,
@@ -102,7 +109,7 @@ def test_every_backbone_and_encoding_learns_and_reads_back_bit_for_bit(
     lora = None
     if kind == "scratch":
         backbone = settings["backbone"] | {"architecture": architecture}
-    elif kind == "described":
+    elif kind == "from_config":
         backbone = {"file": str(saved(architecture) / "config.json"), "dropout": 0.1, "vocab_size": 300}
     else:
         backbone = {"model": str(saved(architecture)), "dropout": 0.0}
@@ -137,7 +144,7 @@ def built(
         items=ItemsConfig("tokens", joint_nodes=0),
         max_title_tokens=16,
     )
-    return build_generator(TrainingData(dataset, table, max_history=8), settings, TASK_NAMES, row_tokens=64, seed=0)
+    return build_generator(TrainingData(dataset, table, max_history=8), settings, TASK_NAMES, seq_len=64, seed=0)
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
@@ -209,13 +216,13 @@ def test_our_tokens_stand_beside_the_models_own(
     generator, template = built(dataset, table, saved("qwen3"))
     tokenizer: TextTokenizer = template.tokenizer
     rows = len(generator.backbone.get_input_embeddings().weight)
-    assert [tokenizer.end, *map(tokenizer.marker, TASKS)] == list(range(rows, rows + 1 + len(TASKS)))
+    assert [tokenizer.end, *map(tokenizer.task_token, TASKS)] == list(range(rows, rows + 1 + len(TASKS)))
     assert generator.text_vocab == tokenizer.size == rows + 1 + len(TASKS)
     title = "<|end|> is text here"
     assert max(tokenizer.encode(title)) < rows
-    assert tokenizer.decode([tokenizer.marker("item_to_title"), *tokenizer.encode(title), tokenizer.end]) == title
+    assert tokenizer.decode([tokenizer.task_token("item_to_title"), *tokenizer.encode(title), tokenizer.end]) == title
     example = template.encode(2, Given({"item": 3}, ItemTexts(["", "", "", title])))
-    assert example.tokens[0] == tokenizer.marker("item_to_title")
+    assert example.tokens[0] == tokenizer.task_token("item_to_title")
     assert example.tokens[-1] == tokenizer.end
     # Codes and our tokens start as long as the model's own vectors are on average.
     norm = generator.backbone.get_input_embeddings().weight.norm(dim=1).mean()
@@ -232,7 +239,7 @@ def test_a_path_that_is_no_model_is_told_what_one_holds(tmp_path: Path, monkeypa
         assert model in raised.value.remedy
         assert "hf download" not in raised.value.remedy  # a local path is no name on a hub
     with pytest.raises(ConfigError, match="no such file or folder"):
-        described_backbone(DescribedConfig(0.0, str(tmp_path / "nowhere")), vocab_size=300, max_positions=64, seed=0)
+        backbone_from_file(ConfigFileConfig(0.0, str(tmp_path / "nowhere")), vocab_size=300, max_positions=64, seed=0)
 
 
 def test_missing_weights_are_never_made_up(tmp_path: Path) -> None:
@@ -277,7 +284,7 @@ def test_adapters_for_what_is_not_there_list_what_is(saved: Callable[[str], Path
 
 
 def test_rows_longer_than_the_models_positions_are_refused(tmp_path: Path, dataset: Dataset, table: SIDTable) -> None:
-    with pytest.raises(ConfigError, match=r"stream\.row_tokens=64 with a gpt2 of 32 positions"):
+    with pytest.raises(ConfigError, match=r"stream\.seq_len=64 with a gpt2 of 32 positions"):
         built(dataset, table, save_model(tmp_path, "gpt2", positions=32))
 
 
@@ -311,7 +318,7 @@ def train_on_ranks(
     devices: int,
     ask_at: int | None = None,
 ) -> None:
-    """Train by one strategy after the other, to the end or until asked to make room after a micro-batch."""
+    """Train by one strategy after the other, to the end or until asked to save and stop after a micro-batch."""
     strategies.LEAST_CUT = 0  # the matrices are small, and are to be cut up nevertheless
     mark = TrainedRows.on_train_batch_end
 
@@ -323,7 +330,7 @@ def train_on_ranks(
     TrainedRows.on_train_batch_end = marked  # type: ignore[method-assign]
     for strategy in names:
         (folder / strategy).mkdir(exist_ok=True)
-        runtime = settings["runtime"] | {"strategy": strategy, "devices": devices, "micro_rows": 1}
+        runtime = settings["runtime"] | {"strategy": strategy, "devices": devices, "micro_batch_size": 1}
         with contextlib.suppress(PreemptedError):
             train_ring(dataset, {}, table, folder / strategy, **settings | {"runtime": runtime})
 

@@ -134,8 +134,8 @@ def test_items_that_are_no_longer_read_are_still_seen(make_ranker: Callable[...,
     items, scores = ranker.rank([long], 12, exclude=None)
     np.testing.assert_array_equal(items, cut)
     np.testing.assert_allclose(scores, cut_scores, atol=1e-6)
-    struck, _ = ranker.rank([long], 12, exclude=[long])
-    assert not np.isin(struck, long).any()
+    filtered, _ = ranker.rank([long], 12, exclude=[long])
+    assert not np.isin(filtered, long).any()
 
 
 def test_no_history_is_read_as_the_marker_alone(
@@ -145,9 +145,9 @@ def test_no_history_is_read_as_the_marker_alone(
     index: PrefixIndex,
 ) -> None:
     items, _ = make_ranker().rank([np.array([], dtype=np.int32)], 12, exclude=[np.array([], dtype=np.int32)])
-    marker = np.array([template.tokenizer.marker("history_to_item")])
+    task_token = np.array([template.tokenizer.task_token("history_to_item")])
     generator = make_generator().eval()
-    wanted = beam_search(CachedScorer(generator, generator.items, [marker]), index, 12)
+    wanted = beam_search(CachedScorer(generator, generator.items, [task_token]), index, 12)
     assert items[0].tolist() == wanted.items[0].tolist()
 
 

@@ -18,14 +18,14 @@ from trialign.errors import ConfigError
 from trialign.generate.backbone import ARCHITECTURES
 from trialign.generate.encoding import PositionEncoding
 from trialign.generate.mixture import open_sources
+from trialign.generate.rl_holdout import RLHoldout
 from trialign.generate.task import PROMPT_ITEMS, ItemTexts
 from trialign.generate.tasks import TASKS, load_task
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.generate.withhold import Withholding
 from trialign.semid.table import SIDTable
-from trialign.stream.keep_back import kept_back
 from trialign.stream.lanes import LaneStream
+from trialign.stream.rl_holdout import held_out_for_rl
 from trialign.stream.rows import Examples
 from trialign.testing import NUM_ITEMS, train_ring
 
@@ -97,7 +97,13 @@ def users(tmp_path: Path) -> tuple[Dataset, dict[str, list[int]]]:
     sizes: dict[str, Any] = {"block_records": 4, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
     source = InterJson(root=tmp_path, interactions="inter.json", items="item.json")
     prepare(
-        source, folder, split="leave_one_out", min_events=3, max_history=MAX_HISTORY, missing_items="refuse", **sizes
+        source,
+        folder,
+        split="leave_one_out",
+        min_eval_events=3,
+        max_history=MAX_HISTORY,
+        missing_items="refuse",
+        **sizes,
     )
     dataset = Dataset(folder)
     keys = {key: number for number, key in enumerate(dataset.keys)}
@@ -145,7 +151,9 @@ class Walk:
 
     def learn(self, task: str, tokens: Any, targets: Any, records: Any, index: int) -> None:
         """Note the positions learned that are kept back, and those that are not."""
-        kept = dict(zip(records[index]["items"].tolist(), kept_back(records, np.array([index]), SHARE), strict=True))
+        kept = dict(
+            zip(records[index]["items"].tolist(), held_out_for_rl(records, np.array([index]), SHARE), strict=True)
+        )
         for item, is_target in self.mentioned(tokens, targets):
             if is_target:
                 self.learned[task, bool(kept[item])].add(item)
@@ -175,7 +183,7 @@ def test_no_example_of_any_task_holds_a_held_out_event(users: tuple[Dataset, dic
     """Walks every example of every task, for epochs, through the stream that training reads."""
     walk = Walk(*users)
     sources = open_sources(users[0], walk.texts, dict.fromkeys(TASKS, 1.0))
-    options: dict[str, Any] = {"num_lanes": 1, "row_tokens": 512, "window": 64, "seed": 0}
+    options: dict[str, Any] = {"num_lanes": 1, "seq_len": 512, "window": 64, "seed": 0}
     stream = LaneStream(sources, walk.encode, **options)
     num_records = sum(source.store.num_records for source in sources)
     next(row for row in stream.rows() if row.start >= 8 * num_records)
@@ -186,7 +194,7 @@ def test_no_example_of_any_task_holds_a_held_out_event(users: tuple[Dataset, dic
 
 
 @pytest.mark.parametrize("only", [False, True])
-def test_no_task_learns_what_is_kept_back_and_together_they_learn_all_else(
+def test_no_task_learns_what_is_held_out_for_rl_and_together_they_learn_all_else(
     users: tuple[Dataset, dict[str, list[int]]], only: bool
 ) -> None:
     """Walks every example of every task on histories; a title that is written is a target as an item is."""
@@ -194,7 +202,7 @@ def test_no_task_learns_what_is_kept_back_and_together_they_learn_all_else(
     walk = Walk(*users)
     sources = open_sources(users[0], walk.texts, dict.fromkeys(TASKS, 1.0))
     stream = LaneStream(
-        sources, Withholding(walk.encode, TASKS, SHARE, only=only), num_lanes=1, row_tokens=512, window=64, seed=0
+        sources, RLHoldout(walk.encode, TASKS, SHARE, only=only), num_lanes=1, seq_len=512, window=64, seed=0
     )
     next(row for row in stream.rows() if row.start >= 8 * sum(source.store.num_records for source in sources))
     possible = walk.learned["history_to_item", only]

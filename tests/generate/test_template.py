@@ -36,7 +36,7 @@ def all_tasks(tokenizer: TextTokenizer, sids: SIDTable) -> Template:
 def read(template: Template, sids: SIDTable, example: TokenizedExample) -> list[str]:
     """Spell an example: special tokens by name, items by number, text between them as is; `!` marks what is learned."""
     tokenizer = template.tokenizer
-    names = {tokenizer.end: "end"} | {tokenizer.marker(task): task for task in TASKS}
+    names = {tokenizer.end: "end"} | {tokenizer.task_token(task): task for task in TASKS}
     spelled: list[str] = []
     text: list[int] = []
     level_codes: list[int] = []
@@ -117,7 +117,7 @@ def test_a_position_is_drawn_among_those_that_the_window_owns(spell: Any) -> Non
     assert drawn == {"green cup!", "green lamp!"}
 
 
-def test_a_position_that_is_kept_back_is_not_drawn(all_tasks: Template, sids: SIDTable) -> None:
+def test_a_position_that_is_held_out_for_rl_is_not_drawn(all_tasks: Template, sids: SIDTable) -> None:
     record = {"items": np.array([4, 1, 3, 5]), "first_target": 0}
     learned = np.array([True, False, True, False])
     for draw in (0.0, 0.5, 0.999):
@@ -166,24 +166,24 @@ def test_long_texts_are_cut_each_by_its_own_limit(all_tasks: Template) -> None:
 def test_the_oldest_titles_are_left_out_where_a_row_is_short(all_tasks: Template, sids: SIDTable) -> None:
     record = {"items": np.array([3, 4, 1, 5, 0]), "first_target": 4}
     whole = all_tasks.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))
-    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=len(whole.tokens) - 1)
+    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=len(whole.tokens) - 1)
     cut = short.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))
     assert read(short, sids, cut)[1:] == read(all_tasks, sids, whole)[3:]
     assert cut.targets.sum() == whole.targets.sum()
-    just = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=len(whole.tokens))
+    just = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=len(whole.tokens))
     assert read(just, sids, just.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))) == read(
         all_tasks, sids, whole
     )
 
 
 def test_a_row_that_holds_no_pair_of_texts_is_refused(all_tasks: Template) -> None:
-    # Marker, a caption of 32, a title of 16, and an end token each.
-    fits = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=51)
+    # Task token, a caption of 32, a title of 16, and an end token each.
+    fits = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=51)
     fits.require_room()
-    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, row_tokens=50)
+    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=50)
     with pytest.raises(ConfigError, match="caption_to_title may take 51 tokens, a row holds 50"):
         short.require_room()
-    uneven = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 4, 200, row_tokens=206)
+    uneven = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 4, 200, seq_len=206)
     with pytest.raises(ConfigError, match="caption_to_title may take 207 tokens, a row holds 206"):
         uneven.require_room()
 

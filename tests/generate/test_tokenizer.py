@@ -21,7 +21,7 @@ def test_decode_undoes_encode(text: str) -> None:
 
 def test_special_tokens_come_first_and_have_numbers_of_their_own() -> None:
     tokenizer = TextTokenizer.train(TEXTS, vocab_size=320)
-    found = [0, tokenizer.end, *(tokenizer.marker(task) for task in TASKS)]
+    found = [0, tokenizer.end, *(tokenizer.task_token(task) for task in TASKS)]
     assert found == list(range(2 + len(TASKS)))
 
 
@@ -62,12 +62,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_task_the_vocabulary_does_not_know_is_named() -> None:
     with pytest.raises(DataError, match=r"no token <\|item_to_price\|>"):
-        TextTokenizer.train(TEXTS, vocab_size=320).marker("item_to_price")
+        TextTokenizer.train(TEXTS, vocab_size=320).task_token("item_to_price")
 
 
 def test_beside_a_foreign_vocabulary_its_own_spelling_of_a_marker_is_not_meant(tmp_path: Path) -> None:
     TextTokenizer.train(TEXTS, vocab_size=320).save(tmp_path / "tokenizer.json")
     foreign = TextTokenizer.load(tmp_path / "tokenizer.json", rows=400, own=["<|end|>", "<|history_to_item|>"])
-    assert (foreign.end, foreign.marker("history_to_item"), foreign.size) == (400, 401, 402)
+    assert (foreign.end, foreign.task_token("history_to_item"), foreign.size) == (400, 401, 402)
     with pytest.raises(DataError, match="no token"):
-        foreign.marker("title_to_item")
+        foreign.task_token("title_to_item")

@@ -11,7 +11,7 @@ import pytest
 
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
-from trialign.generate.artefact import load_ranker
+from trialign.generate.save_load import load_ranker
 from trialign.semid.table import SIDTable
 from trialign.testing import train_ring
 
@@ -57,6 +57,6 @@ def test_epochs_become_steps(dataset: Dataset, table: SIDTable, settings: dict[s
 def test_histories_that_do_not_fit_a_row_are_refused_before_training(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"set stream\.row_tokens=66 or more"):
+    with pytest.raises(ConfigError, match=r"set stream\.seq_len=66 or more"):
         train_ring(dataset, {}, table, tmp_path, **settings | {"max_history": 21})
     assert list(tmp_path.iterdir()) == []

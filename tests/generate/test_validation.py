@@ -15,10 +15,10 @@ from trialign.data.dataset import Dataset, Evaluation
 from trialign.decode.index import PrefixIndex
 from trialign.errors import ConfigError, TrainingError
 from trialign.generate import validation as measuring
-from trialign.generate.artefact import load_generator
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import GeneratorRanker
+from trialign.generate.save_load import load_generator
 from trialign.generate.task import Given
 from trialign.generate.validation import Validation
 from trialign.ranking import METRICS, measure
@@ -178,10 +178,10 @@ def test_a_loss_that_is_no_number_stops_with_the_records_it_came_from(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stream = settings["stream"] | {"ledger": True, "workers": workers}
+    stream = settings["stream"] | {"sample_log": True, "workers": workers}
     train_ring(dataset, {}, table, tmp_path / "whole", **settings | {"steps": 5, "stream": stream})
-    ledger = [
-        json.loads(line) for line in (tmp_path / "whole" / "ledger" / "rank-00000.jsonl").read_text().splitlines()
+    sample_log = [
+        json.loads(line) for line in (tmp_path / "whole" / "sample_log" / "rank-00000.jsonl").read_text().splitlines()
     ]
     step, calls, states = GeneratorModule.training_step, [], []
 
@@ -197,12 +197,12 @@ def test_a_loss_that_is_no_number_stops_with_the_records_it_came_from(
     made = GeneratorModule.__init__
     monkeypatch.setattr(GeneratorModule, "__init__", lambda self, *a, **k: (kept.append(self), made(self, *a, **k))[1])
     monkeypatch.setattr(GeneratorModule, "training_step", poisoned)
-    stream["ledger"] = False
+    stream["sample_log"] = False
     with pytest.raises(TrainingError, match="the loss of step 3 is nan; read were"):
         train_ring(dataset, {}, table, tmp_path / "cut", **settings | {"steps": 5, "stream": stream})
     told = json.loads((tmp_path / "cut" / "log" / "spike-00000003-00000.json").read_text())
     assert (told["step"], told["batch"]) == (3, 3)
     assert told["records"]
-    assert [{"step": 3} | line for line in told["records"]] == [line for line in ledger if line["step"] == 3]
+    assert [{"step": 3} | line for line in told["records"]] == [line for line in sample_log if line["step"] == 3]
     now = kept[0].generator.parameters()
     assert all(torch.equal(before, after) for before, after in zip(states[0], now, strict=True)), "the step was taken"

@@ -46,7 +46,7 @@ def test_every_verb_explains_its_settings(verb: str) -> None:
         (["submit", "train", "run=x"], "add cluster=NAME"),
         (["submit", "train", "run=x", "cluster=gpuu"], "minicluster"),
         (["pipeline", "run=x", "enrich.shard=0", "enrich.shards=2"], "for every share"),
-        (["pipeline", "run=x", "evaluate.generator=rl"], "train.keep_back=0.2"),
+        (["pipeline", "run=x", "evaluate.generator=rl"], "train.rl_holdout=0.2"),
     ],
 )
 def test_a_mistake_is_one_readable_message_and_no_traceback(arguments: list[str], told: str, tmp_path: Path) -> None:

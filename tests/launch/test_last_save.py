@@ -1,4 +1,4 @@
-"""Asked to make room after its last step, a training is saved and recorded first."""
+"""Asked to save and stop after its last step, a training is saved and recorded first."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def test_a_quantizer_is_told_of_the_ranks_that_its_job_has(
     """Red: the ranks of the training, which Lightning misses in a job of one task."""
     words = ["embed/image=none", "data.num_items=60", "data.num_users=80", "embed.text.dim=8", "runtime.devices=2"]
     config = compose(
-        "quantize", [f"run={tmp_path}", *words, "runtime.nodes=2", "runtime.strategy=ddp", "stream.lanes=32"]
+        "quantize",
+        [f"run={tmp_path}", *words, "runtime.nodes=2", "runtime.strategy=ddp", "stream.global_batch_size=32"],
     )
     for verb in ("prepare", "embed"):
         script(verb)(config)

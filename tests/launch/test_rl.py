@@ -16,9 +16,9 @@ TINY = ["data.num_items=64", "data.num_users=60", "embed.text.dim=8", "embed/ima
 TINY += [
     "runtime.progress=false",
     "runtime.log_every=1",
-    "train.keep_back=0.3",
+    "train.rl_holdout=0.3",
     "train.steps=3",
-    "evaluate.free_users=0",
+    "evaluate.unconstrained_users=0",
 ]
 TINY += [
     "evaluate.baselines=[popularity]",
@@ -44,7 +44,7 @@ def test_from_a_supervised_run_to_figures_of_its_own(tmp_path: Path) -> None:
     assert one.users == other.users
     assert one.generator != other.generator
     assert {"reward", "validation/ndcg@10"} <= other.curves.keys()
-    assert other.config["rl.group"] == 8
+    assert other.config["rl.group_size"] == 8
     counts = json.loads((variant / "rl" / "manifest.json").read_text())["counts"]
     assert {"start", "validation", "prompts", "groups_skipped", "stopped"} <= counts.keys()
     with pytest.raises(StageError, match="choose another run"):
@@ -52,7 +52,7 @@ def test_from_a_supervised_run_to_figures_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_cannot_work_is_refused_while_composing() -> None:
-    for asked, told in (("rl.group=1", "rl.group is at least 2"), ("rl.objective=ppo", "a known choice")):
+    for asked, told in (("rl.group_size=1", "rl.group_size is at least 2"), ("rl.objective=ppo", "a known choice")):
         with pytest.raises(ConfigError) as refused:
             compose("rl", ["run=nowhere", asked])
         assert told in refused.value.rule

@@ -27,7 +27,7 @@ from trialign.files import sha256_of
 from trialign.lock import HeldError, locked
 from trialign.manifest import MANIFEST, Manifest
 from trialign.pipeline import run_pipeline
-from trialign.progress import BEAT, Progress, read_progress
+from trialign.progress import BEAT, Heartbeat, read_progress
 from trialign.semid.table import SIDTable
 from trialign.stage import Stage
 from trialign.testing import TINY
@@ -41,13 +41,13 @@ def run_all(folder: Path, *overrides: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def beats() -> dict[str, list[Progress]]:
+def beats() -> dict[str, list[Heartbeat]]:
     """What the stages of `finished` beat, by verb."""
     return {}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, beats: dict[str, list[Progress]]) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, beats: dict[str, list[Heartbeat]]) -> Path:
     """A finished run; tests that change anything work on a copy."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     replace = Path.replace
@@ -116,7 +116,7 @@ def _quoted_files(section: str) -> list[str]:
     return [MANIFEST, *(f"(?:{folders})?{word}" for word in plain if "." in word)]
 
 
-def test_every_stage_beats_forwards(finished: Path, beats: dict[str, list[Progress]]) -> None:
+def test_every_stage_beats_forwards(finished: Path, beats: dict[str, list[Heartbeat]]) -> None:
     assert set(beats) == {*REQUIRED, "pipeline"}
     for verb, found in beats.items():
         places, advances = [beat.place for beat in found], [(beat.number, beat.advances) for beat in found]
@@ -157,7 +157,7 @@ def test_rebuild_makes_again_what_changed_and_what_depends_on_it(run: Path) -> N
 
 
 def test_settings_that_cannot_change_the_numbers_rebuild_nothing(run: Path) -> None:
-    assert set(run_all(run, "runtime.micro_rows=4", "evaluate.batch_size=7", "stream.workers=2").values()) == {
+    assert set(run_all(run, "runtime.micro_batch_size=4", "evaluate.batch_size=7", "stream.workers=2").values()) == {
         "skipped"
     }
 
@@ -227,13 +227,13 @@ def test_captions_and_interests_reach_the_generator_and_the_page(run: Path, tmp_
     shared = [f"from.{verb}={run}" for verb in ("prepare", "embed", "quantize", "assign", "baselines")]
     made = ["enrich/clip=storefront", "enrich.clip.num_pairs=64", "enrich.clip.num_epochs=1"]
     made += ["enrich/captions=builtin", "enrich/interests=builtin", "enrich.interests.num_pairs=64"]
-    tasks = ["train/tasks=trialigngr8", "train.tasks.item_to_caption=1", "evaluate.understanding.items=9"]
+    tasks = ["train/tasks=trialigngr8", "train.tasks.item_to_caption=1", "evaluate.grounding.items=9"]
     run_all(tmp_path / "variant", *shared, *made, *tasks)
     counts = Manifest.read(tmp_path / "variant" / "train").counts
     num_captions = Manifest.read(tmp_path / "variant" / "enrich").counts["captions"]["found"]
     assert counts["left_out"]["item_to_caption"] == 96 - num_captions > 0
     assert sum(share for name, share in counts["tasks"].items() if name.startswith("share/")) == pytest.approx(1)
-    found = json.loads((tmp_path / "variant" / "evaluate" / "metrics.json").read_text())["understanding"]
+    found = json.loads((tmp_path / "variant" / "evaluate" / "metrics.json").read_text())["grounding"]
     assert set(found["finds"]) == {"title_to_item", "caption_to_item", "interests_to_item"}
     assert set(found["writes"]) == {"item_to_title", "item_to_caption"}
     for row in found["finds"].values():
@@ -249,8 +249,14 @@ def test_captions_and_interests_reach_the_generator_and_the_page(run: Path, tmp_
 def test_what_a_stage_asks_for_is_made_before_it(run: Path, tmp_path: Path) -> None:
     """Interests below a chance are dropped before embedding, and the policy that is evaluated is learned."""
     made = ["enrich/interests=builtin", "enrich.interests.num_pairs=64", "data.junk_share=0.2"]
-    judged = ["reward.epochs=1", "reward.tiny.num_layers=1", "embed.least_chance=0.6"]
-    learned = ["train.keep_back=0.3", "evaluate.generator=rl", "rl.steps=2", "rl.prompts=4", "rl.validation.every=2"]
+    judged = ["reward.epochs=1", "reward.tiny.num_layers=1", "embed.min_probability=0.6"]
+    learned = [
+        "train.rl_holdout=0.3",
+        "evaluate.generator=rl",
+        "rl.steps=2",
+        "rl.prompts_per_step=4",
+        "rl.validation.every=2",
+    ]
     learned += ["rl.rewards.quality_item=0.5", "embed.evidence=[title,interests]"]
     outcomes = run_all(tmp_path / "variant", *made, *judged, *learned)
     order = list(outcomes)
@@ -296,7 +302,7 @@ def test_seen_items_are_struck_for_everyone(finished: Path, run: Path) -> None:
     assert metrics["exclude_seen"] is True
     for one, other in ((metrics, before["other_protocol"]), (before, metrics["other_protocol"])):
         assert all(one[key] == other[key] for key in other), "which rule is stated changes no figure"
-    assert "struck" in (run / "evaluate" / "table.txt").read_text()
+    assert "filtered" in (run / "evaluate" / "table.txt").read_text()
 
 
 def test_recommend_for_a_user_and_for_typed_items(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

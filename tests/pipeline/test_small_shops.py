@@ -72,8 +72,8 @@ def test_the_shop_of_the_readme_gets_through_and_says_what_was_lowered(shop: Pat
     }
     for notes in (counts["baselines"]["sasrec"]["notes"], counts["embed"]["text"]["notes"]):
         assert notes[0] == "every term counts: fewer than two are in min_df=2 of 4 items"
-    assert counts["quantize"]["health"]["codebook_size"] == 2
-    assert counts["train"]["lanes"] == 2
+    assert counts["quantize"]["codebook_stats"]["codebook_size"] == 2
+    assert counts["train"]["global_batch_size"] == 2
 
 
 def test_a_catalogue_of_keys_gets_through_by_the_remedy(shop: Path) -> None:

@@ -180,23 +180,23 @@ def test_interests_of_a_batch_are_those_of_its_items(modalities, interests):
 
 @pytest.fixture(scope="module")
 def fits(make_rqvae, modalities, interests, tmp_path_factory):
-    """Every combination of the three terms: settings -> quantizer, health, codes, log."""
+    """Every combination of the three terms: settings -> quantizer, stats, codes, log."""
     found = {}
     for on in product((False, True), repeat=3):
         folder = tmp_path_factory.mktemp("fit")
         weights = {name: weight * use for use, (name, weight) in zip(on, ALL.items(), strict=True)}
         quantizer = make_rqvae(**weights)
-        health = quantizer.fit(modalities, seed=0, folder=folder, runtime=RuntimeConfig(), interests=interests)
+        stats = quantizer.fit(modalities, seed=0, folder=folder, runtime=RuntimeConfig(), interests=interests)
         with (folder / "log" / "metrics.csv").open() as file:
             logged = list(csv.DictReader(file))
-        found[on] = quantizer, health, quantizer.encode(modalities).codes_NL, logged
+        found[on] = quantizer, stats, quantizer.encode(modalities).codes_NL, logged
     return found
 
 
 def test_codes_are_used_under_every_combination_of_terms(fits):
-    for on, (_, health, _, _) in fits.items():
-        assert min(health["usage"]) > 0.9, on
-        assert min(health["perplexity"]) > 11, on
+    for on, (_, stats, _, _) in fits.items():
+        assert min(stats["usage"]) > 0.9, on
+        assert min(stats["perplexity"]) > 11, on
 
 
 def test_removing_a_term_changes_codes(fits):

@@ -33,12 +33,12 @@ def make(kind, **changes):
 @pytest.fixture(scope="module", params=["rkmeans", "rqvae"])
 def fitted(request, modalities, tmp_path_factory):
     quantizer = make(request.param)
-    health = quantizer.fit(modalities, seed=0, folder=tmp_path_factory.mktemp("fit"), runtime=RuntimeConfig())
-    return quantizer, health
+    stats = quantizer.fit(modalities, seed=0, folder=tmp_path_factory.mktemp("fit"), runtime=RuntimeConfig())
+    return quantizer, stats
 
 
 def test_codes_are_used_and_explain_the_items(fitted, modalities):
-    quantizer, health = fitted
+    quantizer, stats = fitted
     encoded = quantizer.encode(modalities)
     assert encoded.codes_NL.shape == (300, 3)
     assert (encoded.codes_NL.dtype, encoded.latents_ND.dtype, encoded.codebooks_LKD.dtype) == (
@@ -46,10 +46,10 @@ def test_codes_are_used_and_explain_the_items(fitted, modalities):
         np.float32,
         np.float32,
     )
-    assert min(health["usage"]) > 0.9
-    energy = health["residual_energy"]
+    assert min(stats["usage"]) > 0.9
+    energy = stats["residual_energy"]
     assert 0.5 > energy[0] > energy[1] > energy[2]
-    assert health["collisions"] == 1 - len(np.unique(encoded.codes_NL, axis=0)) / 300
+    assert stats["collisions"] == 1 - len(np.unique(encoded.codes_NL, axis=0)) / 300
 
 
 def test_a_loaded_quantizer_gives_the_same_codes(fitted, modalities, tmp_path):
@@ -78,8 +78,8 @@ def test_other_modalities_than_fitted_are_refused(fitted, modalities):
 @pytest.mark.parametrize("name", ["text", "image"])
 def test_one_modality_is_enough(kind, name, modalities, tmp_path):
     quantizer = make(kind)
-    health = quantizer.fit({name: modalities[name]}, seed=0, folder=tmp_path, runtime=RuntimeConfig())
-    assert health["residual_energy"][-1] < 0.3
+    stats = quantizer.fit({name: modalities[name]}, seed=0, folder=tmp_path, runtime=RuntimeConfig())
+    assert stats["residual_energy"][-1] < 0.3
     assert len(np.unique(quantizer.encode({name: modalities[name]}).codes_NL, axis=0)) > 100
 
 
@@ -111,8 +111,8 @@ def test_the_seed_decides(kind, modalities, tmp_path):
 @pytest.mark.parametrize("kind", ["rkmeans", "rqvae"])
 def test_more_codes_than_items_become_an_eighth_of_these(kind, modalities, tmp_path):
     quantizer = make(kind, codebook_size=301)
-    health = quantizer.fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
-    assert health["codebook_size"] == 37
+    stats = quantizer.fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
+    assert stats["codebook_size"] == 37
     quantizer.save(tmp_path / "saved")
     assert type(quantizer).load(tmp_path / "saved").encode(modalities).codebooks_LKD.shape[1] == 37
 
@@ -186,22 +186,27 @@ class TestRQVAE:
         width = quantizer.settings.fusion_dim  # the image's share of [e_image ; e_text], by name
         torch.testing.assert_close(seen[0], text @ quantizer.model.fusion.weight[:, width:].T)
 
-    def test_losses_gradients_and_health_are_logged_by_epoch(self, modalities, tmp_path):
+    def test_losses_gradients_and_stats_are_logged_by_epoch(self, modalities, tmp_path):
         make("rqvae").fit(modalities, seed=0, folder=tmp_path, runtime=RuntimeConfig())
         with (tmp_path / "log" / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         names = set(rows[-1])
         assert {"loss/reconstruction_text", "loss/reconstruction_image", "loss/commitment"} <= names
         assert {"gradient/reconstruction_text", "gradient/commitment"} <= names
-        assert {"health/usage_1", "health/perplexity_3", "health/dead_codes_2", "health/residual_energy_3"} <= names
-        assert {"health/collisions", "health/revived"} <= names
+        assert {
+            "codebook/usage_1",
+            "codebook/perplexity_3",
+            "codebook/dead_codes_2",
+            "codebook/residual_energy_3",
+        } <= names
+        assert {"codebook/collisions", "codebook/revived"} <= names
         text = [float(row["loss/reconstruction_text"]) for row in rows if row["loss/reconstruction_text"]]
         assert len(text) == SMALL["num_epochs"]
         assert text[-1] < 0.5 * text[0]
-        quantized = [row for row in rows if row["health/usage_1"]]
+        quantized = [row for row in rows if row["codebook/usage_1"]]
         assert len(quantized) == SMALL["num_epochs"] - 6  # warmup .3
         # k-means on latents that have settled: hardly a code is dead before any was revived.
-        assert min(float(quantized[0][f"health/usage_{level}"]) for level in (1, 2, 3)) > 0.8
+        assert min(float(quantized[0][f"codebook/usage_{level}"]) for level in (1, 2, 3)) > 0.8
 
 
 def test_batches_hold_every_item_once_in_a_new_order_each_pass():

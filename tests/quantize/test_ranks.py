@@ -76,4 +76,4 @@ def test_a_fit_on_two_ranks_is_the_fit_on_one(modalities, tmp_path):
         for name, tensor in wanted.items():
             torch.testing.assert_close(books[name], tensor, rtol=1e-4, atol=1e-4)
         assert (fitted[strategy].encode(modalities).codes_NL == codes_NL).all()
-    assert any("health/usage_1" in row for row in logs["ddp"])
+    assert any("codebook/usage_1" in row for row in logs["ddp"])

@@ -1,6 +1,6 @@
 import torch
 
-from trialign.quantize.metrics import health
+from trialign.quantize.metrics import codebook_stats
 from trialign.quantize.residual import decode, encode, fit_codebooks, residuals
 
 
@@ -28,7 +28,7 @@ def test_codes_and_what_they_leave_over_make_up_the_latents():
 def test_every_level_lowers_the_residual_energy():
     latents_ND = make_latents()
     codebooks_LKD = fit_codebooks(latents_ND, num_levels=4, codebook_size=16, num_iterations=10, seed=0)
-    energy = health(encode(latents_ND, codebooks_LKD), latents_ND, codebooks_LKD)["residual_energy"]
+    energy = codebook_stats(encode(latents_ND, codebooks_LKD), latents_ND, codebooks_LKD)["residual_energy"]
     assert all(later < 0.9 * earlier for earlier, later in zip([1.0, *energy], energy, strict=False))
 
 
@@ -39,12 +39,12 @@ def test_a_permutation_of_the_items_permutes_the_codes():
     assert torch.equal(encode(latents_ND[order], codebooks_LKD), encode(latents_ND, codebooks_LKD)[order])
 
 
-def test_hand_worked_health():
+def test_hand_worked_stats():
     codes_NL = torch.tensor([[0, 0], [0, 0], [1, 2], [1, 3]])
     latents_ND = torch.tensor([[2.0], [2.0], [0.0], [0.0]])  # 1 from their mean
     # Level 1 leaves 1, 1, 0, 0 and level 2 leaves 0, 0, 0, -1.
     codebooks_LKD = torch.tensor([[[1.0], [0.0], [9.0], [9.0]], [[1.0], [9.0], [0.0], [1.0]]])
-    found = health(codes_NL, latents_ND, codebooks_LKD)
+    found = codebook_stats(codes_NL, latents_ND, codebooks_LKD)
     assert found["usage"] == [0.5, 0.75]
     assert found["dead_codes"] == [2, 1]
     torch.testing.assert_close(found["perplexity"], [2.0, 2.0**1.5])

@@ -50,10 +50,10 @@ def labels() -> Labels:
     return builtin_labels(interests, [found["description"] for found in EVIDENCE], seed=0)
 
 
-def ask(labels: Labels, judge: Judge, folder: Path, lost: float = 0.05) -> tuple[Labels, dict]:
+def ask(labels: Labels, judge: Judge, folder: Path, max_failure_rate: float = 0.05) -> tuple[Labels, dict]:
     cache = ReplyCache(folder, "judge")
     try:
-        return judged_labels(labels, EVIDENCE, judge, cache, retries=1, lost=lost, seed=0)
+        return judged_labels(labels, EVIDENCE, judge, cache, retries=1, max_failure_rate=max_failure_rate, seed=0)
     finally:
         cache.close()
 
@@ -142,7 +142,7 @@ def test_a_judge_that_fails_half_the_time_is_refused(
 
     with pytest.raises(StageError, match=told) as refused:
         ask(labels, Judge(says), tmp_path)
-    assert "reward.judge.lost=0.05" in refused.value.rule
+    assert "reward.judge.max_failure_rate=0.05" in refused.value.rule
 
 
 def test_few_failures_are_counted_and_their_pairs_left_out(labels: Labels, tmp_path: Path) -> None:

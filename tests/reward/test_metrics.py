@@ -13,7 +13,7 @@ from trialign.errors import DataError
 from trialign.reward.labels import Labels
 from trialign.reward.loss import balanced_loss
 from trialign.reward.metrics import accuracy, auc, auc_by_kind, ece, reliability
-from trialign.reward.quality import item_quality, load_chances, load_quality, write_quality
+from trialign.reward.quality import item_quality, load_probabilities, load_quality, write_quality
 
 
 def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
@@ -43,7 +43,7 @@ def test_quality_is_the_mean_by_confidence_and_nothing_is_invented(tmp_path: Pat
     found = item_quality([[0.9, 0.3], [], [0.5]], [[0.75, 0.25], [], [0.0]])
     assert found == [pytest.approx(0.75), None, None]
     write_quality(tmp_path, found, [[0.5, 0.25], [], [1.0]])
-    assert load_chances(tmp_path) == [[0.5, 0.25], [], [1.0]]
+    assert load_probabilities(tmp_path) == [[0.5, 0.25], [], [1.0]]
     np.testing.assert_allclose(load_quality(tmp_path), [0.75, 0, 0])
     with pytest.raises(DataError, match=r"quality\.parquet does not exist"):
         load_quality(tmp_path / "elsewhere")

@@ -26,22 +26,22 @@ SETTINGS: dict[str, Any] = {
     "objective": "grpo",
     "rewards": {"hit": 1.0, "prefix": 0.5},
     "sampler": "distinct",
-    "group": 4,
-    "prompts": 8,
-    "uses": 2,
+    "group_size": 4,
+    "prompts_per_step": 8,
+    "num_iterations": 2,
     "steps": 6,
     "clip_ratio": 0.2,
-    "kl": 1e-3,
-    "normalise": True,
+    "kl_coef": 1e-3,
+    "scale_rewards": True,
     "reference": None,
     "lora": None,
     "learning_rate": 3e-3,
     "weight_decay": 0.0,
     "betas": [0.9, 0.98],
     "warmup": 0.1,
-    "clip": 1.0,
+    "max_grad_norm": 1.0,
     "validation": {"every": 3, "users": 0, "num_beams": 50, "patience": 0, "batch_size": 32},
-    "tripwires": {"recall_drop": 0.9, "entropy_share": 0.0, "kl": 100.0, "zero_variance": 1.0},
+    "stopping_guards": {"recall_drop": 0.9, "entropy_share": 0.0, "kl": 100.0, "zero_variance": 1.0},
     "stream": RING_SETTINGS["stream"],
     "runtime": RING_SETTINGS["runtime"] | {"log_every": 2},
 }
@@ -82,7 +82,7 @@ def trained(dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPath
             folder = tmp_path_factory.mktemp(encoding)
             items = RING_SETTINGS["items"] | {"encoding": encoding, "joint_nodes": 6}
             tasks = {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0}
-            own = {"items": items, "tasks": tasks, "keep_back": SHARE, "steps": 8}
+            own = {"items": items, "tasks": tasks, "rl_holdout": SHARE, "steps": 8}
             train_ring(dataset, {}, table, folder, **RING_SETTINGS | own)
             known[encoding] = Start(dataset, table, folder, SHARE)
         return known[encoding]

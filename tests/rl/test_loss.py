@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trialign.decode.index import PrefixIndex
-from trialign.decode.path import Trie, Walk, walk
+from trialign.decode.path import ItemPaths, Trie, score_items
 from trialign.decode.sample import sample
 from trialign.decode.step import Beams
 from trialign.rl.advantage import advantages
@@ -35,7 +35,7 @@ class TablePolicy:
 
 @pytest.fixture(scope="module")
 def trie() -> Trie:
-    return Trie.of(PrefixIndex.from_codes(CODES, K))
+    return Trie.from_index(PrefixIndex.from_codes(CODES, K))
 
 
 def test_by_hand() -> None:
@@ -44,7 +44,9 @@ def test_by_hand() -> None:
     now_BG = torch.log(torch.tensor([[0.3, 0.45]]))
     level = torch.log(torch.tensor([[[0.3, 0.45, 0.25]]]))
     reference = torch.log(torch.tensor([[[0.2, 0.5, 0.3]]]))
-    sums = policy_loss(Walk(now_BG, [level]), then, [reference], torch.tensor([[1.0, -1.0]]), clip=0.2, kl_weight=0.1)
+    sums = policy_loss(
+        ItemPaths(now_BG, [level]), then, [reference], torch.tensor([[1.0, -1.0]]), clip=0.2, kl_weight=0.1
+    )
     kl = 0.3 * np.log(1.5) + 0.45 * np.log(0.9) + 0.25 * np.log(0.25 / 0.3)
     assert sums.policy.item() == pytest.approx(-(1.2 - 0.9), abs=1e-6)
     assert sums.kl.item() == pytest.approx(2 * kl, abs=1e-6)
@@ -57,7 +59,7 @@ def test_by_hand() -> None:
 def test_a_ratio_out_of_bounds_moves_the_policy_only_back(ratio: float, advantage: float, moves: bool) -> None:
     now = torch.tensor([[np.log(ratio)]], requires_grad=True)
     level = torch.zeros(1, 1, 1)
-    walked = Walk(now, [level])
+    walked = ItemPaths(now, [level])
     policy_loss(
         walked, torch.zeros(1, 1), [level], torch.tensor([[advantage]]), clip=0.2, kl_weight=0.0
     ).total.backward()
@@ -69,12 +71,12 @@ def test_where_nothing_has_moved_the_gradient_is_that_of_reinforce(trie: Trie) -
     policy, plain = TablePolicy(2), TablePolicy(2)
     items_BG = torch.tensor([[0, 3, 4], [1, 2, 0]])
     rewards_BG = np.array([[1.0, 0.0, 0.5], [0.0, 0.0, 2.0]])
-    weights_BG = torch.from_numpy(advantages(rewards_BG, normalise=False)).float()
-    now = walk(policy, trie, items_BG)
+    weights_BG = torch.from_numpy(advantages(rewards_BG, scale_rewards=False)).float()
+    now = score_items(policy, trie, items_BG)
     sums = policy_loss(now, now.log_probs_BG.detach(), now.levels, weights_BG, clip=0.2, kl_weight=0.0)
     sums.total.backward()
     # REINFORCE by hand: minus reward above the mean, times the log-probability of the item among all items.
-    everything = walk(plain, trie, torch.arange(5).expand(2, -1)).log_probs_BG
+    everything = score_items(plain, trie, torch.arange(5).expand(2, -1)).log_probs_BG
     baseline = torch.from_numpy(rewards_BG - rewards_BG.mean(axis=1, keepdims=True)).float()
     (-(baseline * everything.gather(1, items_BG)).sum()).backward()
     torch.testing.assert_close(policy.first.grad, plain.first.grad)
@@ -92,16 +94,16 @@ def test_a_bandit_is_solved(trie: Trie, uses: int) -> None:
     for _ in range(120):
         drawn = sample(policy, trie.index, 3, draws, replacement=False)
         items_BG, then_BG = drawn.items.clone(), drawn.log_probs.clone()
-        weights_BG = torch.from_numpy(advantages(worth[items_BG.numpy()], normalise=True)).float()
+        weights_BG = torch.from_numpy(advantages(worth[items_BG.numpy()], scale_rewards=True)).float()
         with torch.no_grad():
-            levels = walk(reference, trie, items_BG).levels
+            levels = score_items(reference, trie, items_BG).levels
         for _ in range(uses):
-            now = walk(policy, trie, items_BG)
+            now = score_items(policy, trie, items_BG)
             sums = policy_loss(now, then_BG, levels, weights_BG, clip=0.2, kl_weight=1e-3)
             optimizer.zero_grad()
             (sums.total / sums.candidates).backward()
             optimizer.step()
-    chances = walk(policy, trie, torch.arange(5).expand(8, -1)).log_probs_BG[0].exp()
+    chances = score_items(policy, trie, torch.arange(5).expand(8, -1)).log_probs_BG[0].exp()
     assert chances[3] > 0.9
 
 
@@ -111,8 +113,8 @@ def test_a_strong_divergence_holds_the_policy_where_it_started(trie: Trie) -> No
     items_BG = torch.tensor([[0, 3, 4]]).expand(4, -1)
     for _ in range(150):
         with torch.no_grad():
-            levels = walk(reference, trie, items_BG).levels
-        now = walk(policy, trie, items_BG)
+            levels = score_items(reference, trie, items_BG).levels
+        now = score_items(policy, trie, items_BG)
         sums = policy_loss(now, now.log_probs_BG.detach(), levels, torch.zeros(4, 3), clip=0.2, kl_weight=1.0)
         optimizer.zero_grad()
         sums.total.backward()

@@ -1,4 +1,4 @@
-"""What is asked: every kept-back position with what came before it, shared among ranks."""
+"""What is asked: every held-out position with what came before it, shared among ranks."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from trialign.config.rl import RLConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
-from trialign.generate.artefact import load_generator
-from trialign.rl.prompts import Asked, Prompts
+from trialign.generate.save_load import load_generator
+from trialign.rl.prompts import PromptBatch, Prompts
 from trialign.rl.rollout import Policy
-from trialign.rl.source import Place, RolloutSource
+from trialign.rl.source import RolloutSource, RolloutState
 from trialign.rl.start import Start
 from trialign.runtime.collectives import rank
 from trialign.stream.blocks import Records
-from trialign.stream.keep_back import kept_back
+from trialign.stream.rl_holdout import held_out_for_rl
 from trialign.testing import NUM_ITEMS, run_ranks
 
 SHARE = 0.4
 
 
-def test_a_prompt_is_what_its_window_shows_before_a_kept_back_position(dataset: Dataset) -> None:
+def test_a_prompt_is_what_its_window_shows_before_a_held_out_for_rl_position(dataset: Dataset) -> None:
     wanted: Counter[tuple[tuple[int, ...], int]] = Counter()
     store = dataset.store("train")
     for block in range(store.num_blocks):
         records = Records(store.read(block))
         for number in range(len(records)):
             items = records[number]["items"].tolist()
-            kept = kept_back(records, np.array([number]), SHARE)
+            kept = held_out_for_rl(records, np.array([number]), SHARE)
             wanted.update((tuple(items[:place]), items[place]) for place in range(1, len(items)) if kept[place])
     prompts = Prompts(dataset, SHARE, seed=0)
     asked = prompts.at(np.arange(len(prompts)))
@@ -59,7 +59,7 @@ def test_every_epoch_asks_all_of_them_in_another_order(dataset: Dataset) -> None
 class OnePrompt(Prompts):
     """Asks the same whatever the place, so that ranks differ in chance alone."""
 
-    def at(self, places: NDArray[np.int64]) -> Asked:
+    def at(self, places: NDArray[np.int64]) -> PromptBatch:
         return super().at(np.zeros_like(places))
 
 
@@ -67,14 +67,14 @@ def draw(start: Start, folder: Path) -> None:
     """Draw one step's rollouts and write down which prompts were asked, and what was drawn; runs on every rank."""
     dist.init_process_group("gloo")
     trained = load_generator(start.folder, start.sids)
-    trie = Trie.of(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
+    trie = Trie.from_index(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
     policy = Policy(trained.generator.eval(), trained.template, trie)
-    settings = RLConfig(group=NUM_ITEMS, uses=1, steps=1)
+    settings = RLConfig(group_size=NUM_ITEMS, num_iterations=1, steps=1)
     for kind in (Prompts, OnePrompt):
         prompts = kind(start.dataset, start.share, 0)
         held = RolloutSource(
             policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None, settings, num_groups=6, micro=2, seed=0
-        ).collect(Place()).held  # fmt: skip
+        ).collect(RolloutState()).held  # fmt: skip
         assert held is not None
         torch.save((held.places_B, held.items_BG), folder / f"{kind.__name__}-{rank()}.pt")
     dist.destroy_process_group()
@@ -94,9 +94,9 @@ def test_ranks_share_the_prompts_and_draw_by_chances_of_their_own(
 def test_rollouts_are_used_as_often_as_stated_before_new_ones_are_drawn(trained: Callable[[str], Start]) -> None:
     start = trained("tokens")
     found = load_generator(start.folder, start.sids)
-    trie = Trie.of(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
+    trie = Trie.from_index(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
     policy = Policy(found.generator.eval(), found.template, trie)
-    settings = RLConfig(group=NUM_ITEMS, uses=3, steps=6)
+    settings = RLConfig(group_size=NUM_ITEMS, num_iterations=3, steps=6)
     prompts = Prompts(start.dataset, start.share, 0)
     source = RolloutSource(
         policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None, settings,
@@ -109,11 +109,11 @@ def test_rollouts_are_used_as_often_as_stated_before_new_ones_are_drawn(trained:
     assert {batch.step_candidates for batch in batches} == {2 * NUM_ITEMS}  # of the step, not of the micro-batch
     # Of twelve candidates one is hit: it is better than the mean by 11/12, by so many standard deviations if asked for.
     spread = (11 / 12 * 1 / 12) ** 0.5
-    for normalise, scale in ((True, spread + 1e-6), (False, 1.0)):
+    for scale_rewards, scale in ((True, spread + 1e-6), (False, 1.0)):
         source = RolloutSource(
             policy, policy, prompts, {"hit": 1.0}, start.sids.codes_NL, None,
-            replace(settings, normalise=normalise), num_groups=2, micro=1, seed=0,
+            replace(settings, scale_rewards=scale_rewards), num_groups=2, micro=1, seed=0,
         )  # fmt: skip
-        held = source.collect(Place()).held
+        held = source.collect(RolloutState()).held
         assert held is not None
         torch.testing.assert_close(held.advantages_BG.amax(dim=1), torch.full((2,), 11 / 12 / scale))

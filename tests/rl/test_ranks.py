@@ -52,7 +52,7 @@ def test_two_ranks_find_and_learn_what_one_does(
 
     Red: rollouts of weights that are not the newest, a method that FSDP2 does not know of, gradients not averaged.
     """
-    settings |= {"steps": 4, "group": NUM_ITEMS, "sampler": "beams"}
+    settings |= {"steps": 4, "group_size": NUM_ITEMS, "sampler": "beams"}
     settings["validation"] |= {"every": 2}
     assert run_ranks(learn, 1, trained(encoding), tmp_path, settings, ["single"], 1) == [0]
     assert run_ranks(learn, 2, trained(encoding), tmp_path, settings, STRATEGIES, 2) == [0, 0]

@@ -57,7 +57,7 @@ def test_killed_it_ends_as_if_it_had_not_been(
 ) -> None:
     runtime = {"strategy": strategy, "devices": world_size, "checkpoint_every": every, "log_every": 1}
     settings |= {"runtime": settings["runtime"] | runtime, "steps": 6}
-    accumulation = settings["prompts"] // world_size // settings["runtime"]["micro_rows"]
+    accumulation = settings["prompts_per_step"] // world_size // settings["runtime"]["micro_batch_size"]
     start, inside = trained(encoding), 4 * accumulation + accumulation - 1  # after step 5
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run_ranks(learn, world_size, start, whole, settings, None) == [0] * world_size
@@ -76,7 +76,7 @@ def test_four_micro_batches_are_one_large_one(
     settings |= {"steps": 3}  # clipping and the second use are on
     weights = []
     for micro in (8, 2):
-        settings["runtime"] = settings["runtime"] | {"strategy": strategy, "micro_rows": micro}
+        settings["runtime"] = settings["runtime"] | {"strategy": strategy, "micro_batch_size": micro}
         folder = tmp_path / str(micro)
         assert run_ranks(learn, 1, trained(encoding), folder, settings, None) == [0]
         weights.append(load_file(folder / "generator.safetensors"))

@@ -10,8 +10,8 @@ import torch
 
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie, divergence
-from trialign.generate.artefact import TrainedGenerator, load_generator
 from trialign.generate.loss import Predictions, TablePredictions
+from trialign.generate.save_load import TrainedGenerator, load_generator
 from trialign.generate.task import Given
 from trialign.rl.reference import frozen_copy
 from trialign.rl.rollout import Policy
@@ -25,7 +25,7 @@ ENCODINGS = pytest.mark.parametrize("encoding", ["tokens", "position"])
 def opened(start: Start) -> tuple[TrainedGenerator, Policy]:
     trained = load_generator(start.folder, start.sids)
     trained.generator.eval()
-    trie = Trie.of(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
+    trie = Trie.from_index(PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size))
     return trained, Policy(trained.generator, trained.template, trie)
 
 
@@ -59,7 +59,7 @@ def test_drawn_walked_and_uncached_are_one_distribution(trained: Callable[[str],
     generator, policy = opened(start)
     drawn = policy.draw(HISTORIES, 5, "distinct", torch.Generator().manual_seed(0))
     assert all(len(set(row)) == 5 for row in drawn.items_BG.tolist())
-    walked = policy.walk(HISTORIES, drawn.items_BG)
+    walked = policy.score_candidates(HISTORIES, drawn.items_BG)
     assert walked.log_probs_BG.requires_grad
     torch.testing.assert_close(walked.log_probs_BG.detach(), drawn.log_probs_BG, atol=1e-5, rtol=1e-5)
     alone = [
@@ -75,7 +75,7 @@ def test_all_items_together_are_certain_and_beams_are_the_likeliest(
 ) -> None:
     _, policy = opened(trained(encoding))
     everything = torch.arange(NUM_ITEMS).expand(3, -1)
-    log_probs_BN = policy.walk(HISTORIES, everything).log_probs_BG.detach()
+    log_probs_BN = policy.score_candidates(HISTORIES, everything).log_probs_BG.detach()
     torch.testing.assert_close(log_probs_BN.exp().sum(dim=1), torch.ones(3))
     beams = policy.draw(HISTORIES, NUM_ITEMS, "beams", torch.Generator())
     torch.testing.assert_close(log_probs_BN.gather(1, beams.items_BG), beams.log_probs_BG, atol=1e-5, rtol=1e-5)
@@ -85,10 +85,10 @@ def test_all_items_together_are_certain_and_beams_are_the_likeliest(
 @ENCODINGS
 def test_at_the_start_the_policy_is_the_reference(trained: Callable[[str], Start], encoding: str) -> None:
     generator, policy = opened(trained(encoding))
-    trie = Trie.of(PrefixIndex.from_codes(trained(encoding).sids.codes_NL, 3))
+    trie = Trie.from_index(PrefixIndex.from_codes(trained(encoding).sids.codes_NL, 3))
     reference = Policy(frozen_copy(generator.generator), generator.template, trie)
     items_BG = policy.draw(HISTORIES, 4, "distinct", torch.Generator().manual_seed(0)).items_BG
-    now, then = policy.walk(HISTORIES, items_BG), reference.walk(HISTORIES, items_BG)
+    now, then = policy.score_candidates(HISTORIES, items_BG), reference.score_candidates(HISTORIES, items_BG)
     torch.testing.assert_close(now.log_probs_BG, then.log_probs_BG, atol=0, rtol=0)
     assert (divergence(now.levels, then.levels, 4) == 0).all()
     assert not then.log_probs_BG.requires_grad
@@ -99,7 +99,7 @@ def test_the_gradient_of_a_log_probability_is_that_of_supervised_training(traine
     start = trained("position")
     generator, policy = opened(start)
     history, item = HISTORIES[0], 6
-    (-policy.walk([history], torch.tensor([[item]])).log_probs_BG.sum()).backward()
+    (-policy.score_candidates([history], torch.tensor([[item]])).log_probs_BG.sum()).backward()
     walked = {name: p.grad.clone() for name, p in generator.generator.named_parameters() if p.grad is not None}
     generator.generator.zero_grad()
     example = generator.template.encode(0, Given({"items": np.append(history, item), "first_target": 3}))

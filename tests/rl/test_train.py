@@ -14,7 +14,7 @@ import pytest
 
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError, DataError, StageError, TrainingError
-from trialign.generate.artefact import load_ranker
+from trialign.generate.save_load import load_ranker
 from trialign.reward import functions
 from trialign.rl.prompts import Prompts
 from trialign.rl.start import Start
@@ -91,7 +91,7 @@ def test_the_start_is_kept_where_nothing_was_better(
         ({"zero_variance": -0.1}, "all rewards are equal"),
     ],
 )
-def test_a_tripwire_ends_the_training_and_the_best_is_saved(
+def test_a_stopping_guard_ends_the_training_and_the_best_is_saved(
     limits: dict[str, float],
     told: str,
     trained: Callable[[str], Start],
@@ -100,7 +100,7 @@ def test_a_tripwire_ends_the_training_and_the_best_is_saved(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     start = trained("tokens")
-    settings |= {"steps": 60, "tripwires": settings["tripwires"] | limits}
+    settings |= {"steps": 60, "stopping_guards": settings["stopping_guards"] | limits}
     counts = reinforced(start, tmp_path, **settings)
     assert told in counts["stopped"]
     assert told in caplog.text
@@ -129,22 +129,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
 
 
 @pytest.mark.parametrize("objective", ["grpo", "sft"])
-def test_where_nothing_was_kept_back_there_is_nothing_to_ask(
+def test_where_nothing_was_held_out_for_rl_there_is_nothing_to_ask(
     objective: str, trained: Callable[[str], Start], settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"train\.keep_back=0") as refused:
+    with pytest.raises(ConfigError, match=r"train\.rl_holdout=0") as refused:
         reinforced(replace(trained("tokens"), share=0.0), tmp_path, **settings | {"objective": objective})
-    assert "train.keep_back=0.2" in refused.value.remedy
+    assert "train.rl_holdout=0.2" in refused.value.remedy
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"group": NUM_ITEMS + 1}, "rl.group=13 of a catalogue of 12 items"),
-        ({"prompts": 9}, "rl.prompts=9 is not divisible by ranks x runtime.micro_rows = 1 x 2"),
+        ({"group_size": NUM_ITEMS + 1}, "rl.group_size=13 of a catalogue of 12 items"),
+        ({"prompts_per_step": 9}, "rl.prompts_per_step=9 is not divisible by ranks x runtime.micro_batch_size = 1 x 2"),
         ({"rewards": {"hit": 0.0}}, "leaves no reward"),
-        ({"prompts": 6, "runtime": RING_SETTINGS["runtime"] | {"nodes": 2}}, "= 2 x 2"),
+        ({"prompts_per_step": 6, "runtime": RING_SETTINGS["runtime"] | {"nodes": 2}}, "= 2 x 2"),
         ({"rewards": {"quality_item": 0.5}}, "no quality of the items is known"),
     ],
 )

@@ -59,7 +59,7 @@ def test_the_gradient_is_measured_over_the_whole_step_and_before_it_is_clipped(t
     trainer = build_trainer(
         tmp_path,
         RuntimeConfig(accelerator="cpu", log_every=1),
-        Plan(max_steps=2, accumulate=2, clip=0.1),
+        Plan(max_steps=2, accumulate=2, max_grad_norm=0.1),
         callbacks=[GradientNorm()],
     )
     trainer.fit(Line(), torch.utils.data.DataLoader(points_ND[:, None], batch_size=1))

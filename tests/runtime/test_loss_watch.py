@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from trialign.errors import TrainingError
-from trialign.runtime.loss_watch import AVOIDED, LossWatch, RewoundError, avoided
+from trialign.runtime.loss_watch import SKIPPED_BATCHES, LossWatch, RewoundError, skipped_batches
 
 
 class Steps:
     """Feeds a watch the losses of steps of two micro-batches each."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.watch = LossWatch(folder, **{"policy": "stop", "spike": 3.0, **settings})
+        self.watch = LossWatch(folder, **{"policy": "stop", "threshold": 3.0, **settings})
         data = SimpleNamespace(batch_under_way=41, records_of=lambda batches: [{"items": batches}])
         self.trainer = cast(
             Any, SimpleNamespace(accumulate_grad_batches=2, global_step=0, datamodule=data, log_dir=str(folder / "log"))
@@ -46,15 +46,15 @@ def test_a_spike_is_told_from_ten_steps_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("loss", [float("inf"), float("-inf"), float("nan")])
 def test_what_is_no_finite_number_is_no_loss_from_the_first_step_on(loss: float, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the loss of step 1 is") as refused:
-        Steps(tmp_path, spike=0.0).take(loss)
+        Steps(tmp_path, threshold=0.0).take(loss)
     assert refused.value.rule == "a loss is a finite number"
 
 
-def test_every_avoided_batch_stays_avoided(tmp_path: Path) -> None:
-    (tmp_path / AVOIDED).write_text("[7, 3]")
+def test_every_skipped_batch_stays_skipped(tmp_path: Path) -> None:
+    (tmp_path / SKIPPED_BATCHES).write_text("[7, 3]")
     with pytest.raises(RewoundError, match="the loss of step 1 is nan"):
         Steps(tmp_path, policy="rewind").take(float("nan"))
-    assert avoided(tmp_path) == [7, 3, 41]
+    assert skipped_batches(tmp_path) == [7, 3, 41]
     told = json.loads((tmp_path / "log" / "spike-00000001-00000.json").read_text())
     assert told["records"] == [{"items": [0, 1]}]
 

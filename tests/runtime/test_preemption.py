@@ -1,4 +1,4 @@
-"""When a training that was asked to make room ends: behind a whole step, by the word of any rank."""
+"""When a training that was asked to save and stop ends: behind a whole step, by the word of any rank."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Saves(TrainingCheckpoints):
 
 
 def test_room_is_made_between_two_steps_and_not_inside_one() -> None:
-    saves, module = Saves(), cast(Any, SimpleNamespace(asked=False, make_room=True))
+    saves, module = Saves(), cast(Any, SimpleNamespace(preemption_requested=False, preempted=True))
     trainer = cast(Any, SimpleNamespace(accumulate_grad_batches=2, global_step=7))
     preemption = Preemption(saves)
     preemption.on_train_batch_start(trainer, module, None, 15)  # the second micro-batch of a step
@@ -55,8 +55,8 @@ def test_a_word_from_before_the_training_is_heard_in_its_first_step(
 ) -> None:
     monkeypatch.setattr(notice, "_heard", heard)
     trainer = cast(Any, SimpleNamespace(accumulate_grad_batches=1, global_step=0))
-    module = cast(Any, SimpleNamespace(asked=None, make_room=False))
+    module = cast(Any, SimpleNamespace(preemption_requested=None, preempted=False))
     preemption = Preemption(Saves())
     preemption.on_train_start(trainer, module)
     preemption.on_train_batch_start(trainer, module, None, 0)
-    assert module.asked is heard
+    assert module.preemption_requested is heard

@@ -320,15 +320,15 @@ def test_every_figure_of_every_stage_is_sent_and_tables_with_their_pictures(tmp_
         "reward.epochs=1",
         "reward.tiny.num_pairs=64",
     ]
-    small += ["train.keep_back=0.3", "train.validation.every=2", "train.validation.users=8", "evaluate.generator=rl"]
+    small += ["train.rl_holdout=0.3", "train.validation.every=2", "train.validation.users=8", "evaluate.generator=rl"]
     small += [
         "rl.steps=2",
-        "rl.prompts=4",
+        "rl.prompts_per_step=4",
         "rl.validation.every=1",
         "rl.validation.users=8",
         "rl.rewards.quality_item=1",
     ]
-    small += ["evaluate.free_users=4", "evaluate.baselines=[popularity]", "baselines.names=[popularity]"]
+    small += ["evaluate.unconstrained_users=4", "evaluate.baselines=[popularity]", "baselines.names=[popularity]"]
     config = compose("pipeline", [f"run={tmp_path}/sweep/one", *TINY, *small, "runtime.log_every=1", "tracking=wandb"])
     for verb in planned(config):
         script(verb)(config)

@@ -24,7 +24,7 @@ class Line(pl.LightningModule):
         self.seen: list[str] = []
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        self.seen += [f"{pace.what} {pace.done}" for pace in counted()]
+        self.seen += [f"{progress.what} {progress.done}" for progress in counted()]
         if batch_idx == self._fails_after:
             raise RuntimeError("no more")
         return self.line(batch).sum()
@@ -64,4 +64,4 @@ def test_a_training_that_failed_has_said_how_far_it_came_and_is_counted_no_longe
     with telling("train", tmp_path, Intervals()):
         with pytest.raises(RuntimeError, match="no more"):
             fit(Line(fails_after=2), tmp_path)
-        assert [pace.what for pace in counted()] == ["train"]
+        assert [progress.what for progress in counted()] == ["train"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trialign.errors import ConfigError
-from trialign.semid.assign import Held, check_load, reassign
+from trialign.semid.assign import FixedAssignments, check_load, reassign
 from trialign.types import NO_ITEM
 
 
@@ -128,7 +128,7 @@ def test_held_tuples_stay_and_the_others_go_around_them():
     numbers = draws.permutation(8**3)[:45]
     old_ML = np.stack([numbers // 64, numbers // 8 % 8, numbers % 8], axis=1)
     rows_M = np.concatenate([draws.permutation(200)[:40], np.full(5, NO_ITEM)])
-    found = reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8, held=Held(rows_M, old_ML))
+    found = reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8, held=FixedAssignments(rows_M, old_ML))
     assert (found.codes_NL[rows_M[:40]] == old_ML[:40]).all()
     assert is_unique(np.concatenate([found.codes_NL, old_ML[40:]]))
 
@@ -136,7 +136,7 @@ def test_held_tuples_stay_and_the_others_go_around_them():
 def test_held_tuples_that_fill_a_prefix_push_the_new_ones_out():
     """K = 2: code 0 of the first level is full of old items, so the new one that would stand there goes to code 1."""
     codebooks_LKD = np.array([[[0.0], [1.0]], [[-0.1], [0.1]]])
-    held = Held(np.array([0, NO_ITEM]), np.array([[0, 0], [0, 1]]))
+    held = FixedAssignments(np.array([0, NO_ITEM]), np.array([[0, 0], [0, 1]]))
     codes_NL, latents_ND = np.array([[0, 0], [0, 1]]), np.array([[-0.1], [0.1]])
     found = reassign(codes_NL, latents_ND, codebooks_LKD, max_load=0.8, held=held)
     assert found.codes_NL.tolist() == [[0, 0], [1, 0]]

@@ -5,7 +5,7 @@ import torch
 from trialign.errors import ConfigError, DataError
 from trialign.quantize.residual import encode, fit_codebooks
 from trialign.semid.grow import grow
-from trialign.semid.policy import Coded, make_table
+from trialign.semid.policy import ItemCodes, make_table
 from trialign.semid.table import SIDTable
 
 KEYS = [f"i{n}" for n in range(300)]
@@ -21,7 +21,7 @@ def make_latents(seed=0):
 def quantized(latents_ND, seed=0, codebook_size=16, num_levels=3):
     points = torch.from_numpy(latents_ND)
     books = fit_codebooks(points, num_levels=num_levels, codebook_size=codebook_size, num_iterations=10, seed=seed)
-    return Coded(encode(points, books).numpy(), codebook_size, latents_ND, books.numpy())
+    return ItemCodes(encode(points, books).numpy(), codebook_size, latents_ND, books.numpy())
 
 
 def rotated(latents_ND):
@@ -94,7 +94,7 @@ def test_another_shape_or_policy_is_refused_with_what_would_do(change):
 def test_a_code_that_no_old_item_has_stands_for_what_the_new_quantizer_says():
     latents_ND = np.array([[0, 0], [0, 1], [10, 10], [10, 11]], np.float32)
     spare_LKD = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
-    coded = Coded(np.zeros((4, 2), np.int64), 3, latents_ND, spare_LKD)
+    coded = ItemCodes(np.zeros((4, 2), np.int64), 3, latents_ND, spare_LKD)
     older = SIDTable(np.array([[0, 0], [0, 1], [2, 0], [2, 1]]), 3, KEYS[:4], "reassign")
     books_LKD = grow(coded, KEYS[:4], "reassign", older).coded.codebooks_LKD
     assert books_LKD[0].tolist() == [[0.0, 0.5], [2.0, 3.0], [10.0, 10.5]]

@@ -17,7 +17,7 @@ from trialign.config.compose import compose
 from trialign.errors import ConfigError, DataError
 from trialign.semid.assign import Assignment
 from trialign.semid.health import faults
-from trialign.semid.policy import Coded, make_table
+from trialign.semid.policy import ItemCodes, make_table
 from trialign.semid.quality import quality
 from trialign.semid.released import read_index
 
@@ -43,10 +43,10 @@ def judged(codes_NL: NDArray[np.int64], codebook_size: int, *, moved: int = 0) -
 
 def shop(folder: Path, num_texts: int) -> list[str]:
     """Write a shop of ITEMS items with so many different titles; return the overrides that read it."""
-    colours = ["red", "blue", "green", "black", "white", "pink", "grey", "gold", "teal", "plum"]
+    colors = ["red", "blue", "green", "black", "white", "pink", "grey", "gold", "teal", "plum"]
     things = ["shirt", "hat", "shoe", "sock", "coat", "belt", "bag", "scarf", "glove", "ring"]
     shapes = ["round", "long", "short"]
-    titles = [f"{colour} {shape} {thing}" for shape in shapes for thing in things for colour in colours][:num_texts]
+    titles = [f"{color} {shape} {thing}" for shape in shapes for thing in things for color in colors][:num_texts]
     rows = [f"i{item},{titles[item % num_texts]}" for item in range(ITEMS)]
     (folder / "items.csv").write_text("\n".join(["item,title", *rows]) + "\n")
     events = [f"u{user},i{(user * 5 + n) % ITEMS},{10**9 + 86400 * n + user}" for user in range(60) for n in range(5)]
@@ -129,7 +129,7 @@ def test_more_collisions_than_moved_items_there_are_not(policy: str) -> None:
     for _ in range(20):
         latents_ND, books_LKD = rng.normal(size=(60, 4)), rng.normal(size=(2, 9, 4))
         codes_NL = rng.integers(0, rng.integers(2, 9), size=(60, 2))
-        coded = Coded(codes_NL, 9, latents_ND.astype(np.float32), books_LKD.astype(np.float32))
+        coded = ItemCodes(codes_NL, 9, latents_ND.astype(np.float32), books_LKD.astype(np.float32))
         if policy == "suffix" and np.unique(codes_NL, axis=0, return_counts=True)[1].max() > 9:
             continue
         _, assigned = make_table(coded, [str(n) for n in range(60)], policy, 0.8)

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from trialign.semid.assign import Assignment
-from trialign.semid.page import page
+from trialign.semid.html import page
 from trialign.semid.quality import quality
 
 CODES = np.array([[0, 0], [0, 1], [2, 0], [2, 3], [3, 3]])

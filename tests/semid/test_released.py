@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from trialign.errors import DataError
-from trialign.semid.policy import Coded, make_table
+from trialign.semid.policy import ItemCodes, make_table
 from trialign.semid.released import read_index
 from trialign.semid.table import SIDTable
 
@@ -63,7 +63,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_shared_tuples_need_the_suffix():
-    coded = Coded(np.array([[1, 2], [1, 2], [0, 0]]), 4)
+    coded = ItemCodes(np.array([[1, 2], [1, 2], [0, 0]]), 4)
     with pytest.raises(DataError, match="2 of 3 items share 1 tuples") as raised:
         make_table(coded, ["a", "b", "c"], "reassign", 0.8)
     assert "assign.policy=suffix" in raised.value.remedy

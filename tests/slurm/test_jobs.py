@@ -22,7 +22,7 @@ TWO_RANKS = [
     "runtime.strategy=ddp",
     "runtime.checkpoint_every=10",
     "train.steps=160",
-    "stream.ledger=true",
+    "stream.sample_log=true",
 ]
 
 
@@ -40,7 +40,7 @@ def shared(chain: Path) -> list[str]:
 
 
 def rows(run: Path) -> list[str]:
-    return sorted(line for path in (run / "train" / "ledger").iterdir() for line in path.read_text().splitlines())
+    return sorted(line for path in (run / "train" / "sample_log").iterdir() for line in path.read_text().splitlines())
 
 
 def test_a_pipeline_is_a_chain_of_jobs(cluster: Slurm, chain: Path) -> None:
@@ -58,7 +58,13 @@ def test_a_chain_gives_every_stage_the_ranks_that_it_can_use(cluster: Slurm, cha
     """Red: `rl` on one rank; a stage of one process that asks Lightning for the ranks of the others."""
     run = tmp_path / "ranks"
     two = ["runtime.devices=2", "runtime.strategy=ddp", "quantize=rqvae", "quantize.num_epochs=2"]
-    reinforced = ["train.keep_back=0.3", "evaluate.generator=rl", "rl.steps=2", "rl.prompts=4", "rl.validation.every=2"]
+    reinforced = [
+        "train.rl_holdout=0.3",
+        "evaluate.generator=rl",
+        "rl.steps=2",
+        "rl.prompts_per_step=4",
+        "rl.validation.every=2",
+    ]
     judged = ["enrich/interests=builtin", "rl.rewards.quality_item=1", "reward.tiny.num_pairs=0", "reward.epochs=1"]
     taken = [f"from.{verb}={chain}" for verb in ("prepare", "embed", "baselines")]
     cluster.submit("pipeline", run, *two, *reinforced, *judged, *taken)
@@ -109,7 +115,7 @@ def test_a_training_that_is_killed_preempted_and_loses_its_node_ends_as_if_nothi
 
     cluster.finish(run, job)
     cluster.cluster.start_node(nodes[0])
-    assert outcomes(run, "train", job) == ["died", "died", "made room", "lost", "done"]
+    assert outcomes(run, "train", job) == ["died", "died", "preempted", "lost", "done"]
     assert rows(run) == rows(whole)
     weights = [folder / "train" / "generator.safetensors" for folder in (run, whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

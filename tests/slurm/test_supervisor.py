@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
         ("exit 0", "COMPLETED", ["done"]),
         ("exit 2", "FAILED", ["failed"]),  # a refused configuration comes again
         ("kill -9 $$", "FAILED", ["died", "died", "gave up"]),
-        ("exit 75", "FAILED", ["made room", "made room", "gave up"]),
+        ("exit 75", "FAILED", ["preempted", "preempted", "gave up"]),
         ("test -e again || { touch again; exit 70; }", "COMPLETED", ["died", "done"]),
     ],
 )
@@ -53,11 +53,11 @@ def test_ranks_that_stand_still_are_ended_and_queued_again(cluster: Slurm, tmp_p
 BEATS = """
 import sys, time
 from pathlib import Path
-from trialign.progress import Intervals, Pace, telling
+from trialign.progress import Intervals, Progress, telling
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
-with telling("quantize", folder, Intervals(beat=0.0)), Pace("passes", 100) as pace:
-    pace.add(3)
+with telling("quantize", folder, Intervals(beat=0.0)), Progress("passes", 100) as progress:
+    progress.add(3)
     for second in range(14):
         time.sleep(1.0)
         {each}
@@ -67,7 +67,7 @@ with telling("quantize", folder, Intervals(beat=0.0)), Pace("passes", 100) as pa
 @pytest.mark.parametrize(
     ("each", "expected"),
     [
-        ("pace.add()", ["done"]),  # says nothing, writes nothing but its beat
+        ("progress.add()", ["done"]),  # says nothing, writes nothing but its beat
         ("print(second, flush=True); (folder / 'log').write_text(str(second))", ["stood still"] * 2 + ["gave up"]),
     ],
 )
@@ -87,7 +87,7 @@ def test_restarts_that_get_further_are_not_counted(cluster: Slurm, tmp_path: Pat
     further = f"n=$(ls {folder} | wc -l); test $n -ge 3 || {{ touch {folder}/step-0000000$((n + 1)).json; exit 75; }}"
     job = queue(tmp_path / "run", further, max_restarts=0)
     assert ended(cluster, job) == "COMPLETED"
-    assert outcomes(tmp_path / "run", "train", job) == ["made room"] * 3 + ["done"]
+    assert outcomes(tmp_path / "run", "train", job) == ["preempted"] * 3 + ["done"]
 
 
 def test_a_node_that_fails_its_check_is_left_out(cluster: Slurm, tmp_path: Path) -> None:
@@ -106,14 +106,14 @@ def starts(run: Path) -> list[list[str]]:
 
 def test_a_refusal_of_one_rank_is_quoted_and_not_queued_again(cluster: Slurm, tmp_path: Path) -> None:
     """Red: srun ends the other rank, whose 143 is the larger code."""
-    words = {"rank": 1, "node": "n2", "code": 2, "words": "stream.lanes=7 is refused", "at": 1.0}
+    words = {"rank": 1, "node": "n2", "code": 2, "words": "stream.global_batch_size=7 is refused", "at": 1.0}
     told = f"echo {shlex.quote(json.dumps(words))} > $TRIALIGN_ENDS/1.json; exit 2"
     job = queue(tmp_path / "run", f"test $SLURM_PROCID = 0 || {{ {told}; }}; sleep 600", nodes=2)
     assert ended(cluster, job) == "FAILED"
     assert outcomes(tmp_path / "run", "train", job) == ["failed"]
     log = (tmp_path / "run" / FOLDER / "log" / f"train_{job}.log").read_text()
     assert "the ranks ended with 143; the first was rank 1 on n2: Exited with exit code 2" in log
-    assert "stream.lanes=7 is refused" in log
+    assert "stream.global_batch_size=7 is refused" in log
 
 
 def test_the_node_of_a_rank_that_died_is_left_out(cluster: Slurm, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_unknown_partition_names_the_known_ones(cluster: Slurm, tmp_path: Pat
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["runtime.nodes=4", "stream.lanes=32"], "asks for 4 nodes, partition low has 3"),
+        (["runtime.nodes=4", "stream.global_batch_size=32"], "asks for 4 nodes, partition low has 3"),
         (["cluster.cpus_per_task=3"], "asks for 3 cores per node, partition low has 2"),
         (["cluster.gpus_per_node=1", "runtime.accelerator=auto"], "asks for 1 GPUs per node, partition low has 0"),
     ],

@@ -31,7 +31,7 @@ def encode(source: int, record: Record) -> TokenizedExample:
 
 
 def stream(sources: list[LaneSource], **changes: Any) -> LaneStream:
-    settings: dict[str, Any] = {"num_lanes": 6, "row_tokens": 24, "window": 16, "seed": 3} | changes
+    settings: dict[str, Any] = {"num_lanes": 6, "seq_len": 24, "window": 16, "seed": 3} | changes
     return LaneStream(sources, one_by_one(settings.pop("encode", encode)), **settings)
 
 
@@ -48,14 +48,14 @@ def lane_of(lane: int, sources: list[LaneSource], **changes: Any) -> Iterator[Ro
 
 def global_batches(sources: list[LaneSource], steps: int, world_size: int, workers: int = 0, **changes: Any) -> Any:
     """Return, for each step, every lane's tokens, gathered over simulated ranks."""
-    lanes, micro_rows = changes.get("num_lanes", 6), changes.pop("micro_rows", 1)
+    lanes, micro_batch_size = changes.get("num_lanes", 6), changes.pop("micro_batch_size", 1)
     batches: list[dict[int, list[int]]] = [{} for _ in range(steps)]
     for rank in range(world_size):
         loader = DataLoader(
             stream(sources, rank=rank, world_size=world_size, **changes), batch_size=None, num_workers=workers
         )
-        micro = MicroBatches(loader, rows_per_step=lanes // world_size, micro_rows=micro_rows)
-        per_step = lanes // world_size // micro_rows
+        micro = MicroBatches(loader, rows_per_step=lanes // world_size, micro_batch_size=micro_batch_size)
+        per_step = lanes // world_size // micro_batch_size
         for number, batch in enumerate(islice(micro, steps * per_step)):
             for lane, tokens in zip(batch.lanes_R.tolist(), batch.tokens_RT.tolist(), strict=True):
                 assert lane not in batches[number // per_step]
@@ -115,22 +115,22 @@ def test_two_tasks_on_one_store_go_through_it_in_different_orders(history_store:
 
 
 @pytest.mark.parametrize(
-    ("world_size", "micro_rows", "workers"), [(2, 1, 0), (3, 2, 0), (6, 1, 0), (1, 6, 2), (2, 3, 3)]
+    ("world_size", "micro_batch_size", "workers"), [(2, 1, 0), (3, 2, 0), (6, 1, 0), (1, 6, 2), (2, 3, 3)]
 )
 def test_global_batches_are_equal_for_any_ranks_and_workers(
-    history_store: Stores, world_size: int, micro_rows: int, workers: int
+    history_store: Stores, world_size: int, micro_batch_size: int, workers: int
 ) -> None:
     sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10), weight=0.5)]
     alone = global_batches(sources, 12, 1)
     assert all(sorted(batch) == list(range(6)) for batch in alone)
-    assert global_batches(sources, 12, world_size, workers, micro_rows=micro_rows) == alone
+    assert global_batches(sources, 12, world_size, workers, micro_batch_size=micro_batch_size) == alone
 
 
 def test_micro_batches_follow_the_order_of_the_lanes_with_workers(history_store: Stores) -> None:
     sources = [LaneSource("a", history_store(50, 7))]
     for workers in (0, 3):
         loader = DataLoader(stream(sources), batch_size=None, num_workers=workers)
-        micro = MicroBatches(loader, rows_per_step=6, micro_rows=2)
+        micro = MicroBatches(loader, rows_per_step=6, micro_batch_size=2)
         assert [batch.lanes_R.tolist() for batch in islice(micro, 6)] == [[0, 1], [2, 3], [4, 5]] * 2
 
 
@@ -192,7 +192,7 @@ def test_every_window_of_every_lane_has_an_order_of_its_rows_of_its_own(history_
 
 def test_step_targets_count_the_rank_and_mark_the_first_micro_batch(history_store: Stores) -> None:
     rows = stream([LaneSource("a", history_store(50, 7))], rank=1, world_size=2)
-    batches: list[RowBatch] = list(islice(MicroBatches(rows, rows_per_step=3, micro_rows=1), 9))
+    batches: list[RowBatch] = list(islice(MicroBatches(rows, rows_per_step=3, micro_batch_size=1), 9))
     assert [batch.first_of_step for batch in batches] == [True, False, False] * 3
     for step in range(3):
         of_step = batches[3 * step : 3 * step + 3]
@@ -220,7 +220,7 @@ def test_a_lane_without_anything_to_learn_from_is_refused_instead_of_searching_f
 
 def test_more_lanes_than_examples_are_refused(history_store: Stores) -> None:
     sources = [LaneSource("a", history_store(50, 7)), LaneSource("titles", history_store(5, 7))]
-    with pytest.raises(ConfigError, match=r"task 'titles' has 5 examples\n.*\n.*stream\.lanes=5 or fewer"):
+    with pytest.raises(ConfigError, match=r"task 'titles' has 5 examples\n.*\n.*stream\.global_batch_size=5 or fewer"):
         stream(sources)
     assert len(list(islice(stream(sources, num_lanes=5), 10))) == 10
 
@@ -252,7 +252,7 @@ def test_a_damaged_shard_stops_training_with_its_own_error(history_store: Stores
         shard.write_bytes(bytes(shard.stat().st_size))
     loader = DataLoader(stream([LaneSource("a", store)]), batch_size=None, num_workers=workers)
     with pytest.raises(DataError, match="crc32c"):
-        next(iter(MicroBatches(loader, rows_per_step=6, micro_rows=6)))
+        next(iter(MicroBatches(loader, rows_per_step=6, micro_batch_size=6)))
 
 
 def damage(store: BlockStore, block: int) -> None:
@@ -267,7 +267,7 @@ def damage(store: BlockStore, block: int) -> None:
 
 def test_a_skipped_block_takes_its_own_records_and_nothing_else(history_store: Stores) -> None:
     store = history_store(50, 7)
-    settings: dict[str, Any] = {"window": 1, "num_lanes": 1, "row_tokens": 9}
+    settings: dict[str, Any] = {"window": 1, "num_lanes": 1, "seq_len": 9}
     sound = list(islice(stream([LaneSource("a", store)], **settings), 150))
     damage(store, 2)
     lost = set(range(14, 21))
@@ -298,9 +298,9 @@ def test_nothing_but_damage_is_refused_even_if_damage_is_skipped(history_store: 
         next(iter(stream([LaneSource("a", store)], damaged="skip")))
 
 
-def test_with_a_ledger_rows_say_which_records_of_which_epoch_they_hold(history_store: Stores) -> None:
+def test_with_a_sample_log_rows_say_which_records_of_which_epoch_they_hold(history_store: Stores) -> None:
     sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10))]
-    rows = list(islice(stream(sources, ledger=True), 120))
+    rows = list(islice(stream(sources, sample_log=True), 120))
     for row in rows:
         assert [source * SOURCE + int(key) for source, _, key in row.records] == examples_of(row)
     found = Counter((source, epoch, key) for row in rows for source, epoch, key in row.records)

@@ -19,9 +19,9 @@ from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError
 from trialign.stream.blocks import Record
 from trialign.stream.lanes import LaneSource, one_by_one
-from trialign.stream.ledger import Ledger
 from trialign.stream.module import LaneDataModule, TrainedRows, pl
 from trialign.stream.rows import RowBatch, TokenizedExample
+from trialign.stream.sample_log import SampleLog
 from trialign.stream.shards import BlockStore
 
 
@@ -31,9 +31,11 @@ def encode(source: int, record: Record) -> TokenizedExample:
 
 
 def datamodule(store: BlockStore, **changes: Any) -> LaneDataModule:
-    others: dict[str, Any] = {"seed": 3, "micro_rows": 2}
-    others |= {name: changes.pop(name) for name in ("seed", "micro_rows", "ledger", "avoid") if name in changes}
-    settings = replace(StreamConfig(lanes=6, row_tokens=24, window=16), **changes)
+    others: dict[str, Any] = {"seed": 3, "micro_batch_size": 2}
+    others |= {
+        name: changes.pop(name) for name in ("seed", "micro_batch_size", "sample_log", "skip") if name in changes
+    }
+    settings = replace(StreamConfig(global_batch_size=6, seq_len=24, packing_buffer=16), **changes)
     return LaneDataModule([LaneSource("a", store)], one_by_one(encode), settings, **others)
 
 
@@ -83,13 +85,13 @@ def test_a_resumed_fit_is_shown_what_the_uninterrupted_one_was(
     assert first.shown + second.shown == whole.shown
 
 
-def test_avoided_batches_are_read_and_not_trained_on_over_a_resume_too(
+def test_skipped_batches_are_read_and_not_trained_on_over_a_resume_too(
     tmp_path: Path, history_store: Callable[..., BlockStore]
 ) -> None:
     store = history_store(50, 7)
     whole = fit(datamodule(store), tmp_path, max_steps=7).shown
-    first = fit(datamodule(store, avoid=[2, 6]), tmp_path, max_steps=2)
-    data = datamodule(store, avoid=[2, 6])
+    first = fit(datamodule(store, skip=[2, 6]), tmp_path, max_steps=2)
+    data = datamodule(store, skip=[2, 6])
     second = fit(data, tmp_path, max_steps=5, checkpoint=tmp_path / "2.ckpt")
     # Three micro-batches a step; the second and the sixth of seven global batches are left out.
     assert first.shown + second.shown == [*whole[:3], *whole[6:15], *whole[18:]]
@@ -107,7 +109,11 @@ def test_the_state_is_of_rows_trained_on_not_of_rows_loaded(history_store: Calla
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"seed": 4}, "seed 3 -> 4"), ({"row_tokens": 32}, "row_tokens 24 -> 32"), ({"lanes": 8}, "lanes 6 -> 8")],
+    [
+        ({"seed": 4}, "seed 3 -> 4"),
+        ({"seq_len": 32}, "seq_len 24 -> 32"),
+        ({"global_batch_size": 8}, "global_batch_size 6 -> 8"),
+    ],
 )
 def test_the_state_of_another_stream_is_refused(
     history_store: Callable[..., BlockStore], change: dict[str, int], named: str
@@ -140,12 +146,12 @@ def test_workers_are_lowered_with_a_warning(
 
 
 def test_lanes_that_do_not_divide_are_refused(history_store: Callable[..., BlockStore]) -> None:
-    with pytest.raises(ConfigError, match="micro_rows=3 or 6"):
-        datamodule(history_store(50, 7), micro_rows=4).train_dataloader()
+    with pytest.raises(ConfigError, match="micro_batch_size=3 or 6"):
+        datamodule(history_store(50, 7), micro_batch_size=4).train_dataloader()
 
 
 def test_epochs_become_steps(history_store: Callable[..., BlockStore]) -> None:
-    data = datamodule(history_store(600, 50), window=64)
+    data = datamodule(history_store(600, 50), packing_buffer=64)
     one = data.steps(1.0)
     # 600 histories of 5 tokens in the mean, 24 to a row, 6 rows a step.
     assert one == pytest.approx(600 * 5 / 24 / 6, rel=0.15)
@@ -174,7 +180,7 @@ def test_damaged_blocks_are_warned_of_once_and_counted_over_a_resume(
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """Return a ledger as its documentation reads it."""
+    """Return a sample log as its documentation reads it."""
     return [line for path in sorted(folder.iterdir()) for line in pyarrow.json.read_json(path).to_pylist()]
 
 
@@ -187,11 +193,11 @@ def held(batches: list[RowBatch]) -> list[tuple[int, int, set[str]]]:
     ]
 
 
-def test_the_ledger_holds_what_was_trained_on_and_a_resumed_run_goes_on_in_it(
+def test_the_sample_log_holds_what_was_trained_on_and_a_resumed_run_goes_on_in_it(
     tmp_path: Path, history_store: Callable[..., BlockStore]
 ) -> None:
     store = history_store(50, 7)
-    folder = tmp_path / "ledger"
+    folder = tmp_path / "sample_log"
 
     def steps(data: LaneDataModule, number: int) -> list[RowBatch]:
         batches = list(islice(data.train_dataloader(), number))
@@ -199,7 +205,7 @@ def test_the_ledger_holds_what_was_trained_on_and_a_resumed_run_goes_on_in_it(
             data.mark(batch)
         return batches
 
-    data = datamodule(store, micro_rows=6, ledger=folder)
+    data = datamodule(store, micro_batch_size=6, sample_log=folder)
     batches = steps(data, 9)
     state = data.state_dict()
     steps(data, 5)  # trained on after the checkpoint, and lost with the process
@@ -208,7 +214,7 @@ def test_the_ledger_holds_what_was_trained_on_and_a_resumed_run_goes_on_in_it(
     assert max(line["step"] for line in lines(folder)) == 14
     with (folder / "rank-00000.jsonl").open("a") as file:
         file.write('{"step": 15, "la')  # half a line, as kill -9 leaves it
-    resumed = datamodule(store, micro_rows=6, ledger=folder)
+    resumed = datamodule(store, micro_batch_size=6, sample_log=folder)
     resumed.load_state_dict(state)
     batches += steps(resumed, 4)
     resumed.teardown("fit")
@@ -219,26 +225,26 @@ def test_the_ledger_holds_what_was_trained_on_and_a_resumed_run_goes_on_in_it(
     assert [(step, lane, users) for (step, lane), users in sorted(found.items())] == sorted(held(batches))
 
 
-def test_a_run_that_starts_again_starts_its_ledger_again(
+def test_a_run_that_starts_again_starts_its_sample_log_again(
     tmp_path: Path, history_store: Callable[..., BlockStore]
 ) -> None:
     for _ in range(2):
-        data = datamodule(history_store(50, 7), micro_rows=6, ledger=tmp_path / "ledger")
+        data = datamodule(history_store(50, 7), micro_batch_size=6, sample_log=tmp_path / "sample_log")
         data.mark(next(iter(data.train_dataloader())))
         data.teardown("fit")
     # A row may hold more than one epoch of so few records: a line each.
-    found = [(line["step"], line["lane"], line["epoch"]) for line in lines(tmp_path / "ledger")]
+    found = [(line["step"], line["lane"], line["epoch"]) for line in lines(tmp_path / "sample_log")]
     assert len(found) == len(set(found))
     assert {(step, lane) for step, lane, _ in found} == {(1, lane) for lane in range(6)}
 
 
 def test_fewer_ranks_drop_the_later_lines_of_ranks_that_are_no_more(tmp_path: Path) -> None:
     for rank in range(3):
-        ledger = Ledger(tmp_path, ["a"], rank=rank, world_size=3, step=0)
+        sample_log = SampleLog(tmp_path, ["a"], rank=rank, world_size=3, step=0)
         for step in (1, 2, 3):
-            ledger.write(step, rank, [(0, 0, f"user {rank}"), (0, 1, f"other {rank}")])
-        ledger.close()
-    Ledger(tmp_path, ["a"], rank=0, world_size=1, step=2).close()
+            sample_log.write(step, rank, [(0, 0, f"user {rank}"), (0, 1, f"other {rank}")])
+        sample_log.close()
+    SampleLog(tmp_path, ["a"], rank=0, world_size=1, step=2).close()
     assert sorted({(line["step"], line["lane"]) for line in lines(tmp_path)}) == [
         (step, lane) for step in (1, 2) for lane in range(3)
     ]
@@ -247,7 +253,7 @@ def test_fewer_ranks_drop_the_later_lines_of_ranks_that_are_no_more(tmp_path: Pa
 
 def _train_on_rank(rank: int, store: BlockStore, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    data = datamodule(store, micro_rows=3)
+    data = datamodule(store, micro_batch_size=3)
     for batch in islice(data.train_dataloader(), 5):
         data.mark(batch)
     (folder / f"{rank}.json").write_text(json.dumps(data.state_dict()))
@@ -261,7 +267,7 @@ def test_two_ranks_gather_one_state_that_one_rank_goes_on_from(
     torch.multiprocessing.start_processes(_train_on_rank, (store, tmp_path), nprocs=2, start_method="fork")
     states = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert states[0] == states[1]
-    resumed, alone = datamodule(store, micro_rows=6), datamodule(store, micro_rows=6)
+    resumed, alone = datamodule(store, micro_batch_size=6), datamodule(store, micro_batch_size=6)
     resumed.load_state_dict(states[0])
     expected = [batch.tokens_RT for batch in islice(alone.train_dataloader(), 8)][5:]
     found = [batch.tokens_RT for batch in islice(resumed.train_dataloader(), 3)]

@@ -151,38 +151,38 @@ def test_accumulation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_lanes", "world_size", "micro_rows", "remedy"),
+    ("num_lanes", "world_size", "micro_batch_size", "remedy"),
     [
-        (32, 2, 5, "stream.lanes=30 or 40, or runtime.micro_rows=4 or 8"),
-        (32, 3, 4, "stream.lanes=24 or 36, or train on 2 ranks"),
-        (4, 1, 8, "stream.lanes=8, or runtime.micro_rows=2 or 4"),
-        (7, 2, 2, "stream.lanes=4 or 8"),
+        (32, 2, 5, "stream.global_batch_size=30 or 40, or runtime.micro_batch_size=4 or 8"),
+        (32, 3, 4, "stream.global_batch_size=24 or 36, or train on 2 ranks"),
+        (4, 1, 8, "stream.global_batch_size=8, or runtime.micro_batch_size=2 or 4"),
+        (7, 2, 2, "stream.global_batch_size=4 or 8"),
     ],
 )
 def test_lanes_that_do_not_divide_are_refused_with_values_that_do(
-    num_lanes: int, world_size: int, micro_rows: int, remedy: str
+    num_lanes: int, world_size: int, micro_batch_size: int, remedy: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"set {remedy}") + "$"):
-        accumulation(num_lanes, world_size, micro_rows)
+        accumulation(num_lanes, world_size, micro_batch_size)
 
 
 def test_every_number_a_refusal_names_is_legal() -> None:
     refused = 0
     for num_lanes in range(1, 25):
         for world_size in range(1, 6):
-            for micro_rows in range(1, 9):
+            for micro_batch_size in range(1, 9):
                 try:
-                    accumulation(num_lanes, world_size, micro_rows)
+                    accumulation(num_lanes, world_size, micro_batch_size)
                 except ConfigError as error:
                     refused += 1
                     for part in re.split(", or ", error.remedy):
                         for number in map(int, re.findall(r"\d+", part)):
-                            if "lanes" in part:
-                                assert number % (world_size * micro_rows) == 0
-                            elif "micro_rows" in part:
+                            if "global_batch_size" in part:
+                                assert number % (world_size * micro_batch_size) == 0
+                            elif "micro_batch_size" in part:
                                 assert num_lanes % (world_size * number) == 0
                             else:
-                                assert num_lanes % (number * micro_rows) == 0
+                                assert num_lanes % (number * micro_batch_size) == 0
     assert refused > 100
 
 
@@ -196,8 +196,8 @@ def test_lanes_are_lowered_to_what_few_examples_fill() -> None:
     assert fitting_lanes(8, 2, 4, 8) == (8, 4)
     assert fitting_lanes(8, 1, 8, 2) == (2, 2)
     assert fitting_lanes(8, 2, 4, 7) == (6, 3)
-    for ranks, num_examples, micro_rows in itertools.product((1, 2, 3), range(3, 30), (1, 2, 4)):
-        lanes, rows = fitting_lanes(12 * ranks, ranks, micro_rows, num_examples)
+    for ranks, num_examples, micro_batch_size in itertools.product((1, 2, 3), range(3, 30), (1, 2, 4)):
+        lanes, rows = fitting_lanes(12 * ranks, ranks, micro_batch_size, num_examples)
         assert lanes <= num_examples
         assert accumulation(lanes, ranks, rows) * rows * ranks == lanes
     with pytest.raises(ConfigError, match="4 ranks for 2 examples"):

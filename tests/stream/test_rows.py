@@ -11,10 +11,10 @@ from trialign.stream.rows import TokenizedExample, fill_row, pack, pack_window, 
 
 
 @given(st.lists(st.integers(0, 40), max_size=200), st.integers(40, 90))
-def test_packing_loses_nothing_and_never_exceeds_the_row(lengths: list[int], row_tokens: int) -> None:
-    rows = pack(lengths, row_tokens)
+def test_packing_loses_nothing_and_never_exceeds_the_row(lengths: list[int], seq_len: int) -> None:
+    rows = pack(lengths, seq_len)
     assert sorted(i for row in rows for i in row) == [i for i, length in enumerate(lengths) if length]
-    assert all(0 < sum(lengths[i] for i in row) <= row_tokens for row in rows)
+    assert all(0 < sum(lengths[i] for i in row) <= seq_len for row in rows)
 
 
 def test_packing_by_hand() -> None:
@@ -44,17 +44,17 @@ def test_a_window_gives_back_what_would_leave_a_row_too_empty() -> None:
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=80), st.integers(40, 90))
-def test_a_window_keeps_its_first_examples_and_packs_no_worse(lengths: list[int], row_tokens: int) -> None:
-    num_taken, rows = pack_window(np.array(lengths), row_tokens)
+def test_a_window_keeps_its_first_examples_and_packs_no_worse(lengths: list[int], seq_len: int) -> None:
+    num_taken, rows = pack_window(np.array(lengths), seq_len)
     assert 1 <= num_taken <= len(lengths)
-    assert rows == pack(lengths[:num_taken], row_tokens)
+    assert rows == pack(lengths[:num_taken], seq_len)
     if rows:
-        all_rows = pack(lengths, row_tokens)
-        assert sum(lengths[:num_taken]) / len(rows) >= min(sum(lengths) / len(all_rows), 0.95 * row_tokens)
+        all_rows = pack(lengths, seq_len)
+        assert sum(lengths[:num_taken]) / len(rows) >= min(sum(lengths) / len(all_rows), 0.95 * seq_len)
 
 
 def test_an_example_longer_than_a_row_is_refused_with_the_setting_that_holds_it() -> None:
-    with pytest.raises(DataError, match=r"113 tokens.*\n.*\n.*stream\.row_tokens=113"):
+    with pytest.raises(DataError, match=r"113 tokens.*\n.*\n.*stream\.seq_len=113"):
         pack([4, 113], 64)
 
 

@@ -75,7 +75,7 @@ class Layout:
 
     sources: list[LaneSource]
     num_lanes: int
-    row_tokens: int
+    seq_len: int
     window: int
     seed: int
 
@@ -88,21 +88,21 @@ class Layout:
             size = int(chance.choice([1, 4, 9, 16, 100], p=[0.04, 0.24, 0.24, 0.24, 0.24]))
             store = history_store(num_records, size)
             sources.append(LaneSource(f"task {number}", store, float(chance.choice([0.7, 1.0, 1.5]))))
-        row_tokens, window = int(chance.integers(9, 50)), int(chance.integers(2, 24))
-        return cls(sources, num_lanes, row_tokens, window, seed=int(chance.integers(1_000)))
+        seq_len, window = int(chance.integers(9, 50)), int(chance.integers(2, 24))
+        return cls(sources, num_lanes, seq_len, window, seed=int(chance.integers(1_000)))
 
     def stream(self, rank: int, world_size: int, state: State) -> LaneStream:
         return LaneStream(
             self.sources,
             encode,
             num_lanes=self.num_lanes,
-            row_tokens=self.row_tokens,
+            seq_len=self.seq_len,
             window=self.window,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
             state=state,
-            ledger=True,
+            sample_log=True,
         )
 
 
@@ -112,7 +112,7 @@ class Step:
 
     Attributes:
         digest: of every tensor of every row, in the order of the lanes.
-        records: what the ledger is told.
+        records: what the sample log is told.
         state: of every lane after it.
     """
 
@@ -154,7 +154,7 @@ def steps(
     loader: Callable[..., Iterable[Row | TrialignError]],
     world_size: int,
     workers: int,
-    micro_rows: int,
+    micro_batch_size: int,
     state: State,
 ) -> Iterator[Step]:
     """Yield the global batches of a world of ranks, without end."""
@@ -164,13 +164,13 @@ def steps(
             MicroBatches(
                 loader(layout, rank, world_size, state, fitting_workers(workers, per_rank)),
                 rows_per_step=per_rank,
-                micro_rows=micro_rows,
+                micro_batch_size=micro_batch_size,
             )
         )
         for rank in range(world_size)
     ]
     while True:
-        yield gathered(batch for rank in ranks for batch in islice(rank, per_rank // micro_rows))
+        yield gathered(batch for rank in ranks for batch in islice(rank, per_rank // micro_batch_size))
 
 
 def uninterrupted(layout: Layout) -> list[Step]:
@@ -192,8 +192,8 @@ def world(chance: np.random.Generator, num_lanes: int) -> tuple[int, int, int]:
     """Draw ranks, workers and rows per micro-batch that a number of lanes can be divided over."""
     ranks = int(chance.choice([w for w in range(1, MOST_RANKS + 1) if num_lanes % w == 0]))
     per_rank = num_lanes // ranks
-    micro_rows = int(chance.choice([rows for rows in range(1, per_rank + 1) if per_rank % rows == 0]))
-    return ranks, int(chance.integers(0, MOST_WORKERS + 1)), micro_rows
+    micro_batch_size = int(chance.choice([rows for rows in range(1, per_rank + 1) if per_rank % rows == 0]))
+    return ranks, int(chance.integers(0, MOST_WORKERS + 1)), micro_batch_size
 
 
 def killed_and_resumed(layout: Layout, chance: np.random.Generator, num_steps: int) -> list[Step]:
@@ -272,8 +272,8 @@ def test_a_process_with_real_workers_goes_on_exactly_after_kill_9(
     taken: dict[int, Step] = {}
     num_killed = 0
     while (done := read(checkpoint)[0]) < len(whole):
-        ranks, workers, micro_rows = world(chance, layout.num_lanes)
-        shape = (ranks, min(max(1, workers), MOST_PROCESSES // ranks), micro_rows)
+        ranks, workers, micro_batch_size = world(chance, layout.num_lanes)
+        shape = (ranks, min(max(1, workers), MOST_PROCESSES // ranks), micro_batch_size)
         heard, told = fork.Pipe(duplex=False)
         child = fork.Process(target=train, args=(layout, shape, checkpoint, every, told))
         child.start()

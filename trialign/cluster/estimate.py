@@ -13,7 +13,7 @@ import torch
 
 from trialign.config.config import Config
 from trialign.config.stages import locate_stage, needed_by
-from trialign.config.train import DescribedConfig, PretrainedConfig, ScratchConfig
+from trialign.config.train import ConfigFileConfig, PretrainedConfig, ScratchConfig
 from trialign.errors import ConfigError
 from trialign.manifest import MANIFEST, Manifest
 
@@ -63,11 +63,11 @@ def estimate(config: Config) -> list[str]:
     world_size = runtime.nodes * runtime.devices
     size = _size(config)
     state = size.parameters * state_bytes(runtime.strategy, world_size) / GIB
-    positions = stream.lanes * stream.row_tokens
+    positions = stream.global_batch_size * stream.seq_len
     lines = [
         f"{size.parameters:,} parameters; {runtime.strategy} on {runtime.nodes} x {runtime.devices} ranks: "
-        f"{state:.2f} GiB per rank for weights, gradients and optimizer; activations of {runtime.micro_rows} rows of "
-        f"{stream.row_tokens} come on top",
+        f"{state:.2f} GiB per rank for weights, gradients and optimizer; activations of "
+        f"{runtime.micro_batch_size} rows of {stream.seq_len} come on top",
         _time(size.steps, positions, cluster.tokens_per_second, world_size),
         _disk(size.parameters, config.run),
     ]
@@ -105,7 +105,7 @@ def _from_dataset(config: Config) -> Size:
         max_history=Manifest.read(folder).config["data"]["max_history"],
         captions=load_evidence(locate_stage(config, "enrich")).captions if reads_captions else (),
     )
-    stream = replace(config.stream, ledger=False)
+    stream = replace(config.stream, sample_log=False)
     # As `train` does, but for the memory: a login node has none to spare for a decoder of gigabytes.
     made = prepare_training(data, config.run, config.train, stream, config.runtime, seed=config.seed, weights=False)
     return Size(sum(parameter.numel() for parameter in made.generator.parameters()), made.num_steps)
@@ -119,12 +119,12 @@ def _backbone_parameters(config: Config) -> int:
 
     backbone = config.train.backbone
     if isinstance(backbone, ScratchConfig):
-        sizes = ARCHITECTURES[backbone.architecture](backbone, config.stream.row_tokens)
+        sizes = ARCHITECTURES[backbone.architecture](backbone, config.stream.seq_len)
         vocab = {"vocab_size": backbone.vocab_size, "tie_word_embeddings": True}
         described = AutoConfig.for_model(backbone.architecture, **vocab, **sizes)
     else:
-        assert isinstance(backbone, DescribedConfig | PretrainedConfig)
-        source = backbone.file if isinstance(backbone, DescribedConfig) else backbone.model
+        assert isinstance(backbone, ConfigFileConfig | PretrainedConfig)
+        source = backbone.file if isinstance(backbone, ConfigFileConfig) else backbone.model
         described = AutoConfig.from_pretrained(source)
     model = AutoModelForCausalLM.from_config(described)
     codes = config.quantize.num_levels * config.quantize.codebook_size

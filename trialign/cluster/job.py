@@ -94,7 +94,7 @@ class Supervisor:
             return code
         if outcome == "died":
             return self._requeue(outcome, code, exclude=[self.cause.node] if self.cause else [])
-        if outcome in ("made room", "stood still", "out of time"):
+        if outcome in ("preempted", "stood still", "out of time"):
             return self._requeue(outcome, code)
         self._note_end(outcome, code)
         if code:
@@ -187,16 +187,16 @@ class Supervisor:
         if first in _TOLD:
             return "failed", first
         if (self.asked and self.told_at) or first == REQUEUE:
-            return "made room", REQUEUE
+            return "preempted", REQUEUE
         return "died", first
 
     def _tell(self, ranks: subprocess.Popen[bytes]) -> None:
         """Tell the ranks that room is wanted, where they can save themselves."""
         self.asked, self.told_at = True, time.time()
         if not self.spec.saves:
-            self.say(f"asked to make room; {self.spec.verb} cannot save itself and works on until it is ended")
+            self.say(f"asked to save and stop; {self.spec.verb} cannot save itself and works on until it is ended")
             return
-        self.say("asked to make room; the ranks are told")
+        self.say("asked to save and stop; the ranks are told")
         ranks.send_signal(signal.SIGUSR1)  # srun hands it on to every rank
 
     def _out_of_time(self, limit: TimeLimit) -> tuple[str, int]:

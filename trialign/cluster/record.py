@@ -45,7 +45,7 @@ class JobSpec:
         health_check: look at the nodes first.
         watchdog_seconds: without anything counted, until it stands still.
         leave_seconds: before the time limit, when it is too late to save.
-        saves: the verb saves itself when it is asked to make room.
+        saves: the verb saves itself when it is asked to save and stop.
         max_restarts: in a row that get no further.
         revision: the code that was submitted.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from trialign.progress import BEAT, Progress, read_progress
+from trialign.progress import BEAT, Heartbeat, read_progress
 
 _BELOW = (BEAT, f"*/{BEAT}", f"*/*/{BEAT}")
 """A job's folder is a stage's, evaluate's with one below for each split, or a whole run's."""
@@ -21,7 +21,7 @@ class Watchdog:
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self._folder, self._seconds = folder, seconds
-        self._last: Progress | None = None
+        self._last: Heartbeat | None = None
         self._counted, self._since = self._look(), time.monotonic()
 
     def stands_still(self) -> bool:

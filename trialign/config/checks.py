@@ -52,11 +52,11 @@ def check_pipeline(config: Config, verbs: Collection[str]) -> None:
             remedy="run `trialign enrich` for every share, then the pipeline without enrich.shard",
         )
     # A generator, or a train stage, of another run was made by settings of its own.
-    if {"train", "rl"} <= set(verbs).difference(config.from_stage) and not config.train.keep_back:
+    if {"train", "rl"} <= set(verbs).difference(config.from_stage) and not config.train.rl_holdout:
         raise ConfigError(
-            "train.keep_back=0 in a pipeline with reinforcement learning",
+            "train.rl_holdout=0 in a pipeline with reinforcement learning",
             rule="it learns from positions that supervised training kept back",
-            remedy="set train.keep_back=0.2, or leave rl out with evaluate.generator=train",
+            remedy="set train.rl_holdout=0.2, or leave rl out with evaluate.generator=train",
         )
 
 
@@ -120,11 +120,11 @@ def _enrich(config: Config) -> None:
             rule="builtin captions are what the small CLIP sees",
             remedy="add enrich/clip=storefront in the storefront, enrich/clip=catalogue elsewhere",
         )
-    if enrich.captions_dealt is not None and enrich.captions is None:
+    if enrich.shuffle_captions is not None and enrich.captions is None:
         raise ConfigError(
-            f"enrich.captions_dealt={enrich.captions_dealt} with enrich/captions=none",
+            f"enrich.shuffle_captions={enrich.shuffle_captions} with enrich/captions=none",
             rule="captions that are dealt among the items are made first",
-            remedy="choose enrich/captions=builtin or another, or leave enrich.captions_dealt out",
+            remedy="choose enrich/captions=builtin or another, or leave enrich.shuffle_captions out",
         )
     if enrich.shard is None:
         return
@@ -151,12 +151,12 @@ def _embed(config: Config) -> None:
             rule="an item's text is made of something, and of nothing twice",
             remedy="set 'embed.evidence=[title,description,brand,categories]'",
         )
-    least = embed.least_chance
+    least = embed.min_probability
     if least and "interests" not in evidence and not embed.interests:
         raise ConfigError(
-            f"embed.least_chance={least}",
+            f"embed.min_probability={least}",
             rule="it leaves out interests that are embedded otherwise",
-            remedy="set embed.least_chance=0, or add interests to embed.evidence",
+            remedy="set embed.min_probability=0, or add interests to embed.evidence",
         )
     if embed.interests and embed.text is None:
         raise ConfigError(
@@ -202,14 +202,14 @@ def _optimizers(config: Config) -> None:
 
 def _lanes(config: Config) -> None:
     world_size = config.runtime.nodes * config.runtime.devices
-    rows = config.runtime.micro_rows * world_size
-    if config.stream.lanes % rows:
-        nearest = max(rows, round(config.stream.lanes / rows) * rows)
-        share = math.gcd(config.stream.lanes // world_size, config.runtime.micro_rows)
-        fewer = "" if config.stream.lanes % world_size else f"runtime.micro_rows={share}, or "
+    rows = config.runtime.micro_batch_size * world_size
+    if config.stream.global_batch_size % rows:
+        nearest = max(rows, round(config.stream.global_batch_size / rows) * rows)
+        share = math.gcd(config.stream.global_batch_size // world_size, config.runtime.micro_batch_size)
+        fewer = "" if config.stream.global_batch_size % world_size else f"runtime.micro_batch_size={share}, or "
         raise ConfigError(
-            f"stream.lanes={config.stream.lanes} with {world_size} ranks (runtime.nodes x runtime.devices) x "
-            f"runtime.micro_rows={config.runtime.micro_rows}",
-            rule=f"lanes is a multiple of ranks x micro_rows = {rows}",
-            remedy=f"set {fewer}stream.lanes={nearest}, which is another training",
+            f"stream.global_batch_size={config.stream.global_batch_size} with {world_size} ranks (runtime.nodes x "
+            f"runtime.devices) x runtime.micro_batch_size={config.runtime.micro_batch_size}",
+            rule=f"global_batch_size is a multiple of ranks x micro_batch_size = {rows}",
+            remedy=f"set {fewer}stream.global_batch_size={nearest}, which is another training",
         )

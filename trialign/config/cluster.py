@@ -33,7 +33,7 @@ class ClusterConfig:
     )
     program: list[str] = option([], "the `trialign` of the ranks; empty: the one that submits", hashed=False)
     signal_seconds: int = option(
-        120, "how long before its end Slurm asks a job to make room", least=1, most=65535, hashed=False
+        120, "how long before its end Slurm asks a job to save and stop", least=1, most=65535, hashed=False
     )
     leave_seconds: int = option(
         10, "how long before its end a job that has not saved itself by then is queued again", least=0, hashed=False

@@ -26,14 +26,18 @@ class DataConfig:
     cut_shares: list[float] = option(
         [0.8, 0.9], "shares of all events before the two times of temporal", above=0, below=1
     )
-    min_events: int = option(
+    min_eval_events: int = option(
         3, "users with fewer events are trained on, not evaluated (leave_one_out needs 3)", least=3
     )
-    user_core: int = option(0, "users with fewer events leave the data, before the split; 0 keeps all", least=0)
-    item_core: int = option(
-        0, "items with fewer events leave log and catalogue; with user_core, until all have enough", least=0
+    min_user_interactions: int = option(
+        0, "users with fewer events leave the data, before the split; 0 keeps all", least=0
     )
-    core_rounds: int = option(100, "rounds of user_core and item_core before giving up", least=1)
+    min_item_interactions: int = option(
+        0, "items with fewer events leave log and catalogue; with min_user_interactions, until all have enough", least=0
+    )
+    core_rounds: int = option(
+        100, "rounds of min_user_interactions and min_item_interactions before giving up", least=1
+    )
     max_history: int = option(50, "items; a longer history becomes windows that overlap by half", least=2)
     block_records: int = option(1024, "records per block, the unit of shuffling and reading", least=1)
     shard_blocks: int = option(64, "blocks per shard file", least=1)

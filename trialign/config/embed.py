@@ -175,9 +175,9 @@ class EmbedConfig:
     interests: bool = option(
         False, "embed each interest too, by the text encoder: quantize.interest_weight is measured against these"
     )
-    least_chance: float = option(
+    min_probability: float = option(
         0.0,
-        "interests that the reward stage gives a smaller chance of being good are left out; 0 keeps all",
+        "interests that the reward stage gives a smaller probability of being good are left out; 0 keeps all",
         least=0,
         below=1,
     )

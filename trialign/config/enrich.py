@@ -50,15 +50,15 @@ class EndpointBackendConfig:
     _target_: str = "trialign.enrich.endpoint.Endpoint"
     url: str = option("http://127.0.0.1:8000/v1", "of the server, up to /v1", hashed=False, recorded=True)
     model: str = option("???", "as the server calls it")
-    key_from: str | None = option(None, "environment variable that holds the server's key; null: none", hashed=False)
+    api_key_env: str | None = option(None, "environment variable that holds the server's key; null: none", hashed=False)
     max_tokens: int = option(512, "longest reply", least=1)
     extra: dict[str, Any] = option(
         {}, "further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}"
     )
     concurrency: int = option(8, "questions at a time", least=1, hashed=False, recorded=True)
-    time_limit: float = option(120.0, "seconds of one try", above=0, hashed=False, recorded=True)
-    tries: int = option(5, "of a question that gets no reply", least=1, hashed=False, recorded=True)
-    first_wait: float = option(
+    timeout: float = option(120.0, "seconds of one try", above=0, hashed=False, recorded=True)
+    max_attempts: int = option(5, "of a question that gets no reply", least=1, hashed=False, recorded=True)
+    backoff: float = option(
         1.0,
         "seconds before the second try; doubles with each, with jitter",
         least=0,
@@ -68,13 +68,13 @@ class EndpointBackendConfig:
 
 
 @dataclass
-class AskedConfig:
+class AnnotatorConfig:
     """How a model is asked."""
 
     retries: int = option(
         1, "further questions about a reply that cannot be used, each naming what was wrong with it", least=0
     )
-    lost: float = option(
+    max_failure_rate: float = option(
         0.01,
         "share of questions that may stay without a reply; more stop the stage, which then goes on",
         least=0,
@@ -85,14 +85,14 @@ class AskedConfig:
 
 
 @dataclass
-class AskedCaptionsConfig(AskedConfig):
+class AnnotatorCaptionsConfig(AnnotatorConfig):
     """Captions by a vision-language model."""
 
     max_side: int = option(1024, "pixels; a picture with a longer side is scaled down before it is sent", least=1)
 
 
 @dataclass
-class AskedInterestsConfig(AskedConfig):
+class AnnotatorInterestsConfig(AnnotatorConfig):
     """Interests by a language model."""
 
     variant: str = option(
@@ -120,12 +120,12 @@ class TagCaptionsConfig:
 
 
 @dataclass
-class TransformersCaptionsConfig(AskedCaptionsConfig, TransformersBackendConfig):
+class TransformersCaptionsConfig(AnnotatorCaptionsConfig, TransformersBackendConfig):
     """Captions by any image-text-to-text model of transformers, e.g. Qwen/Qwen2.5-VL-7B-Instruct."""
 
 
 @dataclass
-class EndpointCaptionsConfig(AskedCaptionsConfig, EndpointBackendConfig):
+class EndpointCaptionsConfig(AnnotatorCaptionsConfig, EndpointBackendConfig):
     """Captions by a server of OpenAI-compatible chat completions."""
 
 
@@ -155,12 +155,12 @@ class BuiltinInterestsConfig:
 
 
 @dataclass
-class TransformersInterestsConfig(AskedInterestsConfig, TransformersBackendConfig):
+class TransformersInterestsConfig(AnnotatorInterestsConfig, TransformersBackendConfig):
     """Interests by any causal language model of transformers, e.g. Qwen/Qwen2.5-7B-Instruct."""
 
 
 @dataclass
-class EndpointInterestsConfig(AskedInterestsConfig, EndpointBackendConfig):
+class EndpointInterestsConfig(AnnotatorInterestsConfig, EndpointBackendConfig):
     """Interests by a server of OpenAI-compatible chat completions."""
 
 
@@ -173,7 +173,7 @@ class EnrichConfig:
         None, "what pictures show: enrich/captions=none, catalogue, builtin, transformers or endpoint"
     )
     interests: Any = option(None, "what items are for: enrich/interests=none, builtin, transformers or endpoint")
-    captions_dealt: int | None = option(
+    shuffle_captions: int | None = option(
         None,
         "negative control: captions are dealt anew among the items that have one, by this seed; interests, made of the "
         "true captions, and pictures stay. null: no",

@@ -44,8 +44,8 @@ class BaselinesConfig:
 
 
 @dataclass
-class UnderstandingConfig:
-    """How well semantic IDs are understood: items from texts and texts from items (docs/evaluation.md)."""
+class GroundingConfig:
+    """How well semantic IDs are grounded: items from texts and texts from items (docs/evaluation.md)."""
 
     items: int = option(500, "items that are asked about, the same draw in every run; 0 leaves it out", least=0)
 
@@ -66,8 +66,10 @@ class EvaluateConfig:
         False, "filter items that the user chose before, however long ago; the other rule is always reported beside it"
     )
     num_beams: int = option(50, "beams of the constrained search, at least 50 for recall@50", least=50)
-    free_users: int = option(2000, "users on whom decoding without the trie is measured; 0 leaves it out", least=0)
-    understanding: UnderstandingConfig = field(default_factory=UnderstandingConfig)
+    unconstrained_users: int = option(
+        2000, "users on whom decoding without the trie is measured; 0 leaves it out", least=0
+    )
+    grounding: GroundingConfig = field(default_factory=GroundingConfig)
     batch_size: int = option(64, "users per search", least=1, hashed=False, recorded=True)
     bootstrap_samples: int = option(2000, "resamples of users behind every interval", least=100)
     bootstrap_seed: int = option(0, "seed of the resampling")

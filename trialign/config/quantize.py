@@ -63,7 +63,7 @@ class RQVAEConfig(QuantizeConfig):
 
 @dataclass
 class RQKMeansConfig(QuantizeConfig):
-    """Residual k-means on the concatenated, standardised vectors."""
+    """Residual k-means on the concatenated, standardized vectors."""
 
     _target_: str = "trialign.quantize.rkmeans.RQKMeansQuantizer"
     num_iterations: int = option(20, "Lloyd iterations per level at most", least=0)

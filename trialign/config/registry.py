@@ -40,7 +40,7 @@ from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.reward import EndpointJudgeConfig, TransformersJudgeConfig
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import (
-    DescribedConfig,
+    ConfigFileConfig,
     LoraConfig,
     PretrainedConfig,
     ScratchConfig,
@@ -80,7 +80,7 @@ _CHOICES: dict[str, dict[str, type]] = {
     "embed/joint": {"transformers": JointConfig, "clip": OpenClipJointConfig},
     "embed/collaborative": {"ppmi": PpmiConfig},
     "quantize": {"rqvae": RQVAEConfig, "rkmeans": RQKMeansConfig},
-    "train/backbone": {"scratch": ScratchConfig, "described": DescribedConfig, "pretrained": PretrainedConfig},
+    "train/backbone": {"scratch": ScratchConfig, "from_config": ConfigFileConfig, "pretrained": PretrainedConfig},
     "train/lora": {"lora": LoraConfig},
     "train/tasks": {BASE: TasksConfig},
     "reward/lora": {"lora": LoraConfig},

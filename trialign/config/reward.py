@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trialign.config.enrich import AskedConfig, EndpointBackendConfig, TransformersBackendConfig
+from trialign.config.enrich import AnnotatorConfig, EndpointBackendConfig, TransformersBackendConfig
 from trialign.config.option import option
 from trialign.config.train import LoraConfig
 
@@ -27,27 +27,27 @@ class TinyRewardConfig:
 
 
 @dataclass
-class AskedJudgeConfig(AskedConfig):
+class AnnotatorJudgeConfig(AnnotatorConfig):
     """How a judge is asked: about an item's own interests and planted ones, 0 or 1 each."""
 
-    lost: float = option(
+    max_failure_rate: float = option(
         0.05, "share of items that may stay without a usable reply; more stop the stage", least=0, most=1
     )
 
 
 @dataclass
-class TransformersJudgeConfig(AskedJudgeConfig, TransformersBackendConfig):
+class TransformersJudgeConfig(AnnotatorJudgeConfig, TransformersBackendConfig):
     """A judge by any causal language model of transformers, e.g. Qwen/Qwen2.5-7B-Instruct."""
 
 
 @dataclass
-class EndpointJudgeConfig(AskedJudgeConfig, EndpointBackendConfig):
+class EndpointJudgeConfig(AnnotatorJudgeConfig, EndpointBackendConfig):
     """A judge by a server of OpenAI-compatible chat completions."""
 
 
 @dataclass
 class RewardConfig:
-    """A binary classifier of (item, interest), labelled by own interests against those of others, or by a judge."""
+    """A binary classifier of (item, interest), labeled by own interests against those of others, or by a judge."""
 
     judge: Any = option(None, "a model that labels the pairs: reward/judge=none, transformers or endpoint")
     cache: str = option("${run}/replies", "folder of all replies of the judge, kept for good", hashed=False)

@@ -14,7 +14,7 @@ class WatchConfig:
 
     every: int = option(25, "optimizer steps between two validations, and one at the end", least=1)
     users: int = option(1000, "the first so many in hash order, a fair sample; 0: all of them", least=0)
-    num_beams: int = option(50, "beams of the constrained search; Recall@50 is a tripwire", least=50)
+    num_beams: int = option(50, "beams of the constrained search; Recall@50 is a stopping guard", least=50)
     patience: int = option(
         0, "stop after so many validations in a row without a better NDCG@10; 0: never early", least=0
     )
@@ -22,7 +22,7 @@ class WatchConfig:
 
 
 @dataclass
-class TripwiresConfig:
+class StoppingGuardsConfig:
     """What ends the training; the best weights so far are kept."""
 
     recall_drop: float = option(
@@ -37,11 +37,11 @@ class TripwiresConfig:
 
 @dataclass
 class RLConfig:
-    """Group-relative policy optimisation (GRPO) from the trained generator, or supervised training continued."""
+    """Group-relative policy optimization (GRPO) from the trained generator, or supervised training continued."""
 
     objective: str = option(
         "grpo",
-        "grpo; or sft, the control: supervised training goes on with the kept-back positions (rows as `stream`)",
+        "grpo; or sft, the control: supervised training goes on with the held-out positions (rows as `stream`)",
         choices=("grpo", "sft"),
     )
     rewards: dict[str, float] = option(
@@ -53,19 +53,19 @@ class RLConfig:
         "distinct: rollouts drawn without replacement; beams: the most probable items",
         choices=("distinct", "beams"),
     )
-    group: int = option(8, "rollouts per prompt", least=2)
-    prompts: int = option(32, "prompts per optimizer step; a multiple of devices x micro_rows", least=1)
-    uses: int = option(2, "optimizer steps that share the same rollouts", least=1)
+    group_size: int = option(8, "rollouts per prompt", least=2)
+    prompts_per_step: int = option(32, "prompts per optimizer step; a multiple of devices x micro_batch_size", least=1)
+    num_iterations: int = option(2, "optimizer steps that share the same rollouts", least=1)
     steps: int = option(300, "optimizer steps", least=1)
     clip_ratio: float = option(0.2, "how far the ratio of probabilities may move from 1", above=0)
-    kl: float = option(1e-3, "weight of the divergence from the reference", least=0)
-    normalise: bool = option(True, "divide advantages by the standard deviation of their group")
+    kl_coef: float = option(1e-3, "weight of the divergence from the reference", least=0)
+    scale_rewards: bool = option(True, "divide advantages by the standard deviation of their group")
     reference: str | None = option(None, "a finished train or rl folder; null: the generator that training starts from")
     lora: LoraConfig | None = option(None, "adapters instead of full training: rl/lora=none or lora")
     learning_rate: float = option(1e-5, "peak, AdamW; small models from scratch want more, e.g. 3e-4", above=0)
     weight_decay: float = option(0.0, "AdamW; not on norms, biases, embeddings", least=0)
     betas: list[float] = option([0.9, 0.98], "AdamW", least=0, below=1)
     warmup: float = option(0.05, "share of the steps; cosine decay to zero after it", least=0, most=1)
-    clip: float = option(1.0, "gradient norm", least=0)
+    max_grad_norm: float = option(1.0, "larger gradients are scaled down to this norm; 0: never", least=0)
     validation: WatchConfig = field(default_factory=WatchConfig)
-    tripwires: TripwiresConfig = field(default_factory=TripwiresConfig)
+    stopping_guards: StoppingGuardsConfig = field(default_factory=StoppingGuardsConfig)

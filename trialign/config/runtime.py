@@ -43,14 +43,14 @@ class RuntimeConfig:
         hashed=False,
         recorded=True,
     )
-    micro_rows: int = option(
+    micro_batch_size: int = option(
         8,
-        "rows per forward pass and rank; accumulation = lanes / (nodes x devices x micro_rows)",
+        "rows per forward pass and rank; accumulation = global_batch_size / (nodes x devices x micro_batch_size)",
         least=1,
         hashed=False,
         recorded=True,
     )
-    checkpoint_activations: bool = option(
+    activation_checkpointing: bool = option(
         False,
         "keep no activations of the backbone's layers, compute them again: less memory, more time",
         hashed=False,
@@ -68,7 +68,7 @@ class RuntimeConfig:
         above=0,
         hashed=False,
     )
-    on_spike: str = option(
+    on_loss_spike: str = option(
         "stop",
         "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command goes on from "
         "the last checkpoint without that batch)",
@@ -76,7 +76,7 @@ class RuntimeConfig:
         hashed=False,
         recorded=True,
     )
-    spike: float = option(
+    loss_spike_threshold: float = option(
         3.0,
         "nats by which a step's loss may exceed the median of the last 50; 0: look for no spike",
         least=0,

@@ -8,11 +8,11 @@ experiment, variant) come first, then the run, then the defaults. Whatever compo
 member of a sweep, `submit`, `--cfg job`.
 
 Which stages: the verb's own and those upstream of it, of this run or of the one that `from.STAGE` names. The verb's own
-decides what stages share (seed, stream, runtime.micro_rows), else the last one of this run; another run decides only
-what belongs to the stage taken from it. A stage without a record starts from defaults.
+decides what stages share (seed, stream, runtime.micro_batch_size), else the last one of this run; another run decides
+only what belongs to the stage taken from it. A stage without a record starts from defaults.
 What: a choice (`quantize=rqvae`) is the option that comes nearest; where the user chose, the whole group is the
 user's. What is of the machine or the site is not taken: paths, addresses, workers, `cluster`, and `runtime` but
-for `micro_rows`, of which `stream.lanes` is a multiple.
+for `micro_batch_size`, of which `stream.global_batch_size` is a multiple.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from trialign.manifest import flatten
 from trialign.stage import settings_of
 
 _GROUP = "hydra/taken"
-_EVER = "runtime.micro_rows"
+_EVER = "runtime.micro_batch_size"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class ScratchConfig(BackboneConfig):
 
 
 @dataclass
-class DescribedConfig(BackboneConfig):
+class ConfigFileConfig(BackboneConfig):
     """Random weights too, but everything about the model is in a transformers config file."""
 
     file: str = option("???", "a config.json of transformers, or the folder that holds one")
@@ -117,7 +117,7 @@ class TrainConfig:
     """The generator, its tasks, and how it learns."""
 
     backbone: BackboneConfig = option(
-        BackboneConfig, "the language model: train/backbone=scratch, described or pretrained"
+        BackboneConfig, "the language model: train/backbone=scratch, from_config or pretrained"
     )
     lora: LoraConfig | None = option(None, "adapters instead of full training: train/lora=none or lora")
     items: ItemsConfig = field(default_factory=ItemsConfig)
@@ -131,7 +131,7 @@ class TrainConfig:
         choices=("proportional", "temperature", "weights"),
     )
     temperature: float = option(1.0, "of train.mixture=temperature; the larger, the more equal the tasks", above=0)
-    keep_back: float = option(
+    rl_holdout: float = option(
         0.0,
         "share of the positions of the histories that is not learned but left to `trialign rl`; still read",
         least=0,
@@ -143,7 +143,7 @@ class TrainConfig:
     weight_decay: float = option(0.05, "AdamW; not on norms, biases, embeddings", least=0)
     betas: list[float] = option([0.9, 0.98], "AdamW", least=0, below=1)
     warmup: float = option(0.05, "share of the steps; cosine decay to zero after it", least=0, most=1)
-    clip: float = option(1.0, "gradient norm", least=0)
+    max_grad_norm: float = option(1.0, "larger gradients are scaled down to this norm; 0: never", least=0)
     precision: str = option(
         "32-true",
         "32-true, or bf16-mixed: products in bfloat16, weights and losses in float32",
@@ -158,13 +158,13 @@ class TrainConfig:
 class StreamConfig:
     """The exact, elastic stream (docs/method.md, Lanes)."""
 
-    lanes: int = option(
+    global_batch_size: int = option(
         8, "V, rows per global batch, fixed for a run; lowered to the examples there are, and said so", least=1
     )
-    row_tokens: int = option(
+    seq_len: int = option(
         256, "positions per packed row; long rows cost attention, short ones must hold a history", least=8
     )
-    window: int = option(256, "examples a lane packs at a time", least=1)
+    packing_buffer: int = option(256, "examples a lane packs at a time", least=1)
     workers: int = option(0, "DataLoader workers per rank; 0 reads where the training runs", least=0, hashed=False)
     prefetch: int = option(2, "optimizer steps that the workers read ahead", least=1, hashed=False)
     damaged: str = option(
@@ -174,4 +174,6 @@ class StreamConfig:
         hashed=False,
         recorded=True,
     )
-    ledger: bool = option(False, "write down which users every step was trained on (train/ledger/)", hashed=False)
+    sample_log: bool = option(
+        False, "write down which users every step was trained on (train/sample_log/)", hashed=False
+    )

@@ -39,7 +39,7 @@ def _embeds_by_enrich(config: Config) -> bool:
 
 
 def _drops_unlikely_interests(config: Config) -> bool:
-    return config.embed.least_chance > 0
+    return config.embed.min_probability > 0
 
 
 def _reads_captions(config: Config) -> bool:
@@ -53,7 +53,7 @@ def _reads_vectors(config: Config) -> bool:
 def _probes_evidence(config: Config) -> bool:
     """Return whether evaluation probes the generator's grounding in captions or interests."""
     known = _reads_captions(config) or config.enrich.interests is not None
-    return config.evaluate.understanding.items > 0 and known
+    return config.evaluate.grounding.items > 0 and known
 
 
 def _evaluates(generator: str) -> Callable[[Config], bool]:
@@ -109,7 +109,7 @@ class StageSpec(Verb):
         seeded: whether the root `seed` determines them too.
         ranks: whether it runs on all ranks of `runtime`; every other stage is one process.
         gpu: whether a GPU makes it faster.
-        saves: whether it saves its state when asked to make room; the others begin again, or with the parts they left.
+        saves: whether it saves its state when asked to stop; the others begin again, or with the parts they left.
         optional: whether a pipeline runs it only where another stage reads what it makes.
     """
 

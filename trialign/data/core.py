@@ -30,9 +30,15 @@ class Core:
 
 
 def core_of(
-    events: ibis.Table, folder: Path, *, tables: DuckTables, user_core: int, item_core: int, max_rounds: int
+    events: ibis.Table,
+    folder: Path,
+    *,
+    tables: DuckTables,
+    min_user_interactions: int,
+    min_item_interactions: int,
+    max_rounds: int,
 ) -> Core:
-    """Remove users with fewer than `user_core` events and items with fewer than `item_core`, until none is left.
+    """Remove users and items with too few events, round after round, until all that are left have enough.
 
     Each round counts the users' events, then the items' among those of the users who stay, and writes down who leaves:
     small tables, whatever the size of the log, which itself is only read.
@@ -41,15 +47,15 @@ def core_of(
         events: `user`, `item`, integers, and other columns.
         folder: where the rounds write; made if missing.
         tables: where they are computed.
-        user_core: events that a user needs; 0 or 1 keeps all.
-        item_core: events that an item needs; 0 or 1 keeps all.
+        min_user_interactions: events that a user needs; 0 or 1 keeps all.
+        min_item_interactions: events that an item needs; 0 or 1 keeps all.
         max_rounds: stop with an error after this many rounds that removed something.
 
     Raises:
         DataError: nothing is left, or the rounds did not come to an end.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    least = {"user": user_core, "item": item_core}
+    least = {"user": min_user_interactions, "item": min_item_interactions}
     gone: dict[str, list[Path]] = {side: [] for side in least}
     rounds: list[dict[str, int]] = []
     num_left = int(tables.execute(events.count()))
@@ -72,16 +78,17 @@ def core_of(
         logger.info("k-core, round %d: %s", len(rounds), rounds[-1])
         if not num_left:
             raise DataError(
-                f"no event is left after {len(rounds)} rounds, data.user_core={user_core} data.item_core={item_core}",
+                f"no event is left after {len(rounds)} rounds, data.min_user_interactions={min_user_interactions} "
+                f"data.min_item_interactions={min_item_interactions}",
                 rule="some users and items have enough events in common",
-                remedy="lower data.user_core or data.item_core",
+                remedy="lower data.min_user_interactions or data.min_item_interactions",
             )
         if len(rounds) == max_rounds:
             raise DataError(
                 f"after data.core_rounds={max_rounds} rounds {num_left} events are left, the last round removed "
                 f"{found['users']} users and {found['items']} items",
                 rule="rounds go on until every user and item has enough events",
-                remedy="raise data.core_rounds, or lower data.user_core or data.item_core",
+                remedy="raise data.core_rounds, or lower data.min_user_interactions or data.min_item_interactions",
             )
     return Core(_without(events, gone, tables), rounds)
 

@@ -65,7 +65,7 @@ class Histories:
     tied: NDArray[np.bool_]
 
 
-def spread_events(
+def partition_by_user(
     raw: RawData,
     catalogue: pa.Table,
     folder: Path,
@@ -73,8 +73,8 @@ def spread_events(
     tables: DuckTables,
     buckets: int,
     missing_items: str,
-    user_core: int,
-    item_core: int,
+    min_user_interactions: int,
+    min_item_interactions: int,
     core_rounds: int,
     repeated_events: str,
     max_bad_events: float,
@@ -88,8 +88,8 @@ def spread_events(
         tables: where they are computed, once the log was read by the engine it is bound to.
         buckets: a power of 16.
         missing_items: `refuse` events of items without a catalogue entry, or `drop` them.
-        user_core: events that a user needs to stay; 0 keeps all.
-        item_core: events that an item needs to stay, in the catalogue too; 0 keeps all.
+        min_user_interactions: events that a user needs to stay; 0 keeps all.
+        min_item_interactions: events that an item needs to stay, in the catalogue too; 0 keeps all.
         core_rounds: the most rounds that may remove something.
         repeated_events: `drop`, `keep` or `refuse` events of one user, item and time.
         max_bad_events: the share of events that may be left out because they cannot be.
@@ -132,14 +132,19 @@ def spread_events(
         policy=repeated_events,
     )
     core = core_of(
-        numbered, steps / "core", tables=tables, user_core=user_core, item_core=item_core, max_rounds=core_rounds
+        numbered,
+        steps / "core",
+        tables=tables,
+        min_user_interactions=min_user_interactions,
+        min_item_interactions=min_item_interactions,
+        max_rounds=core_rounds,
     )
-    left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=item_core > 0)
+    left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=min_item_interactions > 0)
     left = left.join(_code_buckets(folder / "users"), "code").drop("code")
     tables.to_parquet(left, folder / "events", partition_by="bucket", **INTEGERS)
     shutil.rmtree(steps)
     counts |= repeats
-    if user_core or item_core:
+    if min_user_interactions or min_item_interactions:
         counts |= {f"{what}_below_core": sum(r[what] for r in core.rounds) for what in ("users", "items", "events")}
         counts["core_rounds"] = core.rounds
     return counts
@@ -149,7 +154,7 @@ def read_buckets(folder: Path, keys: pa.ChunkedArray, tables: DuckTables) -> Ite
     """Yield all histories in hash order, about a million events at a time.
 
     Args:
-        folder: where `spread_events` wrote.
+        folder: where `partition_by_user` wrote.
         keys: of the items that stayed; hashes of them order what has one user and time.
         tables: where buckets are sorted.
     """

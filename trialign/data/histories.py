@@ -99,12 +99,14 @@ class SplitWriters:
         ]
 
 
-def cutter(split: str, *, min_events: int, last: int, cut_times: Sequence[int] | None) -> Callable[[Histories], Cuts]:
+def cutter(
+    split: str, *, min_eval_events: int, last: int, cut_times: Sequence[int] | None
+) -> Callable[[Histories], Cuts]:
     """Return how a split divides histories of events.
 
     Args:
         split: `leave_one_out`, `last_n` or `temporal`.
-        min_events: users with fewer are not evaluated.
+        min_eval_events: users with fewer are not evaluated.
         last: n of `last_n`.
         cut_times: the two times of `temporal`.
     """
@@ -114,11 +116,11 @@ def cutter(split: str, *, min_events: int, last: int, cut_times: Sequence[int] |
 
         def at_times(histories: Histories) -> Cuts:
             before = [_num_before(histories, time) for time in (first, second)]
-            return temporal(before[0], before[1], histories.lengths, min_events)
+            return temporal(before[0], before[1], histories.lengths, min_eval_events)
 
         return at_times
     n = last if split == "last_n" else 1
-    return lambda histories: last_n(histories.lengths, n, min_events)
+    return lambda histories: last_n(histories.lengths, n, min_eval_events)
 
 
 class EventWriter:

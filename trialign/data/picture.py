@@ -44,7 +44,7 @@ class Picture:
 def check_picture(data: bytes, max_pixels: int) -> Picture:
     """Decode a picture once; one that is no plain JPEG or PNG becomes a PNG of 8-bit RGB.
 
-    Other colour spaces are converted, 16 bits keep the upper eight, what is transparent is laid on white.
+    Other color spaces are converted, 16 bits keep the upper eight, what is transparent is laid on white.
 
     Args:
         data: the encoded picture.

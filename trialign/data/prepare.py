@@ -8,7 +8,7 @@ oracle/<split>.parquet        each user's ceiling, where the world is known
 oracle/items.parquet          what every item is, likewise
 raw/                          what a generated world wrote
 
-While it works, spread/ holds the log in user buckets: an attempt that is killed hands it on to the next.
+While it works, partitioned/ holds the log in user buckets: an attempt that is killed hands it on to the next.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from trialign.data.catalogue import index_catalogue, reindexed, write_catalogue
 from trialign.data.clock import times_of_shares
-from trialign.data.events import Histories, kept_items, num_events, read_buckets, spread_events, times_of
+from trialign.data.events import Histories, kept_items, num_events, partition_by_user, read_buckets, times_of
 from trialign.data.examples import ExampleWriter, read_examples, spread_examples
 from trialign.data.histories import EventWriter, SplitWriters, cutter
 from trialign.data.images import write_images
@@ -39,12 +39,12 @@ from trialign.data.splits import Cuts
 from trialign.data.tables import bounded_tables, check_engine, started_spark
 from trialign.errors import ConfigError
 from trialign.files import write_atomically
-from trialign.progress import Pace, paced
+from trialign.progress import Progress, tracked
 from trialign.types import EvaluationSplit
 
 logger = logging.getLogger(__name__)
 
-SPREAD = "spread"
+PARTITIONED = "partitioned"
 """The folder that an unfinished attempt hands on."""
 
 
@@ -53,7 +53,7 @@ def prepare(
     folder: Path,
     *,
     split: str,
-    min_events: int,
+    min_eval_events: int,
     max_history: int,
     block_records: int,
     shard_blocks: int,
@@ -63,8 +63,8 @@ def prepare(
     last_n: int = 10,
     cut_times: Sequence[int] | None = None,
     cut_shares: Sequence[float] = (0.8, 0.9),
-    user_core: int = 0,
-    item_core: int = 0,
+    min_user_interactions: int = 0,
+    min_item_interactions: int = 0,
     core_rounds: int = 100,
     repeated_events: str = "drop",
     max_bad_events: float = 0.001,
@@ -79,9 +79,9 @@ def prepare(
 
     Args:
         source: where catalogue and events, or ready examples, come from.
-        folder: an existing directory; what a killed attempt left in its folder `SPREAD` is used.
+        folder: an existing directory; what a killed attempt left in its folder `PARTITIONED` is used.
         split: which events are held out: `data.split`.
-        min_events: users with fewer are not evaluated.
+        min_eval_events: users with fewer are not evaluated.
         max_history: items of a window.
         block_records: records per block.
         shard_blocks: blocks per shard.
@@ -91,8 +91,8 @@ def prepare(
         last_n: targets per user of the split `last_n`.
         cut_times: the two times of the split `temporal`; None to take `cut_shares`.
         cut_shares: the shares of all events that come before these times.
-        user_core: events that a user needs to stay in the data; 0 keeps all.
-        item_core: events that an item needs to stay in the data and in the catalogue; 0 keeps all.
+        min_user_interactions: events that a user needs to stay in the data; 0 keeps all.
+        min_item_interactions: events that an item needs to stay in the data and in the catalogue; 0 keeps all.
         core_rounds: the most rounds of removing users and items.
         repeated_events: `drop`, `keep` or `refuse` events of one user, item and time.
         max_bad_events: the share of events that may be left out because they cannot be; more are refused.
@@ -113,14 +113,18 @@ def prepare(
     check_engine(engine)
     with bounded_tables(folder / "spill", memory=memory, threads=threads) as tables:
         raw = source.load(folder / "raw")
-        _check_source(raw, split, cored=bool(user_core or item_core))
+        _check_source(raw, split, cored=bool(min_user_interactions or min_item_interactions))
         items, num_html = _read_html(raw.items, read_html)
         catalogue = index_catalogue(items)
-        spread = _Spread(folder / SPREAD, source)
+        spread = _Spread(folder / PARTITIONED, source)
         # Pictures may be the larger part of the work: what can be refused without them is refused first.
         if not spread.finished:
             common: dict[str, Any] = {"buckets": buckets, "missing_items": missing_items}
-            cores: dict[str, Any] = {"user_core": user_core, "item_core": item_core, "core_rounds": core_rounds}
+            cores: dict[str, Any] = {
+                "min_user_interactions": min_user_interactions,
+                "min_item_interactions": min_item_interactions,
+                "core_rounds": core_rounds,
+            }
             cores |= {"repeated_events": repeated_events, "max_bad_events": max_bad_events}
             limits: dict[str, Any] = {"memory": memory, "threads": threads}
             with nullcontext(tables) if engine == "duckdb" else started_spark(folder / "spill-spark", **limits) as at:
@@ -136,11 +140,11 @@ def prepare(
             if split == "temporal":
                 cut_times = cut_times or times_of_shares(times_of(spread.folder, tables), cut_shares, tables)
                 counts["cut_times"] = list(cut_times)
-            cut = cutter(split, min_events=min_events, last=last_n, cut_times=cut_times)
+            cut = cutter(split, min_eval_events=min_eval_events, last=last_n, cut_times=cut_times)
             keys = catalogue["key"].take(pa.array(spread.kept))
             histories = read_buckets(spread.folder, keys, tables)
-            with Pace("events written", num_events(spread.folder)) as pace:
-                counts |= _write_events(histories, splits, cut, raw.oracle, keys.to_pylist(), folder, pace)
+            with Progress("events written", num_events(spread.folder)) as progress:
+                counts |= _write_events(histories, splits, cut, raw.oracle, keys.to_pylist(), folder, progress)
             _tell_ties(counts)
     if counts["users_not_evaluated"] == counts["users"]:
         logger.warning("none of %d users has test targets", counts["users"])
@@ -153,7 +157,7 @@ def _spread(
 ) -> dict[str, Any]:
     if raw.examples is not None:
         return spread_examples(raw.examples, catalogue, folder, **common)
-    return spread_events(raw, catalogue, folder, **cores, **common)
+    return partition_by_user(raw, catalogue, folder, **cores, **common)
 
 
 class _Spread:
@@ -209,7 +213,7 @@ def _write_items(
     left = set(catalogue["key"].to_pylist()).difference(item_of)
     pictures = iter(()) if raw.images is None else raw.images()
     wanted = ((key, data) for key, data in pictures if key not in left)
-    has_image_N, num_images = write_images(paced(wanted, "pictures"), item_of, folder / "images", **rules)
+    has_image_N, num_images = write_images(tracked(wanted, "pictures"), item_of, folder / "images", **rules)
     write_catalogue(stayed, has_image_N, folder, block_records=block_records, shard_blocks=shard_blocks)
     if raw.truth is not None:
         write_truth(raw.truth, stayed["key"], folder / "oracle" / "items.parquet")
@@ -227,14 +231,14 @@ def _write_events(
     oracle: Oracle | None,
     keys: list[str],
     folder: Path,
-    pace: Pace,
+    progress: Progress,
 ) -> dict[str, int]:
     oracles = {name: OracleWriter(oracle, keys) for name in get_args(EvaluationSplit) if oracle is not None}
     with splits:
         writer = EventWriter(splits, oracles, len(keys), cut)
         for piece in histories:
             writer.write(piece)
-            pace.add(int(piece.lengths.sum()))
+            progress.add(int(piece.lengths.sum()))
     for name, asked in oracles.items():
         asked.write(folder / "oracle" / f"{name}.parquet")
     return writer.counts()
@@ -252,7 +256,7 @@ def _tell_ties(counts: dict[str, Any]) -> None:
 def _write_examples(spread: Path, splits: SplitWriters, catalogue: pa.Table) -> dict[str, Any]:
     with splits:
         writer = ExampleWriter(splits, catalogue.num_rows)
-        for bucket in paced(read_examples(spread, catalogue), "buckets of examples"):
+        for bucket in tracked(read_examples(spread, catalogue), "buckets of examples"):
             writer.write(bucket)
     return writer.counts()
 
@@ -293,7 +297,7 @@ def _check_source(raw: RawData, split: str, *, cored: bool) -> None:
     if cored and (raw.examples is not None or raw.oracle is not None):
         what = "ready examples" if raw.examples is not None else "a world whose choices are known"
         raise ConfigError(
-            f"data.user_core or data.item_core with {what}",
+            f"data.min_user_interactions or data.min_item_interactions with {what}",
             rule="a core is cut from a log of events",
-            remedy="set data.user_core=0 data.item_core=0",
+            remedy="set data.min_user_interactions=0 data.min_item_interactions=0",
         )

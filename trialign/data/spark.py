@@ -21,7 +21,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from trialign.errors import DataError
-from trialign.progress import Pace, watched
+from trialign.progress import Progress, watched
 
 _PARTS_PER_THREAD = 2
 _LOOK = 1.0
@@ -89,9 +89,9 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
 def _look(tracker: StatusTracker, ended: threading.Event) -> None:
     """Count the tasks that are done, by Spark's own account."""
     done: dict[int, int] = {}
-    with Pace("tasks of Spark") as pace:
+    with Progress("tasks of Spark") as progress:
         while not ended.wait(_LOOK):
             for number in tracker.getActiveStageIds():
                 if (stage := tracker.getStageInfo(number)) is not None:
-                    pace.add(max(0, stage.numCompletedTasks - done.get(number, 0)))
+                    progress.add(max(0, stage.numCompletedTasks - done.get(number, 0)))
                     done[number] = stage.numCompletedTasks

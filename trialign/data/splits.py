@@ -55,22 +55,22 @@ class Windows:
     first_target: NDArray[np.int32]
 
 
-def last_n(lengths: Lengths, n: int, min_events: int) -> Cuts:
+def last_n(lengths: Lengths, n: int, min_eval_events: int) -> Cuts:
     """Hold out the last n events for test and the n before them for validation; n = 1 is leave-one-out.
 
     Args:
         lengths: int64 [U], events of each user.
         n: targets of a user.
-        min_events: users with fewer are trained on whole and not evaluated. So are those with n events or fewer, who
-            have no history to read; those with 2n or fewer have no validation targets, for the same reason.
+        min_eval_events: users with fewer are trained on whole and not evaluated. So are those with n events or fewer,
+            who have no history to read; those with 2n or fewer have no validation targets, for the same reason.
     """
-    tested = (lengths >= min_events) & (lengths > n)
+    tested = (lengths >= min_eval_events) & (lengths > n)
     test = lengths - n * tested
     validation = test - n * (tested & (lengths > 2 * n))
     return Cuts(train=validation, held={"validation": Targets(validation, test), "test": Targets(test, lengths)})
 
 
-def temporal(before_first: Lengths, before_second: Lengths, lengths: Lengths, min_events: int) -> Cuts:
+def temporal(before_first: Lengths, before_second: Lengths, lengths: Lengths, min_eval_events: int) -> Cuts:
     """Train on what happened before the first of two times; targets are all of a user's events between and after.
 
     Nothing later than the first time is ever trained on: the held-out events of a user who is not evaluated, because
@@ -80,9 +80,9 @@ def temporal(before_first: Lengths, before_second: Lengths, lengths: Lengths, mi
         before_first: int64 [U], a user's events before the first time.
         before_second: int64 [U], those before the second.
         lengths: int64 [U], all of them.
-        min_events: users with fewer are not evaluated.
+        min_eval_events: users with fewer are not evaluated.
     """
-    enough = lengths >= min_events
+    enough = lengths >= min_eval_events
 
     def targets(begin: Lengths, end: Lengths) -> Targets:
         return Targets(begin, np.where(enough & (begin > 0), end, begin))

@@ -19,7 +19,7 @@ from ibis.backends.duckdb import Backend
 
 from trialign.errors import ConfigError, DataError
 from trialign.files import disk_is_full
-from trialign.progress import Pace, watched
+from trialign.progress import Progress, watched
 
 _LOOK = 1.0
 INTEGERS: dict[str, Any] = {"parquet_version": "v2", "compression": "uncompressed", "dictionary_size_limit": 1}
@@ -107,20 +107,20 @@ def first_rows(table: ibis.Table, fault: ibis.ir.BooleanValue, tables: Backend) 
 def _look(tables: Backend, spill: Path, ended: threading.Event) -> None:
     """Count how far queries are, by DuckDB's own account and by what they write to `spill`."""
     with ExitStack() as told:
-        pace, size = None, 0
+        progress, size = None, 0
         while not ended.wait(_LOOK):
             percent = int(tables.con.query_progress())  # of the last query; -1 before it is known
-            if pace is not None and not pace.done <= percent < 100:
-                pace.reach(100)  # another query came, or none
+            if progress is not None and not progress.done <= percent < 100:
+                progress.reach(100)  # another query came, or none
                 told.close()
-                pace = None
-            if pace is None and 0 <= percent < 100:
-                pace = told.enter_context(Pace("a query of the log, percent", 100))
-            if pace is not None:
-                pace.reach(percent)
+                progress = None
+            if progress is None and 0 <= percent < 100:
+                progress = told.enter_context(Progress("a query of the log, percent", 100))
+            if progress is not None:
+                progress.reach(percent)
                 before, size = size, sum(path.stat().st_size for path in spill.glob("*"))
                 if size != before:
-                    pace.moved()
+                    progress.moved()
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def beam_search(
 ) -> Ranking:
     """Return the best items of a batch of histories.
 
-    The score of an item is the sum over levels of the log-probability of its code, renormalised over the codes that
+    The score of an item is the sum over levels of the log-probability of its code, renormalized over the codes that
     are legal after its prefix (method.md 7). Every batch takes L steps, whatever it holds.
 
     Args:
@@ -54,11 +54,11 @@ def beam_search(
     num_users = len(logits_BWK)
     nodes_BW = torch.zeros((num_users, 1), dtype=torch.int64, device=logits_BWK.device)
     scores_BW = torch.zeros((num_users, 1), device=logits_BWK.device)
-    struck_BM = exclude_BM.sort(dim=1).values if exclude_BM is not None and exclude_BM.shape[1] else None
+    excluded_BM = exclude_BM.sort(dim=1).values if exclude_BM is not None and exclude_BM.shape[1] else None
     last = index.num_levels - 1
     for level in range(index.num_levels):
         beams = select(
-            scores_BW, nodes_BW, level, logits_BWK, index, num_beams, struck_BM=struck_BM if level == last else None
+            scores_BW, nodes_BW, level, logits_BWK, index, num_beams, excluded_BM=excluded_BM if level == last else None
         )
         nodes_BW, scores_BW = beams.nodes, beams.scores
         if level < last:

@@ -28,7 +28,7 @@ class Trie:
     codes_LN: torch.Tensor
 
     @classmethod
-    def of(cls, index: PrefixIndex) -> Trie:
+    def from_index(cls, index: PrefixIndex) -> Trie:
         """Find the ways of all items."""
         node_N = torch.arange(index.num_items)
         nodes, codes = [node_N], []
@@ -45,10 +45,10 @@ class Trie:
         return Trie(self.index.to(device), self.nodes_DN.to(device), self.codes_LN.to(device))
 
 
-class Walk(NamedTuple):
+class ItemPaths(NamedTuple):
     """What a model says along the ways of G items after each of B prompts.
 
-    `log_probs_BG`: of the items, renormalised over legal children at every step. `levels`: per level the
+    `log_probs_BG`: of the items, renormalized over legal children at every step. `levels`: per level the
     log-probabilities [B, 1 or G, C] of all children of the nodes passed, -inf where there is no child; at the root they
     are the same for all items of a prompt.
     """
@@ -57,8 +57,8 @@ class Walk(NamedTuple):
     levels: list[torch.Tensor]
 
 
-def walk(scorer: LevelScorer, trie: Trie, items_BG: torch.Tensor) -> Walk:
-    """Walk items down the trie.
+def score_items(scorer: LevelScorer, trie: Trie, items_BG: torch.Tensor) -> ItemPaths:
+    """Score items down the trie.
 
     Args:
         scorer: the model, prompted, not used yet.
@@ -81,7 +81,7 @@ def walk(scorer: LevelScorer, trie: Trie, items_BG: torch.Tensor) -> Walk:
         if level + 1 < trie.index.num_levels:
             logits_BWK = scorer.advance(Beams(nodes_BW, trie.codes_LN[level][items_BG], log_probs_BG, parents_BG))
             parents_BG = torch.arange(num_items, device=items_BG.device).expand(num_prompts, -1)
-    return Walk(log_probs_BG, levels)
+    return ItemPaths(log_probs_BG, levels)
 
 
 def entropy(levels: list[torch.Tensor], num_items: int) -> torch.Tensor:

@@ -54,7 +54,7 @@ class Children(NamedTuple):
 
 
 def legal_children(nodes_BW: torch.Tensor, level: int, logits_BWK: torch.Tensor, index: PrefixIndex) -> Children:
-    """Return the children of every beam and their log-probability, renormalised over the legal ones.
+    """Return the children of every beam and their log-probability, renormalized over the legal ones.
 
     A node's only child has probability one, so a prefix that leaves no choice costs nothing (method.md 7).
 
@@ -81,7 +81,7 @@ def select(
     index: PrefixIndex,
     num_beams: int,
     *,
-    struck_BM: torch.Tensor | None = None,
+    excluded_BM: torch.Tensor | None = None,
 ) -> Beams:
     """Extend every beam by every legal code and keep the best.
 
@@ -92,18 +92,18 @@ def select(
         logits_BWK: the model's scores of all K codes of this level.
         index: the catalogue's prefixes.
         num_beams: how many to keep; fewer are returned where the level has fewer nodes.
-        struck_BM: only at the last level: int64 items that must not be returned, ascending in each row. They are
-            struck after the softmax, so the other items' scores do not change.
+        excluded_BM: only at the last level: int64 items that must not be returned, ascending in each row. They are
+            filtered after the softmax, so the other items' scores do not change.
     """
     table = index.levels[level]
     children = legal_children(nodes_BW, level, logits_BWK, index)
     totals_BC = children.log_probs.add_(scores_BW[..., None]).flatten(1)
-    if struck_BM is not None:
+    if excluded_BM is not None:
         offsets_C = torch.arange(table.width, device=nodes_BW.device)
         leaves_BWC = (children.first[..., None] + offsets_C).clamp_(max=index.num_items - 1)
         items_BC = index.items[leaves_BWC].flatten(1)
-        place_BC = torch.searchsorted(struck_BM, items_BC).clamp_(max=struck_BM.shape[1] - 1)
-        totals_BC.masked_fill_(struck_BM.gather(1, place_BC) == items_BC, -torch.inf)
+        place_BC = torch.searchsorted(excluded_BM, items_BC).clamp_(max=excluded_BM.shape[1] - 1)
+        totals_BC.masked_fill_(excluded_BM.gather(1, place_BC) == items_BC, -torch.inf)
     kept = min(num_beams, totals_BC.shape[1], table.num_children)
     scores_BV, chosen_BV = totals_BC.topk(kept, dim=1)
     return children.take(chosen_BV, scores_BV)

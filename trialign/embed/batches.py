@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trialign.embed.store import PRESENT, Modality
 from trialign.errors import DataError
 from trialign.files import write_atomically
-from trialign.progress import Pace
+from trialign.progress import Progress
 
 log = logging.getLogger("trialign")
 
@@ -67,8 +67,8 @@ def write_rows(
     """
     without = without or f"embed/{modality}=none"
     store = _Rows(folder, modality, len(item_keys))
-    with Pace(f"{modality} vectors", total) as pace:
-        pace.add(store.done, reused=True)
+    with Progress(f"{modality} vectors", total) as progress:
+        progress.add(store.done, reused=True)
         saved = time.monotonic()
         for items, vectors_BD in rows_after(store.done):
             if not np.isfinite(vectors_BD).all():
@@ -79,7 +79,7 @@ def write_rows(
                     remedy=f"mend that item's evidence or the model that encodes it, or set {without}",
                 )
             store.add(items, vectors_BD)
-            pace.add(len(items))
+            progress.add(len(items))
             if time.monotonic() - saved >= seconds_between_saves:
                 store.save()
                 saved = time.monotonic()

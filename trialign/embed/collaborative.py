@@ -1,6 +1,6 @@
 """Collaborative vectors: which items are chosen near each other, from train histories only.
 
-Positive pointwise mutual information of co-occurrence, factorised (Levy and Goldberg 2014, "Neural word embedding as
+Positive pointwise mutual information of co-occurrence, factorized (Levy and Goldberg 2014, "Neural word embedding as
 implicit matrix factorization"); smoothing and the square root of the singular values are those of Levy, Goldberg and
 Dagan 2015, "Improving distributional similarity with lessons learned from word embeddings".
 """
@@ -20,7 +20,7 @@ from trialign.config.embed import PpmiConfig
 from trialign.data.co_occurrence import co_occurrence
 from trialign.embed.store import Modality
 from trialign.errors import DataError
-from trialign.progress import Pace
+from trialign.progress import Progress
 from trialign.types import Items
 
 _NEIGHBOURS = 10
@@ -63,8 +63,8 @@ class PpmiSvd:
         dim = min(settings.dim, int(present_N.sum()))
         if dim < settings.dim:
             self.notes = [f"collaborative vectors are {dim} wide, not {settings.dim}: so many items co-occur"]
-        # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
-        with Pace("what is chosen together to vectors"):
+        # The randomized solver approximates one matrix; it is no draw that an experiment should vary.
+        with Progress("what is chosen together to vectors"):
             left_ND, values_D, _ = randomized_svd(ppmi_NN, dim, n_iter=4, random_state=0)
         vectors_ND = normalize(left_ND * np.sqrt(values_D)).astype(np.float32)
         present_N &= vectors_ND.any(axis=1)

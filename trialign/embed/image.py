@@ -17,7 +17,7 @@ from trialign.runtime.device import device_of
 class OpenClipTower:
     """Pictures to vectors by the image half of a CLIP model.
 
-    Without weights the tower is a fixed random projection of patches: colours stay linearly readable from it, patterns
+    Without weights the tower is a fixed random projection of patches: colors stay linearly readable from it, patterns
     partly (together that is the storefront's style), objects do not. `notes` then says so.
 
     Args:

@@ -13,7 +13,7 @@ from trialign.errors import ConfigError, model_remedy
 
 
 class SentenceText:
-    """Texts to vectors by a model with pooling, normalisation and prompts of its own, longest texts first.
+    """Texts to vectors by a model with pooling, normalization and prompts of its own, longest texts first.
 
     Args:
         settings: of `embed/text=sentence_transformers`; the environment's offline switches are respected.

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from trialign.config.embed import TfidfConfig
 from trialign.embed.store import Modality
 from trialign.errors import DataError
-from trialign.progress import Pace, paced
+from trialign.progress import Progress, tracked
 
 
 class TfidfSvd:
@@ -46,10 +46,10 @@ class TfidfSvd:
             self.notes.append(
                 f"text vectors are {dim} wide, not {self.dim}: {weights_NV.shape[0]} items, {weights_NV.shape[1]} terms"
             )
-        # The randomised solver approximates one matrix; it is no draw that an experiment should vary.
+        # The randomized solver approximates one matrix; it is no draw that an experiment should vary.
         reduction = TruncatedSVD(dim, algorithm="randomized", n_iter=4, random_state=0)
         # Of equal texts the SVD divides nothing by nothing, for a share of variance that is not read.
-        with Pace("texts to vectors"), np.errstate(invalid="ignore"):
+        with Progress("texts to vectors"), np.errstate(invalid="ignore"):
             vectors_ND = reduction.fit_transform(weights_NV)
         self._fitted = vectorizer, reduction
         present_N = np.diff(weights_NV.indptr) > 0
@@ -60,7 +60,7 @@ class TfidfSvd:
         for min_df in dict.fromkeys((self.min_df, 1)):
             vectorizer = TfidfVectorizer(min_df=min_df, sublinear_tf=True, dtype=np.float32)
             try:
-                weights_NV = vectorizer.fit_transform(paced(texts, "texts read", len(texts)))
+                weights_NV = vectorizer.fit_transform(tracked(texts, "texts read", len(texts)))
             except ValueError:  # no term at all
                 continue
             if min(weights_NV.shape) < 2:

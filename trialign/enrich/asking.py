@@ -13,7 +13,7 @@ from trialign.enrich.pictures import scaled
 from trialign.enrich.protocol import Backend, Failure, Reply, Request
 from trialign.enrich.templates import retry_prompt
 from trialign.errors import StageError
-from trialign.progress import Pace
+from trialign.progress import Progress
 
 Found = TypeVar("Found")
 _HOPELESS = 20
@@ -37,7 +37,7 @@ class Part:
 
 
 @dataclass
-class Asked(Generic[Found]):
+class AnnotationResult(Generic[Found]):
     """What came of asking.
 
     Attributes:
@@ -78,7 +78,7 @@ class Asked(Generic[Found]):
 
 
 @dataclass(frozen=True)
-class Interview(Generic[Found]):
+class Annotator(Generic[Found]):
     """How a catalogue is asked about.
 
     Attributes:
@@ -89,7 +89,7 @@ class Interview(Generic[Found]):
         prompt_hash: of the template.
         max_side: pixels of a picture's longer side, beyond which it is scaled down.
         retries: further questions about a reply that cannot be used.
-        lost: share of the questions that may stay without a reply.
+        max_failure_rate: share of the questions that may stay without a reply.
         bare: a reply's text to the part that `read` reads, to count what stands around it.
         group: config group that asks, for errors.
     """
@@ -101,52 +101,52 @@ class Interview(Generic[Found]):
     prompt_hash: str
     max_side: int
     retries: int
-    lost: float
+    max_failure_rate: float
     bare: Callable[[str], str] = str.strip
     group: str = "enrich"
 
-    def ask(self, items: Collection[int], cache: ReplyCache) -> Asked[Found]:
+    def ask(self, items: Collection[int], cache: ReplyCache) -> AnnotationResult[Found]:
         """Ask about `items`; every reply is in the cache before it is used.
 
         Raises:
             StageError: too many questions got no reply; those that did are kept.
         """
-        asked: Asked[Found] = Asked()
+        asked: AnnotationResult[Found] = AnnotationResult()
         wanted = dict.fromkeys(items, "")
         for number in range(self.retries + 1):
-            with Pace(self.what if not number else f"{self.what}, asked again", len(wanted)) as pace:
-                wanted = _Round(self, cache, asked, wanted, number, pace).run()
+            with Progress(self.what if not number else f"{self.what}, asked again", len(wanted)) as progress:
+                wanted = _RetryRound(self, cache, asked, wanted, number, progress).run()
             self._judge(asked, len(items))
             if not wanted:
                 break
         return asked
 
-    def _judge(self, asked: Asked[Found], num_items: int) -> None:
-        if not asked.hopeless and len(asked.lost) <= self.lost * num_items:
+    def _judge(self, asked: AnnotationResult[Found], num_items: int) -> None:
+        if not asked.hopeless and len(asked.lost) <= self.max_failure_rate * num_items:
             return
         failures = [failure for item in sorted(asked.lost) if isinstance(failure := asked.answers[item], Failure)]
         causes = ", ".join(f"{cause} {n}" for cause, n in Counter(found.cause for found in failures).most_common())
         detail = next((f" ({found.detail})" for found in failures if found.detail), "")
         raise StageError(
             f"{len(failures)} questions for {self.what} got no reply from {self.backend.source}: {causes}{detail}",
-            rule=f"{self.group}.{self.what}.lost={self.lost} of {num_items} may stay without one",
+            rule=f"{self.group}.{self.what}.max_failure_rate={self.max_failure_rate} of {num_items} may go without",
             remedy="see to the server, the model's name or the key; the same command then asks only what is missing",
         )
 
 
-class _Round(Generic[Found]):
+class _RetryRound(Generic[Found]):
     """Every wanted item is asked about once."""
 
     def __init__(
         self,
-        interview: Interview[Found],
+        annotator: Annotator[Found],
         cache: ReplyCache,
-        asked: Asked[Found],
+        asked: AnnotationResult[Found],
         wanted: dict[int, str],
         number: int,
-        pace: Pace,
+        progress: Progress,
     ) -> None:
-        self._interview, self._cache, self._asked, self._pace = interview, cache, asked, pace
+        self._interview, self._cache, self._asked, self._progress = annotator, cache, asked, progress
         self._wanted, self._number = wanted, number
         self._waiting: dict[str, list[int]] = {}
         self._unusable: dict[int, str] = {}
@@ -166,7 +166,7 @@ class _Round(Generic[Found]):
             key = request_key(request, identity, self._interview.prompt_hash)
             if (reply := self._cache.get(key)) is not None:
                 self._settle(item, reply)
-                self._pace.add(reused=True)
+                self._progress.add(reused=True)
             elif key in self._waiting:
                 self._waiting[key].append(item)
             else:
@@ -190,7 +190,7 @@ class _Round(Generic[Found]):
             self._in_vain += 1
         for item in self._waiting.pop(key):
             self._settle(item, answer)
-            self._pace.add()
+            self._progress.add()
 
     def _settle(self, item: int, answer: Reply | Failure) -> None:
         asked = self._asked

@@ -18,7 +18,7 @@ from trialign.data.dataset import Dataset
 from trialign.enrich.evidence import CO_ENGAGEMENT, DESCRIPTION, ItemInterests
 from trialign.enrich.interests import NO_EVIDENCE, evidence_of
 from trialign.errors import ConfigError, DataError
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.storefront.corpus import description_purposes
 
 NOTHING_FOUND = "nothing_found"
@@ -151,7 +151,7 @@ def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], cs
     word = r"[^\W\d_]{3,}"
     try:
         words = CountVectorizer(token_pattern=word, binary=True)
-        in_items_W = np.asarray(words.fit_transform(paced(texts, "texts read", len(texts))).sum(axis=0)).ravel()
+        in_items_W = np.asarray(words.fit_transform(tracked(texts, "texts read", len(texts))).sum(axis=0)).ravel()
         everywhere = words.get_feature_names_out()[in_items_W > max(10, len(texts) / 2)]
         counter = CountVectorizer(
             ngram_range=(1, 2),
@@ -160,7 +160,7 @@ def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], cs
             token_pattern=word,
             dtype=np.float64,
         )
-        counts_NT = csr_array(counter.fit_transform(paced(texts, "texts read for phrases", len(texts))))
+        counts_NT = csr_array(counter.fit_transform(tracked(texts, "texts read for phrases", len(texts))))
     except ValueError as cause:
         raise DataError(
             f"no keyphrases in {len(texts)} texts: {cause}",

@@ -15,7 +15,7 @@ from trialign.enrich.protocol import Failure, Request
 from trialign.enrich.templates import template
 from trialign.enrich.words import is_foreign, is_marked_up
 from trialign.errors import DataError
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
 
 TEMPLATE = "caption_direct"
@@ -47,7 +47,7 @@ def caption_questions(dataset: Dataset, items: Collection[int]) -> Iterator[tupl
             yield item, Request(text, picture)
 
 
-def dealt_anew(captions: Sequence[Caption], seed: int) -> list[Caption]:
+def shuffled_captions(captions: Sequence[Caption], seed: int) -> list[Caption]:
     """Return the same captions at other items, drawn: a control, in which captions say nothing of their item.
 
     An item without a caption stays without one.
@@ -115,13 +115,13 @@ class TagCaptions:
 
         def tell() -> None:
             chances_BV = _chances(score_tags(model.eval(), torch.stack(pixels), tokens_VT), model)
-            for item, chances_V in zip(batch, chances_BV, strict=True):
-                found[item] = Caption(self._sentence(chances_V, prompts), "builtin small CLIP")
+            for item, probs_V in zip(batch, chances_BV, strict=True):
+                found[item] = Caption(self._sentence(probs_V, prompts), "builtin small CLIP")
             batch.clear()
             pixels.clear()
 
         pictured = int(dataset.items["has_image"].to_numpy().sum())
-        for item, picture in paced(dataset.images(), "pictures captioned", pictured):
+        for item, picture in tracked(dataset.images(), "pictures captioned", pictured):
             batch.append(item)
             pixels.append(preprocess(decode(picture, dataset.keys[item])))
             if len(batch) == _BATCH:
@@ -130,9 +130,9 @@ class TagCaptions:
             tell()
         return found
 
-    def _sentence(self, chances_V: np.ndarray, prompts: list[str]) -> str:
-        order = np.argsort(-chances_V, kind="stable")[: self._max_tags]
-        told = [prompts[tag] for tag in order if 2 * chances_V[tag] >= chances_V[order[0]]]
+    def _sentence(self, probs_V: np.ndarray, prompts: list[str]) -> str:
+        order = np.argsort(-probs_V, kind="stable")[: self._max_tags]
+        told = [prompts[tag] for tag in order if 2 * probs_V[tag] >= probs_V[order[0]]]
         return f"The picture shows {'; '.join(told)}."
 
 

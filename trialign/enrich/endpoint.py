@@ -20,7 +20,7 @@ from trialign.foreign import parse_json
 _MOST_BYTES = 8 << 20
 """Of a reply, unpacked: a thousand times what `max_tokens` makes, also beside the figures that `extra` may ask for.
 
-A server that never ends would fill the memory long before `time_limit`.
+A server that never ends would fill the memory long before `timeout`.
 """
 _OVERSIZED = (
     f"a reply of more than {_MOST_BYTES >> 20} MiB; one answer to one question is smaller; see that url is a server of "
@@ -34,13 +34,13 @@ class Endpoint:
     Args:
         url: up to `/v1`.
         model: as the server calls it.
-        key_from: environment variable with the key; it is read once and shown nowhere.
+        api_key_env: environment variable with the key; it is read once and shown nowhere.
         max_tokens: longest reply.
         extra: further fields of every request.
         concurrency: questions at a time.
-        time_limit: seconds of one try.
-        tries: of a question that gets no reply.
-        first_wait: seconds before the second try; doubles with each.
+        timeout: seconds of one try.
+        max_attempts: of a question that gets no reply.
+        backoff: seconds before the second try; doubles with each.
 
     Raises:
         ConfigError: the key's variable is not set, or `url` is not an address.
@@ -51,20 +51,20 @@ class Endpoint:
         *,
         url: str,
         model: str,
-        key_from: str | None = None,
+        api_key_env: str | None = None,
         max_tokens: int = 512,
         extra: Mapping[str, Any] | None = None,
         concurrency: int = 8,
-        time_limit: float = 120.0,
-        tries: int = 5,
-        first_wait: float = 1.0,
+        timeout: float = 120.0,
+        max_attempts: int = 5,
+        backoff: float = 1.0,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"url={url}", rule="a server's address", remedy="e.g. url=http://127.0.0.1:8000/v1")
         self._url, self._model, self._extra = url.rstrip("/"), model, dict(extra or {})
-        self._headers = _headers(key_from)
-        self._max_tokens, self._concurrency, self._time_limit = max_tokens, concurrency, time_limit
-        self._tries, self._first_wait = tries, first_wait
+        self._headers = _headers(api_key_env)
+        self._max_tokens, self._concurrency, self._timeout = max_tokens, concurrency, timeout
+        self._max_attempts, self._backoff = max_attempts, backoff
 
     @property
     def source(self) -> str:
@@ -101,7 +101,7 @@ class Endpoint:
                 keep(name, await self._ask(session, body))
 
         # The time limit is one on the whole of a try: a server that drips bytes is in time with every read.
-        limits = aiohttp.ClientTimeout(total=self._time_limit)
+        limits = aiohttp.ClientTimeout(total=self._timeout)
         connections = aiohttp.TCPConnector(limit=self._concurrency)
         async with (
             aiohttp.ClientSession(
@@ -114,13 +114,13 @@ class Endpoint:
                 group.create_task(work(session))
 
     async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Reply | Failure:
-        for number in range(self._tries):
+        for number in range(self._max_attempts):
             answer, wait = await self._once(session, body)
-            if isinstance(answer, Reply) or wait is None or number == self._tries - 1:
+            if isinstance(answer, Reply) or wait is None or number == self._max_attempts - 1:
                 return answer
             # Jitter, so that those turned away together do not come back together.
-            await asyncio.sleep(max(wait, self._first_wait * 2**number * random.uniform(0.5, 1.0)))
-        raise AssertionError("tries is at least 1")
+            await asyncio.sleep(max(wait, self._backoff * 2**number * random.uniform(0.5, 1.0)))
+        raise AssertionError("max_attempts is at least 1")
 
     async def _once(self, session: aiohttp.ClientSession, body: bytes) -> tuple[Reply | Failure, float | None]:
         """Return the answer, and where asking again may help the least wait before that."""
@@ -135,7 +135,7 @@ class Endpoint:
         status = response.status
         if status != 200:
             told = response.headers.get("retry-after", "")
-            wait = min(float(told), self._time_limit) if told.isdecimal() else 0.0
+            wait = min(float(told), self._timeout) if told.isdecimal() else 0.0
             return Failure(f"http_{status}", text[:200]), wait if status == 429 or status >= 500 else None
         if not whole:
             return Failure("oversized", _OVERSIZED), None
@@ -183,14 +183,14 @@ def _read(text: str, seconds: float) -> Reply | Failure:
     return Reply(content, tokens, seconds, choice.get("finish_reason") == "length")
 
 
-def _headers(key_from: str | None) -> dict[str, str]:
+def _headers(api_key_env: str | None) -> dict[str, str]:
     kind = {"Content-Type": "application/json"}
-    if key_from is None:
+    if api_key_env is None:
         return kind
-    if not os.environ.get(key_from):
+    if not os.environ.get(api_key_env):
         raise ConfigError(
-            f"key_from={key_from}, but that environment variable is not set",
+            f"api_key_env={api_key_env}, but that environment variable is not set",
             rule="the server's key stands in the environment, never in a config or a manifest",
-            remedy=f"export {key_from}=..., or set key_from=null for a server without a key",
+            remedy=f"export {api_key_env}=..., or set api_key_env=null for a server without a key",
         )
-    return kind | {"Authorization": f"Bearer {os.environ[key_from]}"}
+    return kind | {"Authorization": f"Bearer {os.environ[api_key_env]}"}

@@ -70,23 +70,23 @@ class Evidence(NamedTuple):
     interests: list[list[str]]
     confidences: list[list[float]]
 
-    def likely(self, chances: Sequence[Sequence[float]], least: float) -> tuple[Evidence, int]:
-        """Return the evidence without interests of a smaller chance than `least`, and how many were left out.
+    def likely(self, probabilities: Sequence[Sequence[float]], least: float) -> tuple[Evidence, int]:
+        """Return the evidence without interests of a smaller probability than `least`, and how many were left out.
 
         Args:
-            chances: per item, of its interests in their order, to be good ones.
+            probabilities: per item, of its interests in their order, to be good ones.
             least: 0 to 1.
 
         Raises:
-            DataError: the chances are those of other interests.
+            DataError: the probabilities are those of other interests.
         """
-        if [len(found) for found in chances] != [len(found) for found in self.interests]:
+        if [len(found) for found in probabilities] != [len(found) for found in self.interests]:
             raise DataError(
-                f"chances of {sum(map(len, chances))} interests, {sum(map(len, self.interests))} were mined",
+                f"probabilities of {sum(map(len, probabilities))} interests, of {sum(map(len, self.interests))} mined",
                 rule="the reward stage judged the interests that are embedded",
                 remedy="run `trialign reward` again for this enrich stage",
             )
-        kept = [[chance >= least for chance in found] for found in chances]
+        kept = [[probability >= least for probability in found] for found in probabilities]
 
         def choose(rows: list[list[Any]]) -> list[list[Any]]:
             return [list(compress(row, keep)) for row, keep in zip(rows, kept, strict=True)]

@@ -29,5 +29,5 @@ def with_junk(world: Storefront, keys: Sequence[str], interests: Sequence[ItemIn
     index = [int(key.rpartition("-")[2]) for key in keys]
     place = {item: row for row, item in enumerate(index)}
     donors = world.interests_from()[index].tolist()
-    # One that left the catalogue (data.item_core) leaves an item with its own.
+    # One that left the catalogue (data.min_item_interactions) leaves an item with its own.
     return [interests[place.get(donor, row)] for row, donor in enumerate(donors)]

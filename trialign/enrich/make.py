@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from trialign.config.enrich import AskedCaptionsConfig, AskedInterestsConfig
+from trialign.config.enrich import AnnotatorCaptionsConfig, AnnotatorInterestsConfig
 from trialign.config.instantiate import instantiate
 from trialign.data.dataset import Dataset
-from trialign.enrich.asking import Asked, Interview, Part
+from trialign.enrich.asking import AnnotationResult, Annotator, Part
 from trialign.enrich.bare import bare_json
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.captions import NO_PICTURE, TEMPLATE, caption_questions, parse_caption
@@ -40,13 +40,13 @@ def make_captions(
     Raises:
         TrialignError: as the backend says.
     """
-    asking, backend = _split(settings, AskedCaptionsConfig, "enrich.captions")
+    asking, backend = _split(settings, AnnotatorCaptionsConfig, "enrich.captions")
     if not isinstance(backend, Backend):
         captions: list[Caption] = backend.captions(dataset, clip)
         causes = Counter(found.failure for found in captions if found.failure)
         return captions, {"found": sum(bool(found.caption) for found in captions), "failures": dict(causes)}
     has_image = dataset.items["has_image"].to_pylist()
-    interview = Interview(
+    annotator = Annotator(
         what="captions",
         backend=backend,
         questions=lambda items: caption_questions(dataset, items),
@@ -54,7 +54,7 @@ def make_captions(
         prompt_hash=template_hash(TEMPLATE),
         **asking,
     )
-    asked = _ask(interview, [item for item in range(dataset.num_items) if has_image[item]], replies, part)
+    asked = _ask(annotator, [item for item in range(dataset.num_items) if has_image[item]], replies, part)
 
     def caption(item: int) -> Caption:
         answer = asked.answers.get(item)
@@ -87,14 +87,14 @@ def make_interests(
     Raises:
         TrialignError: as the backend says.
     """
-    asking, backend = _split(settings, AskedInterestsConfig, "enrich.interests")
+    asking, backend = _split(settings, AnnotatorInterestsConfig, "enrich.interests")
     if not isinstance(backend, Backend):
         interests: list[ItemInterests] = backend.interests(dataset, captions, storefront=storefront)
         causes = Counter(found.failure for found in interests if found.failure)
         return interests, {"found": sum(bool(found.interests) for found in interests), "failures": dict(causes)}
     variant, most = asking.pop("variant"), asking.pop("max_interests")
     evidence, num_cut = _cut(evidence_of(dataset, captions), asking.pop("max_characters"))
-    interview = Interview(
+    annotator = Annotator(
         what="interests",
         backend=backend,
         questions=lambda items: interest_questions(evidence, items, variant, most),
@@ -105,7 +105,7 @@ def make_interests(
         **asking,
     )
     told = [bool(found) for found in evidence]
-    asked = _ask(interview, [item for item in range(dataset.num_items) if told[item]], replies, part)
+    asked = _ask(annotator, [item for item in range(dataset.num_items) if told[item]], replies, part)
 
     def interest(item: int) -> ItemInterests:
         answer = asked.answers.get(item)
@@ -128,15 +128,17 @@ def _split(settings: Mapping[str, Any], schema: type, group: str) -> tuple[dict[
     return asking, instantiate(rest, group)
 
 
-def _ask(interview: Interview[Any], items: Sequence[int], replies: Callable[[], ReplyCache], part: Part) -> Asked[Any]:
+def _ask(
+    annotator: Annotator[Any], items: Sequence[int], replies: Callable[[], ReplyCache], part: Part
+) -> AnnotationResult[Any]:
     cache = replies()
     try:
-        return interview.ask([item for item in items if item in part], cache)
+        return annotator.ask([item for item in items if item in part], cache)
     finally:
         cache.close()
 
 
-def _counted(asked: Asked[Any], cause: str, has_evidence: Sequence[bool], part: Part) -> Counts:
+def _counted(asked: AnnotationResult[Any], cause: str, has_evidence: Sequence[bool], part: Part) -> Counts:
     counts = asked.counts()
     without = sum(not has for item, has in enumerate(has_evidence) if item in part)
     if without:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
 
 _CELLS = 1 << 22
@@ -54,7 +54,7 @@ def paired_bootstrap(
     generator = numpy_generator(seed, "bootstrap")
     chunk = max(1, _CELLS // num_users)
     means_SC = np.empty((num_samples, differences_UC.shape[1]))
-    for start in paced(range(0, num_samples, chunk), "parts of the bootstrap"):
+    for start in tracked(range(0, num_samples, chunk), "parts of the bootstrap"):
         size = min(chunk, num_samples - start)
         drawn_SU = generator.integers(num_users, size=(size, num_users))
         drawn_SU += np.arange(size)[:, None] * num_users

@@ -17,8 +17,8 @@ from rich.table import Table
 from trialign.evaluate.bootstrap import paired_bootstrap
 from trialign.evaluate.report import DECIDES, seen_rule, short, title
 from trialign.evaluate.runs import Run
-from trialign.evaluate.semantics import Figures, identifier_figures, understanding_figures
-from trialign.page import Markup, forest, lines, render
+from trialign.evaluate.semantics import Figures, grounding_figures, identifier_figures
+from trialign.html import Markup, forest, lines, render
 from trialign.ranking import METRICS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _BESIDE = "Not part of the configuration, but able to change figures:"
 _SEEDS = ("enrich.seed", "quantize.seed", "train.seed", "rl.seed", "baselines.seed")
 """Luck. `data.seed` is none: it makes another world."""
 
-_NO_GENERATOR = ("baselines.", "evaluate.baselines", "evaluate.bootstrap_", "evaluate.free_users")
+_NO_GENERATOR = ("baselines.", "evaluate.baselines", "evaluate.bootstrap_", "evaluate.unconstrained_users")
 """Settings that begin so cannot change the generator's ranking."""
 
 _CURVES = ("loss", "validation")
@@ -76,9 +76,9 @@ class Group:
         """Return what is said of its semantic IDs, averaged over the seeds; only what is said of all of them."""
         return _averaged([identifier_figures(run.quality) for run in self.runs])
 
-    def understanding(self) -> Figures:
-        """Return what is said of its generators' understanding, likewise."""
-        return _averaged([understanding_figures(run.record) for run in self.runs])
+    def grounding(self) -> Figures:
+        """Return what is said of its generators' grounding, likewise."""
+        return _averaged([grounding_figures(run.record) for run in self.runs])
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -177,7 +177,7 @@ def to_csv(comparison: Comparison) -> str:
     settings = differing(runs) | differing_executions(runs)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    told = [identifier_figures(run.quality) | understanding_figures(run.record) for run in runs]
+    told = [identifier_figures(run.quality) | grounding_figures(run.record) for run in runs]
     further = list(dict.fromkeys(name for own in told for name in own))
     writer.writerow(
         ["run", "group", "split", "exclude_seen", *settings, *METRICS, *(f"other.{m}" for m in METRICS), *further]
@@ -259,7 +259,7 @@ def _told(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, ...]]]]
     """Yield heading and rows of what is said beyond rankings, a column per group, as far as anything is."""
     headings = {
         "Semantic IDs: collisions, and mutual information of prefixes with labels": Group.identifiers,
-        "Free decoding, and what is understood of items": Group.understanding,
+        "Unconstrained decoding, and grounding": Group.grounding,
     }
     for heading, figures_of in headings.items():
         told = [figures_of(group) for group in comparison.groups]
@@ -316,7 +316,7 @@ def _run_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     for run in runs:
         other: Mapping[str, Any] = run.record.get("other_protocol", {})
         for figures in filter(None, (run.record, other)):
-            rule = "struck" if figures["exclude_seen"] else "kept"
+            rule = "filtered" if figures["exclude_seen"] else "kept"
             rows.append((run.name, rule, *(f"{figures['model'][metric]:.4f}" for metric in METRICS)))
     return rows
 

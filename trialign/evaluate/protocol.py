@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trialign.data.dataset import Evaluation
 from trialign.errors import DataError, TrialignError
-from trialign.progress import Pace
+from trialign.progress import Progress
 from trialign.ranking import CUTOFFS, METRICS, find_hits, measure
 from trialign.types import NO_ITEM, EvaluationSplit, Items, Ranker
 
@@ -63,8 +63,8 @@ def require_examples(users: Evaluation, split: EvaluationSplit, num_users: int |
         raise DataError(
             f"the {split} split holds no user",
             rule="at least one user is evaluated",
-            remedy="prepare data whose users have enough events (data.min_events, data.split), or give examples of "
-            "that split; `trialign prepare` counts `users_not_evaluated`",
+            remedy="prepare data whose users have enough events (data.min_eval_events, data.split), or give examples "
+            "of that split; `trialign prepare` counts `users_not_evaluated`",
         )
 
 
@@ -100,7 +100,7 @@ def rank_users(
     items_UK = np.full((len(histories), k), NO_ITEM, np.int32)
     scores_UK = np.full((len(histories), k), -np.inf, np.float32)
     num_invalid = num_counted = 0
-    with Pace(what, len(histories)) as pace:
+    with Progress(what, len(histories)) as progress:
         for start in range(0, len(histories), batch_size):
             batch = list(histories[start : start + batch_size])
             filtered = None if exclude is None else exclude[start : start + batch_size]
@@ -112,7 +112,7 @@ def rank_users(
             num_invalid += int((counted_BK & ((items_BK < 0) | (items_BK >= num_items))).sum())
             items_UK[start : start + len(batch)] = items_BK
             scores_UK[start : start + len(batch)] = scores_BK
-            pace.add(len(batch))
+            progress.add(len(batch))
     return Rankings(items_UK, scores_UK, num_invalid / num_counted if num_counted else 0.0)
 
 

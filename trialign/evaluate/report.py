@@ -137,7 +137,7 @@ def title(record: Mapping[str, Any]) -> str:
 
 def seen_rule(figures: Mapping[str, Any]) -> str:
     """Return the rule for seen items in words."""
-    return "items already seen are struck" if figures["exclude_seen"] else "items already seen stay in the ranking"
+    return "seen items filtered" if figures["exclude_seen"] else "seen items kept"
 
 
 def rows_of(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float]]]:

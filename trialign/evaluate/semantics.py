@@ -25,12 +25,12 @@ def identifier_figures(quality: Mapping[str, Any]) -> Figures:
     return found
 
 
-def understanding_figures(record: Mapping[str, Any]) -> Figures:
-    """Return what a metrics.json says of free decoding, items found by their texts, and texts written of items.
+def grounding_figures(record: Mapping[str, Any]) -> Figures:
+    """Return what a metrics.json says of unconstrained decoding and of grounding.
 
-    Free decoding is left out where it is 0 by construction.
+    Unconstrained decoding is left out where it is 0 by construction.
     """
-    return dict([*_free(record.get("free_decoding")), *_told(record.get("understanding", {}))])
+    return dict([*_free(record.get("unconstrained_decoding")), *_told(record.get("grounding", {}))])
 
 
 def _free(found: Mapping[str, Any] | None) -> Iterator[tuple[str, float]]:

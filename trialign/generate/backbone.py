@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from trialign.config.train import DescribedConfig, ScratchConfig
+from trialign.config.train import ConfigFileConfig, ScratchConfig
 from trialign.errors import ConfigError, model_remedy
 from trialign.runtime.seeding import derive
 
@@ -108,7 +108,9 @@ def backbone_from_config(config: PreTrainedConfig, *, dropout: float, seed: int)
     return backbone
 
 
-def described_backbone(settings: DescribedConfig, *, vocab_size: int, max_positions: int, seed: int) -> PreTrainedModel:
+def backbone_from_file(
+    settings: ConfigFileConfig, *, vocab_size: int, max_positions: int, seed: int
+) -> PreTrainedModel:
     """Return a decoder with random weights in the shape of a transformers config.
 
     Args:
@@ -221,18 +223,18 @@ def _branches(backbone: PreTrainedModel) -> list[nn.Module]:
     return found
 
 
-def require_positions(config: PreTrainedConfig, row_tokens: int) -> None:
+def require_positions(config: PreTrainedConfig, seq_len: int) -> None:
     """Refuse rows that are longer than the model knows positions.
 
     Raises:
         ConfigError: they are.
     """
     room = config.max_position_embeddings
-    if row_tokens > room:
+    if seq_len > room:
         raise ConfigError(
-            f"stream.row_tokens={row_tokens} with a {config.model_type} of {room} positions",
+            f"stream.seq_len={seq_len} with a {config.model_type} of {room} positions",
             rule="an example may fill its row, and every place of it needs a position",
-            remedy=f"set stream.row_tokens={room} or less, and a data.max_history that fits",
+            remedy=f"set stream.seq_len={room} or less, and a data.max_history that fits",
         )
 
 
@@ -314,7 +316,7 @@ def require_whole_attention(config: PreTrainedConfig) -> None:
             config,
             f"some layers see only the last {window} tokens",
             "every layer sees the whole example: the search keeps all beams in one cache",
-            "where the window is no shorter than stream.row_tokens and all layers have it (mistral, qwen2), set "
+            "where the window is no shorter than stream.seq_len and all layers have it (mistral, qwen2), set "
             "sliding_window to null in a copy of its config.json, which changes nothing else; otherwise choose",
         )
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import (
-    DescribedConfig,
+    ConfigFileConfig,
     PretrainedConfig,
     ScratchConfig,
     StreamConfig,
@@ -28,8 +28,8 @@ from trialign.embed.store import Modality
 from trialign.generate.adapters import add_adapters
 from trialign.generate.backbone import (
     add_dropout,
+    backbone_from_file,
     build_backbone,
-    described_backbone,
     embedding_scale,
     pretrained_backbone,
     require_positions,
@@ -37,13 +37,13 @@ from trialign.generate.backbone import (
 )
 from trialign.generate.items import build_items, item_features
 from trialign.generate.mixture import left_out, open_sources
-from trialign.generate.model import Generator, OwnTokens, text_vectors
+from trialign.generate.model import AddedTokens, Generator, text_vectors
 from trialign.generate.ranker import require_room
+from trialign.generate.rl_holdout import RLHoldout
 from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.generate.withhold import Withholding
-from trialign.runtime.loss_watch import avoided
+from trialign.runtime.loss_watch import skipped_batches
 from trialign.semid.table import SIDTable
 from trialign.stream.lanes import Encode, LaneSource
 from trialign.stream.module import LaneDataModule
@@ -117,15 +117,13 @@ def prepare_training(
     )
     stream, runtime = fitted_stream(sources, stream, runtime)
     names = [source.name for source in sources]
-    generator, template = build_generator(
-        data, settings, names, row_tokens=stream.row_tokens, seed=seed, weights=weights
-    )
+    generator, template = build_generator(data, settings, names, seq_len=stream.seq_len, seed=seed, weights=weights)
     template.require_room()
-    require_room(data.max_history, template.encoding.positions_per_item, stream.row_tokens)
+    require_room(data.max_history, template.encoding.positions_per_item, stream.seq_len)
     encode: Encode = partial(template.encode_many, texts)
-    if settings.keep_back:
-        encode = Withholding(encode, names, settings.keep_back)
-    rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_rows=runtime.micro_rows)
+    if settings.rl_holdout:
+        encode = RLHoldout(encode, names, settings.rl_holdout)
+    rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_batch_size=runtime.micro_batch_size)
     num_steps = settings.steps or rows.steps(settings.epochs)
     return Prepared(generator, template, rows, num_steps, stream, runtime, left_out(texts, names))
 
@@ -140,20 +138,34 @@ def fitted_stream(
     """
     smallest = min(sources, key=lambda source: source.store.num_records)
     ranks = runtime.nodes * runtime.devices
-    lanes, micro_rows = fitting_lanes(stream.lanes, ranks, runtime.micro_rows, smallest.store.num_records)
-    if lanes < stream.lanes:
-        words = "  %d lanes, not stream.lanes=%d: task '%s' has %d examples"
-        logger.info(words, lanes, stream.lanes, smallest.name, smallest.store.num_records)
-    return replace(stream, lanes=lanes), replace(runtime, micro_rows=micro_rows)
+    lanes, micro_batch_size = fitting_lanes(
+        stream.global_batch_size, ranks, runtime.micro_batch_size, smallest.store.num_records
+    )
+    if lanes < stream.global_batch_size:
+        words = "  %d lanes, not stream.global_batch_size=%d: task '%s' has %d examples"
+        logger.info(words, lanes, stream.global_batch_size, smallest.name, smallest.store.num_records)
+    return replace(stream, global_batch_size=lanes), replace(runtime, micro_batch_size=micro_batch_size)
 
 
 def stream_rows(
-    sources: Sequence[LaneSource], encode: Encode, folder: Path, stream: StreamConfig, *, seed: int, micro_rows: int
+    sources: Sequence[LaneSource],
+    encode: Encode,
+    folder: Path,
+    stream: StreamConfig,
+    *,
+    seed: int,
+    micro_batch_size: int,
 ) -> LaneDataModule:
     """Return the rows of all tasks; `folder` is the stage's."""
-    ledger = folder / "ledger" if stream.ledger else None
+    sample_log = folder / "sample_log" if stream.sample_log else None
     return LaneDataModule(
-        sources, encode, stream, seed=seed, micro_rows=micro_rows, ledger=ledger, avoid=avoided(folder)
+        sources,
+        encode,
+        stream,
+        seed=seed,
+        micro_batch_size=micro_batch_size,
+        sample_log=sample_log,
+        skip=skipped_batches(folder),
     )
 
 
@@ -162,12 +174,12 @@ def build_generator(
     settings: TrainConfig,
     tasks: Sequence[str],
     *,
-    row_tokens: int,
+    seq_len: int,
     seed: int,
     weights: bool = True,
 ) -> tuple[Generator, Template]:
     """Return an untrained generator and how it reads records; arguments as `prepare_training`."""
-    decoder, tokenizer, own = _backbone(data, settings, row_tokens=row_tokens, seed=seed, weights=weights)
+    decoder, tokenizer, own = _backbone(data, settings, seq_len=seq_len, seed=seed, weights=weights)
     vectors_VD = text_vectors(decoder, own)
     # A pretrained backbone is used to vectors as long as its own, which the codes start with.
     text_scale = embedding_scale(decoder)
@@ -189,32 +201,32 @@ def build_generator(
         tasks,
         max_title_tokens=settings.max_title_tokens,
         max_caption_tokens=settings.max_caption_tokens,
-        row_tokens=row_tokens,
+        seq_len=seq_len,
     )
     # A pretrained model comes in eval mode, and Lightning leaves every module in the mode that it finds.
     return Generator(decoder, modules, dropout=settings.backbone.dropout, own=own).train(), template
 
 
 def _backbone(
-    data: TrainingData, settings: TrainConfig, *, row_tokens: int, seed: int, weights: bool
-) -> tuple[PreTrainedModel, TextTokenizer, OwnTokens | None]:
+    data: TrainingData, settings: TrainConfig, *, seq_len: int, seed: int, weights: bool
+) -> tuple[PreTrainedModel, TextTokenizer, AddedTokens | None]:
     """Return the decoder, its tokenizer, and the vectors of added tokens where the decoder is pretrained."""
     backbone = settings.backbone
     if isinstance(backbone, PretrainedConfig):
         decoder, reader = pretrained_backbone(backbone.model, weights=weights)
-        require_positions(decoder.config, row_tokens)
+        require_positions(decoder.config, seq_len)
         table_VD = text_table(decoder)
         tokenizer = TextTokenizer.beside(reader, len(table_VD))
         read_VD = table_VD * embedding_scale(decoder)
-        own = OwnTokens(len(tokenizer.own), read_VD, decoder.get_output_embeddings().weight, seed)
+        own = AddedTokens(len(tokenizer.own), read_VD, decoder.get_output_embeddings().weight, seed)
         if settings.lora is not None:
             add_adapters(decoder, settings.lora, seed=seed)
         add_dropout(decoder, backbone.dropout)
         return decoder, tokenizer, own
-    assert isinstance(backbone, ScratchConfig | DescribedConfig)
+    assert isinstance(backbone, ScratchConfig | ConfigFileConfig)
     texts = chain(item_texts(data.dataset.items), data.captions)
     tokenizer = TextTokenizer.train(texts, vocab_size=backbone.vocab_size)
-    build = described_backbone if isinstance(backbone, DescribedConfig) else build_backbone
+    build = backbone_from_file if isinstance(backbone, ConfigFileConfig) else build_backbone
     with contextlib.nullcontext() if weights else torch.device("meta"):
-        decoder = build(backbone, vocab_size=tokenizer.size, max_positions=row_tokens, seed=seed)  # type: ignore[arg-type]
+        decoder = build(backbone, vocab_size=tokenizer.size, max_positions=seq_len, seed=seed)  # type: ignore[arg-type]
     return decoder, tokenizer, None

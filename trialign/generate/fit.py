@@ -48,7 +48,7 @@ def fit(
         watching: callbacks that validate.
         tracking: what W&B is told; None leaves it out.
     """
-    if runtime.checkpoint_activations:
+    if runtime.activation_checkpointing:
         module.generator.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     model, token_flops = fingerprint(module), training_flops(module.generator.backbone)
     strategy, ranks = runtime.strategy, runtime.nodes * runtime.devices
@@ -61,7 +61,7 @@ def fit(
         callbacks = [
             *resumed.checks,
             StepSeeds(seed),
-            LossWatch(folder, policy=runtime.on_spike, spike=runtime.spike),
+            LossWatch(folder, policy=runtime.on_loss_spike, threshold=runtime.loss_spike_threshold),
             TrainedRows(),
             GradientNorm(),
             machine,

@@ -73,7 +73,7 @@ def build_items(
 
 
 def item_features(modalities: Mapping[str, Modality], names: Sequence[str]) -> torch.Tensor | None:
-    """Return the vectors of some modalities side by side, each standardised to length 1 on average: float32 [N, F].
+    """Return the vectors of some modalities side by side, each standardized to length 1 on average: float32 [N, F].
 
     What an item lacks is zero; without names there are none.
 

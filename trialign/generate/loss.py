@@ -77,7 +77,7 @@ def step_totals(step_targets: int, asked: bool, device: torch.device) -> tuple[t
 
     Args:
         step_targets: target tokens of this rank in the step.
-        asked: whether this rank was asked to make room.
+        asked: whether this rank was asked to save and stop.
         device: where collectives run.
 
     Raises:
@@ -89,7 +89,7 @@ def step_totals(step_targets: int, asked: bool, device: torch.device) -> tuple[t
         raise TrainingError(
             "an optimizer step without a single target token",
             rule="the loss is a mean over the target tokens of a step",
-            remedy="raise stream.lanes or stream.row_tokens, or look for windows that hold no target",
+            remedy="raise stream.global_batch_size or stream.seq_len, or look for windows that hold no target",
         )
     return totals[0], num_asked > 0
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from trialign.decode.path import Trie, Walk, walk
+from trialign.decode.path import ItemPaths, Trie, score_items
 from trialign.generate.backbone import embedding_scale, run_backbone, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.item_tokens import ItemTokens
@@ -20,7 +20,7 @@ from trialign.generate.loss import Predictions, TablePredictions
 from trialign.runtime.seeding import torch_generator
 
 
-class OwnTokens(nn.Module):
+class AddedTokens(nn.Module):
     """Vectors of our special tokens beside a pretrained vocabulary, for reading and for writing.
 
     Args:
@@ -65,7 +65,7 @@ class Generator(nn.Module):
         items: ItemTokens | ItemPositions,
         *,
         dropout: float,
-        own: OwnTokens | None = None,
+        own: AddedTokens | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -102,7 +102,7 @@ class Generator(nn.Module):
             through their head, so that every parameter has a gradient on every rank.
         """
         hidden_RTD = self.hidden(tokens_RT, positions_RT)
-        # An example's first token is its marker, never a target, so no target is read off another example's end.
+        # An example's first token is its task token, never a target, so no target is read off another example's end.
         is_target = targets_RT[:, 1:]
         answers_M = tokens_RT[:, 1:][is_target]
         tasks_M = tasks_RT[:, 1:][is_target]
@@ -114,12 +114,12 @@ class Generator(nn.Module):
             *self.items.predict(hidden_MD[items], answers_M[items], tasks_M[items]),
         ]
 
-    def walk(self, prompts: Sequence[NDArray[np.int64]], trie: Trie, items_BG: torch.Tensor) -> Walk:
+    def score_candidates(self, prompts: Sequence[NDArray[np.int64]], trie: Trie, items_BG: torch.Tensor) -> ItemPaths:
         """Return what is said along the ways of items after prompts, with gradient where that is on; see `walk`.
 
         One method of the whole module, because a strategy that cuts parameters up gathers them around one.
         """
-        return walk(self.items.scorer(self, prompts), trie, items_BG)
+        return score_items(self.items.scorer(self, prompts), trie, items_BG)
 
     def text_logits(self, hidden_MD: torch.Tensor) -> torch.Tensor:
         """Return the logits of the text tokens."""
@@ -140,7 +140,7 @@ class Generator(nn.Module):
         return torch.where(is_own[..., None], own_RTD, table(tokens_RT.masked_fill(is_own, 0)))
 
 
-def text_vectors(backbone: PreTrainedModel, own: OwnTokens | None) -> torch.Tensor:
+def text_vectors(backbone: PreTrainedModel, own: AddedTokens | None) -> torch.Tensor:
     """Return the input vectors of all text tokens as the table holds them, ours last, [V, D], without gradient."""
     table_VD = text_table(backbone).detach()
     if table_VD.is_meta:

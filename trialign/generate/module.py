@@ -22,15 +22,15 @@ from trialign.runtime.callbacks import StepCallback, ends_step, logs_at
 from trialign.runtime.collectives import rank, world_size
 from trialign.runtime.lightning import pl
 from trialign.runtime.optim import OptimizerSettings, adamw, cosine_with_warmup
-from trialign.runtime.strategy import cuts_parameters, fully_shard_all
-from trialign.runtime.whole import WholeCopy
+from trialign.runtime.strategy import fully_shard_all, shards_parameters
+from trialign.runtime.unsharded import UnshardedCopy
 from trialign.stream.rows import RowBatch
 
 logger = logging.getLogger(__name__)
 
 
 class GeneratorModule(pl.LightningModule):
-    """Trains a generator by automatic optimisation.
+    """Trains a generator by automatic optimization.
 
     Args:
         generator: what is trained.
@@ -47,23 +47,23 @@ class GeneratorModule(pl.LightningModule):
         self.num_tasks = len(tasks)
         self.num_steps = num_steps
         self._settings = settings
-        self._copy: WholeCopy[Generator] | None = None
+        self._copy: UnshardedCopy[Generator] | None = None
         self._meter = TaskMeter(tasks)
         self._logged: dict[str, float] | None = None  # the last log line
         self._num_targets = torch.zeros((), dtype=torch.int64)
-        self.asked = False  # set by `Preemption`: this rank is to make room
-        self.make_room = False  # some rank is, so all do after this step
+        self.preemption_requested = False  # set by `Preemption`: this rank was asked to save and end
+        self.preempted = False  # some rank was asked to: all save after this step and end
 
     @property
     def evaluated(self) -> Generator:
         """What validation ranks by, what is kept as the best, and what is saved: the one place that decides it.
 
-        Where the strategy cuts parameters up it has its weights inside of `gathered` and once training has ended.
+        Where the strategy shards parameters it has its weights inside of `summon_full_params` and after training.
         """
         return self.generator if self._copy is None else self._copy.module
 
     @contextmanager
-    def gathered(self) -> Iterator[Generator]:
+    def summon_full_params(self) -> Iterator[Generator]:
         """Give `evaluated` with its weights; a collective where the strategy cuts parameters up."""
         if self._copy is not None:
             self._copy.fill(self.generator)
@@ -73,11 +73,11 @@ class GeneratorModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Prepare for a strategy that cuts parameters up; torch's is applied here, DeepSpeed cuts by itself."""
-        if self._copy is None and cuts_parameters(self.trainer.strategy):
-            self._copy = WholeCopy(self.generator)
+        if self._copy is None and shards_parameters(self.trainer.strategy):
+            self._copy = UnshardedCopy(self.generator)
             if self.device_mesh is not None:
                 layers = decoder_layers(self.generator.backbone)
-                fully_shard_all(layers, self.generator, self.device_mesh, ways=["walk"])
+                fully_shard_all(layers, self.generator, self.device_mesh, ways=["score_candidates"])
 
     def on_train_end(self) -> None:
         """Put the weights together while all ranks are there."""
@@ -87,7 +87,7 @@ class GeneratorModule(pl.LightningModule):
     def training_step(self, batch: RowBatch) -> torch.Tensor:
         """Return this micro-batch's share of the step's loss."""
         if batch.first_of_step:
-            self._num_targets, self.make_room = step_totals(batch.step_targets, self.asked, self.device)
+            self._num_targets, self.preempted = step_totals(batch.step_targets, self.preemption_requested, self.device)
         groups = self.generator(batch.tokens_RT, batch.positions_RT, batch.targets_RT, batch.tasks_RT)
         sums = autoregressive_loss(groups, self.num_tasks)
         self._meter.add(sums)
@@ -174,7 +174,7 @@ class Validate(StepCallback):
                 parameter.copy_(best[name])
 
     def _measure(self, trainer: pl.Trainer, module: GeneratorModule, step: int) -> None:
-        with module.gathered() as generator:
+        with module.summon_full_params() as generator:
             found = self._validation.measure(generator, module.device)
             self._note(trainer, found, step)
             self._keep(generator)

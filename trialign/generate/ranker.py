@@ -14,7 +14,7 @@ from trialign.decode.index import PrefixIndex
 from trialign.errors import ConfigError
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.types import NO_ITEM, Items
 
 _MOST_BEAMS = 2**14
@@ -89,7 +89,7 @@ class GeneratorRanker:
             )
         items = np.empty((len(histories), k), dtype=np.int32)
         scores = np.empty((len(histories), k), dtype=np.float32)
-        for users in paced(self.batches(histories), "searches", self.num_batches(histories)):
+        for users in tracked(self.batches(histories), "searches", self.num_batches(histories)):
             batch = [histories[user] for user in users]
             exclude_BM = None if exclude is None else _padded([exclude[user] for user in users]).to(self._device)
             found = beam_search(self.scorer(batch), self._index, max(k, self.num_beams), exclude_BM=exclude_BM)
@@ -110,7 +110,7 @@ class GeneratorRanker:
     def rank_prompts(self, prompts: Sequence[NDArray[np.int64]], k: int) -> NDArray[np.int32]:
         """Return the `k` best items after each prompt (of any task that writes an item), at most as many as beams."""
         items = np.empty((len(prompts), k), dtype=np.int32)
-        for places in paced(self.batches(prompts), "searches", self.num_batches(prompts)):
+        for places in tracked(self.batches(prompts), "searches", self.num_batches(prompts)):
             found = beam_search(self._scorer([prompts[place] for place in places]), self._index, self.num_beams)
             items[places] = found.items[:, :k].cpu().numpy()
         return items
@@ -128,14 +128,14 @@ def require_room(max_history: int, positions_per_item: int, room: int) -> None:
     """Refuse histories whose search needs more positions than the backbone is built for.
 
     Raises:
-        ConfigError: marker, history, and all but the last level of the answer are more than `room`.
+        ConfigError: task token, history, and all but the last level of the answer are more than `room`.
     """
     needed = (max_history + 1) * positions_per_item
     if needed > room:
         raise ConfigError(
             f"a history of {max_history} items takes {needed} positions, search included",
             rule=f"rows, and so the generator's positions, are {room} tokens long",
-            remedy=f"set stream.row_tokens={needed} or more for training, "
+            remedy=f"set stream.seq_len={needed} or more for training, "
             f"or data.max_history={room // positions_per_item - 1} or less",
         )
 

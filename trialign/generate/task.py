@@ -164,7 +164,7 @@ class Task:
 
     Args:
         source: which records it reads: `train`, the windows of training histories, or `items`, the catalogue.
-        parts: what is read and written, in order; the task's marker stands before it. No parts: no example.
+        parts: what is read and written, in order; the task's task token stands before it. No parts: no example.
         needs: kinds of text that it reads or writes. An item that lacks one of them is no example of a task whose
             source is `items`.
         lists: the same as `parts` for many records of a block at once, where it is a single item list: not needed, but

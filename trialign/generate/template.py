@@ -1,4 +1,4 @@
-"""From the records of tasks to tokens: marker first, then text and items as the task lists them."""
+"""From the records of tasks to tokens: task token first, then text and items as the task lists them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Template:
         tasks: names; a task's place in the list is its number in examples and losses.
         max_title_tokens: a longer title is cut.
         max_caption_tokens: a longer caption is cut.
-        row_tokens: of several titles to be read, the oldest are left out until the example fits; None: any fits.
+        seq_len: of several titles to be read, the oldest are left out until the example fits; None: any fits.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Template:
         tasks: Sequence[str],
         max_title_tokens: int,
         max_caption_tokens: int = 64,
-        row_tokens: int | None = None,
+        seq_len: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.encoding = encoding
         self.tasks = list(tasks)
         self.max_tokens: dict[Kind, int] = {"title": max_title_tokens, "caption": max_caption_tokens}
-        self.row_tokens = row_tokens
+        self.seq_len = seq_len
         self._tasks = [load_task(name) for name in tasks]
         self._remembered = lru_cache(_REMEMBERED)(self._text)
 
@@ -83,8 +83,8 @@ class Template:
         lengths = lists.lengths * self.encoding.positions_per_item + 1
         starts = np.cumsum(lengths) - lengths
         is_item = np.ones(lengths.sum(), np.bool_)
-        is_item[starts] = False  # there stands the marker
-        tokens = np.full(len(is_item), self.tokenizer.marker(self.tasks[task]))
+        is_item[starts] = False  # there stands the task token
+        tokens = np.full(len(is_item), self.tokenizer.task_token(self.tasks[task]))
         tokens[is_item] = self.encoding.positions(lists.items)
         targets = np.zeros(len(is_item), np.bool_)
         may = lists.targets if learned is None else lists.targets & np.concatenate(learned)
@@ -93,7 +93,7 @@ class Template:
         return Examples(tokens, targets, starts, lengths, np.full(len(lengths), task))
 
     def prompt(self, task: str, parts: Sequence[Part]) -> NDArray[np.int64]:
-        """Return what the generator reads before it writes the answer of a task: its marker, then `parts`."""
+        """Return what the generator reads before it writes the answer of a task: its task token, then `parts`."""
         return np.concatenate([tokens for tokens, _ in (self._marker(task), *map(self._piece, parts))])
 
     def history_prompt(self, items: NDArray[Any]) -> NDArray[np.int64]:
@@ -106,7 +106,7 @@ class Template:
         Raises:
             ConfigError: there is one.
         """
-        if self.row_tokens is None:
+        if self.seq_len is None:
             return
         # Numbers share no token with their neighbours, so that this is longer than any text may be.
         longest = " ".join(map(str, range(max(self.max_tokens.values()) + 1)))
@@ -114,16 +114,16 @@ class Template:
         given = Given(record, ItemTexts([longest], [longest]))
         for number, name in enumerate(self.tasks):
             needed = len(self.encode(number, given).tokens)
-            if needed > self.row_tokens and self._tasks[number].needs:
+            if needed > self.seq_len and self._tasks[number].needs:
                 raise ConfigError(
-                    f"an example of {name} may take {needed} tokens, a row holds {self.row_tokens}",
+                    f"an example of {name} may take {needed} tokens, a row holds {self.seq_len}",
                     rule="a row holds its examples whole, texts cut to train.max_title_tokens="
                     f"{self.max_tokens['title']} and train.max_caption_tokens={self.max_tokens['caption']}",
-                    remedy=f"set stream.row_tokens={needed} or more, or lower those two",
+                    remedy=f"set stream.seq_len={needed} or more, or lower those two",
                 )
 
     def _marker(self, task: str) -> Piece:
-        return np.array([self.tokenizer.marker(task)]), np.array([False])
+        return np.array([self.tokenizer.task_token(task)]), np.array([False])
 
     def _piece(self, part: Part) -> Piece:
         if isinstance(part, Text):
@@ -135,9 +135,9 @@ class Template:
         return np.array([*self.tokenizer.encode(text)[: self.max_tokens[kind]], self.tokenizer.end])
 
     def _fitting(self, pieces: list[Piece], parts: Sequence[Part]) -> list[Piece]:
-        """Return the pieces (marker first) without the oldest of the texts to be read, where they are too many."""
+        """Return the pieces (task token first) without the oldest of the texts to be read, where they are too many."""
         to_read = [number for number, part in enumerate(parts, start=1) if isinstance(part, Text) and not part.target]
-        too_many = sum(len(tokens) for tokens, _ in pieces) - (self.row_tokens or np.inf)
+        too_many = sum(len(tokens) for tokens, _ in pieces) - (self.seq_len or np.inf)
         left_out = set()
         for number in to_read[:-1]:
             if too_many <= 0:

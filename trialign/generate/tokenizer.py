@@ -13,13 +13,13 @@ from trialign.generate.tasks import TASKS
 PAD, END = "<|pad|>", "<|end|>"
 
 
-def marker(task: str) -> str:
+def task_token(task: str) -> str:
     """Return the token that opens every example of a task."""
     return f"<|{task}|>"
 
 
 class TextTokenizer:
-    """Text to tokens and back, and the special tokens: end, one marker per task.
+    """Text to tokens and back, and the special tokens: end, one task token per task.
 
     A vocabulary trained here begins with them (and with pad). A pretrained model's vocabulary stays as it is, whatever
     special tokens it has or lacks; ours are counted on from its last row.
@@ -49,7 +49,7 @@ class TextTokenizer:
         Raises:
             ConfigError: `vocab_size` leaves no room for the bytes.
         """
-        specials = [PAD, END, *(marker(task) for task in TASKS)]
+        specials = [PAD, END, *(task_token(task) for task in TASKS)]
         least = len(specials) + 256
         if vocab_size < least:
             raise ConfigError(
@@ -73,7 +73,7 @@ class TextTokenizer:
     @classmethod
     def beside(cls, tokenizer: Tokenizer, rows: int) -> TextTokenizer:
         """Return a pretrained model's tokenizer with our special tokens beside it; `rows` as in the class."""
-        return cls(tokenizer, rows, [END, *(marker(task) for task in TASKS)])
+        return cls(tokenizer, rows, [END, *(task_token(task) for task in TASKS)])
 
     @classmethod
     def load(cls, path: Path, rows: int | None = None, own: Sequence[str] = ()) -> TextTokenizer:
@@ -91,13 +91,13 @@ class TextTokenizer:
         """Number of tokens."""
         return self._rows + len(self.own)
 
-    def marker(self, task: str) -> int:
+    def task_token(self, task: str) -> int:
         """Return the token that opens the examples of `task`.
 
         Raises:
             DataError: the tokenizer was made before that task existed.
         """
-        return self._special(marker(task))
+        return self._special(task_token(task))
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without any special token."""
@@ -120,7 +120,7 @@ class TextTokenizer:
         if found is None:
             raise DataError(
                 f"the tokenizer has no token {token}",
-                rule="end and one marker per task are in every vocabulary",
+                rule="end and one task token per task are in every vocabulary",
                 remedy="train a generator with that task, or leave the task out",
             )
         return int(found)

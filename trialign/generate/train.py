@@ -11,14 +11,14 @@ from trialign.config.tracking import Tracking
 from trialign.config.train import StreamConfig, TrainConfig, ValidationConfig
 from trialign.decode.index import PrefixIndex
 from trialign.generate.adapters import merge_adapters
-from trialign.generate.artefact import TrainedGenerator, save_generator
 from trialign.generate.build import Prepared, TrainingData, prepare_training
 from trialign.generate.fit import BEST, fit
 from trialign.generate.module import GeneratorModule, Validate
+from trialign.generate.save_load import TrainedGenerator, save_generator
 from trialign.generate.template import Template
 from trialign.generate.validation import Validation
 from trialign.runtime.device import device_of, require_precision
-from trialign.runtime.loss_watch import avoided
+from trialign.runtime.loss_watch import skipped_batches
 from trialign.runtime.trainer import Plan
 from trialign.stream.order import accumulation
 
@@ -60,15 +60,15 @@ def train(
     ranks = runtime.nodes * runtime.devices
     plan = Plan(
         max_steps=made.num_steps,
-        accumulate=accumulation(made.stream.lanes, ranks, made.runtime.micro_rows),
-        clip=settings.clip,
+        accumulate=accumulation(made.stream.global_batch_size, ranks, made.runtime.micro_batch_size),
+        max_grad_norm=settings.max_grad_norm,
         precision=settings.precision,
     )
     watching = [] if watch is None else [watch]
     trainer = fit(module, made.rows, folder, plan, made.runtime, seed=seed, watching=watching, tracking=tracking)
     counts |= {"tasks": module.figures()} | made.rows.damage()
-    if batches := avoided(folder):
-        counts["avoided_batches"] = batches
+    if batches := skipped_batches(folder):
+        counts["skipped_batches"] = batches
     if watch is not None:
         counts |= {"steps": trainer.global_step, "validation": watch.counts()}
         watch.restore(module)
@@ -84,12 +84,12 @@ def _sizes(made: Prepared) -> dict[str, Any]:
     parameters = list(made.generator.parameters())
     counts: dict[str, Any] = {
         "steps": made.num_steps,
-        "lanes": made.stream.lanes,
+        "global_batch_size": made.stream.global_batch_size,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "text_tokens": made.template.tokenizer.size,
     }
-    rows = f"{made.stream.lanes} rows of {made.stream.row_tokens} tokens"
+    rows = f"{made.stream.global_batch_size} rows of {made.stream.seq_len} tokens"
     logger.info("  %s parameters, %s steps of %s", f"{counts['parameters']:,}", f"{made.num_steps:,}", rows)
     return counts
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from trialign.generate.model import Generator
-from trialign.progress import paced
+from trialign.progress import tracked
 
 
 @torch.inference_mode()
@@ -29,7 +29,7 @@ def write_texts(
     """
     written: list[list[int]] = [[] for _ in prompts]
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    for start in paced(range(0, len(prompts), batch_size), "batches of texts written"):
+    for start in tracked(range(0, len(prompts), batch_size), "batches of texts written"):
         chosen = order[start : start + batch_size]
         tokens = torch.stack(list(_tokens(generator, [prompts[place] for place in chosen], end, max_tokens)), dim=1)
         for place, text in zip(chosen.tolist(), tokens.tolist(), strict=True):

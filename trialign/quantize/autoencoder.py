@@ -70,7 +70,7 @@ class RQVAE(nn.Module):
         )
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return latents_BD of standardised vectors by modality, zero where an item lacks one."""
+        """Return latents_BD of standardized vectors by modality, zero where an item lacks one."""
         parts = [inputs[name] if name == _TEXT else self.projections[name](inputs[name]) for name in self.dims]
         latents_BD: Tensor = self.encoder(self.fusion(torch.cat(parts, dim=1)))
         return latents_BD

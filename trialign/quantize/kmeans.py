@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.quantize.nearest import finder, nearest, squared_lengths
 
 _SAMPLE_PER_CLUSTER = 32
@@ -42,7 +42,7 @@ def kmeans(
     find, centers_KD = finder(points_ND), _seed_centers(points_ND, num_clusters, generator)
     codes_N = torch.zeros(len(points_ND), dtype=torch.int64, device=points_ND.device)
     energy, inertia = float(squared_lengths(points_ND).sum(dtype=torch.float64)), math.inf
-    for done in paced(range(num_iterations + 1), "passes of k-means, at most"):
+    for done in tracked(range(num_iterations + 1), "passes of k-means, at most"):
         codes_N = find(centers_KD, codes_N)
         counts_K = torch.bincount(codes_N, minlength=num_clusters)
         first_K = counts_K.cumsum(0) - counts_K

@@ -35,7 +35,7 @@ class Term:
 
 
 def reconstruction(predicted_BD: Tensor, target_BD: Tensor, present_B: Tensor, weight: float = 1.0) -> Term:
-    """Squared error per element against a frozen, standardised modality, over the items that have it.
+    """Squared error per element against a frozen, standardized modality, over the items that have it.
 
     1 is what predicting the catalogue's mean costs.
     """

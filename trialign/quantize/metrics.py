@@ -1,4 +1,4 @@
-"""The health of codes: are they used, do they tell items apart, does each level explain something."""
+"""Codebook statistics: are they used, do they tell items apart, does each level explain something."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from trialign.quantize.residual import residuals
 
 
-def health(codes_NL: Tensor, latents_ND: Tensor, codebooks_LKD: Tensor) -> dict[str, Any]:
+def codebook_stats(codes_NL: Tensor, latents_ND: Tensor, codebooks_LKD: Tensor) -> dict[str, Any]:
     """Describe codes; lists run over the levels.
 
     Args:

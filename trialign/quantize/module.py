@@ -21,7 +21,7 @@ from trialign.quantize.loss import (
     reconstruction,
     weighted_sum,
 )
-from trialign.quantize.metrics import health
+from trialign.quantize.metrics import codebook_stats
 from trialign.quantize.residual import encode, fit_codebooks
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
 from trialign.runtime.lightning import pl
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     """Items of this rank.
 
     Attributes:
-        inputs: standardised vectors by modality.
+        inputs: standardized vectors by modality.
         present: bool by modality.
         interests_CD: the distinct interests of the batch of all ranks, length 1; None where none are asked for.
         own_BC: which of them an item has.
@@ -54,7 +54,7 @@ class ItemBatches:
     """A catalogue in memory, in a new seeded order each pass; ranks share each batch.
 
     Args:
-        inputs: standardised vectors [N, D] by modality.
+        inputs: standardized vectors [N, D] by modality.
         present: bool [N] by modality.
         batch_size: items per step, over all ranks.
         seed: of the order.
@@ -167,20 +167,20 @@ class RQVAEModule(pl.LightningModule):
         return weighted_sum(terms)
 
     def on_train_epoch_end(self) -> None:
-        """Log the health of the codes; revive dead ones, but not after the last pass: a revived code needs training."""
+        """Log codebook statistics; revive dead codes, but not after the last pass: a revived code needs training."""
         if not self.quantizing:
             return
         latents_ND = self._sample_latents()
         codebooks_LKD = self.model.codebooks.vectors_LKD
-        found = health(encode(latents_ND, codebooks_LKD), latents_ND, codebooks_LKD)
+        found = codebook_stats(encode(latents_ND, codebooks_LKD), latents_ND, codebooks_LKD)
         for name, value in found.items():
             for level, number in enumerate(value if isinstance(value, list) else [value], start=1):
-                key = f"health/{name}" + (f"_{level}" if isinstance(value, list) else "")
+                key = f"codebook/{name}" + (f"_{level}" if isinstance(value, list) else "")
                 self.log(key, float(number), sync_dist=True)
         if self.current_epoch < self.settings.num_epochs - 1:
             revived = self.model.codebooks.revive(latents_ND, self._generator)
             self.num_revived += revived
-            self.log("health/revived", float(revived), sync_dist=True)
+            self.log("codebook/revived", float(revived), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule by step."""

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.quantize.kmeans import kmeans
 from trialign.runtime.seeding import torch_generator
 
@@ -44,7 +44,7 @@ def fit_levels(
     """
     codebooks, penalties, residual_ND = [], [], latents_ND
     codes_N = prefixes_N = torch.zeros(len(latents_ND), dtype=torch.int64, device=latents_ND.device)
-    for level in paced(range(num_levels), "levels"):
+    for level in tracked(range(num_levels), "levels"):
         generator = torch_generator(seed, "quantize", "kmeans", level)
         last = level == num_levels - 1
         # The start of `separate` compares directions; so does what it makes of it.
@@ -93,7 +93,7 @@ def concentrate(
     num_codes = len(vectors_KD)
     scale = strength * residual_ND.square().sum(dim=1).mean()
     penalty_KK = residual_ND.new_zeros(num_codes, num_codes)
-    for _ in paced(range(num_iterations), "passes that concentrate, at most"):
+    for _ in tracked(range(num_iterations), "passes that concentrate, at most"):
         counts_KK = residual_ND.new_zeros(num_codes, num_codes)
         counts_KK.index_put_((before_N, codes_N), residual_ND.new_ones(1), accumulate=True)
         sizes_K = counts_KK.sum(dim=0)
@@ -129,7 +129,7 @@ def separate(residual_ND: Tensor, prefixes_N: Tensor, vectors_KD: Tensor, num_ro
     directions_KD = best_KD = normalize(vectors_KD)
     siblings, weights_N1 = _siblings(prefixes_N, len(vectors_KD)), residual_ND.new_ones(len(residual_ND), 1)
     fewest = len(residual_ND)
-    for _ in paced(range(num_rounds), "rounds that separate"):
+    for _ in tracked(range(num_rounds), "rounds that separate"):
         scores_NK = residual_ND @ directions_KD.T
         nearest_N = scores_NK.argmax(dim=1)
         codes_N, num_collisions = _deal(scores_NK, nearest_N, siblings)

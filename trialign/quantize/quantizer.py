@@ -23,7 +23,7 @@ C = TypeVar("C", bound=QuantizeConfig)
 
 
 @dataclass(frozen=True)
-class Encoded:
+class QuantizerOutput:
     """Codes, and what is needed to move an item to another code knowingly.
 
     Args:
@@ -51,16 +51,16 @@ class Quantizer(Protocol):
         interests: Interests | None = None,
         tracking: Tracking | None = None,
     ) -> dict[str, Any]:
-        """Learn the codebooks, log into `folder`, and return the health of the codes.
+        """Learn the codebooks, log into `folder`, and return the statistics of the codes.
 
-        That is metrics.health, `codebook_size`, the K that was fitted, and `reconstruction`: by modality, the squared
-        error of reading it back as a share of what predicting its mean would cost. `runtime` says where it trains,
-        `tracking` what W&B is told; `interests` are the vectors of the items' interests, for who measures its codes
-        against them.
+        That is metrics.codebook_stats, `codebook_size`, the K that was fitted, and `reconstruction`: by modality, the
+        squared error of reading it back as a share of what predicting its mean would cost. `runtime` says where it
+        trains, `tracking` what W&B is told; `interests` are the vectors of the items' interests, for who measures its
+        codes against them.
         """
         ...
 
-    def encode(self, modalities: Mapping[str, Modality]) -> Encoded:
+    def encode(self, modalities: Mapping[str, Modality]) -> QuantizerOutput:
         """Return the codes of a catalogue with the modalities it was fitted on."""
         ...
 

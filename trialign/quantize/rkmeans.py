@@ -1,4 +1,4 @@
-"""RQ-KMeans: residual k-means on the concatenated, standardised vectors of an item."""
+"""RQ-KMeans: residual k-means on the concatenated, standardized vectors of an item."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from trialign.config.quantize import RQKMeansConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.embed.store import Interests, Modality
-from trialign.quantize.metrics import health
+from trialign.quantize.metrics import codebook_stats
 from trialign.quantize.prefix import fit_levels
-from trialign.quantize.quantizer import Encoded, check_fitted, fitting_size, header, read_header, weighted
+from trialign.quantize.quantizer import QuantizerOutput, check_fitted, fitting_size, header, read_header, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 
@@ -52,7 +52,7 @@ class RQKMeansQuantizer:
         interests: Interests | None = None,  # noqa: ARG002
         tracking: Tracking | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Fit the codebooks and return the health of the codes; nothing is logged.
+        """Fit the codebooks and return the statistics of the codes; nothing is logged.
 
         Raises:
             DataError: see quantizer.fitting_size.
@@ -75,7 +75,7 @@ class RQKMeansQuantizer:
         codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)
         lost_ND = latents_ND - decode(codes_NL, self.codebooks_LKD)
         widths = [modalities[name].dim for name in self.standardizers]
-        return health(codes_NL, latents_ND, self.codebooks_LKD) | {
+        return codebook_stats(codes_NL, latents_ND, self.codebooks_LKD) | {
             "codebook_size": settings.codebook_size,
             "reconstruction": {
                 name: _share_lost(lost_NM, latents_NM, torch.from_numpy(np.array(modalities[name].present_N)))
@@ -85,7 +85,7 @@ class RQKMeansQuantizer:
             },
         }
 
-    def encode(self, modalities: Mapping[str, Modality]) -> Encoded:
+    def encode(self, modalities: Mapping[str, Modality]) -> QuantizerOutput:
         """Return the codes of every item.
 
         Raises:
@@ -95,7 +95,7 @@ class RQKMeansQuantizer:
         check_fitted({name: len(found.mean_D) for name, found in self.standardizers.items()}, modalities)
         latents_ND = self._latents(modalities)
         codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)
-        return Encoded(codes_NL.numpy(), latents_ND.numpy(), self.codebooks_LKD.numpy())
+        return QuantizerOutput(codes_NL.numpy(), latents_ND.numpy(), self.codebooks_LKD.numpy())
 
     def save(self, folder: Path) -> None:
         """Write `quantizer.json` and `quantizer.safetensors`."""

@@ -21,8 +21,8 @@ from trialign.embed.store import Interests, Modality
 from trialign.errors import ConfigError
 from trialign.quantize.autoencoder import RQVAE, mlp
 from trialign.quantize.loss import reconstruction
-from trialign.quantize.metrics import health
-from trialign.quantize.quantizer import Encoded, check_fitted, fitting_size, header, read_header, weighted
+from trialign.quantize.metrics import codebook_stats
+from trialign.quantize.quantizer import QuantizerOutput, check_fitted, fitting_size, header, read_header, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 from trialign.runtime.seeding import seed_global
@@ -56,7 +56,7 @@ class RQVAEQuantizer:
         interests: Interests | None = None,
         tracking: Tracking | None = None,
     ) -> dict[str, Any]:
-        """Train, log losses and health per epoch to `folder/log`, and return the health of the final codes.
+        """Train, log losses and codebook statistics per epoch to `folder/log`, and return the final statistics.
 
         Raises:
             DataError: see quantizer.fitting_size.
@@ -90,13 +90,13 @@ class RQVAEQuantizer:
         encoded = self.encode(modalities)
         codes_NL, latents_ND = torch.from_numpy(encoded.codes_NL), torch.from_numpy(encoded.latents_ND)
         return (
-            health(codes_NL, latents_ND, torch.from_numpy(encoded.codebooks_LKD))
+            codebook_stats(codes_NL, latents_ND, torch.from_numpy(encoded.codebooks_LKD))
             | {"reconstruction": self._errors(codes_NL, inputs, present)}
             | {"codebook_size": settings.codebook_size, "revived": module.num_revived}
         )
 
     @torch.inference_mode()
-    def encode(self, modalities: Mapping[str, Modality]) -> Encoded:
+    def encode(self, modalities: Mapping[str, Modality]) -> QuantizerOutput:
         """Return the codes of every item.
 
         Raises:
@@ -109,7 +109,7 @@ class RQVAEQuantizer:
         blocks = zip(*(inputs[name].split(_BLOCK) for name in self.model.dims), strict=True)
         latents_ND = torch.cat([self.model.encode(dict(zip(self.model.dims, block, strict=True))) for block in blocks])
         codes_NL = encode(latents_ND, self.model.codebooks.vectors_LKD)
-        return Encoded(codes_NL.numpy(), latents_ND.numpy(), self.model.codebooks.vectors_LKD.numpy())
+        return QuantizerOutput(codes_NL.numpy(), latents_ND.numpy(), self.model.codebooks.vectors_LKD.numpy())
 
     def save(self, folder: Path) -> None:
         """Write `quantizer.json` and `quantizer.safetensors`."""

@@ -46,7 +46,7 @@ def prefix(found: Candidates) -> Rewards:
 def quality_exact(found: Candidates) -> Rewards:
     """Return the target's quality on a hit, 0 elsewhere: the paper's form.
 
-    Inside a group it is a constant times `hit`, so that normalised advantages hardly notice it.
+    Inside a group it is a constant times `hit`, so that normalized advantages hardly notice it.
     """
     return hit(found) * _quality(found)[found.targets_B][:, None]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trialign.enrich.asking import Interview
+from trialign.enrich.asking import Annotator
 from trialign.enrich.bare import bare_json, read_json
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.protocol import Backend, Failure, Request
@@ -49,7 +49,7 @@ def judged_labels(
     cache: ReplyCache,
     *,
     retries: int,
-    lost: float,
+    max_failure_rate: float,
     seed: int,
 ) -> tuple[Labels, dict[str, Any]]:
     """Return the pairs with a judge's verdict in place of the construction's, and counts.
@@ -60,7 +60,7 @@ def judged_labels(
         backend: who is asked.
         cache: replies from before.
         retries: further questions about a reply that cannot be used.
-        lost: share of the items that may stay without a usable reply; their pairs are left out.
+        max_failure_rate: share of the items that may stay without a usable reply; their pairs are left out.
         seed: of the order in which an item's phrases stand.
 
     Raises:
@@ -73,7 +73,7 @@ def judged_labels(
         for item in sorted(items):
             yield item, Request(judge_prompt(evidence[item], asked_about[item]))
 
-    interview: Interview[Verdicts] = Interview(
+    annotator: Annotator[Verdicts] = Annotator(
         what="judge",
         group="reward",
         backend=backend,
@@ -83,9 +83,9 @@ def judged_labels(
         prompt_hash=template_hash(TEMPLATE),
         max_side=1,
         retries=retries,
-        lost=lost,
+        max_failure_rate=max_failure_rate,
     )
-    asked = interview.ask(list(asked_about), cache)
+    asked = annotator.ask(list(asked_about), cache)
     verdicts: dict[tuple[int, str], bool] = {}
     for item, phrases in asked_about.items():
         answer = asked.answers[item]
@@ -94,11 +94,11 @@ def judged_labels(
         if not isinstance(answer, Failure):
             verdicts |= {(item, phrase): good for phrase, good in zip(phrases, answer, strict=True)}
     counts = asked.counts()
-    if (missing := len(asked_about) - counts["found"]) > lost * len(asked_about):
+    if (missing := len(asked_about) - counts["found"]) > max_failure_rate * len(asked_about):
         causes = ", ".join(f"{cause} {number}" for cause, number in counts["failures"].items())
         raise StageError(
             f"{missing} of {len(asked_about)} items have no usable reply from {backend.source}: {causes}",
-            rule=f"reward.judge.lost={lost} of them may stay without one",
+            rule=f"reward.judge.max_failure_rate={max_failure_rate} of them may stay without one",
             remedy="see what it says in the cache of replies; raise reward.judge.retries, or name another model",
         )
     rows = [row for row, pair in enumerate(_pairs(labels)) if pair in verdicts]

@@ -1,4 +1,4 @@
-"""Labelled pairs of item and interest without a judge: an item's own interests against those of others (method.md 8).
+"""Labeled pairs of item and interest without a judge: an item's own interests against those of others (method.md 8).
 
 Own interests count as good. Not good are interests of items like it (near), of items unlike it (far), and phrases that
 fit everything (generic), as long as the item has none of them itself. A weaker label than a judge's: what a neighbour

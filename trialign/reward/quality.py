@@ -15,27 +15,29 @@ from trialign.errors import DataError
 QUALITY = "quality.parquet"
 
 
-def item_quality(chances: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> list[float | None]:
+def item_quality(
+    probabilities: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]
+) -> list[float | None]:
     """Return `sum conf p / sum conf` of every item; None where an item has no interest, or none with confidence."""
     found: list[float | None] = []
-    for mine, weights in zip(chances, confidences, strict=True):
+    for mine, weights in zip(probabilities, confidences, strict=True):
         total = float(sum(weights))
         found.append(float(np.dot(mine, weights)) / total if total > 0 else None)
     return found
 
 
-def write_quality(folder: Path, quality: Sequence[float | None], chances: Sequence[Sequence[float]]) -> None:
-    """Write `quality.parquet`: `item` int32, `quality` float32, null where nothing could be judged, and `chances`.
+def write_quality(folder: Path, quality: Sequence[float | None], probabilities: Sequence[Sequence[float]]) -> None:
+    """Write `quality.parquet`: `item` int32, `quality` float32, null where nothing was judged, and `probabilities`.
 
     Args:
         folder: the stage's.
         quality: as `item_quality` returns it.
-        chances: per item, of its interests in their order, to be good ones.
+        probabilities: per item, of its interests in their order, to be good ones.
     """
     columns = {
         "item": pa.array(range(len(quality)), pa.int32()),
         "quality": pa.array([None if q is None else np.float32(q) for q in quality], pa.float32()),
-        "chances": pa.array(chances, pa.list_(pa.float32())),
+        "probabilities": pa.array(probabilities, pa.list_(pa.float32())),
     }
     pq.write_table(pa.table(columns), folder / QUALITY)
 
@@ -50,9 +52,9 @@ def load_quality(folder: Path) -> NDArray[np.float64]:
     return np.array([0.0 if value is None else value for value in column], np.float64)
 
 
-def load_chances(folder: Path) -> list[list[float]]:
-    """Return the chance of every interest of every item to be a good one; errors as `load_quality`."""
-    found: list[list[float]] = _read(folder)["chances"].to_pylist()
+def load_probabilities(folder: Path) -> list[list[float]]:
+    """Return the probability of every interest of every item to be a good one; errors as `load_quality`."""
+    found: list[list[float]] = _read(folder)["probabilities"].to_pylist()
     return found
 
 

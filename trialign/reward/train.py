@@ -24,8 +24,8 @@ from trialign.enrich.cache import ReplyCache
 from trialign.enrich.evidence import Evidence
 from trialign.enrich.interests import evidence_of
 from trialign.generate.adapters import merge_adapters
-from trialign.page import lines, render
-from trialign.progress import paced
+from trialign.html import lines, render
+from trialign.progress import tracked
 from trialign.reward.baselines import interest_only, overlap
 from trialign.reward.judge import judged_labels
 from trialign.reward.labels import Labels, builtin_labels, corpus_labels
@@ -122,16 +122,18 @@ def _model(
 def _labels(
     dataset: Dataset, evidence: Evidence, texts: Sequence[str], settings: RewardConfig, seed: int
 ) -> tuple[Labels, dict[str, Any]]:
-    """Return labelled pairs, and what came of asking a judge, if one was asked."""
+    """Return labeled pairs, and what came of asking a judge, if one was asked."""
     built, judge = builtin_labels(evidence.interests, texts, seed), settings.judge
     if judge is None:
         return built, {}
-    arguments = {name: value for name, value in vars(judge).items() if name not in ("retries", "lost")}
+    arguments = {name: value for name, value in vars(judge).items() if name not in ("retries", "max_failure_rate")}
     backend = instantiate(arguments, "reward.judge")
     replies = ReplyCache(Path(settings.cache).expanduser().absolute(), "judge")
     try:
         told = evidence_of(dataset, evidence.captions)
-        return judged_labels(built, told, backend, replies, retries=judge.retries, lost=judge.lost, seed=seed)
+        return judged_labels(
+            built, told, backend, replies, retries=judge.retries, max_failure_rate=judge.max_failure_rate, seed=seed
+        )
     finally:
         replies.close()
 
@@ -152,7 +154,7 @@ def _fit(
     loader = pair_loader(reader, labels, texts, schedule.batch_size, seed)
     num_steps = schedule.epochs * len(loader)
     module = RewardModule(scorer, schedule, share=float(labels.good_M.mean()), num_steps=num_steps)
-    plan = Plan(max_epochs=schedule.epochs, clip=1.0)
+    plan = Plan(max_epochs=schedule.epochs, max_grad_norm=1.0)
     build_trainer(folder, runtime, plan, tracking=tracking).fit(module, loader)
 
 
@@ -162,7 +164,7 @@ def score_pairs(
 ) -> NDArray[np.float64]:
     """Return the logits of pairs, by a model in eval mode."""
     found = []
-    for start in paced(range(0, len(labels.interests), batch_size), "batches of pairs scored"):
+    for start in tracked(range(0, len(labels.interests), batch_size), "batches of pairs scored"):
         rows = range(start, min(start + batch_size, len(labels.interests)))
         pairs = reader([labels.interests[row] for row in rows], [texts[labels.items_M[row]] for row in rows])
         found.append(model(pairs).double().numpy())

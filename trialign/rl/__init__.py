@@ -1,1 +1,1 @@
-"""Reinforcement learning of the generator by group-relative policy optimisation (GRPO), and its control."""
+"""Reinforcement learning of the generator by group-relative policy optimization (GRPO), and its control."""

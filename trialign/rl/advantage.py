@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 _LEAST_STD = 1e-6
 
 
-def advantages(rewards_BG: NDArray[np.float64], *, normalise: bool) -> NDArray[np.float64]:
-    """Return rewards minus their group's mean, divided by its standard deviation where `normalise`.
+def advantages(rewards_BG: NDArray[np.float64], *, scale_rewards: bool) -> NDArray[np.float64]:
+    """Return rewards minus their group's mean, divided by its standard deviation where `scale_rewards`.
 
     Args:
         rewards_BG: G candidates of each of B prompts.
-        normalise: divide by std + 1e-6. Without it (Liu et al. 2025) a group counts by how much its rewards differ.
+        scale_rewards: divide by std + 1e-6. Without it (Liu et al. 2025) a group counts by how much its rewards differ.
     """
     centred_BG: NDArray[np.float64] = rewards_BG - rewards_BG.mean(axis=1, keepdims=True)
-    if not normalise:
+    if not scale_rewards:
         return centred_BG
     scaled: NDArray[np.float64] = centred_BG / (rewards_BG.std(axis=1, keepdims=True) + _LEAST_STD)
     return scaled

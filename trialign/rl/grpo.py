@@ -9,8 +9,8 @@ from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.decode.path import Trie
 from trialign.errors import ConfigError
-from trialign.generate.artefact import TrainedGenerator
 from trialign.generate.model import Generator
+from trialign.generate.save_load import TrainedGenerator
 from trialign.reward.functions import wanted
 from trialign.rl.module import PolicyModule, RolloutDataModule
 from trialign.rl.prompts import Prompts
@@ -37,10 +37,10 @@ def group_relative(
         ConfigError: settings that do not fit each other or the data, or nothing was held out.
     """
     weights, ranks = wanted(settings.rewards), runtime.nodes * runtime.devices
-    _check(settings, start.dataset.num_items, runtime.micro_rows, ranks)
+    _check(settings, start.dataset.num_items, runtime.micro_batch_size, ranks)
     prompts = Prompts(start.dataset, start.share, seed)
-    size = f"{settings.steps:,} steps of {settings.prompts} prompts x {settings.group} rollouts"
-    logger.info("  %s kept-back positions, %s, used %d times", f"{len(prompts):,}", size, settings.uses)
+    size = f"{settings.steps:,} steps of {settings.prompts_per_step} prompts x {settings.group_size} rollouts"
+    logger.info("  %s held-out positions, %s, used %d times", f"{len(prompts):,}", size, settings.num_iterations)
     _freeze_text_head(trained.generator)
     policy = Policy(trained.generator, trained.template, trie)
     source = RolloutSource(
@@ -51,8 +51,8 @@ def group_relative(
         start.sids.codes_NL,
         start.quality_N,
         settings,
-        num_groups=settings.prompts // ranks,
-        micro=runtime.micro_rows,
+        num_groups=settings.prompts_per_step // ranks,
+        micro=runtime.micro_batch_size,
         seed=seed,
     )
     module = PolicyModule(policy, settings, rewards=list(weights))
@@ -61,7 +61,7 @@ def group_relative(
         place = source.place
         return {"prompts": place.cursor, "groups_skipped": place.skipped, "stopped": module.stopped}
 
-    return Objective(module, RolloutDataModule(source), settings.prompts, runtime, counts)
+    return Objective(module, RolloutDataModule(source), settings.prompts_per_step, runtime, counts)
 
 
 def _freeze_text_head(generator: Generator) -> None:
@@ -74,16 +74,17 @@ def _freeze_text_head(generator: Generator) -> None:
 
 
 def _check(settings: RLConfig, num_items: int, micro: int, ranks: int) -> None:
-    if settings.group > num_items:
+    if settings.group_size > num_items:
         raise ConfigError(
-            f"rl.group={settings.group} of a catalogue of {num_items} items",
+            f"rl.group_size={settings.group_size} of a catalogue of {num_items} items",
             rule="the rollouts of a prompt are distinct items",
-            remedy=f"set rl.group={num_items} or less",
+            remedy=f"set rl.group_size={num_items} or less",
         )
-    if settings.prompts % (micro * ranks):
-        nearest = max(1, round(settings.prompts / (micro * ranks))) * micro * ranks
+    if settings.prompts_per_step % (micro * ranks):
+        nearest = max(1, round(settings.prompts_per_step / (micro * ranks))) * micro * ranks
         raise ConfigError(
-            f"rl.prompts={settings.prompts} is not divisible by ranks x runtime.micro_rows = {ranks} x {micro}",
+            f"rl.prompts_per_step={settings.prompts_per_step} is not divisible by ranks x "
+            f"runtime.micro_batch_size = {ranks} x {micro}",
             rule="every rank takes whole micro-batches of every step",
-            remedy=f"set rl.prompts={nearest}, or a smaller runtime.micro_rows",
+            remedy=f"set rl.prompts_per_step={nearest}, or a smaller runtime.micro_batch_size",
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from trialign.decode.path import Walk, divergence, entropy
+from trialign.decode.path import ItemPaths, divergence, entropy
 
 
 class PolicySums(NamedTuple):
@@ -25,7 +25,7 @@ class PolicySums(NamedTuple):
 
 
 def policy_loss(
-    now: Walk,
+    now: ItemPaths,
     then_BG: torch.Tensor,
     reference: list[torch.Tensor],
     advantages_BG: torch.Tensor,
@@ -42,7 +42,7 @@ def policy_loss(
     Args:
         now: the policy's walk; its gradient is taken.
         then_BG: log-probabilities of the candidates when they were drawn.
-        reference: `Walk.levels` of the reference.
+        reference: `ItemPaths.levels` of the reference.
         advantages_BG: as `advantages`.
         clip: how far the ratio may move from 1.
         kl_weight: of the divergence.

@@ -14,8 +14,8 @@ from trialign.generate.module import GeneratorModule, Validate
 from trialign.rl.loss import policy_loss
 from trialign.rl.metrics import RolloutMeter
 from trialign.rl.rollout import Policy
-from trialign.rl.source import Place, RolloutBatch, RolloutSource, from_state, to_state
-from trialign.rl.tripwires import tripped
+from trialign.rl.source import RolloutBatch, RolloutSource, RolloutState, from_state, to_state
+from trialign.rl.stopping_guards import stopping_reason
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.lightning import pl
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class PolicyModule(GeneratorModule):
-    """Trains a generator by its rollouts, under automatic optimisation.
+    """Trains a generator by its rollouts, under automatic optimization.
 
     Args:
         policy: what is trained.
@@ -34,8 +34,8 @@ class PolicyModule(GeneratorModule):
     def __init__(self, policy: Policy, settings: RLConfig, *, rewards: list[str]) -> None:
         super().__init__(policy.generator, settings, tasks=[], num_steps=settings.steps)
         self._policy = policy
-        policy.gathered = self.gathered
-        self._clip, self._kl_weight, self._limits = settings.clip_ratio, settings.kl, settings.tripwires
+        policy.summon_full_params = self.summon_full_params
+        self._clip, self._kl_weight, self._limits = settings.clip_ratio, settings.kl_coef, settings.stopping_guards
         self._meter = RolloutMeter(rewards)  # type: ignore[assignment]  # it does for rollouts what the other does
         self._first: dict[str, float] = {}
         self.stopped: str | None = None
@@ -49,9 +49,11 @@ class PolicyModule(GeneratorModule):
     def training_step(self, batch: RolloutBatch) -> torch.Tensor:  # type: ignore[override]  # other batches
         """Return this micro-batch's share of the step's loss."""
         if batch.first_of_step:
-            self._num_targets, self.make_room = step_totals(batch.step_candidates, self.asked, self.device)
+            self._num_targets, self.preempted = step_totals(
+                batch.step_candidates, self.preemption_requested, self.device
+            )
         groups = batch.groups
-        now = self._policy.walk(batch.histories, groups.items_BG)
+        now = self._policy.score_candidates(batch.histories, groups.items_BG)
         sums = policy_loss(
             now,
             groups.log_probs_BG,
@@ -72,7 +74,7 @@ class PolicyModule(GeneratorModule):
 
     def watch(self, now: Any, start: Any) -> None:
         """End the training where a limit is passed; all ranks see the same figures."""
-        reason = tripped(now, start, self._limits)
+        reason = stopping_reason(now, start, self._limits)
         if reason is not None and self.stopped is None:
             self.stopped = f"step {self.global_step}: {reason}"
             logger.warning("  stopped, the best weights are kept: %s", self.stopped)
@@ -144,7 +146,7 @@ class RolloutDataModule(pl.LightningDataModule):
         self.source.place = (
             from_state(places[rank()], self.source.policy.device)
             if len(places) == world_size()
-            else Place(round=max(p["round"] for p in places), cursor=max(p["cursor"] for p in places))
+            else RolloutState(round=max(p["round"] for p in places), cursor=max(p["cursor"] for p in places))
         )
 
     def records_of(self, batches: Sequence[RolloutBatch]) -> list[dict[str, Any]]:

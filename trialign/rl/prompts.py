@@ -11,12 +11,12 @@ from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError, DataError
 from trialign.runtime.seeding import derive
 from trialign.stream.blocks import Records
-from trialign.stream.keep_back import kept_back
 from trialign.stream.order import Permutation
+from trialign.stream.rl_holdout import held_out_for_rl
 from trialign.types import Items
 
 
-class Asked(NamedTuple):
+class PromptBatch(NamedTuple):
     """Some prompts: what was chosen before, and what was chosen then."""
 
     histories: list[Items]
@@ -24,17 +24,17 @@ class Asked(NamedTuple):
 
 
 class Prompts:
-    """The kept-back positions of a dataset, in an order of their own for every epoch.
+    """The held-out positions of a dataset, in an order of their own for every epoch.
 
     Memory: 4 bytes per event of the training windows and 8 per prompt.
 
     Args:
         dataset: the prepared dataset.
-        share: `train.keep_back` of the generator that is trained further.
+        share: `train.rl_holdout` of the generator that is trained further.
         seed: of the order.
 
     Raises:
-        ConfigError: nothing was kept back.
+        ConfigError: nothing was held out.
         DataError: a target is no item of the catalogue.
     """
 
@@ -51,7 +51,7 @@ class Prompts:
             # As in the task: the first item of all follows nothing that was read.
             first = np.maximum(records.numbers("first_target", everything), 1)
             owned = np.arange(len(items)) >= np.repeat(starts + first, lengths)
-            places = np.flatnonzero(owned & kept_back(records, everything, share))
+            places = np.flatnonzero(owned & held_out_for_rl(records, everything, share))
             begins.append(before + np.repeat(starts, lengths)[places])
             ends.append(before + places)
             parts.append(items)
@@ -63,7 +63,7 @@ class Prompts:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def at(self, places: NDArray[np.int64]) -> Asked:
+    def at(self, places: NDArray[np.int64]) -> PromptBatch:
         """Return the prompts at places of an endless sequence: epoch after epoch, each in an order of its own."""
         epochs, offsets = np.divmod(places, len(self))
         numbers = np.empty_like(places)
@@ -72,15 +72,15 @@ class Prompts:
             numbers[epochs == epoch] = order(offsets[epochs == epoch])
         spans = zip(self._begins[numbers].tolist(), self._ends[numbers].tolist(), strict=True)
         histories = [self._flat[begin:end] for begin, end in spans]
-        return Asked(histories, self._flat[self._ends[numbers]].astype(np.int64))
+        return PromptBatch(histories, self._flat[self._ends[numbers]].astype(np.int64))
 
 
 def _check(targets: NDArray[np.int32], num_items: int, share: float) -> None:
     if not len(targets):
         raise ConfigError(
-            f"no position was kept back from supervised training (train.keep_back={share})",
+            f"no position was held out from supervised training (train.rl_holdout={share})",
             rule="reinforcement learning asks what supervised training has not answered",
-            remedy="train with train.keep_back=0.2, then run this again",
+            remedy="train with train.rl_holdout=0.2, then run this again",
         )
     if (worst := int(targets.max())) >= num_items or int(targets.min()) < 0:
         raise DataError(

@@ -6,8 +6,8 @@ import copy
 from pathlib import Path
 
 from trialign.errors import ConfigError
-from trialign.generate.artefact import TOKENIZER, load_generator
 from trialign.generate.model import Generator
+from trialign.generate.save_load import TOKENIZER, load_generator
 from trialign.semid.table import SIDTable
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from trialign.decode.beam import beam_search
-from trialign.decode.path import Trie, Walk
+from trialign.decode.path import ItemPaths, Trie
 from trialign.decode.sample import sample
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
@@ -34,29 +34,29 @@ class Policy:
         trie: of the catalogue; it follows the generator to its device.
 
     Attributes:
-        gathered: gives the generator with all of its weights; set by whoever trains it under a strategy that cuts them
-            up.
+        summon_full_params: gives the generator with all of its weights; set by whoever trains it under a strategy that
+            shards them.
     """
 
     def __init__(self, generator: Generator, template: Template, trie: Trie) -> None:
         self.generator = generator
         self._template = template
         self._trie = trie
-        self.gathered: Callable[[], AbstractContextManager[Generator]] = lambda: nullcontext(generator)
+        self.summon_full_params: Callable[[], AbstractContextManager[Generator]] = lambda: nullcontext(generator)
 
     @property
     def device(self) -> torch.device:
         """Where the generator is."""
         return next(self.generator.parameters()).device
 
-    def walk(self, histories: Sequence[Items], items_BG: torch.Tensor) -> Walk:
+    def score_candidates(self, histories: Sequence[Items], items_BG: torch.Tensor) -> ItemPaths:
         """Return what the policy says of given items, with gradient where that is on."""
-        return self.generator.walk(self._prompts(histories), self._on_device(), items_BG)
+        return self.generator.score_candidates(self._prompts(histories), self._on_device(), items_BG)
 
     @contextmanager
-    def whole(self) -> Iterator[Policy]:
+    def unsharded(self) -> Iterator[Policy]:
         """Give the policy as it stands for drawing, where ranks may take as many steps as they like; a collective."""
-        with self.gathered() as generator:
+        with self.summon_full_params() as generator:
             yield Policy(generator, self._template, self._on_device())
 
     @torch.no_grad()

@@ -9,13 +9,13 @@ from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError
-from trialign.generate.artefact import TrainedGenerator
 from trialign.generate.build import fitted_stream, stream_rows
 from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import require_room
+from trialign.generate.rl_holdout import RLHoldout
+from trialign.generate.save_load import TrainedGenerator
 from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
-from trialign.generate.withhold import Withholding
 from trialign.rl.start import Objective, Start
 from trialign.stream.lanes import LaneSource
 
@@ -35,22 +35,22 @@ def supervised(
     """Return the module and the rows of the control; arguments as `reinforce`.
 
     Raises:
-        ConfigError: nothing was kept back.
+        ConfigError: nothing was held out.
     """
     sources = [LaneSource(TASK, start.dataset.store("train"))]
     stream, runtime = fitted_stream(sources, stream, runtime)
     if not start.share:
         raise ConfigError(
-            "no position was kept back from supervised training (train.keep_back=0)",
+            "no position was held out from supervised training (train.rl_holdout=0)",
             rule="the control learns what supervised training has not learned",
-            remedy="train with train.keep_back=0.2, then run this again",
+            remedy="train with train.rl_holdout=0.2, then run this again",
         )
     template = trained.template
-    require_room(trained.max_history, template.encoding.positions_per_item, stream.row_tokens)
+    require_room(trained.max_history, template.encoding.positions_per_item, stream.seq_len)
     one = Template(template.tokenizer, template.encoding, [TASK], template.max_tokens["title"])
     texts = ItemTexts(start.dataset.items["title"].to_pylist())
-    encode = Withholding(partial(one.encode_many, texts), one.tasks, start.share, only=True)
-    rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_rows=runtime.micro_rows)
+    encode = RLHoldout(partial(one.encode_many, texts), one.tasks, start.share, only=True)
+    rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_batch_size=runtime.micro_batch_size)
     # Loaded generators are in eval mode, and Lightning leaves every module in the mode that it finds.
     module = GeneratorModule(trained.generator.train(), settings, tasks=one.tasks, num_steps=settings.steps)
-    return Objective(module, rows, stream.lanes, runtime, dict)
+    return Objective(module, rows, stream.global_batch_size, runtime, dict)

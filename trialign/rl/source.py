@@ -20,7 +20,7 @@ from trialign.config.rl import RLConfig
 from trialign.errors import TrainingError
 from trialign.reward.functions import Candidates, score
 from trialign.rl.advantage import advantages, differ
-from trialign.rl.prompts import Asked, Prompts
+from trialign.rl.prompts import PromptBatch, Prompts
 from trialign.rl.rollout import Policy
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
 from trialign.runtime.seeding import derive
@@ -31,11 +31,11 @@ _MOST_PROMPTS = 8
 
 
 @dataclass  # none here is frozen: Lightning converts copies field by field
-class Groups:
+class RolloutGroups:
     """Scored rollouts of B prompts.
 
-    `places_B`: of the prompts. `items_BG`, `log_probs_BG`: as drawn. `advantages_BG`. `reference`: `Walk.levels` of the
-    reference along the items' ways; none as long as it was not asked.
+    `places_B`: of the prompts. `items_BG`, `log_probs_BG`: as drawn. `advantages_BG`. `reference`: `ItemPaths.levels`
+    of the reference along the items' paths; none as long as it was not asked.
     """
 
     places_B: torch.Tensor
@@ -44,9 +44,9 @@ class Groups:
     advantages_BG: torch.Tensor
     reference: list[torch.Tensor]
 
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Groups:
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RolloutGroups:
         """Return the groups with every tensor changed."""
-        return Groups(
+        return RolloutGroups(
             change(self.places_B),
             change(self.items_BG),
             change(self.log_probs_BG),
@@ -55,7 +55,7 @@ class Groups:
         )
 
     @classmethod
-    def join(cls, parts: Sequence[Groups]) -> Groups:
+    def join(cls, parts: Sequence[RolloutGroups]) -> RolloutGroups:
         """Return the groups of all parts, of whom the reference was not asked."""
         return cls(
             torch.cat([part.places_B for part in parts]),
@@ -67,7 +67,7 @@ class Groups:
 
 
 @dataclass
-class Place:
+class RolloutState:
     """Where a rank's rollouts stand after a step.
 
     Attributes:
@@ -84,7 +84,7 @@ class Place:
     use: int = 0
     cursor: int = 0
     skipped: int = 0
-    held: Groups | None = None
+    held: RolloutGroups | None = None
     tally: tuple[float, ...] = ()
 
 
@@ -97,16 +97,16 @@ class RolloutBatch:
         groups: scored rollouts.
         step_candidates: candidates of this rank in the whole optimizer step.
         first_of_step: whether the optimizer step begins here.
-        tally: `Place.tally`, at the first of a step.
+        tally: `RolloutState.tally`, at the first of a step.
         after: the state after this micro-batch, at the last of a step.
     """
 
     histories: list[Items]
-    groups: Groups
+    groups: RolloutGroups
     step_candidates: int
     first_of_step: bool
     tally: tuple[float, ...] | None
-    after: Place | None
+    after: RolloutState | None
 
     @property
     def num_tokens(self) -> torch.Tensor:
@@ -153,7 +153,7 @@ class RolloutSource:
         self.policy, self._reference, self._prompts = policy, reference, prompts
         self._rewards, self._codes_NL, self._quality_N = dict(rewards), codes_NL, quality_N
         self._settings, self._num_groups, self._micro, self._seed = settings, num_groups, micro, seed
-        self.place = Place()
+        self.place = RolloutState()
 
     def __len__(self) -> int:
         return self._settings.steps * (self._num_groups // self._micro)
@@ -167,15 +167,15 @@ class RolloutSource:
             groups, tally = place.held, place.tally
             assert groups is not None
             used = place.use + 1
-            again = used < self._settings.uses
+            again = used < self._settings.num_iterations
             place = replace(place, use=used) if again else replace(place, use=0, held=None, tally=())
             yield from self._split(groups, tally, place)
 
-    def asked(self, groups: Groups) -> Asked:
+    def asked(self, groups: RolloutGroups) -> PromptBatch:
         """Return the prompts of some groups."""
         return self._prompts.at(groups.places_B.cpu().numpy())
 
-    def collect(self, place: Place) -> Place:
+    def collect(self, place: RolloutState) -> RolloutState:
         """Draw and score until enough groups have rewards that differ; return the place that holds them.
 
         Groups that do not are skipped and others asked. Where that takes too long, the last of them fill up the step;
@@ -186,11 +186,11 @@ class RolloutSource:
         """
         device = self.policy.device
         draws = torch.Generator(device).manual_seed(derive(self._seed, "rollouts", place.round, rank()))
-        kept: list[Groups] = []
-        spare: list[Groups] = []
+        kept: list[RolloutGroups] = []
+        spare: list[RolloutGroups] = []
         tally: NDArray[np.float64] = np.zeros(4 + len(self._rewards))
         cursor, missing = place.cursor, self._num_groups
-        with self.policy.whole() as policy:
+        with self.policy.unsharded() as policy:
             while any_rank(missing, device) and cursor - place.cursor < _MOST_PROMPTS * self._num_groups:
                 groups, differs_B, counted = self._ask(policy, cursor, max(missing, 1), draws)
                 cursor += len(differs_B)
@@ -201,22 +201,22 @@ class RolloutSource:
                 missing -= len(good)
         if not any_rank(self._num_groups - missing, device):
             raise TrainingError(
-                f"in all of {int(tally[0])} groups of {self._settings.group} candidates all rewards are equal",
+                f"in all of {int(tally[0])} groups of {self._settings.group_size} candidates all rewards are equal",
                 rule="a policy learns from candidates of which some are better than others",
-                remedy="add a reward that tells near from far (rl.rewards.prefix=0.5), raise rl.group, or train the "
-                "generator better first",
+                remedy="add a reward that tells near from far (rl.rewards.prefix=0.5), raise rl.group_size, or train "
+                "the generator better first",
             )
-        groups = Groups.join([*kept, *spare]).map(itemgetter(slice(self._num_groups)))
+        groups = RolloutGroups.join([*kept, *spare]).map(itemgetter(slice(self._num_groups)))
         held = replace(groups, reference=self._referred(groups))
         skipped = place.skipped + int(tally[1]) - missing
-        return Place(place.round + 1, 0, cursor, skipped, held, tuple(tally.tolist()))
+        return RolloutState(place.round + 1, 0, cursor, skipped, held, tuple(tally.tolist()))
 
     def _ask(
         self, policy: Policy, cursor: int, num_groups: int, draws: torch.Generator
-    ) -> tuple[Groups, NDArray[np.bool_], NDArray[np.float64]]:
+    ) -> tuple[RolloutGroups, NDArray[np.bool_], NDArray[np.float64]]:
         places_B = (cursor + np.arange(num_groups)) * world_size() + rank()
         asked = self._prompts.at(places_B)
-        drawn = policy.draw(asked.histories, self._settings.group, self._settings.sampler, draws)
+        drawn = policy.draw(asked.histories, self._settings.group_size, self._settings.sampler, draws)
         candidates = Candidates(
             drawn.items_BG.cpu().numpy(),
             asked.targets_B,
@@ -226,8 +226,8 @@ class RolloutSource:
         )
         rewards_BG, parts = score(candidates, self._rewards)
         differs_B = differ(rewards_BG)
-        advantages_BG = torch.from_numpy(advantages(rewards_BG, normalise=self._settings.normalise)).float()
-        groups = Groups(
+        advantages_BG = torch.from_numpy(advantages(rewards_BG, scale_rewards=self._settings.scale_rewards)).float()
+        groups = RolloutGroups(
             torch.from_numpy(places_B).to(drawn.items_BG.device),
             drawn.items_BG,
             drawn.log_probs_BG,
@@ -238,17 +238,17 @@ class RolloutSource:
         return groups, differs_B, np.array([num_groups, (~differs_B).sum(), rewards_BG.size, *sums])
 
     @torch.no_grad()
-    def _referred(self, groups: Groups) -> list[torch.Tensor]:
-        return self._reference.walk(self.asked(groups).histories, groups.items_BG).levels
+    def _referred(self, groups: RolloutGroups) -> list[torch.Tensor]:
+        return self._reference.score_candidates(self.asked(groups).histories, groups.items_BG).levels
 
-    def _split(self, groups: Groups, tally: tuple[float, ...], after: Place) -> Iterator[RolloutBatch]:
+    def _split(self, groups: RolloutGroups, tally: tuple[float, ...], after: RolloutState) -> Iterator[RolloutBatch]:
         histories = self.asked(groups).histories
         for start in range(0, self._num_groups, self._micro):
             stop = start + self._micro
             yield RolloutBatch(
                 histories[start:stop],
                 groups.map(itemgetter(slice(start, stop))),
-                step_candidates=self._num_groups * self._settings.group,
+                step_candidates=self._num_groups * self._settings.group_size,
                 first_of_step=start == 0,
                 tally=tally if start == 0 else None,
                 after=after if stop == self._num_groups else None,
@@ -260,16 +260,16 @@ def any_rank(number: int, device: torch.device) -> bool:
     return bool(all_reduce_sum(torch.tensor([number > 0], dtype=torch.int64, device=device)).item())
 
 
-def to_state(place: Place) -> dict[str, Any]:
+def to_state(place: RolloutState) -> dict[str, Any]:
     """Return a place as plain numbers and tensors, for a checkpoint."""
     return _as_dict(place) | {"held": None if place.held is None else _as_dict(place.held)}
 
 
-def from_state(state: Mapping[str, Any], device: torch.device | str) -> Place:
+def from_state(state: Mapping[str, Any], device: torch.device | str) -> RolloutState:
     """Return the place that `to_state` wrote."""
-    held = None if state["held"] is None else Groups(**state["held"]).map(lambda found: found.to(device))
-    return Place(**(dict(state) | {"held": held}))
+    held = None if state["held"] is None else RolloutGroups(**state["held"]).map(lambda found: found.to(device))
+    return RolloutState(**(dict(state) | {"held": held}))
 
 
-def _as_dict(found: Place | Groups) -> dict[str, Any]:
+def _as_dict(found: RolloutState | RolloutGroups) -> dict[str, Any]:
     return {field.name: getattr(found, field.name) for field in fields(found)}

@@ -38,12 +38,12 @@ class Start:
 class Objective(NamedTuple):
     """What is trained, and on what.
 
-    `lanes`: rows or prompts per optimizer step, over all ranks. `runtime`: as asked for, fitted to these. `counts`:
-    what the manifest says of it when the training is over.
+    `global_batch_size`: rows or prompts per optimizer step, over all ranks. `runtime`: as asked for, fitted to these.
+    `counts`: what the manifest says of it when the training is over.
     """
 
     module: GeneratorModule
     data: RolloutDataModule | LaneDataModule
-    lanes: int
+    global_batch_size: int
     runtime: RuntimeConfig
     counts: Callable[[], dict[str, Any]]

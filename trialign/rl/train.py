@@ -14,9 +14,9 @@ from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
 from trialign.generate.adapters import add_adapters, merge_adapters
-from trialign.generate.artefact import TrainedGenerator, load_generator, save_generator
 from trialign.generate.fit import BEST, fit
 from trialign.generate.model import Generator
+from trialign.generate.save_load import TrainedGenerator, load_generator, save_generator
 from trialign.generate.validation import Validation
 from trialign.rl.grpo import group_relative
 from trialign.rl.module import Watch
@@ -54,26 +54,26 @@ def reinforce(
         Counts for the manifest.
 
     Raises:
-        ConfigError: settings that do not fit each other or the data, or nothing was kept back.
+        ConfigError: settings that do not fit each other or the data, or nothing was held out.
     """
     trained = load_generator(start.folder, start.sids)
     index = PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size)
     watch = _watch(settings.validation, start.dataset, trained, index, folder)
     # A batch that is left out would be drawn again: rollouts come of the weights, not of a place in a stream.
-    runtime = replace(runtime, on_spike="stop")
+    runtime = replace(runtime, on_loss_spike="stop")
     if settings.objective == "sft":
         _adapt(trained.generator, settings, seed)
         objective = supervised(start, trained, folder, settings, stream, runtime, seed=seed)
     else:
         reference = _reference(settings.reference, start, trained.generator)
         _adapt(trained.generator, settings, seed)
-        objective = group_relative(start, trained, reference, Trie.of(index), settings, runtime, seed=seed)
+        objective = group_relative(start, trained, reference, Trie.from_index(index), settings, runtime, seed=seed)
     module, runtime = objective.module, objective.runtime
     ranks = runtime.nodes * runtime.devices
     plan = Plan(
         max_steps=settings.steps,
-        accumulate=accumulation(objective.lanes, ranks, runtime.micro_rows),
-        clip=settings.clip,
+        accumulate=accumulation(objective.global_batch_size, ranks, runtime.micro_batch_size),
+        max_grad_norm=settings.max_grad_norm,
     )
     trainer = fit(module, objective.data, folder, plan, runtime, seed=seed, watching=[watch], tracking=tracking)
     counts = {"steps": trainer.global_step, "validation": watch.counts(), "start": watch.measured[0]}

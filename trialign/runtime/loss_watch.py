@@ -18,7 +18,7 @@ from trialign.runtime.callbacks import StepCallback
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
 from trialign.runtime.lightning import pl
 
-AVOIDED = "avoided.json"
+SKIPPED_BATCHES = "skipped_batches.json"
 """The file of a stage that names the global batches it was rewound for; a killed attempt hands it on."""
 
 _WINDOW, _LEAST = 50, 10
@@ -39,17 +39,17 @@ class LossWatch(StepCallback):
 
     All ranks see the same figure and do the same. Each writes `spike-STEP-RANK.json` beside the log: step, number of
     the global batch, loss, and the records that this rank read. Then the stage ends: for good (`stop`), or, having put
-    the batch down as one to be avoided, with the exit code that asks to be started again (`rewind`); the next attempt
+    the batch down as one to be skipped, with the exit code that asks to be started again (`rewind`); the next attempt
     goes on from the last checkpoint and leaves that batch out.
 
     Args:
         folder: of the stage.
         policy: `stop` or `rewind`.
-        spike: nats per token by which a step's loss may exceed the median of the last 50; 0 looks for no spike.
+        threshold: nats per token by which a step's loss may exceed the median of the last 50; 0 looks for no spike.
     """
 
-    def __init__(self, folder: Path, *, policy: str, spike: float) -> None:
-        self._folder, self._policy, self._spike = folder, policy, spike
+    def __init__(self, folder: Path, *, policy: str, threshold: float) -> None:
+        self._folder, self._policy, self._threshold = folder, policy, threshold
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._loss: torch.Tensor | float = 0.0
         self._batches: list[Any] = []
@@ -87,9 +87,9 @@ class LossWatch(StepCallback):
         usual = median(self._recent) if len(self._recent) >= _LEAST else math.inf
         if not math.isfinite(loss):
             self._end(trainer, loss, "a loss is a finite number")
-        if self._spike and loss > usual + self._spike:
+        if self._threshold and loss > usual + self._threshold:
             self._end(
-                trainer, loss, f"a step's loss is at most {self._spike:g} above the median of the last, {usual:.3g}"
+                trainer, loss, f"a step's loss is at most {self._threshold:g} above the median of the last, {usual:.3g}"
             )
         self._recent.append(loss)
 
@@ -110,15 +110,15 @@ class LossWatch(StepCallback):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(told, indent=1) + "\n")
         value = f"the loss of step {step} is {loss:.4g}; read were {_some(records)}: {path}"
-        before = avoided(self._folder)
+        before = skipped_batches(self._folder)
         if self._policy == "stop" or len(before) >= _MOST_AVOIDED:
             raise TrainingError(
                 value,
                 rule=rule if self._policy == "stop" else f"{rule}, {_MOST_AVOIDED} batches excepted",
-                remedy="lower train.learning_rate, look at what those records hold, or set runtime.on_spike=rewind",
+                remedy="lower train.learning_rate, look at those records, or set runtime.on_loss_spike=rewind",
             )
         if rank() == 0:
-            write_atomically(self._folder / AVOIDED, json.dumps([*before, number]) + "\n")
+            write_atomically(self._folder / SKIPPED_BATCHES, json.dumps([*before, number]) + "\n")
         raise RewoundError(
             value,
             rule=rule,
@@ -126,9 +126,9 @@ class LossWatch(StepCallback):
         )
 
 
-def avoided(folder: Path) -> list[int]:
+def skipped_batches(folder: Path) -> list[int]:
     """Return the numbers of the global batches that a stage leaves out, in the order in which it met them."""
-    path = folder / AVOIDED
+    path = folder / SKIPPED_BATCHES
     numbers: list[int] = json.loads(path.read_text()) if path.exists() else []
     return numbers
 

@@ -1,4 +1,4 @@
-"""Words from outside to this process, heard from its start: make room (SIGUSR1 in a Slurm job), and Ctrl-C.
+"""Words from outside to this process, heard from its start: save and stop (SIGUSR1 in a Slurm job), and Ctrl-C.
 
 A training answers them by a save (`preemption.py`), a pipeline between two stages. What can do neither works on until
 it is ended. A training that is over saves what it leaves and records it, then answers. Imports nothing heavy.
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 
 class PreemptedError(TrialignError):
-    """The process was asked to make room and has saved itself; the exit code asks to be queued again."""
+    """The process was asked to save and stop and has saved itself; the exit code asks to be queued again."""
 
     exit_code = 75
 
@@ -87,17 +87,17 @@ def training_is_over() -> None:
 
 
 def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """Take down that this process was asked to make room; a signal handler."""
+    """Take down that this process was asked to save and stop; a signal handler."""
     global _heard
     _heard = True
 
 
-def asked_for_room() -> bool:
-    """Return whether this process was asked to make room."""
+def preemption_requested() -> bool:
+    """Return whether this process was asked to save and stop."""
     return _heard
 
 
-def make_room(done: str) -> NoReturn:
+def exit_for_requeue(done: str) -> NoReturn:
     """End where nothing is lost.
 
     Args:
@@ -109,7 +109,7 @@ def make_room(done: str) -> NoReturn:
     global _heard
     _heard = False  # it is answered
     raise PreemptedError(
-        f"asked to make room, {done}",
+        f"preempted, {done}",
         rule=f"exit code {PreemptedError.exit_code}: queue me again",
         remedy="the same command goes on from there",
     )

@@ -1,4 +1,4 @@
-"""Making room when told to, and Ctrl-C: save at the end of the step, on all ranks together, and end."""
+"""Preemption, and Ctrl-C: save at the end of the step, on all ranks together, and end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 from trialign.runtime.callbacks import StepCallback
 from trialign.runtime.checkpoint import TrainingCheckpoints
 from trialign.runtime.lightning import pl
-from trialign.runtime.notice import SIGNALS, SavedError, asked_for_room, hear, make_room, training_is_over
+from trialign.runtime.notice import SIGNALS, SavedError, exit_for_requeue, hear, preemption_requested, training_is_over
 from trialign.runtime.ranks import launched_rank
 
 _INTERRUPTED = b"\ninterrupted: saves after this step, then ends; Ctrl-C once more ends at once, without saving\n"
@@ -19,7 +19,7 @@ class Preemption(StepCallback):
     """Ends training after the optimizer step in which any rank was sent one of SIGNALS, or Ctrl-C.
 
     The handlers do nothing but take it down. The module carries it to the other ranks with the step's token count, and
-    answers with `make_room`; so all ranks save after the same step, and no collective runs in a signal handler.
+    answers with `exit_for_requeue`; so all ranks save after the same step, and no collective runs in a signal handler.
     A second Ctrl-C ends at once. Asked in the last step, training just ends: what it leaves is saved as fast.
 
     Args:
@@ -43,9 +43,9 @@ class Preemption(StepCallback):
             PreemptedError: it was.
             SavedError: by Ctrl-C.
         """
-        asked = self._interrupted or asked_for_room()
-        module.asked = asked  # type: ignore[assignment]  # an attribute of modules that know of it
-        if module.make_room:
+        asked = self._interrupted or preemption_requested()
+        module.preemption_requested = asked  # type: ignore[assignment]  # an attribute of modules that know of it
+        if module.preempted:
             self.checkpoints.save(trainer)
             if self._interrupted:
                 raise SavedError(
@@ -53,7 +53,7 @@ class Preemption(StepCallback):
                     rule="Ctrl-C ends a training behind a save; twice, at once",
                     remedy="the same command goes on from there",
                 )
-            make_room(f"saved after step {step}")
+            exit_for_requeue(f"saved after step {step}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Let it be saved, whoever asks from now on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trialign.progress import Pace
+from trialign.progress import Progress
 from trialign.runtime.callbacks import StepCallback, logs_at
 from trialign.runtime.lightning import pl
 
@@ -11,20 +11,22 @@ class TrainingPace(StepCallback):
     """Counts the steps taken; those of the attempts before say nothing about the rate."""
 
     def __init__(self) -> None:
-        self._pace: Pace | None = None
+        self._progress: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Begin to count."""
-        self._pace = Pace("steps", int(trainer.estimated_stepping_batches))
-        self._pace.__enter__()
-        self._pace.add(trainer.global_step, reused=True)
+        self._progress = Progress("steps", int(trainer.estimated_stepping_batches))
+        self._progress.__enter__()
+        self._progress.add(trainer.global_step, reused=True)
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:  # noqa: ARG002
         """Count the step; figures are read where training logs, as they wait for the device."""
-        assert self._pace is not None
+        assert self._progress is not None
         if logs_at(trainer, step):
-            self._pace.note = ", ".join(f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items())
-        self._pace.reach(step)
+            self._progress.note = ", ".join(
+                f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items()
+            )
+        self._progress.reach(step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Say how long it took."""
@@ -40,6 +42,6 @@ class TrainingPace(StepCallback):
         self._end(exception)
 
     def _end(self, cause: BaseException | None) -> None:
-        if self._pace is not None:
-            self._pace.__exit__(None if cause is None else type(cause), cause, None)
-            self._pace = None
+        if self._progress is not None:
+            self._progress.__exit__(None if cause is None else type(cause), cause, None)
+            self._progress = None

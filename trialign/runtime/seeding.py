@@ -34,7 +34,7 @@ def torch_generator(seed: int, *names: str | int) -> torch.Generator:
 
 
 def seed_global(seed: int, *names: str | int) -> None:
-    """Seed torch's default generator, which dropout and module initialisation draw from."""
+    """Seed torch's default generator, which dropout and module initialization draw from."""
     import torch
 
     torch.manual_seed(derive(seed, *names))

@@ -62,7 +62,7 @@ def build_strategy(
     return ZeroStrategy(int(name[4]), offload=name.endswith("_offload"), bf16=bf16, universal=universal)
 
 
-def cuts_parameters(strategy: Strategy) -> bool:
+def shards_parameters(strategy: Strategy) -> bool:
     """Return whether a rank holds only its part of every parameter."""
     return isinstance(strategy, FullyShardedStrategy) or (isinstance(strategy, ZeroStrategy) and strategy.zero_stage_3)
 

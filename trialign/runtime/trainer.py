@@ -31,14 +31,14 @@ class Plan:
         max_steps: optimizer steps, or -1 for no limit.
         max_epochs: passes over a loader that ends, or -1 for no limit.
         accumulate: micro-batches per optimizer step.
-        clip: largest gradient norm; 0 clips nothing.
+        max_grad_norm: largest gradient norm; 0 clips nothing.
         precision: Lightning's name of it.
     """
 
     max_steps: int = -1
     max_epochs: int = -1
     accumulate: int = 1
-    clip: float = 0.0
+    max_grad_norm: float = 0.0
     precision: str = "32-true"
 
 
@@ -90,7 +90,7 @@ def build_trainer(
         strategy=how,
         precision="32-true" if zero_bf16 else plan.precision,  # type: ignore[arg-type]  # validated by Lightning
         accumulate_grad_batches=plan.accumulate,
-        gradient_clip_val=plan.clip or None,
+        gradient_clip_val=plan.max_grad_norm or None,
         log_every_n_steps=runtime.log_every,
         logger=[log, *([] if tracked is None else [tracked])],
         profiler=clock,

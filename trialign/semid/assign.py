@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from trialign.errors import ConfigError
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.semid.table import flat_codes
 from trialign.types import NO_ITEM
 
@@ -37,7 +37,7 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Held:
+class FixedAssignments:
     """Tuples that an older table has given away.
 
     Args:
@@ -69,7 +69,7 @@ def reassign(
     latents_ND: NDArray[np.floating],
     codebooks_LKD: NDArray[np.floating],
     max_load: float,
-    held: Held | None = None,
+    held: FixedAssignments | None = None,
 ) -> Assignment:
     """Give every item a tuple of its own, near the one it came with.
 
@@ -136,7 +136,7 @@ def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int, fixed: ND
     """Bring every prefix of `level` + 1 codes down to the number of tuples under it, in place; fixed items stay."""
     num_levels, codebook_size = codebooks.shape[:2]
     capacity = codebook_size ** (num_levels - level - 1)
-    for members in paced(_groups(codes[:, :level], codebook_size), f"prefixes of {level} codes brought into bounds"):
+    for members in tracked(_groups(codes[:, :level], codebook_size), f"prefixes of {level} codes brought into bounds"):
         count_K = np.bincount(codes[members, level], minlength=codebook_size)
         if count_K.max() <= capacity:
             continue
@@ -164,7 +164,7 @@ def _complete(codes_L: Codes, latent_D: Reals, codebooks: Reals, level: int) -> 
 def _separate(codes: Codes, latents: Reals, codebooks: Reals, fixed: NDArray[np.bool_]) -> None:
     """Deal the last codes out within every prefix in which items collide, in place; fixed items stay."""
     last, codebook_size = len(codebooks) - 1, codebooks.shape[1]
-    for members in paced(_groups(codes[:, :last], codebook_size), "prefixes whose items are told apart"):
+    for members in tracked(_groups(codes[:, :last], codebook_size), "prefixes whose items are told apart"):
         if len(np.unique(codes[members, last])) == len(members):
             continue
         taken, members = codes[members[fixed[members]], last], members[~fixed[members]]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trialign.embed.store import Modality
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
 
 NUM_NEIGHBOURS = 10
@@ -40,7 +40,7 @@ def neighbourhoods(
     levels = np.arange(len(codebooks_LKD))
     quantized_ND = codebooks_LKD[levels, codes_NL[:, : len(levels)]].sum(axis=1)
     found = {}
-    for name, modality in paced(modalities.items(), "modalities compared"):
+    for name, modality in tracked(modalities.items(), "modalities compared"):
         draws = numpy_generator(0, "semid", "distortion")
         sample = draws.permutation(np.flatnonzero(modality.present_N))[:_SAMPLE]
         if len(sample) <= NUM_NEIGHBOURS:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from trialign.errors import ConfigError, DataError
 from trialign.quantize.residual import encode
-from trialign.semid.assign import Held
-from trialign.semid.policy import Coded
+from trialign.semid.assign import FixedAssignments
+from trialign.semid.policy import ItemCodes
 from trialign.semid.table import SIDTable
 from trialign.types import NO_ITEM
 
@@ -26,7 +26,7 @@ _ALIKE = 0.95
 
 
 @dataclass(frozen=True)
-class Growth:
+class Extension:
     """What becomes of a catalogue's codes under an older table.
 
     Args:
@@ -35,12 +35,12 @@ class Growth:
         counts: items `kept` from the older table, `new`, and `left` (of the older table, no longer in the catalogue).
     """
 
-    coded: Coded
-    held: Held
+    coded: ItemCodes
+    held: FixedAssignments
     counts: dict[str, int]
 
 
-def grow(coded: Coded, item_keys: Sequence[str], policy: str, older: SIDTable) -> Growth:
+def grow(coded: ItemCodes, item_keys: Sequence[str], policy: str, older: SIDTable) -> Extension:
     """Return the codes that a catalogue has under an older table.
 
     Args:
@@ -82,7 +82,9 @@ def grow(coded: Coded, item_keys: Sequence[str], policy: str, older: SIDTable) -
     books_LKD = _read_codebooks(coded.latents_ND[kept], known_ML, coded.codebooks_LKD)
     codes_NL = encode(torch.from_numpy(coded.latents_ND), torch.from_numpy(books_LKD)).numpy()
     counts = {"kept": len(kept), "new": len(item_keys) - len(kept), "left": int((~inside_M).sum())}
-    return Growth(replace(coded, codes_NL=codes_NL, codebooks_LKD=books_LKD), Held(rows_M, older.codes_NL), counts)
+    return Extension(
+        replace(coded, codes_NL=codes_NL, codebooks_LKD=books_LKD), FixedAssignments(rows_M, older.codes_NL), counts
+    )
 
 
 def _read_codebooks(

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trialign.errors import DataError
-from trialign.semid.assign import Assignment, Held, reassign
+from trialign.semid.assign import Assignment, FixedAssignments, reassign
 from trialign.semid.suffix import suffix
 from trialign.semid.table import SIDTable
 
 
 @dataclass(frozen=True)
-class Coded:
+class ItemCodes:
     """A catalogue's codes before they are unique.
 
     Args:
@@ -32,7 +32,7 @@ class Coded:
 
 
 def make_table(
-    coded: Coded, item_keys: Sequence[str], policy: str, max_load: float, held: Held | None = None
+    coded: ItemCodes, item_keys: Sequence[str], policy: str, max_load: float, held: FixedAssignments | None = None
 ) -> tuple[SIDTable, Assignment]:
     """Give every item a tuple of its own.
 

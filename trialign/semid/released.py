@@ -12,14 +12,14 @@ import numpy as np
 
 from trialign.errors import DataError
 from trialign.foreign import parse_json
-from trialign.semid.policy import Coded
+from trialign.semid.policy import ItemCodes
 
 log = logging.getLogger("trialign")
 
 _TOKEN = re.compile(r"<([a-z])_(\d{1,9})>")
 
 
-def read_index(path: Path, item_keys: Sequence[str]) -> Coded:
+def read_index(path: Path, item_keys: Sequence[str]) -> ItemCodes:
     """Read `{item: ["<a_12>", "<b_3>", ...]}`: the letter is the level, the number the code.
 
     Args:
@@ -60,7 +60,7 @@ def read_index(path: Path, item_keys: Sequence[str]) -> Coded:
     if num_unknown := len(tokens) - len(rows):
         log.warning("%s: %d of its %d items are not in the catalogue and left out", path, num_unknown, len(tokens))
     codes_NL = np.array(rows, dtype=np.int64)
-    return Coded(codes_NL, int(codes_NL.max()) + 1)
+    return ItemCodes(codes_NL, int(codes_NL.max()) + 1)
 
 
 def _codes(key: str, tokens: Any) -> list[int]:

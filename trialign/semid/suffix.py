@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from trialign.errors import ConfigError
-from trialign.semid.assign import Assignment, Codes, Held
+from trialign.semid.assign import Assignment, Codes, FixedAssignments
 
 
-def suffix(codes_NL: Codes, codebook_size: int, held: Held | None = None) -> Assignment:
+def suffix(codes_NL: Codes, codebook_size: int, held: FixedAssignments | None = None) -> Assignment:
     """Give all items one more code: 0, or where tuples collide 0, 1, 2, ... in the order of the catalogue.
 
     No code of the quantizer changes, so nothing is distorted; `items_moved` counts the items whose last code is not 0.

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trialign.data.source import RawData
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
 from trialign.storefront.pictures import paint
 from trialign.storefront.taste import ExactOracle, Taste, draw_histories, draw_lengths, taste_of
@@ -81,7 +81,7 @@ class Storefront:
         events = _event_table(keys, self.histories(taste))
         pq.write_table(events, folder / "events.parquet")
         files = {int(index): images / f"{keys[index]}.jpg" for index in np.flatnonzero(attributes.pictured_N)}
-        for index, file in paced(files.items(), "pictures drawn"):
+        for index, file in tracked(files.items(), "pictures drawn"):
             draws = numpy_generator(self.seed, "storefront", "picture", index)
             file.write_bytes(paint(self.world.styles[attributes.style_N[index]], draws))
 

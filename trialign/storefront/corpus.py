@@ -20,7 +20,7 @@ _SENTENCES = (
     "The item is covered in {look}.",
     "It shows {look} in the {name} look.",
     "A {name} pattern of {look}.",
-    "Close view of fabric in {name} colours: {look}.",
+    "Close view of fabric in {name} colors: {look}.",
 )
 
 

@@ -1,6 +1,6 @@
 """What the storefront's pictures show: an item's style, and nothing else about it.
 
-A style is a pair of colours and a motif. Everything else in a picture is nuisance, drawn anew for each: angle, scale,
+A style is a pair of colors and a motif. Everything else in a picture is nuisance, drawn anew for each: angle, scale,
 offset, thickness, exposure, a tint, and grain.
 """
 
@@ -24,7 +24,7 @@ _Colour = tuple[int, int, int]
 def paint(style: Style, draws: np.random.Generator) -> bytes:
     """Return a JPEG of 64 x 64 pixels that shows `style`."""
     tint, exposure = draws.normal(0.0, 8.0, 3), draws.uniform(0.85, 1.1)
-    ground, ink = (_tinted(colour, tint, exposure) for colour in (style.ground, style.ink))
+    ground, ink = (_tinted(color, tint, exposure) for color in (style.ground, style.ink))
     canvas = Image.new("RGB", (_CANVAS, _CANVAS), ground)
     step = draws.uniform(13.0, 20.0)
     size = step * draws.uniform(0.5, 0.65)
@@ -42,8 +42,8 @@ def paint(style: Style, draws: np.random.Generator) -> bytes:
     return encoded.getvalue()
 
 
-def _tinted(colour: list[int], tint: NDArray[np.float64], exposure: float) -> _Colour:
-    red, green, blue = (np.asarray(colour) * exposure + tint).clip(0, 255).astype(int)
+def _tinted(color: list[int], tint: NDArray[np.float64], exposure: float) -> _Colour:
+    red, green, blue = (np.asarray(color) * exposure + tint).clip(0, 255).astype(int)
     return int(red), int(green), int(blue)
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trialign.errors import DataError
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.storefront.world import NONE, Attributes, Floats, Integers, World
 
 _CELLS = 1 << 20  # of the users-by-items table that is held at a time while sampling
@@ -129,7 +129,7 @@ def draw_histories(taste: Taste, lengths_U: Integers, chance_UT: Floats) -> list
     """
     histories_UT = np.full(chance_UT.shape, NONE)
     chunk = max(1, _CELLS // len(taste.popularity_N))
-    for event in paced(range(int(lengths_U.max())), "events of every user drawn"):
+    for event in tracked(range(int(lengths_U.max())), "events of every user drawn"):
         active = np.flatnonzero(lengths_U > event)
         for users in np.split(active, range(chunk, len(active), chunk)):
             cumulative_BN = np.cumsum(taste.next_item(histories_UT[users, :event]), axis=1)

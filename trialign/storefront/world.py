@@ -27,7 +27,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Style:
-    """One look: its name, the same in words, and how it is painted (colours are RGB in 0..255)."""
+    """One look: its name, the same in words, and how it is painted (colors are RGB in 0..255)."""
 
     name: str
     look: str

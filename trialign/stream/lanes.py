@@ -78,7 +78,7 @@ class _Window:
         num_taken: how many of the examples it keeps; the next window begins with those that it gives back.
         examples: in the order of the lane.
         rows: of each row the indices of its examples, in the order the rows are served.
-        records: where a ledger is kept, for each example (source, epoch, key).
+        records: where a sample log is kept, for each example (source, epoch, key).
         skipped: (source, block) of the damaged blocks it met.
     """
 
@@ -118,7 +118,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         sources: what is interleaved.
         encode: turns records into examples.
         num_lanes: V.
-        row_tokens: T, positions per row.
+        seq_len: T, positions per row.
         window: examples that a lane encodes and packs at a time; it gives back the last of them where keeping all would
             leave a row too empty, see `pack_window`.
         seed: decides the order of everything.
@@ -126,7 +126,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         world_size: W; divides V.
         state: where each lane goes on.
         damaged: `stop` at a damaged block; or `skip` it, its records being examples without tokens.
-        ledger: whether rows say which records they hold.
+        sample_log: whether rows say which records they hold.
 
     Raises:
         ConfigError: V exceeds a source's examples or is no multiple of W, a weight is no positive number, or the policy
@@ -139,14 +139,14 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         encode: Encode,
         *,
         num_lanes: int,
-        row_tokens: int,
+        seq_len: int,
         window: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
         state: State | None = None,
         damaged: str = "stop",
-        ledger: bool = False,
+        sample_log: bool = False,
     ) -> None:
         super().__init__()
         _check(sources, num_lanes, window)
@@ -155,12 +155,12 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         self.num_lanes = num_lanes
         self.lanes = list(range(rank, num_lanes, world_size))
         self._encode = encode
-        self._row_tokens = row_tokens
+        self._seq_len = seq_len
         self._window = window
         self._seed = seed
         self._state = dict(state or {})
         self._damaged = damaged
-        self._ledger = ledger
+        self._sample_log = sample_log
         self._interleaving = Interleaving([source.examples_per_epoch for source in sources])
         self._orders = [
             SourceOrder(source.name, source.store.num_records, source.store.records_per_block, seed)
@@ -210,10 +210,10 @@ class LaneStream(IterableDataset[Row | TrialignError]):
                 start, row = start_of_next, 0
                 continue
             num_idle = 0
-            filled = fill_rows(packed.examples, packed.rows[row:], self._row_tokens)
+            filled = fill_rows(packed.examples, packed.rows[row:], self._seq_len)
             for number, laid_out in enumerate(zip(*filled, strict=True), start=row):
                 after = (start, number + 1) if number + 1 < len(packed.rows) else (start_of_next, 0)
-                records = tuple(packed.records[example] for example in packed.rows[number]) if self._ledger else ()
+                records = tuple(packed.records[example] for example in packed.rows[number]) if self._sample_log else ()
                 tokens, targets, segments, positions, tasks = laid_out
                 yield Row(tokens, targets, segments, positions, tasks, lane, *after, records, tuple(skipped))
                 skipped = []
@@ -232,12 +232,12 @@ class LaneStream(IterableDataset[Row | TrialignError]):
                 places.append(mine)
         order = np.concatenate(places)
         examples = Examples.merge(reading.parts, order)
-        num_taken, rows = pack_window(examples.lengths, self._row_tokens)
+        num_taken, rows = pack_window(examples.lengths, self._seq_len)
         if rows:
             # Packing puts the longest examples into the first rows; nothing may learn from that order.
             shuffle = Permutation(len(rows), derive(self._seed, "rows", lane, start // self._window))
             rows = [rows[row] for row in shuffle(np.arange(len(rows))).tolist()]
-        records = [reading.records[place] for place in np.argsort(order)] if self._ledger else []
+        records = [reading.records[place] for place in np.argsort(order)] if self._sample_log else []
         return _Window(num_taken, examples, rows, records, reading.skipped)
 
     def _read(self, reading: _Reading, lane: int, source: int, index: int, num_examples: int) -> None:
@@ -255,7 +255,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
                 keys: list[str | int] = [""] * len(chosen)
             else:
                 reading.parts.append(self._encode(source, records, chosen, draws[part]))
-                keys = records.keys(chosen) if self._ledger else []
+                keys = records.keys(chosen) if self._sample_log else []
             reading.records.extend((source, epoch, key) for key in keys)
             index += len(chosen)
             num_examples -= len(chosen)
@@ -286,7 +286,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
             raise DataError(
                 f"lane {lane} of {self.num_lanes} found no token to learn from in {num_idle} examples",
                 rule="every lane owns examples that a task can be made of",
-                remedy="lower stream.lanes, or leave out the tasks that the data cannot serve",
+                remedy="lower stream.global_batch_size, or leave out the tasks that the data cannot serve",
             )
 
 
@@ -328,9 +328,9 @@ class MicroBatches:
     Args:
         rows: the loader, yielding single rows.
         rows_per_step: rows of this rank per optimizer step, V / W.
-        micro_rows: rows per micro-batch; divides `rows_per_step`.
+        micro_batch_size: rows per micro-batch; divides `rows_per_step`.
         read: global batches that were read before these.
-        avoid: numbers of global batches, from 1, that are read and dropped.
+        skip: numbers of global batches, from 1, that are read and dropped.
     """
 
     def __init__(
@@ -338,15 +338,15 @@ class MicroBatches:
         rows: Iterable[Row | TrialignError],
         *,
         rows_per_step: int,
-        micro_rows: int,
+        micro_batch_size: int,
         read: int = 0,
-        avoid: Collection[int] = (),
+        skip: Collection[int] = (),
     ) -> None:
-        assert rows_per_step % micro_rows == 0, (rows_per_step, micro_rows)
+        assert rows_per_step % micro_batch_size == 0, (rows_per_step, micro_batch_size)
         self._rows = rows
         self._rows_per_step = rows_per_step
-        self._micro_rows = micro_rows
-        self._read, self._avoid = read, avoid
+        self._micro_batch_size = micro_batch_size
+        self._read, self._skip = read, skip
 
     def __iter__(self) -> Iterator[RowBatch]:
         step: list[Row] = []
@@ -357,14 +357,14 @@ class MicroBatches:
             step.append(row)
             if len(step) == self._rows_per_step:
                 number += 1
-                if number not in self._avoid:
+                if number not in self._skip:
                     yield from self._split(step)
                 step = []
 
     def _split(self, step: Sequence[Row]) -> Iterator[RowBatch]:
         step_targets = sum(int(np.count_nonzero(row.targets)) for row in step)
-        for start in range(0, len(step), self._micro_rows):
-            rows = step[start : start + self._micro_rows]
+        for start in range(0, len(step), self._micro_batch_size):
+            rows = step[start : start + self._micro_batch_size]
             yield stack_rows(rows, step_targets=step_targets, first_of_step=start == 0)
 
 
@@ -382,9 +382,10 @@ def _check(sources: Sequence[LaneSource], num_lanes: int, window: int) -> None:
     smallest = min(sources, key=lambda source: source.store.num_records)
     if num_lanes > smallest.store.num_records:
         raise ConfigError(
-            f"stream.lanes={num_lanes}, but task '{smallest.name}' has {smallest.store.num_records} examples",
+            f"stream.global_batch_size={num_lanes}, but task '{smallest.name}' has {smallest.store.num_records} "
+            "examples",
             rule="every lane owns at least one example of every task",
-            remedy=f"set stream.lanes={smallest.store.num_records} or fewer"
+            remedy=f"set stream.global_batch_size={smallest.store.num_records} or fewer"
             if smallest.store.num_records
             else f"leave '{smallest.name}' out of train.tasks, or bring data for it",
         )

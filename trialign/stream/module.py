@@ -13,9 +13,9 @@ from trialign.errors import ConfigError
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.lightning import Callback, pl
 from trialign.stream.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
-from trialign.stream.ledger import Ledger, ledger_lines
 from trialign.stream.order import accumulation, fitting_workers
 from trialign.stream.rows import RowBatch
+from trialign.stream.sample_log import SampleLog, sample_log_lines
 from trialign.stream.shards import DamagedBlockError
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ class LaneDataModule(pl.LightningDataModule):
         encode: records to examples.
         settings: lanes, rows and loaders. Workers are lowered, with a warning, to what shares a rank's lanes evenly.
         seed: decides the order of everything.
-        micro_rows: rows per forward pass and rank.
-        ledger: folder to write down in what was trained on at which step; None writes nothing.
-        avoid: numbers of global batches, from 1, that are read and not trained on.
+        micro_batch_size: rows per forward pass and rank.
+        sample_log: folder to write down in what was trained on at which step; None writes nothing.
+        skip: numbers of global batches, from 1, that are read and not trained on.
     """
 
     def __init__(
@@ -44,22 +44,22 @@ class LaneDataModule(pl.LightningDataModule):
         settings: StreamConfig,
         *,
         seed: int,
-        micro_rows: int,
-        ledger: Path | None = None,
-        avoid: Collection[int] = (),
+        micro_batch_size: int,
+        sample_log: Path | None = None,
+        skip: Collection[int] = (),
     ) -> None:
         super().__init__()
         self._sources = list(sources)
         self._encode = encode
-        self._settings, self._num_lanes = settings, settings.lanes
+        self._settings, self._num_lanes = settings, settings.global_batch_size
         self._seed = seed
-        self._micro_rows = micro_rows
-        self._ledger_folder = ledger
-        self._ledger: Ledger | None = None
-        self._avoid = frozenset(avoid)
+        self._micro_batch_size = micro_batch_size
+        self._sample_log_folder = sample_log
+        self._sample_log: SampleLog | None = None
+        self._skip = frozenset(skip)
         self._step = 0
-        self._read = 0  # global batches behind us: those of `_step`, and the avoided ones between them
-        self._state = dict.fromkeys(range(settings.lanes), (0, 0))
+        self._read = 0  # global batches behind us: those of `_step`, and the skipped ones between them
+        self._state = dict.fromkeys(range(settings.global_batch_size), (0, 0))
         self._before, self._read_before = self._state, 0  # where the step under way began
         self._skipped: set[tuple[str, int]] = set()  # (folder of shards, block)
 
@@ -73,7 +73,7 @@ class LaneDataModule(pl.LightningDataModule):
         Raises:
             ConfigError: the lanes cannot be divided over ranks and micro-batches.
         """
-        accumulate = accumulation(self._num_lanes, world_size(), self._micro_rows)
+        accumulate = accumulation(self._num_lanes, world_size(), self._micro_batch_size)
         assert self.trainer is None or self.trainer.accumulate_grad_batches == accumulate, (
             "accumulate by `accumulation`"
         )
@@ -88,7 +88,11 @@ class LaneDataModule(pl.LightningDataModule):
             )
         loader = load_rows(self._stream(rank(), world_size()), workers=workers, prefetch=self._settings.prefetch)
         return MicroBatches(
-            loader, rows_per_step=rows_per_step, micro_rows=self._micro_rows, read=self._read, avoid=self._avoid
+            loader,
+            rows_per_step=rows_per_step,
+            micro_batch_size=self._micro_batch_size,
+            read=self._read,
+            skip=self._skip,
         )
 
     def begin_step(self) -> None:
@@ -99,7 +103,7 @@ class LaneDataModule(pl.LightningDataModule):
     def batch_under_way(self) -> int:
         """The number of the global batch that is trained on, from 1."""
         number = self._read_before + 1
-        while number in self._avoid:
+        while number in self._skip:
             number += 1
         return number
 
@@ -111,13 +115,13 @@ class LaneDataModule(pl.LightningDataModule):
         after = zip(batch.starts_R.tolist(), batch.rows_R.tolist(), strict=True)
         self._state.update(zip(batch.lanes_R.tolist(), after, strict=True))
         self._report(batch.skipped)
-        if self._ledger_folder is not None:
-            self._write_ledger(self._ledger_folder, batch)
+        if self._sample_log_folder is not None:
+            self._write_sample_log(self._sample_log_folder, batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all lanes of all ranks: one object, equal on every rank. A collective."""
-        if self._ledger is not None:
-            self._ledger.sync()
+        if self._sample_log is not None:
+            self._sample_log.sync()
         mine = {lane: self._state[lane] for lane in range(rank(), self._num_lanes, world_size())}
         lanes = {lane: state for part in all_gather_objects(mine) for lane, state in part.items()}
         return {
@@ -139,7 +143,7 @@ class LaneDataModule(pl.LightningDataModule):
         if changes:
             raise ConfigError(
                 "the checkpoint was taken from another stream: " + "; ".join(changes),
-                rule="a stream keeps its lanes, rows, window, seed and sources for the whole of a run",
+                rule="a stream keeps batch size, sequence length, packing buffer, seed and sources for a whole run",
                 remedy="undo the change, or start a new run",
             )
         self._step, self._read = state_dict["step"], state_dict["read"]
@@ -147,10 +151,10 @@ class LaneDataModule(pl.LightningDataModule):
         self._skipped = {(folder, block) for folder, block in state_dict["skipped"]}
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002  # Lightning's signature
-        """Close the ledger."""
-        if self._ledger is not None:
-            self._ledger.close()
-            self._ledger = None
+        """Close the sample log."""
+        if self._sample_log is not None:
+            self._sample_log.close()
+            self._sample_log = None
 
     def damage(self) -> dict[str, int]:
         """Return how many damaged blocks all ranks skipped, and their records, since training began. A collective.
@@ -170,18 +174,18 @@ class LaneDataModule(pl.LightningDataModule):
         Its rows are made once more, this time with the keys of their records, so that the keys cost nothing otherwise.
         """
         wanted = {lane for batch in batches for lane in batch.lanes_R.tolist()}
-        stream = self._stream(rank(), world_size(), state=self._before, ledger=True)
+        stream = self._stream(rank(), world_size(), state=self._before, sample_log=True)
         passed = (self.batch_under_way - self._read_before - 1) * len(stream.lanes)
         rows = islice(stream.rows(), passed, passed + len(stream.lanes))
         names = [source.name for source in self._sources]
-        return [line for row in rows if row.lane in wanted for line in ledger_lines(names, row.lane, row.records)]
+        return [line for row in rows if row.lane in wanted for line in sample_log_lines(names, row.lane, row.records)]
 
-    def _write_ledger(self, folder: Path, batch: RowBatch) -> None:
-        if self._ledger is None:
+    def _write_sample_log(self, folder: Path, batch: RowBatch) -> None:
+        if self._sample_log is None:
             names = [source.name for source in self._sources]
-            self._ledger = Ledger(folder, names, rank=rank(), world_size=world_size(), step=self._step - 1)
+            self._sample_log = SampleLog(folder, names, rank=rank(), world_size=world_size(), step=self._step - 1)
         for lane, records in zip(batch.lanes_R.tolist(), batch.records, strict=True):
-            self._ledger.write(self._step, lane, records)
+            self._sample_log.write(self._step, lane, records)
 
     def _report(self, skipped: Iterable[tuple[int, int]]) -> None:
         """Warn of each damaged block once."""
@@ -201,27 +205,27 @@ class LaneDataModule(pl.LightningDataModule):
         return set().union(*all_gather_objects(self._skipped))
 
     def _stream(
-        self, rank: int, world_size: int, *, state: dict[int, tuple[int, int]] | None = None, ledger: bool = False
+        self, rank: int, world_size: int, *, state: dict[int, tuple[int, int]] | None = None, sample_log: bool = False
     ) -> LaneStream:
         return LaneStream(
             self._sources,
             self._encode,
             num_lanes=self._num_lanes,
-            row_tokens=self._settings.row_tokens,
-            window=self._settings.window,
+            seq_len=self._settings.seq_len,
+            window=self._settings.packing_buffer,
             seed=self._seed,
             rank=rank,
             world_size=world_size,
             state=self._state if state is None else state,
             damaged=self._settings.damaged,
-            ledger=ledger or self._ledger_folder is not None,
+            sample_log=sample_log or self._sample_log_folder is not None,
         )
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "lanes": self._num_lanes,
-            "row_tokens": self._settings.row_tokens,
-            "window": self._settings.window,
+            "global_batch_size": self._num_lanes,
+            "seq_len": self._settings.seq_len,
+            "packing_buffer": self._settings.packing_buffer,
             "seed": self._seed,
             "sources": [
                 [

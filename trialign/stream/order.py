@@ -27,7 +27,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _SHARE_BITS = 24
 _TABLE_SHARE = 8
 _TABLED_BITS = 8
-# Of the finaliser of splitmix64.
+# Of the finalizer of splitmix64.
 _SHIFTS = np.array([30, 27, 31], dtype=np.uint64)
 _FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 
@@ -211,27 +211,28 @@ def lane_range(lane: int, num_lanes: int, num_records: int) -> tuple[int, int]:
     return lane * num_records // num_lanes, (lane + 1) * num_records // num_lanes
 
 
-def accumulation(num_lanes: int, world_size: int, micro_rows: int) -> int:
-    """Return the micro-batches per optimizer step, A = V / (W x micro_rows).
+def accumulation(num_lanes: int, world_size: int, micro_batch_size: int) -> int:
+    """Return the micro-batches per optimizer step, A = V / (W x micro_batch_size).
 
     Raises:
         ConfigError: the division leaves a rest; the remedy names the nearest values that leave none.
     """
-    product = world_size * micro_rows
+    product = world_size * micro_batch_size
     if num_lanes % product == 0:
         return num_lanes // product
     nearest = sorted({max(1, num_lanes // product) * product, -(-num_lanes // product) * product})
-    remedy = f"set stream.lanes={' or '.join(map(str, nearest))}"
+    remedy = f"set stream.global_batch_size={' or '.join(map(str, nearest))}"
     if num_lanes % world_size == 0:
         fitting = [rows for rows in range(1, num_lanes // world_size + 1) if num_lanes // world_size % rows == 0]
-        closest = sorted(sorted(fitting, key=lambda rows: abs(math.log(rows / micro_rows)))[:2])
-        remedy += f", or runtime.micro_rows={' or '.join(map(str, closest))}"
+        closest = sorted(sorted(fitting, key=lambda rows: abs(math.log(rows / micro_batch_size)))[:2])
+        remedy += f", or runtime.micro_batch_size={' or '.join(map(str, closest))}"
     else:
-        fitting = [ranks for ranks in range(1, num_lanes + 1) if num_lanes % (ranks * micro_rows) == 0]
+        fitting = [ranks for ranks in range(1, num_lanes + 1) if num_lanes % (ranks * micro_batch_size) == 0]
         if fitting:
             remedy += f", or train on {min(fitting, key=lambda ranks: abs(ranks - world_size))} ranks"
     raise ConfigError(
-        f"stream.lanes={num_lanes} is not divisible by ranks x runtime.micro_rows = {world_size} x {micro_rows}",
+        f"stream.global_batch_size={num_lanes} is not divisible by ranks x runtime.micro_batch_size = "
+        f"{world_size} x {micro_batch_size}",
         rule="every rank takes whole micro-batches of every global batch",
         remedy=remedy,
     )
@@ -244,20 +245,20 @@ def fitting_workers(workers: int, lanes_per_rank: int) -> int:
     return max(count for count in range(1, min(workers, lanes_per_rank) + 1) if lanes_per_rank % count == 0)
 
 
-def fitting_lanes(lanes: int, ranks: int, micro_rows: int, num_examples: int) -> tuple[int, int]:
+def fitting_lanes(lanes: int, ranks: int, micro_batch_size: int, num_examples: int) -> tuple[int, int]:
     """Return lanes and rows per micro-batch that so few examples can fill: each lane owns one at least.
 
     Args:
         lanes: V as asked for; kept where there are as many examples.
         ranks: W; divides what is returned.
-        micro_rows: as asked for; lowered to what shares a rank's lanes evenly.
+        micro_batch_size: as asked for; lowered to what shares a rank's lanes evenly.
         num_examples: of the task that has the fewest, 1 at least.
 
     Raises:
         ConfigError: fewer examples than ranks.
     """
     if num_examples >= lanes:
-        return lanes, micro_rows
+        return lanes, micro_batch_size
     if num_examples < ranks:
         raise ConfigError(
             f"{ranks} ranks for {num_examples} examples",
@@ -265,11 +266,11 @@ def fitting_lanes(lanes: int, ranks: int, micro_rows: int, num_examples: int) ->
             remedy="set runtime.nodes=1 runtime.devices=1 runtime.strategy=single",
         )
     lanes = num_examples // ranks * ranks
-    return lanes, fitting_workers(micro_rows, lanes // ranks)
+    return lanes, fitting_workers(micro_batch_size, lanes // ranks)
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64 bits (the finaliser of splitmix64, Steele et al. 2014)."""
+    """Scramble 64 bits (the finalizer of splitmix64, Steele et al. 2014)."""
     values = values ^ (values >> _SHIFTS[0])
     values *= _FACTORS[0]
     values ^= values >> _SHIFTS[1]

@@ -102,7 +102,7 @@ class Row:
         lane: the lane it comes from.
         start: the example of its lane that the window of the lane's next row begins with.
         row: number of that next row inside its window.
-        records: where a ledger is kept, for each example (source, epoch, key of the record).
+        records: where a sample log is kept, for each example (source, epoch, key of the record).
         skipped: (source, block) of damaged blocks that its lane met since its row before.
     """
 
@@ -164,7 +164,7 @@ class RowBatch:
         return replace(self, **moved)
 
 
-def pack(lengths: Sequence[int] | NDArray[np.int64], row_tokens: int) -> list[list[int]]:
+def pack(lengths: Sequence[int] | NDArray[np.int64], seq_len: int) -> list[list[int]]:
     """Distribute examples over rows by best-fit decreasing.
 
     The longest example goes first, each into the row it leaves the least room in. Needs at most 11/9 of the fewest
@@ -172,7 +172,7 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], row_tokens: int) -> list[li
 
     Args:
         lengths: tokens of each example; empty examples are left out.
-        row_tokens: positions of a row.
+        seq_len: positions of a row.
 
     Returns:
         For each row the indices of its examples.
@@ -182,11 +182,11 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], row_tokens: int) -> list[li
     """
     lengths = np.asarray(lengths, np.int64)
     longest_first = np.argsort(-lengths, kind="stable")
-    if len(longest_first) and (longest := int(lengths[longest_first[0]])) > row_tokens:
+    if len(longest_first) and (longest := int(lengths[longest_first[0]])) > seq_len:
         raise DataError(
-            f"an example of {longest} tokens does not fit into a row of {row_tokens}",
+            f"an example of {longest} tokens does not fit into a row of {seq_len}",
             rule="a row holds its examples whole",
-            remedy=f"set stream.row_tokens={longest} or more, or a smaller data.max_history",
+            remedy=f"set stream.seq_len={longest} or more, or a smaller data.max_history",
         )
     rows: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (free positions, row), ascending
@@ -195,7 +195,7 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], row_tokens: int) -> list[li
         while left and length:
             tightest = bisect_left(rooms, (length, -1))
             if tightest == len(rooms):
-                room, row = row_tokens, len(rows)
+                room, row = seq_len, len(rows)
                 rows.append([])
             else:
                 room, row = rooms.pop(tightest)
@@ -206,7 +206,7 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], row_tokens: int) -> list[li
     return rows
 
 
-def pack_window(lengths: NDArray[np.int64], row_tokens: int) -> tuple[int, list[list[int]]]:
+def pack_window(lengths: NDArray[np.int64], seq_len: int) -> tuple[int, list[list[int]]]:
     """Distribute the examples of a window over rows, giving back the last of them where that fills the rows better.
 
     All are kept as long as at most `_MOST_PADDING` of the rows stays empty, because what is given back is encoded
@@ -214,7 +214,7 @@ def pack_window(lengths: NDArray[np.int64], row_tokens: int) -> tuple[int, list[
 
     Args:
         lengths: tokens of each example, in the order of its lane.
-        row_tokens: positions of a row.
+        seq_len: positions of a row.
 
     Returns:
         How many of the examples are kept, and `pack` of those; at least one is kept.
@@ -222,28 +222,28 @@ def pack_window(lengths: NDArray[np.int64], row_tokens: int) -> tuple[int, list[
     Raises:
         DataError: an example is longer than a row.
     """
-    rows = pack(lengths, row_tokens)
+    rows = pack(lengths, seq_len)
     used = np.cumsum(lengths)
-    if len(rows) < 2 or used[-1] >= (1 - _MOST_PADDING) * len(rows) * row_tokens:
+    if len(rows) < 2 or used[-1] >= (1 - _MOST_PADDING) * len(rows) * seq_len:
         return len(lengths), rows
-    room = (len(rows) - 1) * row_tokens
+    room = (len(rows) - 1) * seq_len
     # Rows cannot always be filled to the last position: what does not pack into one row less is lowered a little.
     for share in (1.0, 0.99, 0.98, 0.97, 0.96):
         num_taken = int(np.searchsorted(used, share * room, side="right"))
-        fewer = pack(lengths[:num_taken], row_tokens)
+        fewer = pack(lengths[:num_taken], seq_len)
         # One that does not fit may be nearly a row itself: then giving it back leaves the rows emptier.
         if fewer and used[num_taken - 1] * len(rows) > used[-1] * len(fewer):
             return num_taken, fewer
     return len(lengths), rows
 
 
-def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], row_tokens: int) -> list[NDArray[Any]]:
-    """Lay examples side by side in rows, padded to `row_tokens`.
+def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], seq_len: int) -> list[NDArray[Any]]:
+    """Lay examples side by side in rows, padded to `seq_len`.
 
     Args:
         examples: what the rows are made of.
         rows: of each row the indices of its examples.
-        row_tokens: T.
+        seq_len: T.
 
     Returns:
         tokens, targets, segments, positions and tasks as in `Row`, each [R, T].
@@ -254,7 +254,7 @@ def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], row_tokens: int
     first = np.cumsum(counts) - counts
     before = np.cumsum(lengths) - lengths
     used = np.add.reduceat(lengths, first)
-    place = np.arange(row_tokens)
+    place = np.arange(seq_len)
     filled_RT = place < used[:, None]
     gather = spans(examples.starts[chosen], lengths)
 
@@ -276,10 +276,10 @@ def fill_rows(examples: Examples, rows: Sequence[Sequence[int]], row_tokens: int
     ]
 
 
-def fill_row(examples: Sequence[TokenizedExample], row_tokens: int, *, lane: int, start: int, row: int) -> Row:
-    """Lay examples side by side in one row, padded to `row_tokens`."""
+def fill_row(examples: Sequence[TokenizedExample], seq_len: int, *, lane: int, start: int, row: int) -> Row:
+    """Lay examples side by side in one row, padded to `seq_len`."""
     tokens, targets, segments, positions, tasks = (
-        values_RT[0] for values_RT in fill_rows(Examples.of(examples), [range(len(examples))], row_tokens)
+        values_RT[0] for values_RT in fill_rows(Examples.of(examples), [range(len(examples))], seq_len)
     )
     return Row(tokens, targets, segments, positions, tasks, lane, start, row)
 

@@ -14,7 +14,7 @@ import pytest
 from trialign.data.prepare import prepare
 from trialign.data.sources import Tables
 from trialign.errors import DataError
-from trialign.progress import Pace
+from trialign.progress import Progress
 
 Make = Callable[..., tuple[Path, dict[str, Any]]]
 
@@ -33,7 +33,15 @@ def made(tmp_path: Path, tables: Callable[..., Tables], settings: dict[str, Any]
     return make
 
 
-_PREPARE = ("split", "last_n", "cut_shares", "user_core", "item_core", "repeated_events", "max_bad_events")
+_PREPARE = (
+    "split",
+    "last_n",
+    "cut_shares",
+    "min_user_interactions",
+    "min_item_interactions",
+    "repeated_events",
+    "max_bad_events",
+)
 
 
 def _bytes(folder: Path) -> dict[str, str]:
@@ -47,7 +55,7 @@ def _bytes(folder: Path) -> dict[str, str]:
     [
         {"split": "last_n", "last_n": 2},
         {"split": "temporal", "cut_shares": [0.6, 0.8]},
-        {"user_core": 3, "item_core": 9},
+        {"min_user_interactions": 3, "min_item_interactions": 9},
     ],
 )
 def test_the_order_of_a_logs_rows_changes_no_byte_of_the_dataset(made: Make, settings_of: dict[str, Any]) -> None:
@@ -82,7 +90,7 @@ def test_a_log_that_stands_twice_makes_the_dataset_of_one(made: Make, caplog: py
     assert "300 repeated events of 600: the same user, item and time; dropped" in caplog.text
     # Before the core: each user has six events, not twelve.
     with pytest.raises(DataError, match="no event is left"):
-        made(_log() * 2, user_core=7)
+        made(_log() * 2, min_user_interactions=7)
 
 
 def test_repeats_are_kept_and_counted_or_refused(made: Make) -> None:
@@ -95,19 +103,19 @@ def test_repeats_are_kept_and_counted_or_refused(made: Make) -> None:
 
 @pytest.mark.parametrize(
     "settings_of",
-    [{}, {"repeated_events": "keep"}, {"item_core": 100}, {"split": "temporal", "cut_shares": [0.6, 0.8]}],
+    [{}, {"repeated_events": "keep"}, {"min_item_interactions": 100}, {"split": "temporal", "cut_shares": [0.6, 0.8]}],
 )
 def test_the_count_of_events_ends_at_its_total(
     made: Make, settings_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = []
 
-    class Told(Pace):
+    class Told(Progress):
         def __exit__(self, *cause: Any) -> None:
             ended.append((self.what, self.done, self.total))
             super().__exit__(*cause)
 
-    monkeypatch.setattr("trialign.data.prepare.Pace", Told)
+    monkeypatch.setattr("trialign.data.prepare.Progress", Told)
     counts = made(_log() * 2, **settings_of)[1]
     assert ended == [("events written", counts["events"], counts["events"])]
 

@@ -17,7 +17,7 @@ from trialign.enrich.clip.model import build, save, tokenizer_of
 from trialign.enrich.clip.pairs import Pairs
 from trialign.enrich.clip.pictures import decode
 from trialign.files import write_atomically
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train_clip(
     num_judged = min(max(1, round(settings.held_out * len(order_M))), len(order_M) - 1)
     judged, trained = np.sort(order_M[:num_judged]), np.sort(order_M[num_judged:])
     # Half precision holds the 256 shades of a pixel exactly enough, in half the memory.
-    pairs = paced(zip(found.pictures, found.names, strict=True), "pictures read", len(found.pictures))
+    pairs = tracked(zip(found.pictures, found.names, strict=True), "pictures read", len(found.pictures))
     pixels_M = torch.stack([preprocess(decode(*pair)).half() for pair in pairs])
     texts = [found.texts[pair] for pair in trained]
     num_texts_M = torch.tensor([len(own) for own in texts])

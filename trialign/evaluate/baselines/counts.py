@@ -102,10 +102,10 @@ class CountingRanker(ABC):
         keys_BN.partition(self.num_items - k, axis=1)
         keys_BK = np.sort(keys_BN[:, self.num_items - k :], axis=1)[:, ::-1]
         precedence_BK = (keys_BK & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        struck_BK = precedence_BK == 0
+        excluded_BK = precedence_BK == 0
         items_BK = self._by_popularity_N[(self.num_items - precedence_BK) % self.num_items]
         scores_BK = (keys_BK >> np.uint64(32)).astype(np.uint32).view(np.float32)
-        return np.where(struck_BK, np.int32(NO_ITEM), items_BK), np.where(struck_BK, np.float32(-np.inf), scores_BK)
+        return np.where(excluded_BK, np.int32(NO_ITEM), items_BK), np.where(excluded_BK, np.float32(-np.inf), scores_BK)
 
     def save(self, folder: Path) -> None:
         """Write `counts.safetensors` and `baseline.json` into `folder`."""

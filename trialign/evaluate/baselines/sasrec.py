@@ -28,7 +28,7 @@ from trialign.errors import DataError, TrainingError
 from trialign.files import write_atomically
 from trialign.foreign import parse_json
 from trialign.generate.softmax import table_cross_entropy
-from trialign.progress import Pace
+from trialign.progress import Progress
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import numpy_generator, seed_global
 from trialign.types import NO_ITEM, Items
@@ -145,7 +145,7 @@ class SASRec(nn.Module):
         optimizer = adamw(model, learning_rate=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
         schedule = cosine_with_warmup(optimizer, num_steps=epochs * len(batches), warmup=0.05)
         seed_global(seed, "sasrec", "dropout")
-        with Pace("steps of sasrec", epochs * len(batches)) as pace:
+        with Progress("steps of sasrec", epochs * len(batches)) as progress:
             for epoch in range(epochs):
                 total = torch.zeros(())
                 for items_BT, targets_BT in batches.shuffled(numpy_generator(seed, "sasrec", epoch)):
@@ -156,7 +156,7 @@ class SASRec(nn.Module):
                     optimizer.step()
                     schedule.step()
                     total += loss.detach()
-                    pace.add()
+                    progress.add()
                 if not total.isfinite():
                     raise TrainingError(
                         f"the loss of sasrec is {total.item()} in epoch {epoch + 1}",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trialign.config.rl import TripwiresConfig
+from trialign.config.rl import StoppingGuardsConfig
 
 
-def tripped(now: Mapping[str, float], start: Mapping[str, float], limits: TripwiresConfig) -> str | None:
+def stopping_reason(now: Mapping[str, float], start: Mapping[str, float], limits: StoppingGuardsConfig) -> str | None:
     """Return which limit is passed, in words, or None.
 
     Args:
@@ -16,11 +16,15 @@ def tripped(now: Mapping[str, float], start: Mapping[str, float], limits: Tripwi
         limits: what is tolerated.
     """
     if "recall@50" in now and now["recall@50"] < (1.0 - limits.recall_drop) * start["recall@50"]:
-        return f"Recall@50 fell from {start['recall@50']:.4f} to {now['recall@50']:.4f} (rl.tripwires.recall_drop)"
+        return (
+            f"Recall@50 fell from {start['recall@50']:.4f} to {now['recall@50']:.4f} (rl.stopping_guards.recall_drop)"
+        )
     if "entropy" in now and now["entropy"] < limits.entropy_share * start["entropy"]:
-        return f"entropy fell from {start['entropy']:.3f} to {now['entropy']:.3f} nats (rl.tripwires.entropy_share)"
+        return (
+            f"entropy fell from {start['entropy']:.3f} to {now['entropy']:.3f} nats (rl.stopping_guards.entropy_share)"
+        )
     if "kl" in now and now["kl"] > limits.kl:
-        return f"{now['kl']:.3f} nats away from the reference (rl.tripwires.kl)"
+        return f"{now['kl']:.3f} nats away from the reference (rl.stopping_guards.kl)"
     if "zero_variance" in now and now["zero_variance"] > limits.zero_variance:
-        return f"in {now['zero_variance']:.1%} of the groups all rewards are equal (rl.tripwires.zero_variance)"
+        return f"in {now['zero_variance']:.1%} of the groups all rewards are equal (rl.stopping_guards.zero_variance)"
     return None

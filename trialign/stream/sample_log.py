@@ -1,4 +1,4 @@
-"""The ledger: which records were trained on at which step, for audits.
+"""The sample log: which records were trained on at which step, for audits.
 
 Each rank appends to `rank-00000.jsonl` of its own, one line per step, lane, task and epoch. A resumed run, on whatever
 number of ranks, first drops the lines of steps that it is going to take again.
@@ -16,8 +16,8 @@ RecordOf = tuple[int, int, str | int]
 """(source, epoch, key of the record: a user, or an item's index)."""
 
 
-class Ledger:
-    """One rank's part of the ledger.
+class SampleLog:
+    """One rank's part of the sample log.
 
     Args:
         folder: made if missing.
@@ -37,11 +37,11 @@ class Ledger:
 
     def write(self, step: int, lane: int, records: Sequence[RecordOf]) -> None:
         """Append what one row of a step held."""
-        for line in ledger_lines(self._names, lane, records):
+        for line in sample_log_lines(self._names, lane, records):
             self._file.write(json.dumps({"step": step} | line) + "\n")
 
     def sync(self) -> None:
-        """Put everything on disk, so that no checkpoint is ahead of the ledger."""
+        """Put everything on disk, so that no checkpoint is ahead of the sample log."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -51,7 +51,7 @@ class Ledger:
         self._file.close()
 
 
-def ledger_lines(names: Sequence[str], lane: int, records: Sequence[RecordOf]) -> list[dict[str, Any]]:
+def sample_log_lines(names: Sequence[str], lane: int, records: Sequence[RecordOf]) -> list[dict[str, Any]]:
     """Return what one row held: one line per task and epoch, with `users` or `items`; `names` are the sources'."""
     groups: dict[tuple[int, int], list[str | int]] = {}
     for source, epoch, key in records:

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 M = TypeVar("M", bound=nn.Module)
 
 
-class WholeCopy(Generic[M]):
+class UnshardedCopy(Generic[M]):
     """A copy of a module without memory for its parameters, until it is filled.
 
     Args:

@@ -16,7 +16,7 @@ from trialign.foreign import parse_json
 from trialign.generate.backbone import backbone_from_config, text_table
 from trialign.generate.item_positions import ItemPositions
 from trialign.generate.items import build_items
-from trialign.generate.model import Generator, OwnTokens, text_vectors
+from trialign.generate.model import AddedTokens, Generator, text_vectors
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
@@ -104,7 +104,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
     tokenizer = TextTokenizer.load(folder / TOKENIZER, rows if own_tokens else None, own_tokens)
     own = None
     if own_tokens:
-        own = OwnTokens(len(own_tokens), text_table(backbone), backbone.get_output_embeddings().weight, seed=0)
+        own = AddedTokens(len(own_tokens), text_table(backbone), backbone.get_output_embeddings().weight, seed=0)
     items = header["items"]
     width = items.pop("feature_dim")
     features_NF = torch.zeros(len(sids.codes_NL), width) if width else None  # the weights' file holds them

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from trialign.generate.tasks import load_task
 from trialign.stream.blocks import Records
-from trialign.stream.keep_back import kept_back
+from trialign.stream.rl_holdout import held_out_for_rl
 from trialign.stream.rows import Examples
 
 
-class Withholding:
-    """An `Encode` by which no position that is kept back is a target of any task; all of them are still read.
+class RLHoldout:
+    """An `Encode` by which no position that is held out is a target of any task; all of them are still read.
 
     Args:
         encode: as `Template.encode_many`, but for the texts: what is told so, as `learned`.
         tasks: names, in the order of their numbers.
-        share: of the positions of the histories that is kept back.
-        only: learn the kept-back positions and no others; else the others and not these.
+        share: of the positions of the histories that is held out.
+        only: learn the held-out positions and no others; else the others and not these.
     """
 
     def __init__(self, encode: Callable[..., Examples], tasks: list[str], share: float, *, only: bool = False) -> None:
@@ -34,6 +34,6 @@ class Withholding:
         """Return examples of the chosen records of a block."""
         if not self._of_histories[task]:
             return self._encode(task, records, chosen, *more)
-        learned = kept_back(records, chosen, self._share) == self._only
+        learned = held_out_for_rl(records, chosen, self._share) == self._only
         _, lengths = records.lists("items", chosen)
         return self._encode(task, records, chosen, *more, learned=np.split(learned, np.cumsum(lengths)[:-1]))

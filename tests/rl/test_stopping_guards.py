@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trialign.config.rl import TripwiresConfig
+from trialign.config.rl import StoppingGuardsConfig
 from trialign.rl.loss import PolicySums
 from trialign.rl.metrics import RolloutMeter
-from trialign.rl.tripwires import tripped
+from trialign.rl.stopping_guards import stopping_reason
 
-LIMITS = TripwiresConfig(recall_drop=0.25, entropy_share=0.5, kl=2.0, zero_variance=0.9)
+LIMITS = StoppingGuardsConfig(recall_drop=0.25, entropy_share=0.5, kl=2.0, zero_variance=0.9)
 START = {"recall@50": 0.4, "entropy": 3.0, "kl": 0.0, "zero_variance": 0.1}
 
 
@@ -28,7 +28,7 @@ START = {"recall@50": 0.4, "entropy": 3.0, "kl": 0.0, "zero_variance": 0.1}
     ],
 )
 def test_a_limit_is_held_against_the_start(now: dict[str, float], told: str | None) -> None:
-    found = tripped(now, START, LIMITS)
+    found = stopping_reason(now, START, LIMITS)
     assert found is None if told is None else told in str(found)
 
 

@@ -1,4 +1,4 @@
-"""What free decoding counts, on a generator whose answers are known."""
+"""What unconstrained decoding counts, on a generator whose answers are known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from trialign.evaluate import free_decoding as module
-from trialign.evaluate.free_decoding import free_decoding
+from trialign.evaluate import unconstrained_decoding as module
+from trialign.evaluate.unconstrained_decoding import unconstrained_decoding
 
 CODES = np.array([[0, 0], [0, 1], [1, 1]])
 """Three items over K = 2, L = 2: (1, 0) is no item."""
@@ -43,7 +43,7 @@ class Ranker:
 def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ItemTokens", object)
     targets = [np.array([2, 0]), np.array([0])]  # the first of each is the path
-    found = free_decoding(Ranker(), CODES, 2, [np.array([0])] * 2, targets, places=3)  # type: ignore[arg-type]
+    found = unconstrained_decoding(Ranker(), CODES, 2, [np.array([0])] * 2, targets, places=3)  # type: ignore[arg-type]
     # In order: (1, 0) .45, no item; (1, 1) .3; (0, 0) .15. After code 1, code 0 leads nowhere; after 0 both lead on.
     assert found == {
         "invalid_rate": 1.0,
@@ -55,6 +55,6 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_positions_cannot_err() -> None:
-    found = free_decoding(Ranker(), CODES, 2, [np.array([0])], [np.array([2])])  # type: ignore[arg-type]
+    found = unconstrained_decoding(Ranker(), CODES, 2, [np.array([0])], [np.array([2])])  # type: ignore[arg-type]
     assert found["by_construction"]
     assert found["invalid_rate"] == 0

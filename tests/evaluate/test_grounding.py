@@ -1,4 +1,4 @@
-"""What understanding counts, on a generator whose answers are known."""
+"""What grounding counts, on a generator whose answers are known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trialign.evaluate import understanding as module
-from trialign.evaluate.understanding import token_f1, understanding
+from trialign.evaluate import grounding as module
+from trialign.evaluate.grounding import grounding, token_f1
 from trialign.generate.task import ItemTexts, Text
 
 TITLES = ["red cup", "red cup", "Blue rug", "", "tall lamp"]
@@ -62,7 +62,7 @@ class Ranker:
 def test_finding_by_hand() -> None:
     ranker = Ranker("title_to_item", "caption_to_item", "history_to_item")
     interests = [[], [], ["rug", "floor"], [], []]
-    found = understanding(ranker, ItemTexts(TITLES, CAPTIONS), interests, num_items=10)  # type: ignore[arg-type]
+    found = grounding(ranker, ItemTexts(TITLES, CAPTIONS), interests, num_items=10)  # type: ignore[arg-type]
     assert found["catalogue"] == 5
     assert found["writes"] == {}
     assert found["finds"]["title_to_item"] == {
@@ -84,7 +84,7 @@ def test_writing_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "write_texts", lambda _, prompts, **limits: [Tokenizer().encode(told[item]) for _, item in prompts]
     )
-    found = understanding(Ranker("item_to_title"), ItemTexts(TITLES), [], num_items=10)  # type: ignore[arg-type]
+    found = grounding(Ranker("item_to_title"), ItemTexts(TITLES), [], num_items=10)  # type: ignore[arg-type]
     row = found["writes"]["item_to_title"]
     assert (row["items"], row["exact"]) == (4, 0.5)
     assert row["token_f1"] == pytest.approx((1 + 0.5 + 1 + 2 / 3) / 4)
@@ -95,14 +95,14 @@ def test_as_many_items_as_asked_for_and_always_the_same() -> None:
     asked = []
     for _ in range(2):
         ranker = Ranker("title_to_item")
-        understanding(ranker, ItemTexts(TITLES), [], num_items=2)  # type: ignore[arg-type]
+        grounding(ranker, ItemTexts(TITLES), [], num_items=2)  # type: ignore[arg-type]
         asked.append(ranker.asked)
     assert asked[0] == asked[1]
     assert len(asked[0]) == 2
 
 
 def test_tasks_that_were_not_trained_are_not_asked() -> None:
-    found = understanding(SimpleNamespace(template=Template(["history_to_item"])), ItemTexts(TITLES), [["x"]] * 5, 9)  # type: ignore[arg-type]
+    found = grounding(SimpleNamespace(template=Template(["history_to_item"])), ItemTexts(TITLES), [["x"]] * 5, 9)  # type: ignore[arg-type]
     assert (found["finds"], found["writes"]) == ({}, {})
 
 

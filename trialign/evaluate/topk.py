@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from trialign.data.dataset import Evaluation
 from trialign.evaluate.baselines.counts import count_items
-from trialign.evaluate.free_decoding import free_decoding
+from trialign.evaluate.grounding import grounding
 from trialign.evaluate.protocol import Rankings
 from trialign.evaluate.report import Compared
 from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
-from trialign.evaluate.understanding import understanding
+from trialign.evaluate.unconstrained_decoding import unconstrained_decoding
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.task import ItemTexts
 from trialign.semid.table import SIDTable
@@ -28,10 +28,10 @@ def describe(
     train_histories: Sequence[Items],
     sids: SIDTable,
     *,
-    free_users: int,
+    unconstrained_users: int,
     texts: ItemTexts,
     interests: Sequence[Sequence[str]],
-    understood: int,
+    grounding_items: int,
 ) -> dict[str, Any]:
     """Return further keys of metrics.json; docs/evaluation.md describes every one.
 
@@ -41,10 +41,10 @@ def describe(
         users: whom they were measured on.
         train_histories: what the popularity of items is counted in.
         sids: the semantic IDs.
-        free_users: users on whom decoding without the trie is measured, the first in hash order; 0 leaves it out.
+        unconstrained_users: users on whom decoding without the trie is measured, the first in hash order; 0: none.
         texts: of the items.
-        interests: of the items, as `understanding`.
-        understood: items on which understanding is measured; 0 leaves it out.
+        interests: of the items, as `grounding`.
+        grounding_items: items on which grounding is measured; 0 leaves it out.
     """
     popularity_N = count_items(train_histories, len(sids.codes_NL))
     measured = {"model": compared.model, **compared.baselines}
@@ -54,11 +54,13 @@ def describe(
         "spread": {name: spread(items, users.targets, popularity_N) for name, items in tables.items()},
         "prefix_recall@10": prefix_recall(tables["model"], users.targets, sids.codes_NL),
     }
-    if free_users:
-        histories, targets = users.histories[:free_users], users.targets[:free_users]
-        details["free_decoding"] = free_decoding(model, sids.codes_NL, sids.codebook_size, histories, targets)
-    if understood:
-        details["understanding"] = understanding(model, texts, interests, understood)
+    if unconstrained_users:
+        histories, targets = users.histories[:unconstrained_users], users.targets[:unconstrained_users]
+        details["unconstrained_decoding"] = unconstrained_decoding(
+            model, sids.codes_NL, sids.codebook_size, histories, targets
+        )
+    if grounding_items:
+        details["grounding"] = grounding(model, texts, interests, grounding_items)
     return details
 
 

@@ -33,7 +33,7 @@ _TEMPLATES = Environment(
 _SIDE = 72
 """Pixels of a picture's longer side."""
 
-_COLOURS = ("#4a86c5", "#d0605d", "#5b9a3e", "#9278b8", "#d08a1d", "#3a9a9a", "#a9714e", "#8a8a8a")
+_COLORS = ("#4a86c5", "#d0605d", "#5b9a3e", "#9278b8", "#d08a1d", "#3a9a9a", "#a9714e", "#8a8a8a")
 """To be told from each other, from white and from black."""
 
 _LABEL = 230
@@ -66,7 +66,7 @@ def thumbnail(data: bytes, side: int = _SIDE) -> str:
 
 
 def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = None, width: int = 360) -> Markup:
-    """Return horizontal bars from 0, the first of them in another colour, with their values.
+    """Return horizontal bars from 0, the first of them in another color, with their values.
 
     Args:
         rows: name and value >= 0 of each bar.
@@ -80,8 +80,8 @@ def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = 
         y = top + number * step
         length = width * value / most
         drawn.append(_text(_LABEL - 8, y + 14, _short(name), "end"))
-        colour = _COLOURS[min(number, 1)]
-        drawn.append(_shape("rect", x=_LABEL, y=y + 3, width=f"{length:.1f}", height=15, fill=colour))
+        color = _COLORS[min(number, 1)]
+        drawn.append(_shape("rect", x=_LABEL, y=y + 3, width=f"{length:.1f}", height=15, fill=color))
         drawn.append(_text(_LABEL + length + 5, y + 14, f"{value:.4f}"))
     if mark:
         x = _LABEL + width * mark[1] / most
@@ -108,13 +108,13 @@ def forest(rows: Sequence[tuple[str, float, float | None, float | None]], *, wid
     for number, (name, difference, low, high) in enumerate(rows):
         y = number * step + 12
         clear = low is not None and high is not None and (low > 0 or high < 0)
-        colour = "#999" if not clear else _COLOURS[0] if difference > 0 else _COLOURS[1]
+        color = "#999" if not clear else _COLORS[0] if difference > 0 else _COLORS[1]
         drawn.append(_text(_LABEL - 8, y + 4, _short(name), "end"))
         told = f"{difference:+.4f}"
         if low is not None and high is not None:
-            drawn.append(_shape("path", d=f"M{x_of(low):.1f} {y}H{x_of(high):.1f}", stroke=colour, stroke_width=2))
+            drawn.append(_shape("path", d=f"M{x_of(low):.1f} {y}H{x_of(high):.1f}", stroke=color, stroke_width=2))
             told += f"  [{low:+.4f}, {high:+.4f}]"
-        drawn.append(_shape("circle", cx=f"{x_of(difference):.1f}", cy=y, r=4, fill=colour))
+        drawn.append(_shape("circle", cx=f"{x_of(difference):.1f}", cy=y, r=4, fill=color))
         drawn.append(_text(_LABEL + width + 12, y + 4, told))
     drawn += [_text(x_of(tick), height + 16, f"{tick:g}", "middle") for tick in ticks]
     return _svg(_LABEL + width + 200, height + 22, drawn)
@@ -148,13 +148,13 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int = 5
         drawn.append(_text(left - 6, y + 4, f"{tick:g}", "end"))
     drawn += [_text(float(place(tick, 0).split()[0]), height + 26, f"{tick:g}", "middle") for tick in x_ticks]
     for number, (name, points) in enumerate(curves.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        dash = {"stroke_dasharray": f"{2 + 3 * (number // len(_COLOURS))} 3"} if number >= len(_COLOURS) else {}
+        color = _COLORS[number % len(_COLORS)]
+        dash = {"stroke_dasharray": f"{2 + 3 * (number // len(_COLORS))} 3"} if number >= len(_COLORS) else {}
         if points:
             path = "L".join(place(x, y) for x, y in points)
-            drawn.append(_shape("path", d=f"M{path}", fill="none", stroke=colour, stroke_width=1.6, **dash))
+            drawn.append(_shape("path", d=f"M{path}", fill="none", stroke=color, stroke_width=1.6, **dash))
         y = 18 + 18 * number
-        drawn.append(_shape("path", d=f"M{left + width + 14} {y - 4}h20", stroke=colour, stroke_width=3, **dash))
+        drawn.append(_shape("path", d=f"M{left + width + 14} {y - 4}h20", stroke=color, stroke_width=3, **dash))
         drawn.append(_text(left + width + 40, y, _short(name)))
     return _svg(left + width + 40 + _LABEL, max(height + 34, 18 * len(curves) + 18), drawn)
 

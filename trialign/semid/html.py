@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.page import render, thumbnail
+from trialign.html import render, thumbnail
 from trialign.runtime.seeding import numpy_generator
 
 _MAX_CODES = 128

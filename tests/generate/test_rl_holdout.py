@@ -1,4 +1,4 @@
-"""What is kept back is read and not learned; what is learned later is exactly what was kept back."""
+"""What is held out is read and not learned; what is learned later is exactly what was held out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from trialign.data.dataset import Dataset
 from trialign.generate.encoding import ItemEncoding, PositionEncoding, TokensEncoding
+from trialign.generate.rl_holdout import RLHoldout
 from trialign.generate.task import NO_TEXTS, ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.generate.withhold import Withholding
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
 from trialign.stream.blocks import TRAIN, Records
-from trialign.stream.keep_back import kept_back
 from trialign.stream.lanes import LaneSource, LaneStream
+from trialign.stream.rl_holdout import held_out_for_rl
 
 ITEMS = np.arange(10) % 7
 
@@ -34,26 +34,26 @@ def windows(*spans: tuple[str, int, int]) -> Records:
 
 
 def test_a_position_has_one_fate_whatever_window_it_is_read_in() -> None:
-    whole = kept_back(windows(("u", 0, 10)), np.array([0]), 0.5)
+    whole = held_out_for_rl(windows(("u", 0, 10)), np.array([0]), 0.5)
     assert 0 < whole.sum() < 10
-    parts = kept_back(windows(("v", 0, 3), ("u", 2, 7), ("u", 5, 10)), np.array([1, 2]), 0.5)
+    parts = held_out_for_rl(windows(("v", 0, 3), ("u", 2, 7), ("u", 5, 10)), np.array([1, 2]), 0.5)
     assert parts.tolist() == [*whole[2:7], *whole[5:10]]
-    assert (whole != kept_back(windows(("v", 0, 10)), np.array([0]), 0.5)).any()
+    assert (whole != held_out_for_rl(windows(("v", 0, 10)), np.array([0]), 0.5)).any()
 
 
 def test_the_same_item_at_another_time_is_another_position() -> None:
     row = {"user": "u", "items": [3] * 40, "times": list(range(40)), "first_target": 0}
-    found = kept_back(Records(pa.RecordBatch.from_pylist([row], schema=TRAIN)), np.array([0]), 0.5)
+    found = held_out_for_rl(Records(pa.RecordBatch.from_pylist([row], schema=TRAIN)), np.array([0]), 0.5)
     assert 0 < found.sum() < 40
 
 
 def test_shares_are_met_and_a_larger_one_holds_the_smaller() -> None:
     records = windows(*((f"user {number}", 0, 10) for number in range(1000)))
-    small, large = (kept_back(records, np.arange(1000), share) for share in (0.2, 0.5))
+    small, large = (held_out_for_rl(records, np.arange(1000), share) for share in (0.2, 0.5))
     assert small.mean() == pytest.approx(0.2, abs=0.015)
     assert large.mean() == pytest.approx(0.5, abs=0.02)
     assert not (small & ~large).any()
-    assert not kept_back(records, np.arange(1000), 0.0).any()
+    assert not held_out_for_rl(records, np.arange(1000), 0.0).any()
 
 
 @pytest.mark.parametrize("encoding_name", ["tokens", "position"])
@@ -69,13 +69,13 @@ def test_sft_and_what_follows_it_share_out_the_positions(
     encode, draws = partial(template.encode_many, NO_TEXTS), np.zeros(3)
     everything = encode(0, records, chosen, draws)
     sft, later = (
-        Withholding(encode, template.tasks, 0.4, only=only)(0, records, chosen, draws) for only in (False, True)
+        RLHoldout(encode, template.tasks, 0.4, only=only)(0, records, chosen, draws) for only in (False, True)
     )
     np.testing.assert_array_equal(sft.tokens, everything.tokens)
     np.testing.assert_array_equal(sft.targets | later.targets, everything.targets)
     assert not (sft.targets & later.targets).any()
     assert later.targets.sum() == encoding.positions_per_item * sum(
-        kept_back(records, np.array([row]), 0.4)[1:].sum() for row in chosen
+        held_out_for_rl(records, np.array([row]), 0.4)[1:].sum() for row in chosen
     )
     for found in (sft, later):
         learns = np.logical_or.reduceat(found.targets, found.starts)
@@ -88,20 +88,20 @@ def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
     encoding = TokensEncoding(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
     template = Template(tokenizer, encoding, ["history_to_item", "title_to_item"], max_title_tokens=8)
     encode, draws = partial(template.encode_many, ItemTexts(dataset.items["title"].to_pylist())), np.zeros(4)
-    withholding = Withholding(encode, template.tasks, 0.3)
+    holdout = RLHoldout(encode, template.tasks, 0.3)
     sources = [
         LaneSource("history_to_item", dataset.store("train")),
         LaneSource("title_to_item", dataset.store("items")),
     ]
     items = Records(dataset.store("items").read(0))
     np.testing.assert_array_equal(
-        withholding(1, items, np.arange(4), draws).targets, encode(1, items, np.arange(4), draws).targets
+        holdout(1, items, np.arange(4), draws).targets, encode(1, items, np.arange(4), draws).targets
     )
-    shape: dict[str, Any] = {"num_lanes": 2, "row_tokens": 64, "window": 32, "seed": 0}
-    whole = LaneStream(sources, withholding, **shape).rows()
+    shape: dict[str, Any] = {"num_lanes": 2, "seq_len": 64, "window": 32, "seed": 0}
+    whole = LaneStream(sources, holdout, **shape).rows()
     rows = [next(whole) for _ in range(12)]
     state = {row.lane: (row.start, row.row) for row in rows[:6]}
-    resumed = LaneStream(sources, withholding, state=state, **shape).rows()
+    resumed = LaneStream(sources, holdout, state=state, **shape).rows()
     for row in rows[6:]:
         again = next(resumed)
         np.testing.assert_array_equal(again.tokens, row.tokens)

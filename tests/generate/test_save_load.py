@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from trialign.errors import DataError, StageError
-from trialign.generate.artefact import TrainedGenerator, load_generator, save_generator
 from trialign.generate.backbone import ARCHITECTURES
 from trialign.generate.model import Generator
+from trialign.generate.save_load import TrainedGenerator, load_generator, save_generator
 from trialign.generate.task import Given, ItemTexts
 from trialign.generate.template import Template
 from trialign.semid.table import SIDTable

@@ -10,7 +10,7 @@ from trialign.decode.beam import LevelScorer
 from trialign.decode.step import Beams
 
 
-class FreeRanking(NamedTuple):
+class UnconstrainedRanking(NamedTuple):
     """`codes`: int64 [B, W, L], best first; `scores`: float32 [B, W], summed log-probabilities over all K codes."""
 
     codes: torch.Tensor
@@ -18,7 +18,7 @@ class FreeRanking(NamedTuple):
 
 
 @torch.inference_mode()
-def free_search(scorer: LevelScorer, num_levels: int, num_beams: int) -> FreeRanking:
+def unconstrained_search(scorer: LevelScorer, num_levels: int, num_beams: int) -> UnconstrainedRanking:
     """Return the best tuples of codes, of the catalogue or not.
 
     Each level still takes its own K codes: a model that could also take a code of the wrong level, or text, would err
@@ -42,7 +42,7 @@ def free_search(scorer: LevelScorer, num_levels: int, num_beams: int) -> FreeRan
         if level + 1 < num_levels:
             beams = Beams(nodes=taken_BW, codes=taken_BW, scores=scores_BW, parents=parents_BW)
             log_probs_BWK = scorer.advance(beams).float().log_softmax(-1)
-    return FreeRanking(codes_BWL, scores_BW)
+    return UnconstrainedRanking(codes_BWL, scores_BW)
 
 
 @torch.inference_mode()

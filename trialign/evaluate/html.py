@@ -20,7 +20,7 @@ from trialign.evaluate.report import (
     title,
 )
 from trialign.evaluate.slices import PLACES
-from trialign.page import Markup, bars, forest, render, thumbnail
+from trialign.html import Markup, bars, forest, render, thumbnail
 from trialign.ranking import METRICS
 from trialign.semid.table import SIDTable
 from trialign.types import NO_ITEM
@@ -62,8 +62,8 @@ def evaluation_page(
         seen=_seen(record),
         spread=_spread(record),
         levels=_levels(record),
-        free=record.get("free_decoding"),
-        understanding=_understanding(record, dataset),
+        free=record.get("unconstrained_decoding"),
+        grounding=_grounding(record, dataset),
         examples=list(_examples(dataset, sids, users, rankings)),
     )
 
@@ -110,9 +110,9 @@ def _levels(record: Mapping[str, Any]) -> Markup:
     )
 
 
-def _understanding(record: Mapping[str, Any], dataset: Dataset) -> dict[str, Any] | None:
+def _grounding(record: Mapping[str, Any], dataset: Dataset) -> dict[str, Any] | None:
     """Return the size of the catalogue, and each table's header, rows and number of columns that hold text."""
-    found = record.get("understanding")
+    found = record.get("grounding")
     if found is None:
         return None
     rows = []

@@ -10,7 +10,7 @@ from typing import Any
 from trialign.data.dataset import Dataset
 from trialign.enrich.evidence import Caption, ItemInterests
 from trialign.files import write_atomically
-from trialign.page import render, thumbnail
+from trialign.html import render, thumbnail
 from trialign.runtime.seeding import numpy_generator
 
 PAGE = "enrich.html"

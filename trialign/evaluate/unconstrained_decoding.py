@@ -1,4 +1,4 @@
-"""Free decoding: how often a generator names what does not exist once the trie no longer holds it (method.md 10)."""
+"""Unconstrained decoding: how often a generator names items that do not exist when no trie holds it (method.md 10)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trialign.decode.free import free_search, illegal_mass
+from trialign.decode.unconstrained import illegal_mass, unconstrained_search
 from trialign.generate.item_tokens import ItemTokens
 from trialign.generate.ranker import GeneratorRanker
-from trialign.progress import paced
+from trialign.progress import tracked
 from trialign.semid.table import flat_codes
 from trialign.types import Items
 
 
-def free_decoding(
+def unconstrained_decoding(
     ranker: GeneratorRanker,
     codes_NL: NDArray[np.int64],
     codebook_size: int,
@@ -48,9 +48,9 @@ def free_decoding(
     known = flat_codes(codes_NL, codebook_size)
     wrong_first = wrong_places = num_places = 0
     mass_L = torch.zeros(num_levels, dtype=torch.float64)
-    for users in paced(ranker.batches(histories), "searches without the trie", ranker.num_batches(histories)):
+    for users in tracked(ranker.batches(histories), "searches without the trie", ranker.num_batches(histories)):
         scorer = ranker.scorer([histories[user] for user in users])
-        found = free_search(scorer, num_levels, ranker.num_beams)
+        found = unconstrained_search(scorer, num_levels, ranker.num_beams)
         codes = found.codes[:, :places].cpu().numpy()
         wrong = ~np.isin(flat_codes(codes.reshape(-1, num_levels), codebook_size), known).reshape(codes.shape[:2])
         wrong_first += int(wrong[:, 0].sum())

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from trialign.decode.free import free_search, illegal_mass
 from trialign.decode.step import Beams
+from trialign.decode.unconstrained import illegal_mass, unconstrained_search
 
 K, L = 4, 3
 
@@ -47,7 +47,7 @@ def log_prob(scorer: PrefixScorer, user: int, codes: tuple[int, ...]) -> float:
 
 
 def test_all_tuples_in_the_order_of_their_probability() -> None:
-    found = free_search(PrefixScorer(3, seed=1), L, num_beams=K**L)
+    found = unconstrained_search(PrefixScorer(3, seed=1), L, num_beams=K**L)
     for user in range(3):
         scorer = PrefixScorer(3, seed=1)
         every = {codes: log_prob(scorer, user, codes) for codes in itertools.product(range(K), repeat=L)}

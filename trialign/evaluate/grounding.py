@@ -22,7 +22,7 @@ _WRITES: dict[str, Kind] = {"item_to_title": "title", "item_to_caption": "captio
 _SHOWN = 5
 
 
-def understanding(
+def grounding(
     ranker: GeneratorRanker, texts: ItemTexts, interests: Sequence[Sequence[str]], num_items: int
 ) -> dict[str, Any]:
     """Return how well items are found by their texts, and texts written from their items, by tasks that were trained.
