@@ -29,7 +29,7 @@ from trialign.errors import StageError
 from trialign.files import size_of
 from trialign.foreign import parse_json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 MACHINE = "machine.csv"
 """How fast a machine was: kept in a stage's folder, but no part of what the stage made."""
