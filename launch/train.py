@@ -7,7 +7,6 @@ from pathlib import Path
 from trialign.config.config import Config
 from trialign.config.stages import model_files, open_stage, tracking_of
 from trialign.config.train import ConfigFileConfig, PretrainedConfig
-from trialign.manifest import Manifest
 from trialign.stage import CHECKPOINTS, Stage
 
 
@@ -16,23 +15,13 @@ def run(config: Config) -> Stage:
     stage = open_stage("train", config, sources=_model_files(config))
     if stage.finished:
         return stage
-    from trialign.data.dataset import Dataset
-    from trialign.embed.store import load
-    from trialign.enrich.evidence import load_evidence
-    from trialign.generate.build import TrainingData
+    from trialign.generate.build import load_training_data
     from trialign.generate.train import train
     from trialign.runtime.loss_watch import SKIPPED_BATCHES
     from trialign.runtime.notice import saved_first
     from trialign.runtime.ranks import end_other_ranks, launched_rank, ranks_for_a_while
-    from trialign.semid.table import SIDTable
 
-    data = TrainingData(
-        Dataset(stage.inputs["prepare"]),
-        SIDTable.load(stage.inputs["assign"]),
-        max_history=Manifest.read(stage.inputs["prepare"]).config["data"]["max_history"],
-        modalities=load(stage.inputs["embed"]) if "embed" in stage.inputs else {},
-        captions=load_evidence(stage.inputs["enrich"]).captions if "enrich" in stage.inputs else (),
-    )
+    data = load_training_data(stage.inputs)
     tracking = tracking_of(config, stage)
     kept = [CHECKPOINTS, SKIPPED_BATCHES, "log", "sample_log"]
     first, patience = launched_rank() == 0, 60.0 * config.runtime.patience_minutes

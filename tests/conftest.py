@@ -14,6 +14,9 @@ import pytest
 from hydra._internal import config_loader_impl as loader
 from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import ResultDefault
+from trialign.launch import pipeline
+
+from trialign.config.compose import compose
 
 # The same examples in every run, however slow the machine.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -52,6 +55,20 @@ def shared_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+SMALL = ["data.num_items=64", "data.num_users=40", "embed.text.dim=8", "embed/image=none", "quantize.codebook_size=8"]
+SMALL += ["train.steps=2", "train.backbone.hidden_size=32", "train.backbone.num_heads=2"]
+SMALL += ["train.backbone.intermediate_size=64", "train.backbone.vocab_size=400", "runtime.progress=false"]
+SMALL += ["evaluate.baselines=[popularity]", "evaluate.unconstrained_users=0", "evaluate.bootstrap_samples=100"]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the smallest finished run, made once; a test that changes it has a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "r"
+    pipeline.run(compose("pipeline", [f"run={folder}", *SMALL]))
+    return folder
 
 
 @pytest.fixture(autouse=True)

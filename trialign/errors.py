@@ -19,6 +19,13 @@ class TrialignError(Exception):
         value: what was found, with the offending value in it.
         rule: what should have been found.
         remedy: what to type or change.
+
+    Example:
+        >>> try:
+        ...     run.item("item-000007")
+        ... except trialign.TrialignError as error:
+        ...     print(error.value)
+        no item 'item-000007' among 64
     """
 
     exit_code = 1

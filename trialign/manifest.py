@@ -47,7 +47,15 @@ _VERSIONED = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished stage says of itself; see the module's docstring."""
+    """What a finished stage says of itself: its `manifest.json`, key by key as docs/files.md has it.
+
+    Example:
+        >>> manifest = trialign.Manifest.read("runs/quickstart/assign")
+        >>> manifest.stage, manifest.counts["num_items"]
+        ('assign', 64)
+        >>> sorted(manifest.inputs)
+        ['embed', 'prepare', 'quantize']
+    """
 
     stage: str
     hash: str
@@ -66,12 +74,13 @@ class Manifest:
     """`{settings, machine}` of the process that finished the stage, last, and of killed ones that it went on from."""
 
     @staticmethod
-    def read(folder: Path) -> Manifest:
+    def read(folder: Path | str) -> Manifest:
         """Read the manifest of a finished stage.
 
         Raises:
             StageError: the folder holds no manifest (never finished), or one of an unknown format.
         """
+        folder = Path(folder)
         path = folder / MANIFEST
         if not path.exists():
             verb = folder.parent.name if folder.parent.name == "evaluate" else folder.name
@@ -134,6 +143,32 @@ def merge_lineages(name: str, inputs: Mapping[str, Path], manifests: Mapping[str
                 )
             told_by.setdefault(ancestor, verb)
     return merged
+
+
+def trace(stage: Path, manifest: Manifest, run: Path) -> tuple[dict[str, tuple[Path, Manifest]], list[str]]:
+    """Return folder and manifest of a stage and of every stage that it descends from, by verb, and verbs not found.
+
+    Args:
+        stage: the stage's folder.
+        manifest: of the stage.
+        run: where an ancestor is looked for first: a run directory that was moved as a whole keeps its stages beside
+            each other. Then where the manifest says. One that was made again since is another stage, and not found.
+    """
+    lost: list[str] = []
+    made: dict[str, tuple[Path, Manifest]] = {}
+    todo = [(manifest.stage, stage, manifest)]
+    while todo:
+        verb, place, found = todo.pop()
+        made[verb] = (place, found)
+        for parent, reference in found.inputs.items():
+            known = [path for path in (run / parent, Path(reference["path"])) if (path / MANIFEST).exists()]
+            manifests = [(path, Manifest.read(path)) for path in known]
+            same = [(path, other) for path, other in manifests if other.hash == reference["hash"]]
+            if same and parent not in made:
+                todo.append((parent, *same[0]))
+            elif not same and parent not in lost:
+                lost.append(parent)
+    return made, sorted(set(lost) - made.keys())
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

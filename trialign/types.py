@@ -25,7 +25,12 @@ NO_ITEM = -1
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Whatever orders the catalogue for a history: the generator and every baseline."""
+    """Whatever orders the catalogue for a history: the generator and every baseline.
+
+    Example:
+        >>> isinstance(run.ranker(), trialign.Ranker)
+        True
+    """
 
     def rank(
         self, histories: list[Items], k: int, *, exclude: Sequence[Items] | None

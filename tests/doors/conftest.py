@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trialign.launch import cli, pipeline
+from trialign.launch import cli
 
 from tests.doors.door import Run, Said
-from trialign.config.compose import compose
 
 
 @pytest.fixture
@@ -38,17 +37,3 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     yield typed
     gc.enable()
     signal.signal(signal.SIGINT, listening)
-
-
-SMALL = ["data.num_items=64", "data.num_users=40", "embed.text.dim=8", "embed/image=none", "quantize.codebook_size=8"]
-SMALL += ["train.steps=2", "train.backbone.hidden_size=32", "train.backbone.num_heads=2"]
-SMALL += ["train.backbone.intermediate_size=64", "train.backbone.vocab_size=400", "runtime.progress=false"]
-SMALL += ["evaluate.baselines=[popularity]", "evaluate.unconstrained_users=0", "evaluate.bootstrap_samples=100"]
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished run, made once; a door that changes it has a copy."""
-    folder = tmp_path_factory.mktemp("finished") / "r"
-    pipeline.run(compose("pipeline", [f"run={folder}", *SMALL]))
-    return folder

@@ -33,6 +33,7 @@ ORDER = [
     ("reward",),
     ("rl",),
     ("evaluate",),
+    ("run",),
     ("pipeline",),
     ("cluster",),
     ("testing",),

@@ -15,7 +15,7 @@ from trialign.config.config import Config
 from trialign.config.stages import locate_stage, needed_by
 from trialign.config.train import ConfigFileConfig, PretrainedConfig, ScratchConfig
 from trialign.errors import ConfigError
-from trialign.manifest import MANIFEST, Manifest
+from trialign.manifest import MANIFEST
 
 GIB = 2**30
 _KEPT = 3
@@ -92,19 +92,9 @@ def _size(config: Config) -> Size:
 
 
 def _from_dataset(config: Config) -> Size:
-    from trialign.data.dataset import Dataset
-    from trialign.enrich.evidence import load_evidence
-    from trialign.generate.build import TrainingData, prepare_training
-    from trialign.semid.table import SIDTable
+    from trialign.generate.build import load_training_data, prepare_training
 
-    reads_captions = "enrich" in needed_by("train", config)
-    folder = locate_stage(config, "prepare")
-    data = TrainingData(
-        Dataset(folder),
-        SIDTable.load(locate_stage(config, "assign")),
-        max_history=Manifest.read(folder).config["data"]["max_history"],
-        captions=load_evidence(locate_stage(config, "enrich")).captions if reads_captions else (),
-    )
+    data = load_training_data({verb: locate_stage(config, verb) for verb in needed_by("train", config)})
     stream = replace(config.stream, sample_log=False)
     # As `train` does, but for the memory: a login node has none to spare for a decoder of gigabytes.
     made = prepare_training(data, config.run, config.train, stream, config.runtime, seed=config.seed, weights=False)

@@ -19,7 +19,7 @@ from trialign.data.images import read_images
 from trialign.errors import DataError
 from trialign.stream.blocks import arrays_of
 from trialign.stream.shards import BlockStore
-from trialign.types import EvaluationSplit, Items
+from trialign.types import EvaluationSplit, Items, Split
 
 StoreName = Literal["train", "validation", "test", "users", "items"]
 
@@ -50,6 +50,28 @@ class Evaluation:
     def seen(self) -> list[Items]:
         """B item-index arrays: all that each user had chosen, however long ago."""
         return [_joined(older, history) for older, history in zip(self.older, self.histories, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example of a split, by the keys of its items.
+
+    Attributes:
+        user: the user's key.
+        history: what the user had chosen, oldest first, the last window of it.
+        targets: what came next. Of the train split, every one is predicted from all that stands before it.
+        older: the distinct items that were chosen before the window and are not in it; () in the train split.
+
+    Example:
+        >>> example = next(run.dataset.examples("test"))
+        >>> len(example.targets), example.targets[0] in example.history
+        (1, False)
+    """
+
+    user: str
+    history: tuple[str, ...]
+    targets: tuple[str, ...]
+    older: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,11 +126,25 @@ class Dataset:
     Args:
         folder: the stage's directory.
 
+    Attributes:
+        items: the catalogue as an Arrow table, row n for item index n.
+        keys: the N keys of the items, by index.
+
     Raises:
         DataError: it holds no item table, or was written by a version with another format.
+
+    Example:
+        >>> dataset = trialign.Dataset("runs/quickstart/prepare")
+        >>> dataset.keys[dataset.item_of("item-0000007")]
+        'item-0000007'
+        >>> dataset.items.column_names[:3]
+        ['item', 'key', 'title']
+        >>> sum(len(example.targets) for example in dataset.examples("validation"))
+        40
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
         path = folder / "items.parquet"
         if not path.exists():
             raise DataError(
@@ -125,6 +161,17 @@ class Dataset:
     def store(self, name: StoreName) -> BlockStore:
         """Return the blocks of a split, of the users as of now, or of the item table."""
         return BlockStore(self.folder / name)
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        """Yield the examples of a split, in hash order of their users; one block is in memory at a time."""
+        for batch in self._batches(split):
+            users, rows = batch["user"].to_pylist(), [self._keys_of(items) for items in arrays_of(batch["items"])]
+            if split == "train":
+                for user, keys, first in zip(users, rows, batch["first_target"].to_pylist(), strict=True):
+                    yield Example(user, keys[:first], keys[first:])
+            else:
+                targets, older = (map(self._keys_of, arrays_of(batch[name])) for name in ("targets", "older"))
+                yield from map(Example, users, rows, targets, older)
 
     def evaluation(self, split: EvaluationSplit) -> Evaluation:
         """Return the users of a held-out split with their histories and targets."""
@@ -207,6 +254,9 @@ class Dataset:
     @cached_property
     def _item_of(self) -> dict[str, int]:
         return {key: item for item, key in enumerate(self.keys)}
+
+    def _keys_of(self, items: Items) -> tuple[str, ...]:
+        return tuple(self.keys[item] for item in items)
 
     def _batches(self, name: StoreName) -> Iterator[pa.RecordBatch]:
         store = self.store(name)

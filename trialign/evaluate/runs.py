@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trialign.errors import DataError, StageError
-from trialign.manifest import Manifest, flatten
-from trialign.ranking import CUTOFFS, METRICS, measure
-from trialign.types import NO_ITEM
+from trialign.manifest import Manifest, flatten, trace
+from trialign.ranking import CUTOFFS, METRICS, measure, number_lists
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def read_run(folder: Path, name: str, split: str) -> Run:
         )
     manifest = Manifest.read(stage)
     record = json.loads((stage / "metrics.json").read_text())
-    config, lost, made = _settings(stage, manifest)
+    made, lost = trace(stage, manifest, folder)
     places = {verb: place for verb, (place, _) in made.items()}
     made_by = "rl" if "rl" in manifest.lineage else "train"
     topk = pq.read_table(stage / "topk.parquet")
@@ -94,7 +93,7 @@ def read_run(folder: Path, name: str, split: str) -> Run:
     return Run(
         name=name,
         record=record,
-        config=config,
+        config=_settings(made),
         lost=lost,
         users=list(zip(topk["user"].to_pylist(), targets, strict=True)),
         values_UC=values_UC,
@@ -105,30 +104,15 @@ def read_run(folder: Path, name: str, split: str) -> Run:
     )
 
 
-def _settings(stage: Path, manifest: Manifest) -> tuple[dict[str, Any], list[str], dict[str, tuple[Path, Manifest]]]:
-    """Return the settings of a stage and all its ancestors, ancestors not found, folder and manifest of the others."""
+def _settings(made: Mapping[str, tuple[Path, Manifest]]) -> dict[str, Any]:
+    """Return the settings of stages, dotted; of two that share a group, the later one's."""
     config: dict[str, Any] = {}
-    lost: list[str] = []
-    made: dict[str, tuple[Path, Manifest]] = {}
-    todo = [(manifest.stage, stage, manifest)]
-    while todo:
-        verb, place, found = todo.pop()
-        made[verb] = (place, found)
+    for verb, (_, found) in made.items():
         settings = dict(found.config)
         if "seed" in settings:
             config[f"{verb}.seed"] = settings.pop("seed")
         config |= flatten(settings)
-        for parent, reference in found.inputs.items():
-            # A run directory that was moved as a whole keeps its stages beside each other.
-            beside = (stage.parents[1] / parent, Path(reference["path"]))
-            known = [path for path in beside if (path / "manifest.json").exists()]
-            manifests = [(path, Manifest.read(path)) for path in known]
-            same = [(path, other) for path, other in manifests if other.hash == reference["hash"]]
-            if same and parent not in made:
-                todo.append((parent, *same[0]))
-            elif not same and parent not in lost:
-                lost.append(parent)
-    return config, sorted(set(lost) - made.keys()), made
+    return config
 
 
 def _execution(made: Mapping[str, Manifest]) -> dict[str, str]:
@@ -151,15 +135,7 @@ def _execution(made: Mapping[str, Manifest]) -> dict[str, str]:
 
 
 def _measured(topk: pa.Table) -> NDArray[np.float64]:
-    lists = [*topk["items"].to_pylist(), *topk["targets"].to_pylist()]
-    numbers: dict[str, int] = {}
-    for found in lists:
-        for key in found:
-            numbers.setdefault(key, len(numbers))
-    items_UK = np.full((len(topk), max(CUTOFFS)), NO_ITEM, np.int32)
-    for row, keys in enumerate(lists[: len(topk)]):
-        items_UK[row, : len(keys)] = [numbers[key] for key in keys]
-    return measure(items_UK, [np.array([numbers[key] for key in keys], np.int32) for keys in lists[len(topk) :]])
+    return measure(*number_lists(topk["items"].to_pylist(), topk["targets"].to_pylist(), max(CUTOFFS)))
 
 
 def _curves(path: Path) -> dict[str, list[tuple[float, float]]]:

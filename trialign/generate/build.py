@@ -24,7 +24,8 @@ from trialign.config.train import (
 )
 from trialign.data.dataset import Dataset
 from trialign.embed.evidence import item_texts
-from trialign.embed.store import Modality
+from trialign.embed.store import Modality, load
+from trialign.enrich.evidence import load_evidence
 from trialign.generate.adapters import add_adapters
 from trialign.generate.backbone import (
     add_dropout,
@@ -43,6 +44,7 @@ from trialign.generate.rl_holdout import RLHoldout
 from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
+from trialign.manifest import Manifest
 from trialign.runtime.loss_watch import skipped_batches
 from trialign.semid.table import SIDTable
 from trialign.stream.lanes import Encode, LaneSource
@@ -69,6 +71,17 @@ class TrainingData:
     max_history: int
     modalities: Mapping[str, Modality] = field(default_factory=dict)
     captions: Sequence[str] = ()
+
+
+def load_training_data(folders: Mapping[str, Path]) -> TrainingData:
+    """Return what a generator learns from; `folders` are those of the finished stages that its training reads."""
+    return TrainingData(
+        Dataset(folders["prepare"]),
+        SIDTable.load(folders["assign"]),
+        max_history=Manifest.read(folders["prepare"]).config["data"]["max_history"],
+        modalities=load(folders["embed"]) if "embed" in folders else {},
+        captions=load_evidence(folders["enrich"]).captions if "enrich" in folders else (),
+    )
 
 
 class Prepared(NamedTuple):

@@ -32,6 +32,13 @@ class SIDTable:
 
     Raises:
         DataError: codes out of range, two items with one tuple, or as many keys as there are not rows.
+
+    Example:
+        >>> sids = trialign.SIDTable.load("runs/quickstart/assign")
+        >>> sids.codes_NL.shape
+        (64, 3)
+        >>> sids.item_of(sids.codes_NL[[5, 7]])
+        array([5, 7], dtype=int32)
     """
 
     def __init__(
@@ -104,12 +111,13 @@ class SIDTable:
         (folder / _HEADER).write_text(json.dumps(header))
 
     @classmethod
-    def load(cls, folder: Path) -> SIDTable:
+    def load(cls, folder: Path | str) -> SIDTable:
         """Read what `save` wrote.
 
         Raises:
             DataError: a file is missing or unreadable, or the codes and keys no longer match their digest.
         """
+        folder = Path(folder)
         try:
             header = parse_json((folder / _HEADER).read_text())
             if header["format"] != _FORMAT:

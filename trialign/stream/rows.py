@@ -133,6 +133,11 @@ class RowBatch:
         lanes_R, starts_R, rows_R: int64; each row's lane and the state (start, row) of that lane after it.
         records: of each row, as in `Row`.
         skipped: of all rows, as in `Row`.
+
+    Example:
+        >>> batch = next(run.batches())
+        >>> batch.tokens_RT.shape == batch.positions_RT.shape, bool((batch.num_tokens > 0).item())
+        (True, True)
     """
 
     tokens_RT: torch.Tensor
