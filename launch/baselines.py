@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from typing import cast
 
 from trialign.config.config import Config
@@ -27,7 +26,6 @@ def run(config: Config) -> Stage:
     from trialign.progress import Progress
 
     check_names(config.baselines.names)
-    settings = asdict(config.baselines)
     dataset = Dataset(stage.inputs["prepare"])
     # Told here, before the stages that take long, rather than by evaluate after them.
     split = cast(EvaluationSplit, config.evaluate.split)
@@ -36,7 +34,7 @@ def run(config: Config) -> Stage:
     with stage.building() as folder:
         for name in config.baselines.names:
             with Progress(f"baseline {name}"):
-                fitted = fit_baseline(name, histories, texts, settings.get(name), seed=config.seed)
+                fitted = fit_baseline(name, histories, texts, config.baselines, seed=config.seed)
                 fitted.save(folder / name)
             if isinstance(fitted, SASRec):
                 stage.counts[name] = {"notes": fitted.notes}

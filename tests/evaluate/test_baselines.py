@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trialign.config.evaluate import BaselinesConfig, ItemKNNConfig
 from trialign.errors import ConfigError, DataError
 from trialign.evaluate.baselines import BASELINES, Baseline, check_names, counts, fit_baseline, load_baseline
 from trialign.types import NO_ITEM, Items, Ranker
@@ -22,8 +23,9 @@ lists = st.lists(items, max_size=8)
 COUNTING = [name for name in BASELINES if name != "sasrec"]
 
 
-def fit(name: str, histories: list[Items], num_items: int, options: dict[str, Any] | None = None) -> Baseline:
-    return fit_baseline(name, histories, ["an item"] * num_items, options)
+def fit(name: str, histories: list[Items], num_items: int, **options: Any) -> Baseline:
+    settings = BaselinesConfig(names=[name], item_knn=ItemKNNConfig(**options))
+    return fit_baseline(name, histories, ["an item"] * num_items, settings)
 
 
 def arrays(found: list[list[int]]) -> list[Items]:
@@ -38,7 +40,7 @@ def rank(
     name: str, history: list[int], k: int = 6, *, exclude: list[int] | None = None, **options: Any
 ) -> tuple[list[int], list[float]]:
     filtered = None if exclude is None else arrays([exclude])
-    found, scores = fit(name, USERS, 6, options).rank(arrays([history]), k, exclude=filtered)
+    found, scores = fit(name, USERS, 6, **options).rank(arrays([history]), k, exclude=filtered)
     return found[0].tolist(), scores[0].tolist()
 
 
@@ -104,7 +106,7 @@ def plain_item_knn(
 def test_item_knn_equals_the_plain_double_loop(
     train: list[list[int]], history: list[int], window: int, decay: float
 ) -> None:
-    ranker = fit("item_knn", arrays(train), NUM_ITEMS, {"window": window, "decay": decay})
+    ranker = fit("item_knn", arrays(train), NUM_ITEMS, window=window, decay=decay)
     assert ranker.score(arrays([history]))[0] == pytest.approx(plain_item_knn(train, history, window, decay, 0.5))
 
 
@@ -149,8 +151,8 @@ def test_chunks_of_users_change_nothing(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", COUNTING)
 def test_saved_baseline_is_read_back_bit_for_bit(name: str, tmp_path: Path) -> None:
-    options = {"window": 2, "decay": 0.9, "damping": 0.25} if name == "item_knn" else {}
-    fitted = fit(name, USERS, 6, options)
+    options: dict[str, Any] = {"window": 2, "decay": 0.9, "damping": 0.25} if name == "item_knn" else {}
+    fitted = fit(name, USERS, 6, **options)
     fitted.save(tmp_path / "one")
     read = load_baseline(name, tmp_path / "one")
     read.save(tmp_path / "two")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trialign.config.evaluate import BaselinesConfig, SASRecConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.sources import InterJson
@@ -36,9 +37,9 @@ def fitted(logs: dict[str, list[int]], folder: Path) -> dict[str, bytes]:
     )
     histories = Dataset(dataset).train_histories()
     for name in BASELINES:
-        options = {"epochs": 1, "dim": 8} if name == "sasrec" else {}
+        settings = BaselinesConfig(sasrec=SASRecConfig(epochs=1, dim=8))
         fit_baseline(
-            name, histories, [f"color {item % 5} size {item // 5}x" for item in range(NUM_ITEMS)], options
+            name, histories, [f"color {item % 5} size {item // 5}x" for item in range(NUM_ITEMS)], settings
         ).save(folder / name)
     return {name: next((folder / name).glob("*.safetensors")).read_bytes() for name in BASELINES}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trialign.config.evaluate import BaselinesConfig
 from trialign.evaluate.baselines import fit_baseline
 from trialign.evaluate.protocol import evaluate
 
@@ -36,7 +37,7 @@ def test_published_recall_is_reproduced_to_every_printed_digit(
     logs = json.loads((shared_data(folder) / file).read_text())
     users = [np.array([int(item) for item in items], np.int32) for items in logs.values()]
     num_items = 1 + max(int(user.max()) for user in users)
-    ranker = fit_baseline(name, [user[:-2] for user in users], [""] * num_items)
+    ranker = fit_baseline(name, [user[:-2] for user in users], [""] * num_items, BaselinesConfig())
     measured = evaluate(
         ranker,
         [user[:-1] for user in users],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from trialign.config.evaluate import SASRecConfig
 from trialign.errors import DataError
 from trialign.evaluate.baselines import load_baseline
 from trialign.evaluate.baselines.sasrec import SASRec, _Batches, _loss
@@ -17,7 +18,7 @@ from trialign.types import NO_ITEM, Items, Ranker
 
 NUM_ITEMS = 12
 TEXTS = [f"{color} {thing}" for color in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
-SMALL = {"dim": 16, "epochs": 2, "batch_items": 32, "max_history": 6}
+SMALL: dict[str, Any] = {"dim": 16, "epochs": 2, "batch_items": 32, "max_history": 6}
 
 
 def chain(start: int, length: int) -> Items:
@@ -29,7 +30,7 @@ HISTORIES = [chain(start, 2 + start % 9) for start in range(48)]
 
 
 def fit(**options: Any) -> SASRec:
-    return SASRec.fit(HISTORIES, NUM_ITEMS, texts=TEXTS, seed=0, **(SMALL | options))
+    return SASRec.fit(HISTORIES, NUM_ITEMS, SASRecConfig(**(SMALL | options)), texts=TEXTS, seed=0)
 
 
 def test_learns_a_world_without_chance() -> None:
@@ -100,6 +101,6 @@ def test_a_step_goes_by_the_gradient_of_its_own_batch() -> None:
 
 
 def test_same_seed_same_weights() -> None:
-    one, other, third = fit(), fit(), SASRec.fit(HISTORIES, NUM_ITEMS, texts=TEXTS, seed=1, **SMALL)
+    one, other, third = fit(), fit(), SASRec.fit(HISTORIES, NUM_ITEMS, SASRecConfig(**SMALL), texts=TEXTS, seed=1)
     assert torch.equal(one.ids.weight, other.ids.weight)
     assert not torch.equal(one.ids.weight, third.ids.weight)

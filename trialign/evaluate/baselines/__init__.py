@@ -1,15 +1,15 @@
 """Rankers that any model has to beat, fitted on train histories and the catalogue's texts alone.
 
-A new one is a file with a class that has `fit(histories, num_items, **options)`, `save(folder)`, `load(folder)` and
-`rank`, and a line in BASELINES.
+A new one is a file with a class that has `fit(histories, num_items)`, `save(folder)`, `load(folder)` and `rank`, and a
+line in BASELINES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from trialign.config.evaluate import BaselinesConfig
 from trialign.errors import ConfigError, suggest
 from trialign.evaluate.baselines.item_knn import ItemKNN
 from trialign.evaluate.baselines.item_to_item import ItemToItem
@@ -48,7 +48,7 @@ def fit_baseline(
     name: str,
     histories: Sequence[Items],
     texts: Sequence[str],
-    options: Mapping[str, Any] | None = None,
+    settings: BaselinesConfig,
     *,
     seed: int = 0,
 ) -> Baseline:
@@ -58,14 +58,16 @@ def fit_baseline(
         name: a key of BASELINES.
         histories: whole train histories, oldest item first.
         texts: one per item of the catalogue; only sasrec reads them.
-        options: keyword arguments of its `fit`.
+        settings: of all baselines.
         seed: of what it draws; only sasrec draws.
     """
     check_names([name])
-    settings = dict(options or {})
-    if name == SASRec.name:
-        return SASRec.fit(histories, len(texts), texts=texts, seed=seed, **settings)
-    return BASELINES[name].fit(histories, len(texts), **settings)
+    kind = BASELINES[name]
+    if issubclass(kind, SASRec):
+        return kind.fit(histories, len(texts), settings.sasrec, texts=texts, seed=seed)
+    if issubclass(kind, ItemKNN):
+        return kind.fit(histories, len(texts), settings.item_knn)
+    return kind.fit(histories, len(texts))
 
 
 def load_baseline(name: str, folder: Path) -> Baseline:

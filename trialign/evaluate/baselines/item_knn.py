@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from trialign.config.evaluate import ItemKNNConfig
 from trialign.evaluate.baselines.counts import CountingRanker, count_items, count_pairs
 from trialign.types import Items
 
@@ -37,9 +38,9 @@ class ItemKNN(CountingRanker):
         popularity_N: NDArray[np.int64],
         pairs_NN: sp.csr_array,
         *,
-        window: int = 10,
-        decay: float = 0.7,
-        damping: float = 0.5,
+        window: int,
+        decay: float,
+        damping: float,
     ) -> None:
         super().__init__(popularity_N, pairs_NN)
         self.window, self.decay, self.damping = window, decay, damping
@@ -52,12 +53,10 @@ class ItemKNN(CountingRanker):
         cls,
         histories: Sequence[Items],
         num_items: int,
-        *,
-        window: int = 10,
-        decay: float = 0.7,
-        damping: float = 0.5,
+        settings: ItemKNNConfig,
     ) -> Self:
-        """Count pairs in whole train histories; arguments as the class."""
+        """Count pairs in whole train histories."""
+        window, decay, damping = settings.window, settings.decay, settings.damping
         forward_NN = count_pairs(histories, num_items, distance=1).astype(np.float64)
         for distance in range(2, window + 1):
             forward_NN = forward_NN + count_pairs(histories, num_items, distance) / distance

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from trialign.config.embed import TfidfConfig
+from trialign.config.evaluate import SASRecConfig
 from trialign.data.splits import windows
 from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
@@ -101,47 +102,37 @@ class SASRec(nn.Module):
         cls,
         histories: Sequence[Items],
         num_items: int,
+        settings: SASRecConfig,
         *,
         texts: Sequence[str],
         seed: int,
-        text_dim: int = 256,
-        dim: int = 128,
-        num_layers: int = 2,
-        num_heads: int = 2,
-        dropout: float = 0.5,
-        max_history: int = 50,
-        epochs: int = 28,
-        batch_items: int = 1024,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
     ) -> Self:
         """Train on whole train histories, oldest item first; a longer one becomes windows that overlap by half.
 
         Args:
             histories: train histories.
             num_items: N.
+            settings: of `baselines.sasrec`; the learning rate is the peak of a cosine with 5 % warm-up.
             texts: one per item; left out, with a note, where they hold nothing that tells items apart.
             seed: of weights, dropout and order.
-            text_dim: width of the TF-IDF/SVD vectors; 0 for item ids alone.
-            dim: see the class.
-            num_layers: see the class.
-            num_heads: see the class.
-            dropout: see the class.
-            max_history: see the class.
-            epochs: passes over the histories.
-            batch_items: targets per step, about.
-            learning_rate: AdamW, peak of a cosine with 5 % warm-up.
-            weight_decay: AdamW, not on tables and vectors.
 
         Raises:
             TrainingError: the loss is no number.
         """
         seed_global(seed, "sasrec", "weights")
-        sizes: dict[str, Any] = {"dim": dim, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout}
-        text_ND, notes = _text_vectors(texts, text_dim) if text_dim else (None, [])
-        model = cls(num_items, text_ND, **sizes, max_history=max_history)
+        text_ND, notes = _text_vectors(texts, settings.text_dim) if settings.text_dim else (None, [])
+        model = cls(
+            num_items,
+            text_ND,
+            dim=settings.dim,
+            num_layers=settings.num_layers,
+            num_heads=settings.num_heads,
+            dropout=settings.dropout,
+            max_history=settings.max_history,
+        )
         model.notes = notes
-        batches = _Batches(histories, max_history, batch_items)
+        epochs, batches = settings.epochs, _Batches(histories, settings.max_history, settings.batch_items)
+        learning_rate, weight_decay = settings.learning_rate, settings.weight_decay
         optimizer = adamw(model, learning_rate=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
         schedule = cosine_with_warmup(optimizer, num_steps=epochs * len(batches), warmup=0.05)
         seed_global(seed, "sasrec", "dropout")
