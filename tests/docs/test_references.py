@@ -45,6 +45,32 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+CITED = {
+    path for room in ("trialign", "launch", "conf", "benchmarks", "tests") for path in (CHECKOUT / room).rglob("*.*")
+}
+_CITED = re.compile(r"method\.md,? (\d+)(?:, tasks? (\d+)(?: to (\d+))?)?")
+_TASK = re.compile(r"Task (\d+) of method\.md (\d+)")
+
+
+def test_sections_and_tasks_of_the_method_that_code_cites_are_on_the_page() -> None:
+    """`method.md 7` cites a heading, `Task 4 of method.md 6` and `method.md 6, tasks 4 to 6` rows of its table."""
+    method = (CHECKOUT / "docs" / "method.md").read_text()
+    sections = set(re.findall(r"^## (\d+)\. ", method, re.MULTILINE))
+    tasks = set(re.findall(r"^\| (\d+) \| `\w+`", method, re.MULTILINE))
+    lost, cited = [], 0
+    for path in CITED:
+        if path.suffix not in {".py", ".yaml", ".md"}:
+            continue
+        text = path.read_text()
+        for section, first, last in _CITED.findall(text):
+            cited += 1
+            if section not in sections or not {task for task in (first, last) if task} <= tasks:
+                lost.append(f"{path.name}: method.md {section}, tasks {first} to {last}")
+        lost += [f"{path.name}: task {task}" for task, _ in _TASK.findall(text) if task not in tasks]
+    assert cited
+    assert not lost
+
+
 def spans(page: Path) -> list[str]:
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", page.read_text())]
 
