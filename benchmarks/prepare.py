@@ -100,6 +100,7 @@ def prepare_log(folder: Path, num_events: int) -> None:
     import ibis
     import pyarrow as pa
 
+    from trialign.config.data import DataConfig
     from trialign.data.prepare import prepare
     from trialign.data.source import RawData
 
@@ -121,16 +122,7 @@ def prepare_log(folder: Path, num_events: int) -> None:
     counts = prepare(
         Log(),
         dataset,
-        split="leave_one_out",
-        min_eval_events=3,
-        max_history=50,
-        block_records=1024,
-        shard_blocks=64,
-        images_per_shard=1000,
-        buckets=16,
-        missing_items="refuse",
-        min_user_interactions=5,
-        min_item_interactions=5,
+        DataConfig(min_user_interactions=5, min_item_interactions=5),
     )
     (folder / "counts.json").write_text(json.dumps(counts))
 

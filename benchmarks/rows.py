@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import Row, alone, arguments, record
+from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.evidence import item_texts
 from trialign.generate.encoding import PositionEncoding, TokensEncoding
@@ -44,7 +45,12 @@ def padding(run: Path) -> list[Row]:
             sources = open_sources(dataset, texts, dict.fromkeys(tasks, 1.0))
             encode = partial(Template(tokenizer, encoding, tasks, max_title_tokens=32).encode_many, texts)
             for lanes in (16, 64):
-                stream = LaneStream(sources, encode, num_lanes=lanes, seq_len=SEQ_LEN, window=WINDOW, seed=0)
+                stream = LaneStream(
+                    sources,
+                    encode,
+                    StreamConfig(global_batch_size=lanes, seq_len=SEQ_LEN, packing_buffer=WINDOW),
+                    seed=0,
+                )
                 steps = int(stream.rows_per_epoch()) // lanes
                 used = sum(int((row.segments > 0).sum()) for row in islice(stream.rows(), steps * lanes))
                 share = 100 * (1 - used / (steps * lanes * SEQ_LEN))

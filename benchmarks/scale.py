@@ -34,6 +34,7 @@ from benchmarks.stream import (
     write_index,
     write_shards,
 )
+from trialign.config.train import StreamConfig
 from trialign.generate.task import NO_TEXTS
 from trialign.generate.template import Template
 from trialign.runtime.seeding import derive
@@ -53,9 +54,7 @@ def windows_of(folder: Path, encoder: Template) -> list[Row]:
     stream = LaneStream(
         [LaneSource(TASK, store)],
         partial(encoder.encode_many, NO_TEXTS),
-        num_lanes=8,
-        seq_len=LONG_ROW,
-        window=WINDOW,
+        StreamConfig(global_batch_size=8, seq_len=LONG_ROW, packing_buffer=WINDOW),
         seed=0,
     )
     rows = stream.rows()
@@ -101,9 +100,7 @@ def first_rows(store: BlockStore, encoder: Template) -> list[Row]:
         stream = LaneStream(
             [LaneSource(TASK, store)],
             partial(encoder.encode_many, NO_TEXTS),
-            num_lanes=LANES,
-            seq_len=SEQ_LEN,
-            window=WINDOW,
+            StreamConfig(global_batch_size=LANES, seq_len=SEQ_LEN, packing_buffer=WINDOW),
             seed=0,
             rank=rank,
             world_size=RANKS,

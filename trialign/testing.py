@@ -18,6 +18,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 
+from trialign.config.data import DataConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.config.train import (
@@ -180,10 +181,8 @@ def _field_of(kind: Any, value: Any) -> Any:
 
 def ring_dataset(folder: Path, last_by: int | None = None) -> Dataset:
     """Prepare the world in `folder`; `last_by` as `Ring`."""
-    sizes: dict[str, Any] = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
-    prepare(
-        Ring(last_by), folder, split="leave_one_out", min_eval_events=3, max_history=8, missing_items="refuse", **sizes
-    )
+    settings = DataConfig(max_history=8, block_records=16, shard_blocks=2, images_per_shard=10, buckets=1)
+    prepare(Ring(last_by), folder, settings)
     return Dataset(folder)
 
 

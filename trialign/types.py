@@ -19,6 +19,9 @@ EvaluationSplit = Literal["validation", "test"]
 Items = NDArray[np.int32]
 """Item indices: rows of the catalogue's item table, 0..N-1."""
 
+Counts = dict[str, int | list[int] | dict[str, int] | list[dict[str, int]]]
+"""What `prepare` counted, for its manifest."""
+
 NO_ITEM = -1
 """Fills a ranking that is shorter than it was asked for (a small catalogue, everything seen)."""
 

@@ -336,7 +336,7 @@ def test_paths_of_a_job_do_not_depend_on_where_it_starts(tmp_path: Path, monkeyp
     assert compose("train", command[command.index("train") + 1 :]) == inside
     assert inside.run == tmp_path / "runs" / "one"
     assert inside.from_stage == {"prepare": tmp_path / "runs" / "other"}
-    assert inside.data["root"] == str(tmp_path / "files")
+    assert inside.data.root == str(tmp_path / "files")
     assert inside.seed == 1
 
 

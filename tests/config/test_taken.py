@@ -94,7 +94,7 @@ def test_what_is_of_the_machine_is_not_taken_but_for_the_rows_that_divide_the_la
     monkeypatch.delenv("TRIALIGN_DATA", raising=False)
     config = compose("evaluate", [f"run={made}"])
     assert (config.stream.global_batch_size, config.runtime.micro_batch_size, config.evaluate.batch_size) == (4, 4, 7)
-    assert (config.runtime.threads, config.data["root"]) == (None, None)
+    assert (config.runtime.threads, config.data.root) == (None, None)
 
 
 def test_addresses_of_servers_are_not_taken(make: Make) -> None:
@@ -122,7 +122,7 @@ def test_what_is_typed_and_the_files_it_names_come_before_the_run(
     assert config.train.backbone.hidden_size == hidden
     assert config.stream.global_batch_size == lanes
     assert quantizer in config.quantize._target_.replace("RQKMeans", "RKMeans")
-    assert interactions in config.data["interactions"]
+    assert interactions in config.data.interactions
     assert config.train.epochs == (10 if "experiment" in typed else compose("train", ["run=/tmp/unused"]).train.epochs)
 
 
@@ -149,7 +149,7 @@ def test_the_stage_decides_its_own_seed_and_stream_and_the_last_one_those_of_a_n
 def test_another_run_decides_only_what_belongs_to_the_stage_taken_from_it(made: Path, tmp_path: Path) -> None:
     new = [f"run={tmp_path / 'new'}", f"from.prepare={made}", f"from.train={made / 'train'}"]
     config = compose("rl", new)
-    assert (config.data["interactions"], config.train.backbone.hidden_size) == (
+    assert (config.data.interactions, config.train.backbone.hidden_size) == (
         "amazon2014_beauty/Beauty.inter.json",
         64,
     )
@@ -201,7 +201,7 @@ def test_a_folder_of_the_users_own_files_is_read_beside_ours(tmp_path: Path) -> 
     assert options == ["--cfg", "job", "-m"]
     for verb in ("pipeline", "submit", "recommend"):
         config = compose(verb, words)
-        assert (config.train.epochs, config.data["events"]) == (3, "orders.csv"), verb
+        assert (config.train.epochs, config.data.events) == (3, "orders.csv"), verb
     with pytest.raises(ConfigError, match="name a folder that is there"):
         _parted([f"--config-dir={tmp_path / 'nowhere'}"])
 

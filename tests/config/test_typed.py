@@ -43,9 +43,9 @@ def test_other_texts_that_look_like_numbers_stay_texts_and_numbers_numbers() -> 
     config = compose("prepare", typed)
     assert config.run.name == "2026_11_30"
     assert config.from_stage["prepare"].name == "1_0"
-    assert config.data["columns"]["user"] == "1e3"
-    assert config.data["category_separator"] == "true"
-    assert config.data["columns"]["item"] == "TRUE"
+    assert config.data.columns.user == "1e3"
+    assert config.data.category_separator == "true"
+    assert config.data.columns.item == "TRUE"
     assert config.seed == 7
     assert compose("prepare", ["run=x", "from.prepare=null"]).from_stage == {}
 

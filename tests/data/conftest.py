@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from trialign.config.data import DataConfig, InterJsonConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.source import Oracle, RawData
 from trialign.data.sources import InterJson
 
-_SETTINGS: dict[str, Any] = {
-    "split": "leave_one_out",
-    "min_eval_events": 3,
-    "max_history": 6,
-    "block_records": 4,
-    "shard_blocks": 2,
-    "images_per_shard": 2,
-    "buckets": 16,
-    "missing_items": "refuse",
-}
+_SETTINGS = DataConfig(max_history=6, block_records=4, shard_blocks=2, images_per_shard=2)
 
 
 @dataclass
@@ -84,7 +76,7 @@ def source_of() -> Callable[..., World]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., tuple[Dataset, dict[str, Any]]]:
+def world(tmp_path: Path, settings: DataConfig) -> Callable[..., tuple[Dataset, dict[str, Any]]]:
     """Return a function that prepares a `World` from its arguments; those that are settings of `prepare` go there."""
 
     def make(
@@ -93,7 +85,7 @@ def world(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., tuple[Datas
         known = {name: changes.pop(name) for name in list(changes) if name not in World.__dataclass_fields__}
         folder = tmp_path / (name or f"world-{len(list(tmp_path.iterdir()))}")
         folder.mkdir(parents=True)
-        counts = prepare(World(*rows, **changes), folder, **(settings | known))
+        counts = prepare(World(*rows, **changes), folder, replace(settings, **known))
         return Dataset(folder), counts
 
     return make
@@ -112,9 +104,9 @@ def picture() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def settings() -> dict[str, Any]:
-    """Return arguments of `prepare` that fit a world of a few users."""
-    return dict(_SETTINGS)
+def settings() -> DataConfig:
+    """Return settings that fit a world of a few users."""
+    return replace(_SETTINGS)
 
 
 @pytest.fixture
@@ -124,14 +116,14 @@ def inter_json(tmp_path: Path) -> Callable[..., InterJson]:
     def write(interactions: object, items: object) -> InterJson:
         for name, content in {"inter.json": interactions, "item.json": items}.items():
             (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
-        return InterJson(root=tmp_path, interactions="inter.json", items="item.json")
+        return InterJson(InterJsonConfig(root=str(tmp_path), interactions="inter.json", items="item.json"))
 
     return write
 
 
 @pytest.fixture
 def prepared(
-    tmp_path: Path, inter_json: Callable[..., InterJson], settings: dict[str, Any]
+    tmp_path: Path, inter_json: Callable[..., InterJson], settings: DataConfig
 ) -> Callable[..., tuple[Dataset, dict[str, int]]]:
     """Return a function that prepares {user: items} (catalogue of what occurs, unless given) with changed settings."""
 
@@ -141,7 +133,7 @@ def prepared(
         found = {str(item): {"title": f"item {item}"} for chosen in lists.values() for item in chosen}
         folder = tmp_path / f"prepared-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        counts = prepare(inter_json(lists, items or found), folder, **(settings | changes))
+        counts = prepare(inter_json(lists, items or found), folder, replace(settings, **changes))
         return Dataset(folder), counts
 
     return make

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trialign.config.data import DataConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.source import RawData
@@ -226,7 +228,7 @@ def test_no_example_is_refused(world: World) -> None:
 
 
 def test_real_examples_keep_every_target(
-    shared_data: Callable[[str], Path], tmp_path: Path, settings: dict[str, Any]
+    shared_data: Callable[[str], Path], tmp_path: Path, settings: DataConfig
 ) -> None:
     folder = shared_data("amazon2023_industrial_vlm_captions")
     rows = [
@@ -251,7 +253,7 @@ def test_real_examples_keep_every_target(
             items = pa.table({"item": keys, **texts, "categories": empty})
             return RawData(items=items, has_clock=False, examples=ibis.memtable(examples))
 
-    counts = prepare(Real(), tmp_path, **(settings | {"split": "given", "max_history": 50}))
+    counts = prepare(Real(), tmp_path, replace(settings, split="given", max_history=50))
     assert counts["examples"] == {"train": 7672, "validation": 959, "test": 959}
     assert counts["windows"] == 6177
     dataset = Dataset(tmp_path)

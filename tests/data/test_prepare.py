@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trialign.config.data import DataConfig, InterJsonConfig
 from trialign.data.dataset import Dataset
 from trialign.data.events import Histories
 from trialign.data.histories import EventWriter, SplitWriters
@@ -250,10 +252,10 @@ def test_an_empty_log_is_refused(prepared: Prepared, lists: dict[str, list[int]]
 
 
 def test_an_empty_catalogue_is_refused(
-    inter_json: Callable[..., InterJson], tmp_path: Path, settings: dict[str, Any]
+    inter_json: Callable[..., InterJson], tmp_path: Path, settings: DataConfig
 ) -> None:
     with pytest.raises(DataError, match="catalogue is empty"):
-        prepare(inter_json({"a": [1]}, {}), tmp_path, **settings)
+        prepare(inter_json({"a": [1]}, {}), tmp_path, settings)
 
 
 def test_pictures_are_stored_and_counted(world: Prepared, picture: Callable[..., bytes]) -> None:
@@ -441,14 +443,20 @@ def _files(dataset: Dataset) -> dict[str, bytes]:
 def test_real_logs_become_the_leave_one_out_split_that_others_print(
     shared_data: Callable[[str], Path],
     tmp_path: Path,
-    settings: dict[str, Any],
+    settings: DataConfig,
     name: str,
     files: str,
     expected: dict[str, int],
 ) -> None:
     folder = shared_data(name)
-    source = InterJson(root=folder.parent, interactions=f"{name}/{files}.inter.json", items=f"{name}/{files}.item.json")
-    counts = prepare(source, tmp_path, **(settings | {"max_history": 50, "block_records": 1024}))
+    source = InterJson(
+        InterJsonConfig(
+            root=str(folder.parent),
+            interactions=f"{name}/{files}.inter.json",
+            items=f"{name}/{files}.item.json",
+        )
+    )
+    counts = prepare(source, tmp_path, replace(settings, max_history=50, block_records=1024))
     assert counts.items() >= (expected | {"users_not_evaluated": 0, "items_without_events": 0}).items()
     dataset = Dataset(tmp_path)
     lists = json.loads((folder / f"{files}.inter.json").read_text())

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from trialign.config.data import DataConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import PARTITIONED
 from trialign.errors import DataError
@@ -28,7 +30,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def attempt(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., Path]:
+def attempt(tmp_path: Path, settings: DataConfig) -> Callable[..., Path]:
     """Return a function that runs the stage once more in the same folder."""
     from trialign.data.prepare import prepare
 
@@ -37,9 +39,9 @@ def attempt(tmp_path: Path, settings: dict[str, Any]) -> Callable[..., Path]:
 
     def run(source: Any, name: str = "prepare") -> Path:
         source.files = {"log": log}
-        stage = Stage.open("prepare", tmp_path / name, settings, sources=source.files)
+        stage = Stage.open("prepare", tmp_path / name, asdict(settings), sources=source.files)
         with stage.building(keep=[PARTITIONED]) as folder:
-            stage.counts |= prepare(source, folder, **settings)
+            stage.counts |= prepare(source, folder, settings)
         return folder
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from trialign.config.data import DataConfig
 from trialign.data.catalogue import index_catalogue
 from trialign.data.dataset import Dataset
 from trialign.data.events import partition_by_user
@@ -69,25 +71,11 @@ def test_both_engines_spread_the_same_events_bucket_by_bucket(
     tables: dict[str, Any], tmp_path: Path, source_of: Callable[..., Any], changes: dict[str, int]
 ) -> None:
     rows = [*log(), ("stranger", "nobody's item", 10**9, 0)]
-    settings = {
-        "repeated_events": "drop",
-        "max_bad_events": 0.001,
-        "buckets": 16,
-        "missing_items": "drop",
-        "min_user_interactions": 0,
-        "min_item_interactions": 0,
-    }
+    settings = replace(DataConfig(missing_items="drop"), **changes)
     counts = {}
     for engine, found in tables.items():
         raw = source_of(rows, keys=KEYS, has_clock=True).load(tmp_path)
-        counts[engine] = partition_by_user(
-            raw,
-            index_catalogue(raw.items),
-            tmp_path / engine,
-            tables=found,
-            core_rounds=100,
-            **(settings | changes),
-        )
+        counts[engine] = partition_by_user(raw, index_catalogue(raw.items), tmp_path / engine, settings, tables=found)
     assert counts["duckdb"] == counts["spark"]
     assert counts["spark"]["events_dropped"] == 1
     assert bool(counts["spark"].get("core_rounds")) == bool(changes.get("min_user_interactions"))
@@ -128,19 +116,10 @@ def test_faults_are_named_alike(
     tables: dict[str, Any], tmp_path: Path, source_of: Callable[..., Any], row: tuple[Any, ...], message: str
 ) -> None:
     raw = source_of([*log(), row], keys=KEYS, has_clock=True).load(tmp_path)
-    cores = {"min_user_interactions": 0, "min_item_interactions": 0, "core_rounds": 100}
     for engine, found in tables.items():
         with pytest.raises(DataError, match=message):
             partition_by_user(
-                raw,
-                index_catalogue(raw.items),
-                tmp_path / engine,
-                tables=found,
-                repeated_events="drop",
-                max_bad_events=0.0,
-                buckets=16,
-                missing_items="refuse",
-                **cores,
+                raw, index_catalogue(raw.items), tmp_path / engine, DataConfig(max_bad_events=0.0), tables=found
             )
 
 

@@ -2,12 +2,15 @@
 
 import pytest
 
+from trialign.config.data import StorefrontConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.storefront import Storefront
 from trialign.testing import ring_dataset
 
-SIZES = {"block_records": 16, "shard_blocks": 2, "images_per_shard": 50, "buckets": 1, "missing_items": "refuse"}
+SHOP = StorefrontConfig(
+    seed=3, num_items=60, num_users=20, block_records=16, shard_blocks=2, images_per_shard=50, buckets=1
+)
 
 
 class Backwards(Storefront):
@@ -21,8 +24,8 @@ class Backwards(Storefront):
 
 @pytest.mark.parametrize("source", [Storefront, Backwards])
 def test_the_truth_stands_at_the_items_it_is_of(tmp_path, source):
-    shop = source(seed=3, num_items=60, num_users=20, style_weight=1.0, purpose_weight=1.0)
-    prepare(shop, tmp_path, split="leave_one_out", min_eval_events=3, max_history=50, **SIZES)
+    shop = source(SHOP)
+    prepare(shop, tmp_path, SHOP)
     dataset = Dataset(tmp_path)
     truth, items = dataset.truth(), dataset.items.to_pylist()
     assert set(truth) == {"category", "style", "purpose"}

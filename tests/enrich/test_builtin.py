@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
+from trialign.config.data import StorefrontConfig
 from trialign.data.dataset import Dataset
 from trialign.enrich.builtin import BuiltinInterests, company, keyphrases, purposes_of
 from trialign.enrich.captions import TagCaptions, shuffled_captions
@@ -29,7 +30,7 @@ SETTINGS = {
     "min_share": 0.1,
     "window": 10,
 }
-SHOP = Storefront(seed=3, num_items=400, num_users=10, style_weight=1.0, purpose_weight=1.0)
+SHOP = Storefront(StorefrontConfig(seed=3, num_items=400, num_users=10))
 STYLES = [style.name for style in SHOP.world.styles]
 PURPOSES = [purpose for purpose, _ in SHOP.world.purposes]
 
@@ -54,7 +55,7 @@ class Catalogue(Dataset):
 
 
 def test_the_classifier_knows_the_purposes_of_a_catalogue_it_never_saw():
-    texts = [item.description for item in write_items(SHOP.world, SHOP.attributes(), SHOP.seed)]
+    texts = [item.description for item in write_items(SHOP.world, SHOP.attributes(), SHOP.settings.seed)]
     names, chances_NV = purposes_of(texts, 20_000)
     assert sorted(names) == sorted(PURPOSES)
     np.testing.assert_allclose(chances_NV.sum(axis=1), 1.0, rtol=1e-6)

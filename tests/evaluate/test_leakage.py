@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trialign.config.data import InterJsonConfig
 from trialign.config.evaluate import BaselinesConfig, SASRecConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
@@ -23,18 +24,16 @@ def fitted(logs: dict[str, list[int]], folder: Path) -> dict[str, bytes]:
     (folder / "item.json").write_text(json.dumps({str(item): {"title": f"item {item}"} for item in range(NUM_ITEMS)}))
     dataset = folder / "prepare"
     dataset.mkdir()
-    prepare(
-        InterJson(root=folder, interactions="inter.json", items="item.json"),
-        dataset,
-        split="leave_one_out",
-        min_eval_events=3,
+    settings = InterJsonConfig(
+        root=str(folder),
+        interactions="inter.json",
+        items="item.json",
         max_history=6,
         block_records=16,
         shard_blocks=2,
-        images_per_shard=10,
         buckets=1,
-        missing_items="refuse",
     )
+    prepare(InterJson(settings), dataset, settings)
     histories = Dataset(dataset).train_histories()
     for name in BASELINES:
         settings = BaselinesConfig(sasrec=SASRecConfig(epochs=1, dim=8))

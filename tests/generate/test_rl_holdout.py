@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
 from trialign.generate.encoding import ItemEncoding, PositionEncoding, TokensEncoding
 from trialign.generate.rl_holdout import RLHoldout
@@ -97,11 +98,11 @@ def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
     np.testing.assert_array_equal(
         holdout(1, items, np.arange(4), draws).targets, encode(1, items, np.arange(4), draws).targets
     )
-    shape: dict[str, Any] = {"num_lanes": 2, "seq_len": 64, "window": 32, "seed": 0}
-    whole = LaneStream(sources, holdout, **shape).rows()
+    shape = StreamConfig(global_batch_size=2, seq_len=64, packing_buffer=32)
+    whole = LaneStream(sources, holdout, shape, seed=0).rows()
     rows = [next(whole) for _ in range(12)]
     state = {row.lane: (row.start, row.row) for row in rows[:6]}
-    resumed = LaneStream(sources, holdout, state=state, **shape).rows()
+    resumed = LaneStream(sources, holdout, shape, seed=0, state=state).rows()
     for row in rows[6:]:
         again = next(resumed)
         np.testing.assert_array_equal(again.tokens, row.tokens)

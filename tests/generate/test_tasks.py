@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trialign.config.data import InterJsonConfig
+from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.sources import InterJson
@@ -94,17 +96,16 @@ def users(tmp_path: Path) -> tuple[Dataset, dict[str, list[int]]]:
     (tmp_path / "item.json").write_text(json.dumps(items))
     folder = tmp_path / "prepare"
     folder.mkdir()
-    sizes: dict[str, Any] = {"block_records": 4, "shard_blocks": 2, "images_per_shard": 10, "buckets": 1}
-    source = InterJson(root=tmp_path, interactions="inter.json", items="item.json")
-    prepare(
-        source,
-        folder,
-        split="leave_one_out",
-        min_eval_events=3,
+    settings = InterJsonConfig(
+        root=str(tmp_path),
+        interactions="inter.json",
+        items="item.json",
         max_history=MAX_HISTORY,
-        missing_items="refuse",
-        **sizes,
+        block_records=4,
+        shard_blocks=2,
+        buckets=1,
     )
+    prepare(InterJson(settings), folder, settings)
     dataset = Dataset(folder)
     keys = {key: number for number, key in enumerate(dataset.keys)}
     return dataset, {user: [keys[str(item)] for item in items] for user, items in logs.items()}
@@ -183,8 +184,7 @@ def test_no_example_of_any_task_holds_a_held_out_event(users: tuple[Dataset, dic
     """Walks every example of every task, for epochs, through the stream that training reads."""
     walk = Walk(*users)
     sources = open_sources(users[0], walk.texts, dict.fromkeys(TASKS, 1.0))
-    options: dict[str, Any] = {"num_lanes": 1, "seq_len": 512, "window": 64, "seed": 0}
-    stream = LaneStream(sources, walk.encode, **options)
+    stream = LaneStream(sources, walk.encode, StreamConfig(global_batch_size=1, seq_len=512, packing_buffer=64), seed=0)
     num_records = sum(source.store.num_records for source in sources)
     next(row for row in stream.rows() if row.start >= 8 * num_records)
     assert min(walk.num_examples[task] for task in TASKS) > 50, walk.num_examples
@@ -202,7 +202,10 @@ def test_no_task_learns_what_is_held_out_for_rl_and_together_they_learn_all_else
     walk = Walk(*users)
     sources = open_sources(users[0], walk.texts, dict.fromkeys(TASKS, 1.0))
     stream = LaneStream(
-        sources, RLHoldout(walk.encode, TASKS, SHARE, only=only), num_lanes=1, seq_len=512, window=64, seed=0
+        sources,
+        RLHoldout(walk.encode, TASKS, SHARE, only=only),
+        StreamConfig(global_batch_size=1, seq_len=512, packing_buffer=64),
+        seed=0,
     )
     next(row for row in stream.rows() if row.start >= 8 * sum(source.store.num_records for source in sources))
     possible = walk.learned["history_to_item", only]

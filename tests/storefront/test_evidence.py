@@ -14,12 +14,13 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
+from trialign.config.data import StorefrontConfig
 from trialign.data.source import RawData
 from trialign.storefront import Storefront
 from trialign.storefront.corpus import DescriptionPurpose, description_purposes, picture_sentences
 from trialign.storefront.world import frozen_world
 
-SHOP = Storefront(seed=0, num_items=2000, num_users=10, style_weight=1.0, purpose_weight=1.0)
+SHOP = Storefront(StorefrontConfig(num_users=10))
 TRUTH = SHOP.attributes()
 
 
@@ -120,8 +121,8 @@ def test_the_corpus_shows_and_names_the_styles_of_the_catalogue(raw: RawData, pi
 
 
 def test_texts_are_nearly_unique(raw: RawData) -> None:
-    assert len(set(column(raw, "title"))) >= 0.99 * SHOP.num_items
-    assert len(set(column(raw, "description"))) >= 0.99 * SHOP.num_items
+    assert len(set(column(raw, "title"))) >= 0.99 * SHOP.settings.num_items
+    assert len(set(column(raw, "description"))) >= 0.99 * SHOP.settings.num_items
 
 
 def test_noise_comes_in_the_stated_shares() -> None:

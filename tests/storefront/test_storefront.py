@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from trialign.config.data import StorefrontConfig
 from trialign.storefront import Storefront
 
-SETTINGS: dict[str, Any] = {"seed": 1, "num_items": 60, "num_users": 30, "style_weight": 1.0, "purpose_weight": 1.0}
+SETTINGS = StorefrontConfig(seed=1, num_items=60, num_users=30)
 
 
 def files(folder: Path, **changes: Any) -> dict[str, bytes]:
     """Return the bytes of every file a storefront writes."""
-    Storefront(**SETTINGS | changes).load(folder)
+    Storefront(replace(SETTINGS, **changes)).load(folder)
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_what_is_handed_over_is_what_is_written(tmp_path: Path) -> None:
-    shop = Storefront(**SETTINGS)
+    shop = Storefront(SETTINGS)
     raw = shop.load(tmp_path)
     events = raw.events.to_pyarrow()
     assert events.equals(pq.read_table(tmp_path / "events.parquet"))
@@ -30,13 +32,13 @@ def test_what_is_handed_over_is_what_is_written(tmp_path: Path) -> None:
     assert {f"{item}.jpg": picture for item, picture in raw.images()} == {
         path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()
     }
-    assert 0 < len(list(raw.images())) < shop.num_items
+    assert 0 < len(list(raw.images())) < shop.settings.num_items
     assert not raw.has_clock
     assert shop.sources() == {}
 
 
 def test_events_are_the_histories_in_order(tmp_path: Path) -> None:
-    shop = Storefront(**SETTINGS)
+    shop = Storefront(SETTINGS)
     raw = shop.load(tmp_path)
     events, keys = raw.events.to_pyarrow().to_pylist(), raw.items["item"].to_pylist()
     assert keys == sorted(keys)
@@ -47,7 +49,7 @@ def test_events_are_the_histories_in_order(tmp_path: Path) -> None:
 
 
 def test_the_oracle_is_that_of_the_items_table(tmp_path: Path) -> None:
-    shop = Storefront(**SETTINGS)
+    shop = Storefront(SETTINGS)
     raw = shop.load(tmp_path)
     keys = raw.items["item"].to_pylist()
     assert raw.oracle is not None
@@ -86,23 +88,23 @@ def test_a_larger_catalogue_begins_with_the_smaller_one(tmp_path: Path) -> None:
 
 
 def test_lengths_stay_in_the_stated_range_and_below_half_a_tiny_catalogue() -> None:
-    shop = Storefront(**SETTINGS | {"num_items": 300, "num_users": 2000})
+    shop = Storefront(replace(SETTINGS, num_items=300, num_users=2000))
     lengths = [len(history) for history in shop.histories(shop.taste())]
     assert (min(lengths), max(lengths)) == (8, 30)
     assert 13 <= np.mean(lengths) <= 15
-    tiny = Storefront(**SETTINGS | {"num_items": 16})
+    tiny = Storefront(replace(SETTINGS, num_items=16))
     assert {len(set(history)) for history in tiny.histories(tiny.taste())} == {8}
 
 
 def test_junk_interests_are_of_another_purpose_half_of_them_from_the_own_category() -> None:
-    shop = Storefront(**SETTINGS | {"num_items": 4000, "junk_share": 0.1})
+    shop = Storefront(replace(SETTINGS, num_items=4000, junk_share=0.1))
     truth, from_N = shop.attributes(), shop.interests_from()
     junk_N = from_N != np.arange(4000)
     assert 0.08 < junk_N.mean() < 0.12
     assert (truth.purpose_N[from_N[junk_N]] != truth.purpose_N[junk_N]).all()
     near = (truth.category_N[from_N[junk_N]] == truth.category_N[junk_N]).mean()
     assert 0.4 < near < 0.65  # half by intent, and one in 32 of the others by chance
-    assert (Storefront(**SETTINGS).interests_from() == np.arange(60)).all()
+    assert (Storefront(SETTINGS).interests_from() == np.arange(60)).all()
 
 
 def test_junk_changes_neither_catalogue_nor_choices(tmp_path: Path) -> None:

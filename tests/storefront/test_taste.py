@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from trialign.config.data import StorefrontConfig
 from trialign.errors import DataError
 from trialign.storefront import Storefront
 from trialign.storefront.taste import ExactOracle, Preference, Taste, draw_histories, taste_of
@@ -28,9 +29,7 @@ def four_items(window: int = 20) -> Taste:
 
 
 def small_shop(**changes: Any) -> Storefront:
-    return Storefront(
-        **{"seed": 3, "num_items": 60, "num_users": 40, "style_weight": 1.0, "purpose_weight": 1.0} | changes
-    )
+    return Storefront(replace(StorefrontConfig(seed=3, num_items=60, num_users=40), **changes))
 
 
 def test_an_empty_history_leaves_popularity() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError, DataError
 from trialign.stream.blocks import Record
 from trialign.stream.lanes import LaneSource, LaneStream, MicroBatches, load_rows, one_by_one
@@ -31,8 +32,11 @@ def encode(source: int, record: Record) -> TokenizedExample:
 
 
 def stream(sources: list[LaneSource], **changes: Any) -> LaneStream:
-    settings: dict[str, Any] = {"num_lanes": 6, "seq_len": 24, "window": 16, "seed": 3} | changes
-    return LaneStream(sources, one_by_one(settings.pop("encode", encode)), **settings)
+    sizes: dict[str, Any] = {"global_batch_size": 6, "seq_len": 24, "packing_buffer": 16, "damaged": "stop"}
+    sizes |= {name: changes.pop(name) for name in sizes if name in changes}
+    return LaneStream(
+        sources, one_by_one(changes.pop("encode", encode)), StreamConfig(**sizes), **{"seed": 3} | changes
+    )
 
 
 def examples_of(row: Row) -> list[int]:
@@ -43,12 +47,12 @@ def examples_of(row: Row) -> list[int]:
 
 def lane_of(lane: int, sources: list[LaneSource], **changes: Any) -> Iterator[Row]:
     """Return the rows of one lane: those of a rank that owns no other."""
-    return iter(stream(sources, rank=lane, world_size=changes.get("num_lanes", 6), **changes))  # type: ignore[arg-type]
+    return iter(stream(sources, rank=lane, world_size=changes.get("global_batch_size", 6), **changes))  # type: ignore[arg-type]
 
 
 def global_batches(sources: list[LaneSource], steps: int, world_size: int, workers: int = 0, **changes: Any) -> Any:
     """Return, for each step, every lane's tokens, gathered over simulated ranks."""
-    lanes, micro_batch_size = changes.get("num_lanes", 6), changes.pop("micro_batch_size", 1)
+    lanes, micro_batch_size = changes.get("global_batch_size", 6), changes.pop("micro_batch_size", 1)
     batches: list[dict[int, list[int]]] = [{} for _ in range(steps)]
     for rank in range(world_size):
         loader = DataLoader(
@@ -73,7 +77,7 @@ def test_an_epoch_of_all_lanes_holds_every_record_once(
         for lane in range(num_lanes):
             start, stop = lane_range(lane, num_lanes, num_records)
             # A window of one: the rows are the order itself.
-            rows = lane_of(lane, [source], num_lanes=num_lanes, window=1)
+            rows = lane_of(lane, [source], global_batch_size=num_lanes, packing_buffer=1)
             mine = islice(rows, epoch * (stop - start), (epoch + 1) * (stop - start))
             seen += [example for row in mine for example in examples_of(row)]
         assert sorted(seen) == list(range(num_records))
@@ -81,10 +85,10 @@ def test_an_epoch_of_all_lanes_holds_every_record_once(
 
 def test_packing_moves_examples_only_inside_their_window(history_store: Stores) -> None:
     sources = [LaneSource("a", history_store(50, 7)), LaneSource("b", history_store(31, 10), weight=2.0)]
-    one_by_one = list(islice(lane_of(2, sources, window=1), 160))
+    one_by_one = list(islice(lane_of(2, sources, packing_buffer=1), 160))
     packed: dict[int, list[int]] = {}
     start = 0
-    for row in lane_of(2, sources, window=16):
+    for row in lane_of(2, sources, packing_buffer=16):
         packed.setdefault(start, []).extend(examples_of(row))
         start = row.start
         if len(packed) == 10 and start not in packed:
@@ -99,7 +103,7 @@ def test_packing_moves_examples_only_inside_their_window(history_store: Stores) 
 
 def test_sources_are_drawn_by_size_times_weight(history_store: Stores) -> None:
     sources = [LaneSource("a", history_store(60, 7)), LaneSource("b", history_store(30, 10), weight=3.0)]
-    rows = islice(stream(sources, window=1), 600)
+    rows = islice(stream(sources, packing_buffer=1), 600)
     drawn = Counter(example // SOURCE for row in rows for example in examples_of(row))
     assert drawn[0] == pytest.approx(240, abs=6)
     assert drawn[1] == pytest.approx(360, abs=6)
@@ -107,7 +111,7 @@ def test_sources_are_drawn_by_size_times_weight(history_store: Stores) -> None:
 
 def test_two_tasks_on_one_store_go_through_it_in_different_orders(history_store: Stores) -> None:
     store = history_store(60, 7)
-    rows = stream([LaneSource("a", store), LaneSource("b", store)], num_lanes=1, window=1)
+    rows = stream([LaneSource("a", store), LaneSource("b", store)], global_batch_size=1, packing_buffer=1)
     examples = [example for row in islice(rows, 120) for example in examples_of(row)]
     first, second = ([e % SOURCE for e in examples if e // SOURCE == source] for source in (0, 1))
     assert sorted(first) == sorted(second) == list(range(60))
@@ -160,7 +164,7 @@ def test_rows_of_a_window_are_not_in_the_order_of_packing(history_store: Stores)
     firsts: list[int] = []
     lasts: list[int] = []
     window: list[int] = []
-    for row in islice(lane_of(0, sources, num_lanes=1, window=64), 900):
+    for row in islice(lane_of(0, sources, global_batch_size=1, packing_buffer=64), 900):
         window.append(int(np.bincount(row.segments)[1:].max()))
         if row.row == 0:
             firsts.append(window[0])
@@ -179,9 +183,9 @@ def test_every_window_of_every_lane_has_an_order_of_its_rows_of_its_own(history_
     sources = [LaneSource("a", history_store(500, 50))]
     served = {}
     for lane in (0, 1):
-        changes: dict[str, Any] = {"num_lanes": 2, "encode": alike}
-        in_order = [examples_of(row)[0] for row in islice(lane_of(lane, sources, window=1, **changes), 160)]
-        rows = [examples_of(row) for row in islice(lane_of(lane, sources, window=16, **changes), 40)]
+        changes: dict[str, Any] = {"global_batch_size": 2, "encode": alike}
+        in_order = [examples_of(row)[0] for row in islice(lane_of(lane, sources, packing_buffer=1, **changes), 160)]
+        rows = [examples_of(row) for row in islice(lane_of(lane, sources, packing_buffer=16, **changes), 40)]
         firsts = [in_order[4 * number] for number in range(40)]
         windows = [[firsts[4 * w : 4 * w + 4].index(row[0]) for row in rows[4 * w : 4 * w + 4]] for w in range(10)]
         assert all(sorted(window) == [0, 1, 2, 3] for window in windows)
@@ -206,7 +210,7 @@ def test_empty_examples_take_no_room(history_store: Stores) -> None:
         example = encode(source, record)
         return example if example.tokens[0] % 2 == 0 else TokenizedExample(example.tokens[:0], example.targets[:0], 0)
 
-    rows = list(islice(stream([LaneSource("a", history_store(50, 7))], encode=even_only, window=2), 300))
+    rows = list(islice(stream([LaneSource("a", history_store(50, 7))], encode=even_only, packing_buffer=2), 300))
     assert {example for row in rows for example in examples_of(row)} == set(range(0, 50, 2))
 
 
@@ -222,7 +226,7 @@ def test_more_lanes_than_examples_are_refused(history_store: Stores) -> None:
     sources = [LaneSource("a", history_store(50, 7)), LaneSource("titles", history_store(5, 7))]
     with pytest.raises(ConfigError, match=r"task 'titles' has 5 examples\n.*\n.*stream\.global_batch_size=5 or fewer"):
         stream(sources)
-    assert len(list(islice(stream(sources, num_lanes=5), 10))) == 10
+    assert len(list(islice(stream(sources, global_batch_size=5), 10))) == 10
 
 
 def test_an_empty_source_is_refused(history_store: Stores) -> None:
@@ -238,10 +242,10 @@ def test_weights_are_positive_numbers(history_store: Stores, weight: float) -> N
 
 def test_rows_per_epoch_are_estimated_well(history_store: Stores) -> None:
     source = LaneSource("a", history_store(600, 50))
-    rows = stream([source], window=50)
+    rows = stream([source], packing_buffer=50)
     num_examples = sum(len(examples_of(row)) for row in islice(rows, 600))
     assert rows.rows_per_epoch() == pytest.approx(600 / num_examples * 600, rel=0.1)
-    twice = stream([LaneSource("a", source.store, weight=2.0)], window=50)
+    twice = stream([LaneSource("a", source.store, weight=2.0)], packing_buffer=50)
     assert twice.rows_per_epoch() == pytest.approx(2 * rows.rows_per_epoch()), "an epoch goes through it twice"
 
 
@@ -267,7 +271,7 @@ def damage(store: BlockStore, block: int) -> None:
 
 def test_a_skipped_block_takes_its_own_records_and_nothing_else(history_store: Stores) -> None:
     store = history_store(50, 7)
-    settings: dict[str, Any] = {"window": 1, "num_lanes": 1, "seq_len": 9}
+    settings: dict[str, Any] = {"packing_buffer": 1, "global_batch_size": 1, "seq_len": 9}
     sound = list(islice(stream([LaneSource("a", store)], **settings), 150))
     damage(store, 2)
     lost = set(range(14, 21))

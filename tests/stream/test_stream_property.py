@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trialign.config.train import StreamConfig
 from trialign.errors import TrialignError
 from trialign.stream.blocks import Records
 from trialign.stream.lanes import LaneSource, LaneStream, MicroBatches, load_rows
@@ -95,9 +96,7 @@ class Layout:
         return LaneStream(
             self.sources,
             encode,
-            num_lanes=self.num_lanes,
-            seq_len=self.seq_len,
-            window=self.window,
+            StreamConfig(global_batch_size=self.num_lanes, seq_len=self.seq_len, packing_buffer=self.window),
             seed=self.seed,
             rank=rank,
             world_size=world_size,

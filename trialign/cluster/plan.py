@@ -81,7 +81,8 @@ def _pinned(config: Config, overrides: Sequence[str]) -> list[str]:
     A container starts wherever it likes, and what is relative to it would be another folder.
     """
     paths = {"run": config.run, **{f"from.{verb}": folder for verb, folder in config.from_stage.items()}}
-    if config.data.get("root") is not None:
-        paths["data.root"] = Path(config.data["root"]).expanduser().absolute()
+    root: str | None = getattr(config.data, "root", None)  # a class from outside may have one too
+    if root is not None:
+        paths["data.root"] = Path(root).expanduser().absolute()
     others = [word for word in overrides if word.partition("=")[0].lstrip("+") not in paths]
     return [*others, *(as_override(key, str(path)) for key, path in paths.items())]

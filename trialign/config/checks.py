@@ -174,14 +174,15 @@ def _embed(config: Config) -> None:
 
 
 def _data(config: Config) -> None:
-    if not _MEMORY.fullmatch(config.data["memory"]):
+    data = config.data
+    if not _MEMORY.fullmatch(data.memory):
         raise ConfigError(
-            f"data.memory={config.data['memory']}",
+            f"data.memory={data.memory}",
             rule="a number and a unit: KB, MB, GB or TB, or KiB, MiB, GiB or TiB",
             remedy="set data.memory=2GB",
         )
-    for name, example in (("cut_times", "[TIME,TIME]"), ("cut_shares", "[0.8,0.9]")):
-        cuts = config.data[name]
+    pairs = (("cut_times", data.cut_times, "[TIME,TIME]"), ("cut_shares", data.cut_shares, "[0.8,0.9]"))
+    for name, cuts, example in pairs:
         if cuts is not None and (len(cuts) != 2 or not cuts[0] < cuts[1]):
             raise ConfigError(
                 f"data.{name}={cuts}",

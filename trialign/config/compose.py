@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -35,8 +35,6 @@ from trialign.manifest import flatten
 log = logging.getLogger(__name__)
 
 _ROOT = ("run", "seed", "rebuild", "from")
-_MAPPINGS = ("data",)
-
 _MAY_HOLD_ADDRESSES = ("cluster.", "enrich.captions.extra.", "enrich.interests.extra.", "reward.judge.extra.")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -107,12 +105,9 @@ def to_config(tree: DictConfig) -> Config:
     try:
         OmegaConf.resolve(tree)
         _refuse_addresses(tree)
-        _know_our_classes(tree)
+        _complete(tree)
         check_bounds(tree)
-        values: dict[str, Any] = {
-            group: OmegaConf.to_container(tree[group]) if group in _MAPPINGS else _as_dataclass(tree[group], group)
-            for group in _groups()
-        }
+        values: dict[str, Any] = {group: OmegaConf.to_object(tree[group]) for group in _groups()}
         config = Config(
             run=Path(tree.run).expanduser().absolute(),
             seed=tree.seed,
@@ -128,27 +123,21 @@ def to_config(tree: DictConfig) -> Config:
     return config
 
 
-def _know_our_classes(tree: DictConfig) -> None:
-    """Give a file that names a class of ours without its schema the settings of that schema."""
+def _complete(tree: DictConfig) -> None:
+    """Give settings without a schema that of the class they name; those of a class from outside the group's base."""
     for path, schemas in SCHEMAS.items():
         key = path.replace("/", ".")
         node = OmegaConf.select(tree, key)
         if not isinstance(node, DictConfig) or OmegaConf.get_type(node) in schemas.values():
             continue
         target = node.get("_target_")
-        for schema in schemas.values():
-            if target is not None and getattr(schema, "_target_", None) == target:
-                said = OmegaConf.to_container(node)
-                OmegaConf.update(tree, key, OmegaConf.merge(schema, said), merge=False)
-
-
-def _as_dataclass(node: DictConfig, group: str) -> Any:
-    """Return a group's settings as its dataclass; those of a class from outside as the base of the group."""
-    if is_dataclass(OmegaConf.get_type(node)):
-        return OmegaConf.to_object(node)
-    base = OmegaConf.structured(BASES[group])
-    OmegaConf.set_struct(base, False)
-    return OmegaConf.to_object(OmegaConf.merge(base, node))
+        ours = [schema for schema in schemas.values() if getattr(schema, "_target_", None) == target]
+        if target is not None and ours:
+            OmegaConf.update(tree, key, OmegaConf.merge(ours[-1], OmegaConf.to_container(node)), merge=False)
+        elif path in BASES and not is_dataclass(OmegaConf.get_type(node)):
+            base = OmegaConf.structured(BASES[path])
+            OmegaConf.set_struct(base, False)
+            OmegaConf.update(tree, key, OmegaConf.merge(base, node), merge=False)
 
 
 def as_override(key: str, value: str) -> str:
@@ -202,12 +191,6 @@ def _refuse_addresses(tree: DictConfig) -> None:
                     rule="runs, stages, logs, catalogues, pictures and models lie in folders that this machine sees",
                     remedy=f"mount {text.split(':')[0]} as a folder, or copy it here, and name that path by {key}",
                 )
-
-
-def split_fields(node: Mapping[str, Any], group: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split an exchangeable group's node into (what the stage reads, what the chosen class takes)."""
-    common = {field.name for field in fields(BASES[group])} - {"_target_"}
-    return {k: v for k, v in node.items() if k in common}, {k: v for k, v in node.items() if k not in common}
 
 
 def readable(cause: Exception) -> ConfigError:
@@ -273,8 +256,8 @@ def readable_below_none(cause: AssertionError, overrides: Sequence[str]) -> Exce
     """Rewrite what OmegaConf asserts where a setting stands below a choice that is none; `cause` itself elsewhere."""
     if "Unexpected type for root: NoneType" not in str(cause):
         return cause
-    chosen = {override.partition("=")[0] for override in overrides}
-    groups = [path.replace("/", ".") for path in OPTIONAL if path not in chosen]
+    chosen = dict(override.split("=", 1) for override in overrides if "=" in override)
+    groups = [path.replace("/", ".") for path in OPTIONAL if chosen.get(path, "none") == "none"]
     below = [key for key in chosen for group in groups if key.startswith(group + ".")]
     return unknown_setting(min(below), None, conf_dir()) if below else cause
 

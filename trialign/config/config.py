@@ -8,6 +8,7 @@ from typing import Any
 
 from trialign.config.assign import AssignConfig
 from trialign.config.cluster import ClusterConfig
+from trialign.config.data import DataConfig
 from trialign.config.doctor import DoctorConfig
 from trialign.config.embed import EmbedConfig
 from trialign.config.enrich import EnrichConfig
@@ -28,7 +29,7 @@ class Config:
     seed: int
     rebuild: bool
     from_stage: dict[str, Path]
-    data: dict[str, Any]
+    data: DataConfig
     enrich: EnrichConfig
     embed: EmbedConfig
     quantize: QuantizeConfig

@@ -12,7 +12,7 @@ from trialign.config.option import option
 
 @dataclass
 class DataConfig:
-    """What every source of data has."""
+    """What every source of data has; of a class from outside, its further settings are attributes too."""
 
     _target_: str = MISSING
     split: str = option(

@@ -47,10 +47,10 @@ def create(settings: Any, group: str) -> Any:
     """
     target = locate(settings._target_, group)
     accepted = inspect.signature(target).parameters
-    outside = type(settings) in BASES.values()
-    if not outside and list(accepted) == ["settings"]:
+    base = BASES.get(group.replace(".", "/"))
+    if type(settings) is not base and list(accepted) == ["settings"]:
         return target(settings)
-    common = {found.name for found in fields(settings)} if outside else set()
+    common = set() if base is None else {found.name for found in fields(base)}
     arguments = {key: value for key, value in vars(settings).items() if key in accepted or key not in common}
     arguments.pop("_target_", None)
     return _called(target, arguments, settings._target_, group)

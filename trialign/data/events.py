@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ibis
 import numpy as np
@@ -28,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from trialign.config.data import DataConfig
 from trialign.data.core import core_of
 from trialign.data.faults import without_faults
 from trialign.data.repeats import without_repeats
@@ -35,6 +35,7 @@ from trialign.data.source import RawData
 from trialign.data.tables import INTEGERS, DuckTables
 from trialign.data.ties import find_ties, hash_keys, shuffle_ties
 from trialign.errors import DataError
+from trialign.types import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -66,33 +67,16 @@ class Histories:
 
 
 def partition_by_user(
-    raw: RawData,
-    catalogue: pa.Table,
-    folder: Path,
-    *,
-    tables: DuckTables,
-    buckets: int,
-    missing_items: str,
-    min_user_interactions: int,
-    min_item_interactions: int,
-    core_rounds: int,
-    repeated_events: str,
-    max_bad_events: float,
-) -> dict[str, Any]:
+    raw: RawData, catalogue: pa.Table, folder: Path, settings: DataConfig, *, tables: DuckTables
+) -> Counts:
     """Write the events as Parquet partitioned by user bucket, users and items as integers.
 
     Args:
         raw: a source with events.
         catalogue: `item` (index) and `key`.
         folder: where they go; see the module's docstring.
+        settings: which events are refused or left out, the cores, and the number of buckets.
         tables: where they are computed, once the log was read by the engine it is bound to.
-        buckets: a power of 16.
-        missing_items: `refuse` events of items without a catalogue entry, or `drop` them.
-        min_user_interactions: events that a user needs to stay; 0 keeps all.
-        min_item_interactions: events that an item needs to stay, in the catalogue too; 0 keeps all.
-        core_rounds: the most rounds that may remove something.
-        repeated_events: `drop`, `keep` or `refuse` events of one user, item and time.
-        max_bad_events: the share of events that may be left out because they cannot be.
 
     Returns:
         Counts: `bad_events`, `events_dropped`, `events_repeated`, and where a core is asked for what it removed.
@@ -112,10 +96,13 @@ def partition_by_user(
     )
     columns.get_backend().to_parquet(columns, steps / "log.parquet")
     events = tables.read_back(steps / "log.parquet")
-    events, counts = without_faults(events, raw.unreadable, tables, has_clock=raw.has_clock, max_share=max_bad_events)
+    events, bad_events = without_faults(
+        events, raw.unreadable, tables, has_clock=raw.has_clock, max_share=settings.max_bad_events
+    )
+    counts: Counts = {"bad_events": bad_events}
     items = _number_items(events, catalogue, steps, tables)
-    counts["events_dropped"] = _check_items(items, tables, missing_items)
-    users = _number_users(events, folder / "users", steps, tables, buckets)
+    counts["events_dropped"] = _check_items(items, tables, settings.missing_items)
+    users = _number_users(events, folder / "users", steps, tables, settings.buckets)
     # Integers alone: all that the search for repeats, the rounds and the sort have to carry.
     known = items.filter(items.index.notnull())
     numbered = (
@@ -129,22 +116,22 @@ def partition_by_user(
         steps / "numbered.parquet",
         tables,
         has_clock=raw.has_clock,
-        policy=repeated_events,
+        policy=settings.repeated_events,
     )
     core = core_of(
         numbered,
         steps / "core",
         tables=tables,
-        min_user_interactions=min_user_interactions,
-        min_item_interactions=min_item_interactions,
-        max_rounds=core_rounds,
+        min_user_interactions=settings.min_user_interactions,
+        min_item_interactions=settings.min_item_interactions,
+        max_rounds=settings.core_rounds,
     )
-    left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=min_item_interactions > 0)
+    left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=settings.min_item_interactions > 0)
     left = left.join(_code_buckets(folder / "users"), "code").drop("code")
     tables.to_parquet(left, folder / "events", partition_by="bucket", **INTEGERS)
     shutil.rmtree(steps)
     counts |= repeats
-    if min_user_interactions or min_item_interactions:
+    if settings.min_user_interactions or settings.min_item_interactions:
         counts |= {f"{what}_below_core": sum(r[what] for r in core.rounds) for what in ("users", "items", "events")}
         counts["core_rounds"] = core.rounds
     return counts

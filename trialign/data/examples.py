@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import ibis
 import numpy as np
@@ -23,7 +23,7 @@ from trialign.data.histories import SplitWriters
 from trialign.data.splits import Lengths
 from trialign.data.tables import DuckTables, first_rows
 from trialign.errors import DataError
-from trialign.types import EvaluationSplit, Split
+from trialign.types import Counts, EvaluationSplit, Split
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Example(NamedTuple):
 
 def spread_examples(
     examples: ibis.Table, catalogue: pa.Table, folder: Path, *, tables: DuckTables, buckets: int, missing_items: str
-) -> dict[str, Any]:
+) -> Counts:
     """Write the examples as Parquet partitioned by user bucket.
 
     Args:
@@ -134,20 +134,20 @@ class ExampleWriter:
         for name, own_rows in rows.items():
             self._examples[name] += len(own_rows)
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> Counts:
         """Return what was written so far."""
         return {
             "users": self._users,
             "users_not_trained": self._not_trained,
             "users_not_evaluated": self._not_evaluated,
-            "examples": dict(self._examples),
+            "examples": {str(split): number for split, number in self._examples.items()},
             "examples_dropped": self._dropped,
             "examples_repeated": self._repeated,
             "windows": self._splits.num_windows,
             "items_without_events": int((~self._chosen_N).sum()),
         }
 
-    def _merged(self, examples: list[Example]) -> tuple[Histories, Any]:
+    def _merged(self, examples: list[Example]) -> tuple[Histories, Lengths]:
         """Join train examples that continue each other; return the histories and where their targets start."""
         users: list[str] = []
         sequences: list[tuple[int, ...]] = []
@@ -231,7 +231,7 @@ def _check(examples: ibis.Table, tables: DuckTables) -> None:
             )
 
 
-def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: DuckTables, missing_items: str) -> dict[str, int]:
+def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: DuckTables, missing_items: str) -> Counts:
     """Refuse examples of unknown items, or tell of them and return how many stand in histories."""
     keys = ibis.memtable(catalogue.select(["key"]))
     roles = {"history": examples["items"], "target": examples.target}

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import Any
 
 import ibis
 
@@ -24,7 +23,7 @@ _TIMES = "a time lies in the past, after 1970"
 
 def without_faults(
     events: ibis.Table, unreadable: Mapping[str, Unreadable], tables: DuckTables, *, has_clock: bool, max_share: float
-) -> tuple[ibis.Table, dict[str, Any]]:
+) -> tuple[ibis.Table, dict[str, int]]:
     """Return the events that can be.
 
     Args:
@@ -35,7 +34,7 @@ def without_faults(
         max_share: of all events that may be left out.
 
     Returns:
-        The events, and counts: `bad_events`, how many were left out by what is wrong with them.
+        The events, and how many were left out, by what is wrong with them.
 
     Raises:
         DataError: no event at all, or none that can be; more bad ones than `max_share`; times of another unit.
@@ -55,7 +54,7 @@ def without_faults(
             counts[EARLY] = 0
     faults = {name: fault for name, fault in faults.items() if counts[name]}
     if not faults:
-        return events, {"bad_events": {}}
+        return events, {}
     bad = reduce(or_, faults.values())
     num_bad = int(tables.execute(bad.sum()))
     told = [_told(name, events, fault, counts, unreadable, tables) for name, fault in faults.items()]
@@ -69,7 +68,7 @@ def without_faults(
             remedy="repair or remove them, or name another column or data.time_unit" + _way_out(num_bad, counts["all"]),
         )
     logger.warning("%d bad events of %d are left out: %s", num_bad, counts["all"], "; ".join(told))
-    return events.filter(~bad), {"bad_events": {name: counts[name] for name in faults}}
+    return events.filter(~bad), {name: counts[name] for name in faults}
 
 
 def _told(

@@ -16,16 +16,17 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from trialign.config.data import DataConfig
 from trialign.data.catalogue import index_catalogue, reindexed, write_catalogue
 from trialign.data.clock import times_of_shares
 from trialign.data.events import Histories, kept_items, num_events, partition_by_user, read_buckets, times_of
@@ -36,11 +37,11 @@ from trialign.data.markup import html_read
 from trialign.data.oracle import OracleWriter, write_truth
 from trialign.data.source import Oracle, RawData, Source
 from trialign.data.splits import Cuts
-from trialign.data.tables import bounded_tables, check_engine, started_spark
+from trialign.data.tables import DuckTables, bounded_tables, check_engine, started_spark
 from trialign.errors import ConfigError
 from trialign.files import write_atomically
 from trialign.progress import Progress, tracked
-from trialign.types import EvaluationSplit
+from trialign.types import Counts, EvaluationSplit
 
 logger = logging.getLogger(__name__)
 
@@ -48,60 +49,14 @@ PARTITIONED = "partitioned"
 """The folder that an unfinished attempt hands on."""
 
 
-def prepare(
-    source: Source,
-    folder: Path,
-    *,
-    split: str,
-    min_eval_events: int,
-    max_history: int,
-    block_records: int,
-    shard_blocks: int,
-    images_per_shard: int,
-    buckets: int,
-    missing_items: str,
-    last_n: int = 10,
-    cut_times: Sequence[int] | None = None,
-    cut_shares: Sequence[float] = (0.8, 0.9),
-    min_user_interactions: int = 0,
-    min_item_interactions: int = 0,
-    core_rounds: int = 100,
-    repeated_events: str = "drop",
-    max_bad_events: float = 0.001,
-    memory: str = "2GB",
-    threads: int | None = None,
-    engine: str = "duckdb",
-    broken_images: str = "refuse",
-    max_pixels: int = 50_000_000,
-    read_html: bool = False,
-) -> dict[str, Any]:
+def prepare(source: Source, folder: Path, settings: DataConfig) -> Counts:
     """Write the dataset of `source` into `folder`.
 
     Args:
-        source: where catalogue and events, or ready examples, come from.
+        source: where catalog and events, or ready examples, come from.
         folder: an existing directory; what a killed attempt left in its folder `PARTITIONED` is used.
-        split: which events are held out: `data.split`.
-        min_eval_events: users with fewer are not evaluated.
-        max_history: items of a window.
-        block_records: records per block.
-        shard_blocks: blocks per shard.
-        images_per_shard: pictures per image shard.
-        buckets: user buckets, a power of 16.
-        missing_items: `refuse` or `drop` events of items without a catalogue entry.
-        last_n: targets per user of the split `last_n`.
-        cut_times: the two times of the split `temporal`; None to take `cut_shares`.
-        cut_shares: the shares of all events that come before these times.
-        min_user_interactions: events that a user needs to stay in the data; 0 keeps all.
-        min_item_interactions: events that an item needs to stay in the data and in the catalogue; 0 keeps all.
-        core_rounds: the most rounds of removing users and items.
-        repeated_events: `drop`, `keep` or `refuse` events of one user, item and time.
-        max_bad_events: the share of events that may be left out because they cannot be; more are refused.
-        memory: limit of the tables; the rest spills to disk.
-        threads: of the tables; None for one per core.
-        engine: `duckdb`, or `spark`, which then checks, numbers, cores and spreads the log to the same buckets.
-        broken_images: `refuse` or `drop` pictures that cannot be used.
-        max_pixels: of a picture.
-        read_html: whether texts of the catalogue are read as HTML; else a warning says how many hold some.
+        settings: how the log is checked and split, and how records and pictures are written; of the source's own
+            settings nothing is read.
 
     Returns:
         Counts for the manifest.
@@ -110,37 +65,34 @@ def prepare(
         ConfigError: a setting does not suit the source.
         DataError: the source cannot be used as it is, or the disk is full.
     """
-    check_engine(engine)
-    with bounded_tables(folder / "spill", memory=memory, threads=threads) as tables:
+    check_engine(settings.engine)
+    with bounded_tables(folder / "spill", memory=settings.memory, threads=settings.threads) as tables:
         raw = source.load(folder / "raw")
-        _check_source(raw, split, cored=bool(min_user_interactions or min_item_interactions))
-        items, num_html = _read_html(raw.items, read_html)
+        _check_source(raw, settings)
+        items, num_html = _read_html(raw.items, settings.read_html)
         catalogue = index_catalogue(items)
         spread = _Spread(folder / PARTITIONED, source)
         # Pictures may be the larger part of the work: what can be refused without them is refused first.
         if not spread.finished:
-            common: dict[str, Any] = {"buckets": buckets, "missing_items": missing_items}
-            cores: dict[str, Any] = {
-                "min_user_interactions": min_user_interactions,
-                "min_item_interactions": min_item_interactions,
-                "core_rounds": core_rounds,
-            }
-            cores |= {"repeated_events": repeated_events, "max_bad_events": max_bad_events}
-            limits: dict[str, Any] = {"memory": memory, "threads": threads}
-            with nullcontext(tables) if engine == "duckdb" else started_spark(folder / "spill-spark", **limits) as at:
-                spread.finish(_spread(raw, catalogue, spread.begin(), common | {"tables": at}, cores))
+            with _engine(settings, folder, tables) as engine:
+                spread.finish(_spread(raw, catalogue, spread.begin(), settings, engine))
         counts = spread.counts() | num_html
-        sizes = {"block_records": block_records, "shard_blocks": shard_blocks}
-        pictures = {"images_per_shard": images_per_shard, "broken_images": broken_images, "max_pixels": max_pixels}
-        counts |= _write_items(raw, catalogue, spread.kept, folder, pictures, **sizes)
-        splits = SplitWriters(folder, max_history=max_history, **sizes)
+        counts |= _write_items(raw, catalogue, spread.kept, folder, settings)
+        splits = SplitWriters(
+            folder,
+            max_history=settings.max_history,
+            block_records=settings.block_records,
+            shard_blocks=settings.shard_blocks,
+        )
         if raw.examples is not None:
             counts |= _write_examples(spread.folder, splits, catalogue)
         else:
-            if split == "temporal":
-                cut_times = cut_times or times_of_shares(times_of(spread.folder, tables), cut_shares, tables)
-                counts["cut_times"] = list(cut_times)
-            cut = cutter(split, min_eval_events=min_eval_events, last=last_n, cut_times=cut_times)
+            cut_times = _cut_times(settings, spread.folder, tables)
+            if cut_times is not None:
+                counts["cut_times"] = cut_times
+            cut = cutter(
+                settings.split, min_eval_events=settings.min_eval_events, last=settings.last_n, cut_times=cut_times
+            )
             keys = catalogue["key"].take(pa.array(spread.kept))
             histories = read_buckets(spread.folder, keys, tables)
             with Progress("events written", num_events(spread.folder)) as progress:
@@ -152,12 +104,31 @@ def prepare(
     return counts
 
 
-def _spread(
-    raw: RawData, catalogue: pa.Table, folder: Path, common: dict[str, Any], cores: dict[str, Any]
-) -> dict[str, Any]:
-    if raw.examples is not None:
-        return spread_examples(raw.examples, catalogue, folder, **common)
-    return partition_by_user(raw, catalogue, folder, **cores, **common)
+def _engine(settings: DataConfig, folder: Path, tables: DuckTables) -> AbstractContextManager[DuckTables]:
+    """Return what checks, numbers, cores and spreads the log for the length of a block."""
+    if settings.engine == "duckdb":
+        return nullcontext(tables)
+    return started_spark(folder / "spill-spark", memory=settings.memory, threads=settings.threads)
+
+
+def _spread(raw: RawData, catalogue: pa.Table, folder: Path, settings: DataConfig, engine: DuckTables) -> Counts:
+    if raw.examples is None:
+        return partition_by_user(raw, catalogue, folder, settings, tables=engine)
+    return spread_examples(
+        raw.examples,
+        catalogue,
+        folder,
+        tables=engine,
+        buckets=settings.buckets,
+        missing_items=settings.missing_items,
+    )
+
+
+def _cut_times(settings: DataConfig, spread: Path, tables: DuckTables) -> list[int] | None:
+    """Return the two times of the split `temporal`; None of any other."""
+    if settings.split != "temporal":
+        return None
+    return list(settings.cut_times or times_of_shares(times_of(spread, tables), settings.cut_shares, tables))
 
 
 class _Spread:
@@ -182,13 +153,13 @@ class _Spread:
         shutil.rmtree(self.folder, ignore_errors=True)
         return self.folder
 
-    def finish(self, counts: dict[str, Any]) -> None:
+    def finish(self, counts: Counts) -> None:
         """Write the record, last of all."""
         write_atomically(self._record, json.dumps({"origin": self._origin, "counts": counts}))
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> Counts:
         """Return what was counted when it was made."""
-        counts: dict[str, Any] = json.loads(self._record.read_text())["counts"]
+        counts: Counts = json.loads(self._record.read_text())["counts"]
         return counts
 
     @property
@@ -202,10 +173,7 @@ def _write_items(
     catalogue: pa.Table,
     kept: NDArray[np.int64],
     folder: Path,
-    rules: dict[str, Any],
-    *,
-    block_records: int,
-    shard_blocks: int,
+    settings: DataConfig,
 ) -> dict[str, int]:
     """Write pictures and item table of the rows of the catalogue that stayed."""
     stayed = reindexed(catalogue, kept)
@@ -213,8 +181,17 @@ def _write_items(
     left = set(catalogue["key"].to_pylist()).difference(item_of)
     pictures = iter(()) if raw.images is None else raw.images()
     wanted = ((key, data) for key, data in pictures if key not in left)
-    has_image_N, num_images = write_images(tracked(wanted, "pictures"), item_of, folder / "images", **rules)
-    write_catalogue(stayed, has_image_N, folder, block_records=block_records, shard_blocks=shard_blocks)
+    has_image_N, num_images = write_images(
+        tracked(wanted, "pictures"),
+        item_of,
+        folder / "images",
+        images_per_shard=settings.images_per_shard,
+        broken_images=settings.broken_images,
+        max_pixels=settings.max_pixels,
+    )
+    write_catalogue(
+        stayed, has_image_N, folder, block_records=settings.block_records, shard_blocks=settings.shard_blocks
+    )
     if raw.truth is not None:
         write_truth(raw.truth, stayed["key"], folder / "oracle" / "items.parquet")
     return {
@@ -244,7 +221,7 @@ def _write_events(
     return writer.counts()
 
 
-def _tell_ties(counts: dict[str, Any]) -> None:
+def _tell_ties(counts: Counts) -> None:
     if counts["events_in_ties"]:
         logger.warning(
             "%d of %d events share user and time with another; a hash orders them, and the cut of %d of %d users lies"
@@ -253,7 +230,7 @@ def _tell_ties(counts: dict[str, Any]) -> None:
         )
 
 
-def _write_examples(spread: Path, splits: SplitWriters, catalogue: pa.Table) -> dict[str, Any]:
+def _write_examples(spread: Path, splits: SplitWriters, catalogue: pa.Table) -> Counts:
     with splits:
         writer = ExampleWriter(splits, catalogue.num_rows)
         for bucket in tracked(read_examples(spread, catalogue), "buckets of examples"):
@@ -279,22 +256,24 @@ def _num_empty(texts: pa.ChunkedArray) -> int:
     return int(pc.sum(pc.equal(texts, "")).as_py())
 
 
-def _check_source(raw: RawData, split: str, *, cored: bool) -> None:
+def _check_source(raw: RawData, settings: DataConfig) -> None:
     """Refuse settings that do not suit what the source holds."""
     assert (raw.events is None) != (raw.examples is None), "exactly one of events and examples"
-    if (raw.examples is not None) != (split == "given"):
+    if (raw.examples is not None) != (settings.split == "given"):
         raise ConfigError(
-            f"data.split={split} with " + ("events" if raw.examples is None else "ready examples"),
+            f"data.split={settings.split} with " + ("events" if raw.examples is None else "ready examples"),
             rule="ready examples have their split given, events have theirs made",
             remedy=f"set data.split={'leave_one_out' if raw.examples is None else 'given'}",
         )
-    if split == "temporal" and not raw.has_clock:
+    if settings.split == "temporal" and not raw.has_clock:
         raise ConfigError(
             "data.split=temporal on a source without a clock",
             rule="two global times can only cut events that carry a time; this source knows their order alone",
             remedy="set data.split=leave_one_out or last_n",
         )
-    if cored and (raw.examples is not None or raw.oracle is not None):
+    if (settings.min_user_interactions or settings.min_item_interactions) and (
+        raw.examples is not None or raw.oracle is not None
+    ):
         what = "ready examples" if raw.examples is not None else "a world whose choices are known"
         raise ConfigError(
             f"data.min_user_interactions or data.min_item_interactions with {what}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trialign.config.data import StorefrontConfig
 from trialign.enrich.evidence import ItemInterests
 
 if TYPE_CHECKING:
@@ -19,9 +20,16 @@ def storefront_of(settings: Mapping[str, Any]) -> Storefront | None:
         return None
     from trialign.storefront import Storefront  # seconds to import
 
-    names = ("seed", "num_items", "num_users", "style_weight", "purpose_weight", "junk_share")
-    # A dataset that was prepared before there was junk holds none.
-    return Storefront(**{name: settings[name] for name in names if name in settings})
+    return Storefront(
+        StorefrontConfig(
+            seed=settings["seed"],
+            num_items=settings["num_items"],
+            num_users=settings["num_users"],
+            style_weight=settings["style_weight"],
+            purpose_weight=settings["purpose_weight"],
+            junk_share=settings["junk_share"],
+        )
+    )
 
 
 def with_junk(world: Storefront, keys: Sequence[str], interests: Sequence[ItemInterests]) -> list[ItemInterests]:

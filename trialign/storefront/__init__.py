@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trialign.config.data import StorefrontConfig
 from trialign.data.source import RawData
 from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
@@ -44,27 +45,13 @@ class Storefront:
     nor what the first users choose.
 
     Args:
-        seed: seed of everything that is drawn.
-        num_items: items in the catalogue; histories never cover more than half of it.
-        num_users: users with a history.
-        style_weight: multiplies the influence of style on choice; 0 removes it.
-        purpose_weight: multiplies the influence of purpose on choice; 0 removes it.
-        junk_share: of the items, whose interests `interests_from` takes from others; choices do not depend on it.
+        settings: the group `data`. Histories never cover more than half of the catalog; `junk_share` is of the items,
+            whose interests `interests_from` takes from others, and choices do not depend on it.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int,
-        num_items: int,
-        num_users: int,
-        style_weight: float,
-        purpose_weight: float,
-        junk_share: float = 0.0,
-    ) -> None:
+    def __init__(self, settings: StorefrontConfig) -> None:
         self.world = frozen_world()
-        self.seed, self.num_items, self.num_users = seed, num_items, num_users
-        self.style_weight, self.purpose_weight, self.junk_share = style_weight, purpose_weight, junk_share
+        self.settings = settings
 
     def sources(self) -> dict[str, Path]:
         """Return {}: nothing is read from outside."""
@@ -75,14 +62,14 @@ class Storefront:
         images = folder / "images"
         images.mkdir(parents=True, exist_ok=True)
         attributes, taste = self.attributes(), self.taste()
-        keys = [f"item-{index:07d}" for index in range(self.num_items)]
-        items = _item_table(keys, write_items(self.world, attributes, self.seed))
+        keys = [f"item-{index:07d}" for index in range(self.settings.num_items)]
+        items = _item_table(keys, write_items(self.world, attributes, self.settings.seed))
         (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items.to_pylist()))
         events = _event_table(keys, self.histories(taste))
         pq.write_table(events, folder / "events.parquet")
         files = {int(index): images / f"{keys[index]}.jpg" for index in np.flatnonzero(attributes.pictured_N)}
         for index, file in tracked(files.items(), "pictures drawn"):
-            draws = numpy_generator(self.seed, "storefront", "picture", index)
+            draws = numpy_generator(self.settings.seed, "storefront", "picture", index)
             file.write_bytes(paint(self.world.styles[attributes.style_N[index]], draws))
 
         def pictures() -> Iterator[tuple[str, bytes]]:
@@ -100,39 +87,44 @@ class Storefront:
 
     def attributes(self) -> Attributes:
         """Return what the items are: the truth that the catalogue shows in part; for judging, never for training."""
-        return draw_attributes(self.world, self.num_items, self.seed)
+        return draw_attributes(self.world, self.settings.num_items, self.settings.seed)
 
     def interests_from(self) -> Integers:
         """Return the item whose interests each item carries: itself, or, where they are junk, one of another purpose.
 
         Half of the junk comes from the item's own category, so that it looks like what belongs there.
         """
-        truth = self.attributes()
-        draws = numpy_generator(self.seed, "storefront", "junk interests")
-        from_N = np.arange(self.num_items)
-        chance_N, places_N = draws.random(self.num_items), draws.random(self.num_items)
-        for item in np.flatnonzero(chance_N < self.junk_share):
+        settings, truth = self.settings, self.attributes()
+        draws = numpy_generator(settings.seed, "storefront", "junk interests")
+        from_N = np.arange(settings.num_items)
+        chance_N, places_N = draws.random(settings.num_items), draws.random(settings.num_items)
+        for item in np.flatnonzero(chance_N < settings.junk_share):
             other_N = truth.purpose_N != truth.purpose_N[item]
             near_N = other_N & (truth.category_N == truth.category_N[item])
-            inside = chance_N[item] < self.junk_share / 2 and near_N.any()
+            inside = chance_N[item] < settings.junk_share / 2 and near_N.any()
             if len(donors := np.flatnonzero(near_N if inside else other_N)):
                 from_N[item] = donors[int(places_N[item] * len(donors))]
         return from_N
 
     def taste(self) -> Taste:
         """Return the choice function of this storefront's users."""
+        settings = self.settings
         return taste_of(
-            self.world, self.attributes(), style_weight=self.style_weight, purpose_weight=self.purpose_weight
+            self.world,
+            self.attributes(),
+            style_weight=settings.style_weight,
+            purpose_weight=settings.purpose_weight,
         )
 
     def histories(self, taste: Taste) -> list[Integers]:
         """Return the item indices that each user chose, in order."""
+        settings = self.settings
 
         def draw(name: str) -> np.random.Generator:
-            return numpy_generator(self.seed, "storefront", "users", name)
+            return numpy_generator(settings.seed, "storefront", "users", name)
 
-        lengths_U = draw_lengths(self.world, self.num_users, self.num_items, draw("lengths"))
-        chance_UT = draw("choices").random((self.num_users, int(self.world.history["longest"])))
+        lengths_U = draw_lengths(self.world, settings.num_users, settings.num_items, draw("lengths"))
+        chance_UT = draw("choices").random((settings.num_users, int(self.world.history["longest"])))
         return draw_histories(taste, lengths_U, chance_UT)
 
 

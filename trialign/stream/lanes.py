@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError, DataError, TrialignError
 from trialign.runtime.seeding import derive
 from trialign.stream.blocks import Record, Records
@@ -117,49 +118,44 @@ class LaneStream(IterableDataset[Row | TrialignError]):
     Args:
         sources: what is interleaved.
         encode: turns records into examples.
-        num_lanes: V.
-        seq_len: T, positions per row.
-        window: examples that a lane encodes and packs at a time; it gives back the last of them where keeping all would
-            leave a row too empty, see `pack_window`.
+        settings: `global_batch_size` is V, `seq_len` T, `packing_buffer` the window: how many examples a lane encodes
+            and packs at a time; it gives back the last of them where keeping all would leave a row too empty, see
+            `pack_window`. Records of a damaged block that is skipped are examples without tokens.
         seed: decides the order of everything.
         rank: r.
         world_size: W; divides V.
         state: where each lane goes on.
-        damaged: `stop` at a damaged block; or `skip` it, its records being examples without tokens.
         sample_log: whether rows say which records they hold.
 
     Raises:
-        ConfigError: V exceeds a source's examples or is no multiple of W, a weight is no positive number, or the policy
-            for damaged blocks is unknown.
+        ConfigError: V exceeds a source's examples, or a weight is no positive number.
     """
 
     def __init__(
         self,
         sources: Sequence[LaneSource],
         encode: Encode,
+        settings: StreamConfig,
         *,
-        num_lanes: int,
-        seq_len: int,
-        window: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
         state: State | None = None,
-        damaged: str = "stop",
         sample_log: bool = False,
     ) -> None:
         super().__init__()
-        _check(sources, num_lanes, window)
+        num_lanes = settings.global_batch_size
+        _check(sources, num_lanes, settings.packing_buffer)
         assert num_lanes % world_size == 0, (num_lanes, world_size)
         self.sources = list(sources)
         self.num_lanes = num_lanes
         self.lanes = list(range(rank, num_lanes, world_size))
         self._encode = encode
-        self._seq_len = seq_len
-        self._window = window
+        self._seq_len = settings.seq_len
+        self._window = settings.packing_buffer
         self._seed = seed
         self._state = dict(state or {})
-        self._damaged = damaged
+        self._damaged = settings.damaged
         self._sample_log = sample_log
         self._interleaving = Interleaving([source.examples_per_epoch for source in sources])
         self._orders = [

@@ -210,14 +210,11 @@ class LaneDataModule(pl.LightningDataModule):
         return LaneStream(
             self._sources,
             self._encode,
-            num_lanes=self._num_lanes,
-            seq_len=self._settings.seq_len,
-            window=self._settings.packing_buffer,
+            self._settings,
             seed=self._seed,
             rank=rank,
             world_size=world_size,
             state=self._state if state is None else state,
-            damaged=self._settings.damaged,
             sample_log=sample_log or self._sample_log_folder is not None,
         )
 

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trialign.config.data import EventColumns, ExamplesConfig, ItemColumns, TablesConfig
 from trialign.data.sources import Examples, Tables
 
-_CATALOGUE: dict[str, Any] = {
-    "items": "items.csv",
-    "item_columns": {},
-    "category_separator": ",",
-    "captions": None,
-    "caption_after": None,
-    "images": None,
-    "delimiter": ",",
-    "items_delimiter": None,
-    "quotes": True,
-    "format": None,
-}
-_EVENTS: dict[str, Any] = {"user": "user", "item": "item", "time": "time", "rank": None, "tie": None}
-_EXAMPLES: dict[str, Any] = {"user": "user_id", "items": "item_id_list", "target": "item_id"}
+_COLUMNS = EventColumns(time="time")
 
 
 @pytest.fixture
@@ -33,8 +22,12 @@ def tables(tmp_path: Path) -> Callable[..., Tables]:
     def make(events: Any = "events.csv", columns: dict[str, Any] | None = None, **changes: Any) -> Tables:
         if not (tmp_path / "items.csv").exists():
             (tmp_path / "items.csv").write_text("item,title\na,A\nb,B\nc,C\n")
-        settings = _CATALOGUE | {"time_unit": "s", "columns": _EVENTS | (columns or {})} | changes
-        return Tables(root=tmp_path, events=events, **settings)
+        if "item_columns" in changes:
+            changes["item_columns"] = ItemColumns(**changes["item_columns"])
+        named = replace(_COLUMNS, **(columns or {}))
+        return Tables(
+            TablesConfig(root=str(tmp_path), **{"events": events, "items": "items.csv", "columns": named} | changes)
+        )
 
     return make
 
@@ -47,7 +40,6 @@ def examples(tmp_path: Path) -> Callable[..., Examples]:
         if not (tmp_path / "items.csv").exists():
             (tmp_path / "items.csv").write_text("item,title\na,A\nb,B\nc,C\n")
         files = {split: f"{split}.inter" for split in ("train", "validation", "test")}
-        settings = _CATALOGUE | files | {"columns": _EXAMPLES, "item_separator": " "} | changes
-        return Examples(root=tmp_path, **settings)
+        return Examples(ExamplesConfig(root=str(tmp_path), **files | {"items": "items.csv"} | changes))
 
     return make

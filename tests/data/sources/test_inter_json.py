@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from trialign.config.data import InterJsonConfig
 from trialign.data.sources import InterJson
 from trialign.data.sources.evidence import items_table
 from trialign.errors import DataError
@@ -69,7 +70,7 @@ def test_a_missing_file_is_named(inter_json: Write, tmp_path: Path, name: str) -
 
 def test_a_root_that_is_not_set_is_asked_for() -> None:
     with pytest.raises(DataError, match=r"data\.root is not set\n.*\n.*TRIALIGN_DATA"):
-        InterJson(root=None, interactions="a", items="b")
+        InterJson(InterJsonConfig(root=None, interactions="a", items="b"))
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from trialign.config.data import DataConfig
 from trialign.data.prepare import prepare
 from trialign.data.sources import Tables
 from trialign.errors import DataError
@@ -20,7 +22,7 @@ Make = Callable[..., tuple[Path, dict[str, Any]]]
 
 
 @pytest.fixture
-def made(tmp_path: Path, tables: Callable[..., Tables], settings: dict[str, Any]) -> Make:
+def made(tmp_path: Path, tables: Callable[..., Tables], settings: DataConfig) -> Make:
     """Return a function that writes the lines of a log, prepares it, and returns the dataset's folder and counts."""
 
     def make(lines: list[str], *, header: str = "user,item,time", **changes: Any) -> tuple[Path, dict[str, Any]]:
@@ -28,7 +30,7 @@ def made(tmp_path: Path, tables: Callable[..., Tables], settings: dict[str, Any]
         (tmp_path / "events.csv").write_text("\n".join([header, *lines]) + "\n")
         folder = tmp_path / f"made-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        return folder, prepare(tables(**changes), folder, **(settings | known))
+        return folder, prepare(tables(**changes), folder, replace(settings, **known))
 
     return make
 

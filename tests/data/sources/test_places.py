@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trialign.config.compose import compose
+from trialign.config.data import InterJsonConfig
 from trialign.data.sources import InterJson, Tables
 from trialign.errors import DataError
 
@@ -91,7 +92,7 @@ def test_a_folder_of_several_kinds_names_patterns_that_a_shell_and_the_config_ta
     for named, count in zip(re.findall(r"'[^']*'", refused.value.remedy), (2, 1), strict=True):
         [override] = shlex.split(named)
         typed = compose("prepare", ["run=runs/x", "data=tables", "data.items=items.csv", override])
-        assert len(tables(typed.data["events"]).sources()) == count + 1
+        assert len(tables(typed.data.events).sources()) == count + 1
 
 
 def test_folders_that_cannot_be_read_as_one_are_refused(tables: Make, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_folder_in_place_of_the_one_file_of_a_pair_is_refused(tmp_path: Path) 
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(DataError, match=r"data\.interactions=\. names 2 files\n.*\n.*a\.json"):
-        InterJson(root=tmp_path, interactions=".", items="a.json").sources()
+        InterJson(InterJsonConfig(root=str(tmp_path), interactions=".", items="a.json")).sources()
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trialign.config.compose import compose, split_fields
-from trialign.config.instantiate import instantiate
+from trialign.config.compose import compose
+from trialign.config.instantiate import create
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 
@@ -22,10 +22,10 @@ def prepared(tmp_path: Path, shared_data: Shared) -> Callable[..., tuple[Dataset
 
     def make(experiment: str, name: str, *overrides: str) -> tuple[Dataset, dict[str, Any]]:
         settings = [f"run={tmp_path}", f"experiment={experiment}", f"data.root={shared_data(name).parent}", *overrides]
-        common, own = split_fields(compose("prepare", settings).data, "data")
+        data = compose("prepare", settings).data
         folder = tmp_path / experiment
         folder.mkdir()
-        counts = prepare(instantiate(own, "data"), folder, **common)
+        counts = prepare(create(data, "data"), folder, data)
         return Dataset(folder), counts
 
     return make
@@ -61,7 +61,7 @@ def test_posters_of_the_movies_with_five_ratings(prepared: Prepared) -> None:
 def test_all_posters_and_all_ratings(shared_data: Shared, tmp_path: Path) -> None:
     root = shared_data("ml_latest_small_posters").parent
     settings = compose("prepare", ["run=unused", "experiment=movielens_posters", f"data.root={root}"]).data
-    raw = instantiate(split_fields(settings, "data")[1], "data").load(tmp_path)
+    raw = create(settings, "data").load(tmp_path)
     assert raw.items.num_rows == 9_724
     assert raw.events.count().execute() == 100_836
     assert len({key for key, _ in raw.images()}) == 8_976

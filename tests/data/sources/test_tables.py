@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from trialign.config.data import DataConfig
 from trialign.data.prepare import prepare
 from trialign.data.sources import Tables
 from trialign.data.sources.formats import json_lines
@@ -241,11 +243,11 @@ def _many(wrong: dict[int, str], unit: str) -> str:
     ],
 )
 def test_text_far_down_a_column_of_times_is_counted(
-    tables: Make, tmp_path: Path, settings: dict[str, Any], unit: str, wrong: dict[int, str], message: str
+    tables: Make, tmp_path: Path, settings: DataConfig, unit: str, wrong: dict[int, str], message: str
 ) -> None:
     (tmp_path / "events.csv").write_text(_many(wrong, unit))
     with pytest.raises(DataError, match=message):
-        prepare(tables(time_unit=unit), tmp_path, **settings, max_bad_events=0)
+        prepare(tables(time_unit=unit), tmp_path, replace(settings, max_bad_events=0))
 
 
 @pytest.mark.parametrize(
@@ -256,11 +258,11 @@ def test_text_far_down_a_column_of_times_is_counted(
     ],
 )
 def test_ranks_and_ties_are_whole_numbers(
-    tables: Make, tmp_path: Path, settings: dict[str, Any], columns: dict[str, Any], rows: str, message: str
+    tables: Make, tmp_path: Path, settings: DataConfig, columns: dict[str, Any], rows: str, message: str
 ) -> None:
     (tmp_path / "events.csv").write_text("user,item,time\n" + rows)
     with pytest.raises(DataError, match=message.replace(" .*", "(.|\n)*")):
-        prepare(tables(columns=columns), tmp_path, **settings)
+        prepare(tables(columns=columns), tmp_path, settings)
 
 
 @pytest.mark.parametrize(
@@ -358,14 +360,14 @@ def test_a_compressed_file_that_is_cut_off_does_not_pass_for_a_shorter_one(table
 @pytest.mark.parametrize("wrong", ['{"id": 1}', "[1]", "1.5", "true"])
 @pytest.mark.parametrize("role", ["user", "item"])
 def test_keys_of_json_lines_are_text_or_integers(
-    tables: Make, tmp_path: Path, settings: dict[str, Any], role: str, wrong: str
+    tables: Make, tmp_path: Path, settings: DataConfig, role: str, wrong: str
 ) -> None:
     right = '{"user": "u", "item": "a", "time": 1}\n{"user": 7, "item": "a", "time": "2"}\n'
     old = {"user": '"user": 7', "item": '"item": "b"'}[role]
     text = right + '{"user": 7, "item": "b", "time": 3}\n'
     (tmp_path / "events.jsonl").write_text(text.replace(old, f'"{role}": {wrong}'))
     with pytest.raises(DataError, match=rf"rows hold no {role} that can be read.*\n.*text or an integer"):
-        prepare(tables("events.jsonl", columns={"time": None, "rank": "time"}), tmp_path, **settings)
+        prepare(tables("events.jsonl", columns={"time": None, "rank": "time"}), tmp_path, settings)
 
 
 def test_a_column_may_appear_far_down_a_file_of_json_lines(tables: Make, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trialign.config.data import FilesConfig
 from trialign.data.sources.endings import ending_of, format_of
 from trialign.data.sources.evidence import TEXTS, items_table, refuse
 from trialign.data.sources.formats import Dialect, json_lines, read_rows, readable
@@ -22,7 +23,6 @@ from trialign.errors import ConfigError, DataError, suggest
 
 logger = logging.getLogger(__name__)
 
-_ROLES = ("item", *TEXTS, "categories", "image", "caption")
 _JOINABLE = ("title", "description")
 _Columns = Mapping[str, list[str]]
 _Rows = Callable[[], Iterable[Mapping[str, Any]]]
@@ -31,52 +31,46 @@ _Rows = Callable[[], Iterable[Mapping[str, Any]]]
 class CatalogueFiles:
     """The part of a source that tells what its items are.
 
+    Items are in Parquet, CSV, TSV, JSON lines, RecBole's `.item`, or `.json`, one object `{item: {field: value}}`;
+    captions in the same formats. Several columns make a title or a description of several lines. Pictures are in
+    folders and in tar files, plain or WebDataset's.
+
     Args:
-        root: folder that the names are below.
-        items: a path, a pattern, or a list of them: Parquet, CSV, TSV, JSON lines, RecBole's `.item`, or `.json`, one
-            object `{item: {field: value}}`.
-        item_columns: the column of `item`, `title`, `description`, `brand`, `categories`, `image` and `caption`; null:
-            the one of that name, where there is one. Several columns make a title or a description of several lines.
-        category_separator: what joins categories where they are one text.
-        captions: files of captions, in the same formats; null: the catalogue's own column, where there is one.
-        caption_after: a caption is what follows this mark in its text; null: all of it.
-        images: folders and tar files (plain or WebDataset's) of pictures; null: none.
-        dialect: of CSV and TSV files.
+        settings: the group `data`.
 
     Raises:
         ConfigError: a name is no name.
         DataError: `root` is not set.
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path | str | None,
-        items: Any,
-        item_columns: Mapping[str, Any],
-        category_separator: str,
-        captions: Any,
-        caption_after: str | None,
-        images: Any,
-        dialect: Dialect,
-    ) -> None:
-        self._root = below(root)
-        self._names = {
-            "items": listed(items, "items"),
-            "captions": listed(captions, "captions"),
-            "images": listed(images, "images"),
+    def __init__(self, settings: FilesConfig) -> None:
+        columns = settings.item_columns
+        named = {
+            "item": columns.item,
+            "title": columns.title,
+            "description": columns.description,
+            "brand": columns.brand,
+            "categories": columns.categories,
+            "image": columns.image,
+            "caption": columns.caption,
         }
-        self._columns = {role: listed(item_columns.get(role), f"item_columns.{role}") for role in _ROLES}
-        for role, columns in self._columns.items():
-            if len(columns) > 1 and role not in _JOINABLE:
+        self._root = below(settings.root)
+        self._names = {
+            "items": listed(settings.items, "items"),
+            "captions": listed(settings.captions, "captions"),
+            "images": listed(settings.images, "images"),
+        }
+        self._columns = {role: listed(name, f"item_columns.{role}") for role, name in named.items()}
+        for role, names in self._columns.items():
+            if len(names) > 1 and role not in _JOINABLE:
                 raise ConfigError(
-                    f"data.item_columns.{role} names {len(columns)} columns",
+                    f"data.item_columns.{role} names {len(names)} columns",
                     rule=f"only {' and '.join(_JOINABLE)} may be put together from several columns",
                     remedy="name one",
                 )
-        self._category_separator = category_separator
-        self._caption_after = caption_after
-        self._dialect = dialect
+        self._category_separator = settings.category_separator
+        self._caption_after = settings.caption_after
+        self._dialect = Dialect(settings.items_delimiter or settings.delimiter, settings.quotes, "items_delimiter")
 
     def sources(self) -> dict[str, Path]:
         """Return every file that is read, by role, pictures included."""

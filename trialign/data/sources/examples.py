@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import ibis
 
+from trialign.config.data import ExamplesConfig
 from trialign.data.source import RawData
 from trialign.data.sources.catalogue_files import CatalogueFiles
 from trialign.data.sources.columns import as_key, as_keys, pick
@@ -21,61 +21,26 @@ class Examples:
     """Examples (user, what was chosen before, what came next) split by whoever made them, and a catalogue.
 
     Args:
-        root: folder that all names are below.
-        train, validation, test: a path, a pattern, or a list of them, in the formats of `Tables`.
-        format: of the examples, `parquet`, `csv`, `tsv`, `jsonl` or `recbole`; None: by suffix.
-        columns: the columns of `user`, `items` and `target`.
-        item_separator: what joins `items` where they are one text.
-        delimiter: of CSV files; `items_delimiter` that of the catalogue's, None: the same.
-        quotes: whether quotes around a value of CSV or TSV are no part of it, of the catalogue's too.
-        items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
+        settings: the group `data`.
 
     Raises:
         ConfigError: a name does not exist.
         DataError: `root` is not set.
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path | str | None,
-        train: Any,
-        validation: Any,
-        test: Any,
-        format: str | None,
-        columns: Mapping[str, str],
-        item_separator: str,
-        delimiter: str,
-        items_delimiter: str | None,
-        quotes: bool,
-        items: Any,
-        item_columns: Mapping[str, Any],
-        category_separator: str,
-        captions: Any,
-        caption_after: str | None,
-        images: Any,
-    ) -> None:
-        self._root = below(root)
+    def __init__(self, settings: ExamplesConfig) -> None:
+        self._root = below(settings.root)
         self._splits = {
-            "train": listed(train, "train"),
-            "validation": listed(validation, "validation"),
-            "test": listed(test, "test"),
+            "train": listed(settings.train, "train"),
+            "validation": listed(settings.validation, "validation"),
+            "test": listed(settings.test, "test"),
         }
         assert set(self._splits) == set(get_args(Split))
-        self._format = format
-        self._columns = columns
-        self._item_separator = item_separator
-        self._dialect = Dialect(delimiter, quotes)
-        self._catalogue = CatalogueFiles(
-            root=root,
-            items=items,
-            item_columns=item_columns,
-            category_separator=category_separator,
-            captions=captions,
-            caption_after=caption_after,
-            images=images,
-            dialect=Dialect(items_delimiter or delimiter, quotes, "items_delimiter"),
-        )
+        self._format = settings.format
+        self._columns = settings.columns
+        self._item_separator = settings.item_separator
+        self._dialect = Dialect(settings.delimiter, settings.quotes)
+        self._catalogue = CatalogueFiles(settings)
 
     def sources(self) -> dict[str, Path]:
         """Return every file, by role, checked to exist."""
@@ -95,7 +60,9 @@ class Examples:
         return RawData(items=items, images=images, examples=reduce(ibis.Table.union, tables), has_clock=False)
 
     def _typed(self, part: Part, split: str) -> ibis.Table:
-        user, items, target = (pick(part, role, self._columns[role]) for role in ("user", "items", "target"))
+        columns = self._columns
+        user, items = pick(part, "user", columns.user), pick(part, "items", columns.items)
+        target = pick(part, "target", columns.target)
         examples = part.table.select(
             user=as_key(user, part.paths),
             items=as_keys(items, self._item_separator, part.paths),

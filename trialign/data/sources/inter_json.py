@@ -10,6 +10,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 
+from trialign.config.data import InterJsonConfig
 from trialign.data.source import RawData
 from trialign.data.sources.endings import open_bytes
 from trialign.data.sources.evidence import items_table, refuse, unicode_of
@@ -29,14 +30,12 @@ class InterJson:
     nested or not; other keys are ignored, absent ones are empty. Ids are strings or integers.
 
     Args:
-        root: folder that holds the files.
-        interactions: file below `root`.
-        items: file below `root`.
+        settings: the group `data`.
     """
 
-    def __init__(self, *, root: Path | str | None, interactions: str, items: str) -> None:
-        self._root = below(root)
-        self._names = {"interactions": interactions, "items": items}
+    def __init__(self, settings: InterJsonConfig) -> None:
+        self._root = below(settings.root)
+        self._names = {"interactions": settings.interactions, "items": settings.items}
 
     def sources(self) -> dict[str, Path]:
         """Return the two files, checked to exist."""

@@ -16,7 +16,7 @@ _JOURNALS = ("_delta_log", ".hoodie")
 """Of Delta Lake and Hudi: their folders keep the files of older states beside those of the newest."""
 
 
-def below(root: Path | str | None) -> Path:
+def below(root: str | None) -> Path:
     """Return `data.root` as a path.
 
     Raises:

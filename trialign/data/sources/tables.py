@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import ibis
 
+from trialign.config.data import TablesConfig
 from trialign.data.source import RawData, Unreadable
 from trialign.data.sources.catalogue_files import CatalogueFiles
 from trialign.data.sources.columns import (
@@ -39,64 +38,40 @@ class Tables:
 
     Rows are read lazily; one pass over them is made here, to count what cannot be read.
 
+    A column of timestamps or dates needs no `time_unit`. What is finer than a second decides among events of one
+    second, before a column of ties does.
+
     Args:
-        root: folder that all names are below.
-        events: a path, a pattern, or a list of them.
-        format: of the events, `parquet`, `csv`, `tsv`, `jsonl` or `recbole`; None: by suffix.
-        columns: the columns of `user`, `item`, `time` or `rank` (one of the two), and `tie`, or None.
-        time_unit: `s`, `ms`, `us`, `ns` or `iso`; a column of timestamps or dates needs none. What is finer than a
-            second decides among events of one second, before a column of ties does.
-        delimiter: of CSV files; `items_delimiter` that of the catalogue's, None: the same.
-        quotes: whether quotes around a value of CSV or TSV are no part of it, of the catalogue's too.
-        items, item_columns, category_separator, captions, caption_after, images: see `CatalogueFiles`.
+        settings: the group `data`.
 
     Raises:
         ConfigError: neither time nor rank is named, or both; a name does not exist.
         DataError: `root` is not set.
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path | str | None,
-        events: Any,
-        format: str | None,
-        columns: Mapping[str, str | None],
-        time_unit: str,
-        delimiter: str,
-        items_delimiter: str | None,
-        quotes: bool,
-        items: Any,
-        item_columns: Mapping[str, Any],
-        category_separator: str,
-        captions: Any,
-        caption_after: str | None,
-        images: Any,
-    ) -> None:
-        clocks = [name for name in ("time", "rank") if columns[name]]
-        if len(clocks) != 1:
+    def __init__(self, settings: TablesConfig) -> None:
+        columns = settings.columns
+        if bool(columns.time) == bool(columns.rank):
             raise ConfigError(
-                "both data.columns.time and data.columns.rank are set" if clocks else "the events have no order",
+                "both data.columns.time and data.columns.rank are set" if columns.time else "the events have no order",
                 rule="events are ordered by a time, or else by a rank within the user's list",
                 remedy="set one of data.columns.time=COLUMN and data.columns.rank=COLUMN",
             )
-        self._root = below(root)
-        self._events = listed(events, "events")
-        self._format = format
-        self._columns = {role: name for role, name in columns.items() if name}
-        self._clock = clocks[0]
-        self._time_unit = time_unit
-        self._dialect = Dialect(delimiter, quotes)
-        self._catalogue = CatalogueFiles(
-            root=root,
-            items=items,
-            item_columns=item_columns,
-            category_separator=category_separator,
-            captions=captions,
-            caption_after=caption_after,
-            images=images,
-            dialect=Dialect(items_delimiter or delimiter, quotes, "items_delimiter"),
-        )
+        named = {
+            "user": columns.user,
+            "item": columns.item,
+            "time": columns.time,
+            "rank": columns.rank,
+            "tie": columns.tie,
+        }
+        self._root = below(settings.root)
+        self._events = listed(settings.events, "events")
+        self._format = settings.format
+        self._columns = {role: name for role, name in named.items() if name}
+        self._clock = "time" if columns.time else "rank"
+        self._time_unit = settings.time_unit
+        self._dialect = Dialect(settings.delimiter, settings.quotes)
+        self._catalogue = CatalogueFiles(settings)
 
     def sources(self) -> dict[str, Path]:
         """Return every file, by role, checked to exist."""
