@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PrefixConstrainedLogitsProcessor
+from transformers import PrefixConstrainedLogitsProcessor
 
 from benchmarks.record import Row, add_data, alone, arguments, compare, paired_seconds, record
 from trialign.config.train import ScratchConfig
@@ -31,6 +31,7 @@ from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.save_load import load_ranker
 from trialign.manifest import Manifest
+from trialign.runtime.transformers import AutoConfig, AutoModelForCausalLM
 from trialign.semid.table import SIDTable, flat_codes
 from trialign.semid.tokens import TokenSpace
 

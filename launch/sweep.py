@@ -21,6 +21,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
+from typing_extensions import override
 
 from trialign.cluster.sweep import members_of, queue, wait_for
 from trialign.config.compose import to_config
@@ -35,7 +36,7 @@ class MembersSweeper(Sweeper):  # type: ignore[misc]  # Hydra is untyped
 
     __module__ = "hydra_plugins.trialign"
 
-    def __init__(self, params: Mapping[str, str] | None = None, **unused: Any) -> None:  # noqa: ARG002
+    def __init__(self, params: Mapping[str, str] | None = None, **_: Any) -> None:
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
@@ -76,11 +77,13 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]  # Hydra is untyped
 
     __module__ = "hydra_plugins.trialign"
 
-    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:  # noqa: ARG002
+    @override
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         """Keep what composes a member."""
         self.hydra_context, self.config = hydra_context, config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: ARG002
+    @override
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Compose every member, queue those that are left to do."""
         configs = [self._compose(overrides) for overrides in job_overrides]
         own = own_folders(self.config)

@@ -46,8 +46,9 @@ def photo() -> bytes:
 def dataset() -> Any:
     """Three items, each with the same words and a picture."""
     items = pa.table({name: [WORDS] * 3 for name in ("title", "description")} | {"has_image": [True] * 3})
-    images = lambda: ((item, photo()) for item in range(3))  # noqa: E731
-    return SimpleNamespace(items=items, keys=[WORDS] * 3, num_items=3, images=images)
+    return SimpleNamespace(
+        items=items, keys=[WORDS] * 3, num_items=3, images=lambda: ((item, photo()) for item in range(3))
+    )
 
 
 def evaluation(folder: Path) -> str:

@@ -187,4 +187,4 @@ def _number(path: Path) -> int:
 @cache
 def _machine() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115  # no file of that name exists
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"

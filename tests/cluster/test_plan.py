@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -195,7 +196,7 @@ def test_submitting_says_which_stages_a_preemption_starts_anew_and_the_limit_the
 def test_settings_that_a_killed_training_did_not_begin_with_are_refused_before_queueing(tmp_path: Path) -> None:
     begun, other = config(run=str(tmp_path)), config("train.learning_rate=0.5", run=str(tmp_path))
     stage = Stage.open("train", tmp_path / "train", identity_of("train", begun))
-    with pytest.raises(KeyboardInterrupt), stage.building(["checkpoints"]) as folder:  # noqa: PT012
+    with contextlib.suppress(KeyboardInterrupt), stage.building(["checkpoints"]) as folder:
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "step-000000010.json").touch()
         raise KeyboardInterrupt

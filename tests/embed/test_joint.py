@@ -6,12 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trialign.launch.cli import script
-
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
-from trialign.config.embed import JointConfig
-
-# isort: split
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModel,
@@ -26,8 +20,10 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLVideoProcessor,
 )
+from trialign.launch.cli import script
 
 from trialign.config.compose import compose
+from trialign.config.embed import JointConfig
 from trialign.embed.joint import TransformersJoint
 from trialign.embed.store import load
 from trialign.errors import ConfigError, DataError

@@ -1,10 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
-
-# isort: split
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModel,

@@ -13,6 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from trialign.runtime.torchvision_fault import repair_torchvision
+
+repair_torchvision()  # tests import open_clip before the package does
+
 HALF = 10
 
 

@@ -41,7 +41,8 @@ def read(text):
     return text if text.startswith("good") else Failure("bad")
 
 
-def ask(model, folder, requests, *, retries=1, max_failure_rate=0.0, max_side=64, part=Part()):  # noqa: B008  # frozen
+def ask(model, folder, requests, *, retries=1, max_failure_rate=0.0, max_side=64, part=None):
+    part = part or Part()
     cache = ReplyCache(folder, part.name)
     try:
         annotator = Annotator(

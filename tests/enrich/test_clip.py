@@ -4,16 +4,12 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, normalize
-
-import trialign.runtime.torchvision_fault  # noqa: F401  (before open_clip)
-
-# isort: split
-import open_clip
 
 from trialign.config.embed import OpenClipConfig
 from trialign.config.enrich import ClipConfig

@@ -95,10 +95,14 @@ def test_tables_are_as_promised(world, server):
     enrich(run, data, *asking(server.url, "enrich.interests.variant=cot"))
     captions, interests = rows(run, "captions"), rows(run, "interests")
     assert [row["item"] for row in captions] == [row["item"] for row in interests] == [0, 1, 2, 3, 4]
-    read = lambda name: pq.read_schema(run / "enrich" / f"{name}.parquet")  # noqa: E731
-    assert read("captions").types == [pa.int32(), pa.string(), pa.string(), pa.string()]
+    assert pq.read_schema(run / "enrich" / "captions.parquet").types == [
+        pa.int32(),
+        pa.string(),
+        pa.string(),
+        pa.string(),
+    ]
     lists = [pa.list_(pa.string()), pa.list_(pa.float32()), pa.list_(pa.string())]
-    assert read("interests").types == [pa.int32(), *lists, *[pa.string()] * 3]
+    assert pq.read_schema(run / "enrich" / "interests.parquet").types == [pa.int32(), *lists, *[pa.string()] * 3]
     keys = pq.read_table(run / "prepare" / "items.parquet")["key"].to_pylist()
     by_key = {key: (captions[item], interests[item]) for item, key in enumerate(keys)}
     neither = ({"caption": "", "source": "", "failure": "no_picture"}, {"failure": "no_evidence", "interests": []})

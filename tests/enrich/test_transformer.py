@@ -10,10 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
-
-# isort: split
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 from trialign.enrich.protocol import Failure, Reply, Request

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from trialign.launch.cli import script
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.config.compose import compose
 from trialign.errors import StageError
 from trialign.manifest import Manifest
+from trialign.runtime.transformers import AutoConfig, AutoModelForCausalLM
 
 TINY = ["data.num_items=64", "data.num_users=60", "embed.text.dim=8", "embed/image=none", "quantize.codebook_size=8"]
 

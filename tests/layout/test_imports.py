@@ -101,25 +101,34 @@ def test_heavy_libraries_stay_in_their_places(path: Path) -> None:
             assert here == "runtime", f"{path} imports {name}"
 
 
-def test_lightning_is_imported_in_one_place() -> None:
+@pytest.mark.parametrize(
+    ("names", "door", "folders"),
+    [
+        (("pytorch_lightning", "lightning", "lightning_fabric"), "lightning", ("trialign", "launch", "tests")),
+        (("transformers",), "transformers", ("trialign", "launch")),
+    ],
+)
+def test_a_framework_is_imported_in_one_place(names: tuple[str, ...], door: str, folders: tuple[str, ...]) -> None:
     places = {
         path.relative_to(CHECKOUT)
-        for path in [*modules(), *(CHECKOUT / "tests").rglob("*.py")]
+        for folder in folders
+        for path in (CHECKOUT / folder).rglob("*.py")
         for name, _ in imports(path)
-        if name.split(".")[0] in ("pytorch_lightning", "lightning", "lightning_fabric")
+        if name.split(".")[0] in names
     }
-    assert places == {Path("trialign/runtime/lightning.py")}, "take it from trialign.runtime.lightning"
+    assert places == {Path(f"trialign/runtime/{door}.py")}, f"take it from trialign.runtime.{door}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_fragile_imports_come_after_the_torchvision_repair(path: Path) -> None:
     if path.name == "torchvision_fault.py":
         return
-    fragile = {"pytorch_lightning", "open_clip", "timm", "peft", "torchvision"}
+    fragile = {"pytorch_lightning", "transformers", "sentence_transformers", "open_clip", "timm", "peft", "torchvision"}
+    repair = {"trialign.runtime.torchvision_fault", "trialign.runtime.transformers", "trialign.runtime.lightning"}
     order = [name for name, typing_only in imports(path) if not typing_only]
     first = next((i for i, name in enumerate(order) if name.split(".")[0] in fragile), None)
     if first is not None:
-        assert "trialign.runtime.torchvision_fault" in order[:first], f"{path} imports {order[first]} unprotected"
+        assert repair & set(order[:first]), f"{path} imports {order[first]} unprotected"
 
 
 def test_command_line_imports_nothing_heavy_before_it_knows_the_verb() -> None:

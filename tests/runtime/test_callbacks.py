@@ -10,15 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
-
-# isort: split
-from transformers import GPT2Config, GPT2LMHeadModel
-
 from trialign.config.runtime import RuntimeConfig
 from trialign.runtime.callbacks import GradientNorm, StepCallback, StepClock, _append, training_flops
 from trialign.runtime.lightning import pl
 from trialign.runtime.trainer import Plan, build_trainer
+from trialign.runtime.transformers import AutoConfig, AutoModelForCausalLM
 from trialign.semid.table import SIDTable
 from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
@@ -89,7 +85,8 @@ def test_the_clock_tells_training_from_waiting_and_leaves_out_the_rest(monkeypat
 
 
 def test_a_token_costs_six_per_weight_that_learns_and_four_per_one_that_does_not() -> None:
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=8, n_layer=2, n_head=2))
+    sizes = {"n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", vocab_size=50, **sizes))
     weights = 2 * (3 * 8 * 8 + 8 * 8 + 2 * 8 * 32)  # query, key, value; output; feed-forward. No tables, no head.
     assert training_flops(model) == 6 * weights
     for parameter in model.transformer.h[0].parameters():

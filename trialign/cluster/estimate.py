@@ -6,9 +6,6 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
-
-# isort: split
 import torch
 
 from trialign.config.config import Config
@@ -103,9 +100,8 @@ def _from_dataset(config: Config) -> Size:
 
 def _backbone_parameters(config: Config) -> int:
     """Count a backbone's parameters without memory for them, and add the vectors of the codes."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     from trialign.generate.backbone import ARCHITECTURES
+    from trialign.runtime.transformers import AutoConfig, AutoModelForCausalLM
 
     backbone = config.train.backbone
     if isinstance(backbone, ScratchConfig):

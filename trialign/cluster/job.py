@@ -305,10 +305,10 @@ class Supervisor:
     def _log(self, rank: str) -> str:
         return str(self.spec.folder / "log" / f"{self.spec.name}_{self.job}_{rank}.log")
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
 
-    def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
         self.ending = True
 
 

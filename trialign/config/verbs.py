@@ -20,11 +20,11 @@ CLIP_OF_ENRICH = "enrich.clip"
 """As `embed.image.model` or `embed.joint.model`: the small CLIP that the enrich stage trained."""
 
 
-def _always(config: Config) -> bool:  # noqa: ARG001
+def _always(_config: Config) -> bool:
     return True
 
 
-def _never(config: Config) -> bool:  # noqa: ARG001
+def _never(_config: Config) -> bool:
     return False
 
 

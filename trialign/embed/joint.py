@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import normalize
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.config.embed import JointConfig
 from trialign.embed.batches import Rows
 from trialign.embed.transformer import DTYPES, POOLINGS, TEXT
@@ -146,7 +145,7 @@ def in_order(images: Iterable[tuple[int, bytes]], texts: Sequence[str]) -> Itera
 
 
 def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoProcessor
+    from trialign.runtime.transformers import AutoModel, AutoProcessor
 
     try:
         processor = AutoProcessor.from_pretrained(model)

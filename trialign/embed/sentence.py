@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before sentence-transformers)
 from trialign.config.embed import SentenceConfig
 from trialign.embed.batches import Rows
 from trialign.errors import ConfigError, model_remedy
+from trialign.runtime.torchvision_fault import repair_torchvision
 
 
 class SentenceText:
@@ -25,6 +25,7 @@ class SentenceText:
     def __init__(self, settings: SentenceConfig) -> None:
         model = settings.model
         try:
+            repair_torchvision()
             from sentence_transformers import SentenceTransformer
         except ImportError as cause:
             raise ConfigError(

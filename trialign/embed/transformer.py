@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.config.embed import TransformersConfig
 from trialign.embed.batches import Rows
 from trialign.errors import ConfigError, model_remedy
@@ -109,7 +108,7 @@ class TransformersText:
 
 
 def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
+    from trialign.runtime.transformers import AutoModel, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before transformers' models)
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
 from trialign.errors import ConfigError, model_remedy
 from trialign.files import sha256_of
@@ -118,15 +117,14 @@ class TransformersChat:
 
     @cached_property
     def _sees(self) -> bool:
-        from transformers import AutoConfig
-        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        from trialign.runtime.transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
         return type(self._tried(AutoConfig.from_pretrained, self._name)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """Load the model, and what turns conversations into its input."""
-        from transformers import (
+        from trialign.runtime.transformers import (
             AutoModelForCausalLM,
             AutoModelForImageTextToText,
             AutoProcessor,

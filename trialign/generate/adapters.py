@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before peft)
 from trialign.config.train import LoraConfig
 from trialign.errors import ConfigError
 from trialign.runtime.seeding import derive
+from trialign.runtime.transformers import Conv1D, PreTrainedModel
 
 
 def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) -> None:

@@ -12,7 +12,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
-from transformers import (
+
+from trialign.config.train import ConfigFileConfig, ScratchConfig
+from trialign.errors import ConfigError, model_remedy
+from trialign.runtime.seeding import derive
+from trialign.runtime.transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,10 +24,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-
-from trialign.config.train import ConfigFileConfig, ScratchConfig
-from trialign.errors import ConfigError, model_remedy
-from trialign.runtime.seeding import derive
 
 _DROPOUTS = ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "dropout")
 """What configs call a dropout of their own; ours is the only one that acts."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import (
@@ -46,6 +45,7 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.manifest import Manifest
 from trialign.runtime.loss_watch import skipped_batches
+from trialign.runtime.transformers import PreTrainedModel
 from trialign.semid.table import SIDTable
 from trialign.stream.lanes import Encode, LaneSource
 from trialign.stream.module import LaneDataModule

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
-from transformers import DynamicCache
 
 from trialign.decode.step import Beams
 from trialign.generate.backbone import HiddenStates
 from trialign.generate.loss import Predictions
+from trialign.runtime.transformers import DynamicCache
 from trialign.semid.tokens import TokenSpace
 
 

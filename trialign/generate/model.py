@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from trialign.decode.path import ItemPaths, Trie, score_items
 from trialign.generate.backbone import embedding_scale, run_backbone, text_table
@@ -18,6 +17,7 @@ from trialign.generate.item_positions import ItemPositions
 from trialign.generate.item_tokens import ItemTokens
 from trialign.generate.loss import Predictions, TablePredictions
 from trialign.runtime.seeding import torch_generator
+from trialign.runtime.transformers import PreTrainedModel
 
 
 class AddedTokens(nn.Module):

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_model, save_model
-from transformers import AutoConfig
 
 from trialign.decode.index import PrefixIndex
 from trialign.errors import DataError, StageError
@@ -20,6 +19,7 @@ from trialign.generate.model import AddedTokens, Generator, text_vectors
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
+from trialign.runtime.transformers import AutoConfig
 from trialign.semid.table import SIDTable
 
 _FORMAT = 3

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import DynamicCache
 
 from trialign.generate.model import Generator
 from trialign.progress import tracked
+from trialign.runtime.transformers import DynamicCache
 
 
 @torch.inference_mode()

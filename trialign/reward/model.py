@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from trialign.config.reward import TinyRewardConfig
 from trialign.config.train import LoraConfig
@@ -16,6 +15,7 @@ from trialign.errors import ConfigError
 from trialign.generate.adapters import add_adapters
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.runtime.seeding import derive
+from trialign.runtime.transformers import AutoConfig, AutoModel, AutoTokenizer
 
 _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from trialign.config.rl import RLConfig
 from trialign.generate.loss import scaled_loss, step_totals
@@ -41,7 +42,8 @@ class PolicyModule(GeneratorModule):
         self.stopped: str | None = None
         self.train()
 
-    def train(self, mode: bool = True) -> PolicyModule:  # noqa: ARG002  # torch's signature
+    @override
+    def train(self, mode: bool = True) -> PolicyModule:
         """Stay in eval mode: with dropout the ratio of probabilities would be chance, not learning."""
         super().train(False)
         return self

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from trialign.runtime.collectives import all_reduce_sum, world_size
 from trialign.runtime.lightning import Callback, DeepSpeedStrategy, Profiler, pl
@@ -78,24 +79,17 @@ class StepCallback(Callback):
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Act after the last micro-batch of a step, which the optimizer has taken in."""
 
+    @override
     def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Call `on_step_start` where one begins."""
         if place_in_step(trainer, batch_idx) == 0:
             self.on_step_start(trainer, pl_module, trainer.global_step)
 
+    @override
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Call `on_step_end` where one ends."""
         if ends_step(trainer, batch_idx):
@@ -174,12 +168,8 @@ class MachineUse(StepCallback):
 class GradientNorm(StepCallback):
     """Logs the length of the gradient before it is clipped, wherever training logs."""
 
-    def on_before_optimizer_step(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        optimizer: Any,  # noqa: ARG002
-    ) -> None:
+    @override
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Measure; under DeepSpeed, which cuts gradients up by rank, the engine does, in its step."""
         if not logs_at(trainer, trainer.global_step + 1) or isinstance(trainer.strategy, DeepSpeedStrategy):
             return

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from trialign.files import sha256_of, write_atomically
 from trialign.foreign import parse_json
 from trialign.runtime.callbacks import StepCallback
@@ -68,16 +70,15 @@ class TrainingCheckpoints(StepCallback):
         self.seconds = 0.0  # spent saving
         self._newest = 0
 
-    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:  # noqa: ARG002
+    @override
+    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Save where an optimizer step has just been taken and one is due."""
         if self.every and step % self.every == 0:
             self.save(trainer)
 
+    @override
     def on_load_checkpoint(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        checkpoint: dict[str, Any],
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Count micro-batches as this number of ranks would have: Lightning tells by them where a step ends."""
         self._newest = checkpoint["global_step"]
@@ -117,7 +118,8 @@ class CheckedTogether(Callback):
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check it.
 
         Raises:

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from trialign.errors import TrainingError, TrialignError
 from trialign.files import write_atomically
@@ -54,7 +55,8 @@ class LossWatch(StepCallback):
         self._loss: torch.Tensor | float = 0.0
         self._batches: list[Any] = []
 
-    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:  # noqa: ARG002
+    @override
+    def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Forget the step before."""
         self._loss, self._batches = 0.0, []
 
@@ -69,11 +71,13 @@ class LossWatch(StepCallback):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._batches.append(batch)
 
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:  # noqa: ARG002
+    @override
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
         """Add up the micro-batches' losses."""
         self._loss = self._loss + loss.detach()
 
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    @override
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the step where its last micro-batch has passed.
 
         Raises:

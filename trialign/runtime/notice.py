@@ -46,7 +46,7 @@ def listen() -> None:
     """Listen from now on; called once, by the command."""
     process = os.getpid()
 
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         if os.getpid() == process:  # children hear it too where it is typed; this process ends them
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends at once
             raise Interrupted
@@ -86,7 +86,7 @@ def training_is_over() -> None:
     _over = True
 
 
-def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def hear(_number: int, _frame: FrameType | None) -> None:
     """Take down that this process was asked to save and stop; a signal handler."""
     global _heard
     _heard = True

@@ -6,6 +6,8 @@ import os
 import signal
 from types import FrameType
 
+from typing_extensions import override
+
 from trialign.runtime.callbacks import StepCallback
 from trialign.runtime.checkpoint import TrainingCheckpoints
 from trialign.runtime.lightning import pl
@@ -30,7 +32,8 @@ class Preemption(StepCallback):
         self.checkpoints = checkpoints
         self._interrupted = False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen; Lightning's own handlers are in place by now, and it gives back those that it met."""
         self._process = os.getpid()
         for number in (*SIGNALS, signal.SIGINT):
@@ -55,7 +58,8 @@ class Preemption(StepCallback):
                 )
             exit_for_requeue(f"saved after step {step}")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let it be saved, whoever asks from now on."""
         training_is_over()
 

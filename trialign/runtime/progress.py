@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from trialign.progress import Progress
 from trialign.runtime.callbacks import StepCallback, logs_at
 from trialign.runtime.lightning import pl
@@ -13,13 +15,15 @@ class TrainingPace(StepCallback):
     def __init__(self) -> None:
         self._progress: Progress | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count."""
         self._progress = Progress("steps", int(trainer.estimated_stepping_batches))
         self._progress.__enter__()
         self._progress.add(trainer.global_step, reused=True)
 
-    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:  # noqa: ARG002
+    @override
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Count the step; figures are read where training logs, as they wait for the device."""
         assert self._progress is not None
         if logs_at(trainer, step):
@@ -28,16 +32,13 @@ class TrainingPace(StepCallback):
             )
         self._progress.reach(step)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how long it took."""
         self._end(None)
 
-    def on_exception(
-        self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        exception: BaseException,
-    ) -> None:
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Say how far it came; what goes on in this process is not counted as a part of it."""
         self._end(exception)
 

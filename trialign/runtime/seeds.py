@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
+
 from trialign.runtime.callbacks import place_in_step
 from trialign.runtime.collectives import rank
 from trialign.runtime.lightning import Callback, pl
@@ -19,12 +21,9 @@ class StepSeeds(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
+    @override
     def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed torch's default generators."""
         seed_global(self.seed, "dropout", trainer.global_step, place_in_step(trainer, batch_idx), rank())

@@ -1,16 +1,19 @@
-"""Importing this module lets torchvision import beside a build of torch that lacks its compiled operators.
+"""Lets torchvision import beside a build of torch that lacks its compiled operators.
 
 A torchvision wheel built for CUDA, installed beside a CPU build of torch, cannot load its own library and then fails
 while registering shapes for two operators nobody here calls ("operator torchvision::nms does not exist"). Everything
 that imports torchvision in passing (lightning, open_clip, timm, peft) fails with it. Declaring the two operators is
 enough: the image transforms need none of them.
 
-It must run before the first of those imports, and does nothing where torchvision is sound.
+It must run before the first of those imports, so it does when this module is imported; where torchvision is sound, it
+does nothing.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from functools import cache
 
 import torch
 
@@ -20,9 +23,11 @@ _OPERATORS = (
 )
 
 
-def _declare_operators() -> torch.library.Library | None:
+@cache
+def repair_torchvision() -> torch.library.Library | None:
+    """Declare the two operators where torchvision lacks them; they last as long as what this returns, and keeps."""
     try:
-        import torchvision
+        importlib.import_module("torchvision")
     except RuntimeError as fault:
         if "torchvision::nms" not in str(fault):
             raise
@@ -33,10 +38,8 @@ def _declare_operators() -> torch.library.Library | None:
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in _OPERATORS:
         library.define(operator)
-    import torchvision  # noqa: F401
-
+    importlib.import_module("torchvision")
     return library
 
 
-# The declarations last as long as this object does.
-_LIBRARY = _declare_operators()
+repair_torchvision()

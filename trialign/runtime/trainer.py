@@ -20,7 +20,7 @@ from trialign.runtime.progress import TrainingPace
 from trialign.runtime.ranks import launched_rank
 from trialign.runtime.strategy import build_strategy
 from trialign.runtime.tracking import past_figures, wandb_logger
-from trialign.runtime.universal import Resumed
+from trialign.runtime.universal import AT_THE_START, Resumed
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def build_trainer(
     plan: Plan,
     *,
     callbacks: Sequence[Callback] = (),
-    resumed: Resumed = Resumed(),  # noqa: B008  (a tuple)
+    resumed: Resumed = AT_THE_START,
     tracking: Tracking | None = None,
     memory: Path | None = None,
     clock: StepClock | None = None,

@@ -63,6 +63,10 @@ def fingerprint(model: nn.Module) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+AT_THE_START = Resumed()
+"""Of a training that has no checkpoint yet."""
+
+
 def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, model: str, patience: float) -> Resumed:
     """Return what to load on these ranks, converted where it must be; called by every rank before they meet.
 
@@ -81,7 +85,7 @@ def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, mode
         TrainingError: there is no room to convert it, or the process that does never ends.
     """
     if checkpoint is None:
-        return Resumed()
+        return AT_THE_START
     steps, made_by = step_of(checkpoint), index_of(checkpoint)
     logger.info("  going on from step %d of an attempt that did not finish", steps)
     if made_by["model"] != model:

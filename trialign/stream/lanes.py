@@ -44,7 +44,7 @@ _PR_SET_PDEATHSIG = 1
 def one_by_one(encode: Callable[[int, Record], TokenizedExample]) -> Encode:
     """Return an `Encode` that asks a function of a single record and leaves nothing to chance; slower than many."""
 
-    def encoded(source: int, records: Records, chosen: Indices, draws: Draws) -> Examples:  # noqa: ARG001
+    def encoded(source: int, records: Records, chosen: Indices, _draws: Draws) -> Examples:
         return Examples.of([encode(source, records[index]) for index in chosen.tolist()])
 
     return encoded
@@ -305,7 +305,7 @@ def load_rows(stream: LaneStream, *, workers: int, prefetch: int) -> Iterable[Ro
     )
 
 
-def _start_worker(worker: int) -> None:  # noqa: ARG001  # torch's signature
+def _start_worker(_worker: int) -> None:
     """Leave the batch system's warnings to the process that trains, and die with it."""
     for warning in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(warning, signal.SIG_IGN)

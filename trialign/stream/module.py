@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
@@ -150,7 +152,8 @@ class LaneDataModule(pl.LightningDataModule):
         self._state = {lane: (start, row) for lane, (start, row) in enumerate(state_dict["lanes"])}
         self._skipped = {(folder, block) for folder, block in state_dict["skipped"]}
 
-    def teardown(self, stage: str) -> None:  # noqa: ARG002  # Lightning's signature
+    @override
+    def teardown(self, stage: str) -> None:
         """Close the sample log."""
         if self._sample_log is not None:
             self._sample_log.close()
@@ -243,24 +246,17 @@ class TrainedRows(Callback):
     A callback, because callbacks run before a checkpoint is taken, and the hooks of a LightningModule after it.
     """
 
+    @override
     def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        batch: RowBatch,
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: RowBatch, batch_idx: int
     ) -> None:
         """Tell the datamodule where a step begins."""
         if batch.first_of_step:
             trainer.datamodule.begin_step()  # type: ignore[attr-defined]  # set by Trainer.fit
 
+    @override
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: RowBatch,
-        batch_idx: int,  # noqa: ARG002
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: RowBatch, batch_idx: int
     ) -> None:
         """Tell the datamodule."""
         trainer.datamodule.mark(batch)  # type: ignore[attr-defined]  # set by Trainer.fit

@@ -180,7 +180,7 @@ def _read_to_end(path: Path) -> None:
             pass
 
 
-def _parquet(paths: Sequence[Path], dialect: Dialect) -> list[Part]:  # noqa: ARG001
+def _parquet(paths: Sequence[Path], _dialect: Dialect) -> list[Part]:
     schemas = {}
     for path in paths:
         with readable([path]):
@@ -219,13 +219,13 @@ def _tsv(paths: Sequence[Path], dialect: Dialect) -> list[Part]:
     return _csv(paths, replace(dialect, delimiter="\t", setting=""))
 
 
-def _recbole(paths: Sequence[Path], dialect: Dialect) -> list[Part]:  # noqa: ARG001
+def _recbole(paths: Sequence[Path], _dialect: Dialect) -> list[Part]:
     # RecBole splits its lines at tabs and knows no quotes.
     parts = _csv(paths, Dialect("\t", quotes=False, setting=""))
     return [Part(part.table.rename(lambda name: name.partition(":")[0]), part.paths) for part in parts]
 
 
-def _json_lines(paths: Sequence[Path], dialect: Dialect) -> list[Part]:  # noqa: ARG001
+def _json_lines(paths: Sequence[Path], _dialect: Dialect) -> list[Part]:
     return [_json_part(members) for members in _alike(dict.fromkeys(paths, ""))]
 
 

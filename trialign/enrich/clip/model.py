@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import trialign.runtime.torchvision_fault  # noqa: F401  (before open_clip)
 from trialign.errors import ConfigError, suggest
 from trialign.runtime.seeding import derive
+from trialign.runtime.torchvision_fault import repair_torchvision
 
 _CONFIGS = Path(__file__).with_name("configs")
 _WITH_WEIGHTS = ("hf-hub:", "local-dir:")
@@ -35,6 +35,7 @@ def build(model: str, checkpoint: str | None, seed: int, setting: str) -> tuple[
     Raises:
         ConfigError: there is no such model, or its weights cannot be loaded.
     """
+    repair_torchvision()
     import open_clip  # seconds to import
 
     open_clip.add_model_config(_CONFIGS)
@@ -69,6 +70,7 @@ def brings_weights(model: str, checkpoint: str | None) -> bool:
 
 def tokenizer_of(model: str) -> Callable[[list[str]], torch.Tensor]:
     """Return what turns texts into rows of the model's context length."""
+    repair_torchvision()
     import open_clip
 
     found: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(model)
@@ -83,6 +85,7 @@ def save(built: Any, model: str, folder: Path) -> None:
         model: the name it was built by.
         folder: made if missing.
     """
+    repair_torchvision()
     import open_clip
 
     folder.mkdir(parents=True, exist_ok=True)

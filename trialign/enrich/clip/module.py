@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from trialign.enrich.clip.loss import info_nce
 from trialign.runtime.collectives import rank, world_size
@@ -76,7 +77,8 @@ class ClipModule(pl.LightningModule):
         """Return the pairs."""
         return self.batches
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  # Lightning's signature
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of this rank's pairs against those of all ranks."""
         image_BD, text_BD, scale = self.model(*batch)
         total, count = info_nce(
