@@ -6,7 +6,6 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
@@ -25,12 +24,12 @@ VARIABLES = (
 """By which libraries are told to compute otherwise. Named one by one: an environment holds secrets too."""
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str]:
     """Return the processor, the threads of this process, the node's NVIDIA GPUs, and those of VARIABLES that are set.
 
     Threads are those that torch and BLAS start: OMP_NUM_THREADS where that is set, else one per core of this process.
     """
-    found: dict[str, Any] = {
+    found = {
         "processor": processor(),
         "threads": os.environ.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0))),
     }

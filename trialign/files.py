@@ -8,13 +8,28 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from trialign.errors import DataError, StageError, TrialignError
 from trialign.lock import is_lock
+
+
+class FileRecord(TypedDict):
+    """A file of a stage, as its manifest has it."""
+
+    bytes: int
+    sha256: str
+
+
+class SourceRecord(FileRecord):
+    """A file from outside that a stage read, as its manifest has it."""
+
+    path: str
+    mtime_ns: int
+
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -75,13 +90,13 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> SourceRecord:
     """Return a file's path, size, time and hash, as a manifest records a source."""
     status = path.stat()
     return {"path": str(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}
 
 
-def is_same_file(path: Path, before: Mapping[str, Any]) -> bool:
+def is_same_file(path: Path, before: SourceRecord) -> bool:
     """Return whether a file has the content that `describe_file` found.
 
     Raises:

@@ -23,10 +23,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from trialign.errors import StageError
-from trialign.files import size_of
+from trialign.files import FileRecord, SourceRecord, size_of
 from trialign.foreign import parse_json
 
 FORMAT = 2
@@ -43,6 +43,13 @@ _VERSIONED = (
     "pyarrow",
     "numpy",
 )
+
+
+class Execution(TypedDict):
+    """How one process made a stage, beside what determines its numbers."""
+
+    settings: dict[str, Any]
+    machine: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,15 @@ class Manifest:
     config: dict[str, Any]
     inputs: dict[str, dict[str, str]]
     lineage: dict[str, str]
-    sources: dict[str, dict[str, Any]]
+    sources: dict[str, SourceRecord]
     counts: dict[str, Any]
-    files: dict[str, dict[str, Any]]
+    files: dict[str, FileRecord]
     seconds: float
     created: str
     revision: str
     versions: dict[str, str]
     format: int = FORMAT
-    executions: list[dict[str, dict[str, Any]]] = field(default_factory=list)
+    executions: list[Execution] = field(default_factory=list)
     """`{settings, machine}` of the process that finished the stage, last, and of killed ones that it went on from."""
 
     @staticmethod

@@ -16,6 +16,7 @@ from typing import Any
 from trialign.errors import ConfigError, StageError
 from trialign.execution import machine
 from trialign.files import (
+    FileRecord,
     bytes_of,
     describe_file,
     digest_of,
@@ -30,6 +31,7 @@ from trialign.lock import HeldError, is_lock, living_owner, locked
 from trialign.manifest import (
     MACHINE,
     MANIFEST,
+    Execution,
     Manifest,
     changes_of,
     code_revision,
@@ -65,7 +67,7 @@ class _Attempt:
     """
 
     identity: dict[str, Any]
-    executions: list[dict[str, dict[str, Any]]]
+    executions: list[Execution]
 
     @staticmethod
     def read(folder: Path) -> _Attempt | None:
@@ -244,7 +246,7 @@ class Stage:
             if is_lock(child) or (same and child.name in keep):
                 continue
             shutil.rmtree(child) if child.is_dir() else child.unlink()
-        now = {"settings": self.recorded, "machine": machine()}
+        now: Execution = {"settings": self.recorded, "machine": machine()}
         earlier = before.executions if before is not None and goes_on else []
         attempt = _Attempt(identity, [*(found for found in earlier if found != now), now])
         attempt.write(self.folder)
@@ -314,10 +316,10 @@ class Stage:
         if changes := changes_of(made, _as_json(self.recorded)):
             log.warning("%s is finished and keeps the numbers it was made with: %s", self.folder, "; ".join(changes))
 
-    def _write_manifest(self, executions: list[dict[str, dict[str, Any]]], seconds: float) -> None:
+    def _write_manifest(self, executions: list[Execution], seconds: float) -> None:
         open_to_the_umask(self.folder)
         made = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and not self._is_beside(path)]
-        files = {
+        files: dict[str, FileRecord] = {
             str(path.relative_to(self.folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in tracked(made, "files hashed")
         }

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import ibis
 import numpy as np
 import pyarrow as pa
+from typing_extensions import override
 
 from trialign.config.data import DataConfig
 from trialign.config.runtime import RuntimeConfig
@@ -31,7 +32,7 @@ from trialign.config.train import (
 )
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
-from trialign.data.source import RawData
+from trialign.data.source import RawData, Source
 from trialign.embed.store import Modality
 from trialign.semid.table import SIDTable
 
@@ -102,7 +103,7 @@ TINY = [
 """Overrides that make the built-in world and every model so small that the pipeline takes seconds."""
 
 
-class Ring:
+class Ring(Source):
     """A source of data: each user walks on from item to item; with a seed, each user's last item is drawn at random."""
 
     def __init__(self, last_by: int | None = None) -> None:
@@ -112,7 +113,8 @@ class Ring:
         """Read no file."""
         return {}
 
-    def load(self, folder: Path) -> RawData:  # noqa: ARG002  # of the protocol
+    @override
+    def load(self, folder: Path) -> RawData:
         """Return the walks of all users and the things they meet."""
         events = [
             {"user": f"u{user:02d}", "item": f"{(user + step) % NUM_ITEMS:02d}", "order": step}

@@ -24,14 +24,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 from trialign.cluster import slurm
 from trialign.cluster.ends import ENDS, Cause, ends_of, first_cause
 from trialign.cluster.limit import TimeLimit
-from trialign.cluster.record import JobSpec, attempts_of, lineage, note_attempt, place_of, reached
+from trialign.cluster.record import AttemptNotes, JobSpec, attempts_of, lineage, note_attempt, place_of, reached
 from trialign.cluster.step import step
 from trialign.cluster.successor import hand_over, queue_successor
 from trialign.cluster.watchdog import Watchdog
@@ -250,12 +249,21 @@ class Supervisor:
         return REQUEUE
 
     def _note_end(self, outcome: str, code: int, exclude: Sequence[str] = ()) -> None:
-        more: dict[str, object] = {"excluded": list(exclude)} if exclude else {}
+        notes: AttemptNotes = {"job": self.job, "outcome": outcome, "code": code}
+        if exclude:
+            notes["excluded"] = list(exclude)
         if self.cause is not None:
-            more["cause"] = asdict(self.cause)
+            cause = self.cause
+            notes["cause"] = {
+                "rank": cause.rank,
+                "node": cause.node,
+                "how": cause.how,
+                "code": cause.code,
+                "words": cause.words,
+            }
         if outcome == "out of time" and self.spec.saves and self.told_at is not None:
-            more["saved_for"] = time.time() - self.told_at
-        note_attempt(self.spec, "end", job=self.job, outcome=outcome, code=code, **more)
+            notes["saved_for"] = time.time() - self.told_at
+        note_attempt(self.spec, "end", **notes)
 
     def _left_out(self, before: Sequence[str], nodes: Sequence[str]) -> tuple[list[str], list[str]]:
         """Return the nodes that the next attempt is to leave out: the user's, and as many of ours as leave enough.

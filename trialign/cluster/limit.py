@@ -10,7 +10,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+from trialign.cluster.record import AttemptEvent
 
 _SAVES = 2.0
 """Saves that fit between the word and the limit: the step under way has to end first, and no save is like another."""
@@ -34,7 +35,7 @@ class TimeLimit:
         self,
         end: Callable[[], float | None],
         stage: Path,
-        earlier: Sequence[dict[str, Any]],
+        earlier: Sequence[AttemptEvent],
         *,
         leave: float,
         began: float,

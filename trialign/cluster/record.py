@@ -17,7 +17,9 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from typing_extensions import Unpack
 
 from trialign.files import write_atomically
 from trialign.lock import is_lock
@@ -25,6 +27,57 @@ from trialign.manifest import MANIFEST
 from trialign.progress import read_progress
 
 FOLDER = "slurm"
+
+
+class _Links(TypedDict, total=False):
+    """What a job has to do with others."""
+
+    after: list[str]
+    """The jobs that it waits for."""
+    succeeds: str
+    """The job that it takes over from."""
+    sweep: str
+    """The folder of the sweep that it is a member of."""
+
+
+class QueuedJob(_Links):
+    """A line of `jobs.jsonl`."""
+
+    name: str
+    job: str
+    at: str
+
+
+class FirstEnd(TypedDict):
+    """The end of the rank that ended first; see `ends.Cause`."""
+
+    rank: int
+    node: str
+    how: str
+    code: int | None
+    words: str
+
+
+class AttemptNotes(TypedDict, total=False):
+    """What is noted of an attempt: of its start what it starts from, of its end how it went."""
+
+    job: str
+    step: int
+    place: list[int]
+    nodes: list[str]
+    revision: str
+    outcome: str
+    code: int
+    cause: FirstEnd
+    excluded: list[str]
+    saved_for: float
+
+
+class AttemptEvent(AttemptNotes):
+    """A line of `NAME.attempts.jsonl`."""
+
+    event: str
+    at: str
 
 
 @dataclass(frozen=True)
@@ -86,9 +139,9 @@ class JobSpec:
         return JobSpec(**json.loads(path.read_text()))
 
 
-def note_job(folder: Path, name: str, job: str, **more: Any) -> None:
+def note_job(folder: Path, name: str, job: str, **links: Unpack[_Links]) -> None:
     """Note that a job was queued."""
-    _append(folder / "jobs.jsonl", {"name": name, "job": job, "at": _now(), **more})
+    _append(folder / "jobs.jsonl", {"name": name, "job": job, "at": _now(), **links})
 
 
 def lineage(folder: Path, job: str) -> list[str]:
@@ -112,20 +165,21 @@ def jobs_of(run: Path) -> dict[str, str]:
     return {name: line["job"] for name, line in last_jobs(run).items()}
 
 
-def last_jobs(run: Path) -> dict[str, dict[str, Any]]:
+def last_jobs(run: Path) -> dict[str, QueuedJob]:
     """Return what `jobs.jsonl` says of the last job of every name."""
-    return {line["name"]: line for line in _lines(run / FOLDER / "jobs.jsonl")}
+    return {line["name"]: line for line in _jobs(run / FOLDER)}
 
 
-def note_attempt(spec: JobSpec, event: str, **more: Any) -> None:
+def note_attempt(spec: JobSpec, event: str, **notes: Unpack[AttemptNotes]) -> None:
     """Note that an attempt starts or ends."""
-    _append(spec.folder / f"{spec.name}.attempts.jsonl", {"event": event, "at": _now(), **more})
+    _append(spec.folder / f"{spec.name}.attempts.jsonl", {"event": event, "at": _now(), **notes})
 
 
-def attempts_of(folder: Path, name: str, job: str) -> list[dict[str, Any]]:
+def attempts_of(folder: Path, name: str, job: str) -> list[AttemptEvent]:
     """Return the events of the attempts of a job and of those it succeeds, in order."""
     jobs = lineage(folder, job)
-    return [line for line in _lines(folder / f"{name}.attempts.jsonl") if line["job"] in jobs]
+    events: list[AttemptEvent] = [json.loads(line) for line in _lines(folder / f"{name}.attempts.jsonl")]
+    return [event for event in events if event["job"] in jobs]
 
 
 def reached(stage: Path) -> int:
@@ -152,18 +206,22 @@ def place_of(spec: JobSpec) -> list[int]:
 
 def _successions(folder: Path) -> dict[str, str]:
     """Return job -> the job that it succeeds."""
-    return {line["job"]: line["succeeds"] for line in _lines(folder / "jobs.jsonl") if "succeeds" in line}
+    return {line["job"]: line["succeeds"] for line in _jobs(folder) if "succeeds" in line}
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
+def _jobs(folder: Path) -> list[QueuedJob]:
+    return [json.loads(line) for line in _lines(folder / "jobs.jsonl")]
+
+
+def _append(path: Path, line: QueuedJob | AttemptEvent) -> None:
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[str]:
     # A node that failed may have left half a line.
     text = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in text if line.endswith("}")]
+    return [line for line in text if line.endswith("}")]
 
 
 def _now() -> str:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trialign.cluster import slurm
-from trialign.cluster.record import FOLDER, JobSpec, attempts_of, last_jobs, lineage, reached
+from trialign.cluster.record import FOLDER, AttemptEvent, JobSpec, QueuedJob, attempts_of, last_jobs, lineage, reached
 from trialign.config.verbs import STAGES
 from trialign.lock import Owner, living_owner
 from trialign.manifest import MANIFEST
@@ -50,7 +49,7 @@ def status(run: Path) -> list[StageStatus]:
     found = {(place, name): (place, name) for place, name in members}
     if not members or any((run / verb).exists() for verb in STAGES):
         found |= {(run, name): (run, name) for name in dict.fromkeys([*STAGES, *last_jobs(run)])}
-    jobs = {(place, name): last_jobs(place).get(name, {}) for place, name in found}
+    jobs = {(place, name): last_jobs(place).get(name) for place, name in found}
     queued = slurm.queued([job["job"] for job in jobs.values() if job])
     return [
         _line(name if place == run else str(place.relative_to(run)), name, place, jobs[place, name], queued)
@@ -65,9 +64,9 @@ def _members(run: Path) -> list[tuple[Path, str]]:
 
 
 def _line(
-    shown: str, name: str, run: Path, record: Mapping[str, Any], queued: Mapping[str, slurm.Queued]
+    shown: str, name: str, run: Path, record: QueuedJob | None, queued: Mapping[str, slurm.Queued]
 ) -> StageStatus:
-    job = record.get("job", "")
+    job = record["job"] if record else ""
     now = queued.get(job, slurm.Queued("", "", "", ""))
     events = attempts_of(run / FOLDER, name, job)
     stage, progress = _whole_pipeline(run) if name == "pipeline" else _one_stage(run / name, lineage(run / FOLDER, job))
@@ -116,7 +115,7 @@ def _owner(folder: Path) -> Owner | None:
     return living_owner(folder) if folder.is_dir() else None
 
 
-def _last_attempt(events: Sequence[Mapping[str, Any]], state: str) -> str:
+def _last_attempt(events: Sequence[AttemptEvent], state: str) -> str:
     """Return how the last attempt went, and while it runs how the one before ended.
 
     One that nobody could write the end of is lost, whatever was before.
@@ -132,7 +131,7 @@ def _last_attempt(events: Sequence[Mapping[str, Any]], state: str) -> str:
     return f"{number}: lost" + (f" ({state})" if state else "")
 
 
-def _end(event: Mapping[str, Any]) -> str:
+def _end(event: AttemptEvent) -> str:
     """Return how an attempt ended, and why: the rank that ended first, in its own words where it left some."""
     told = event["outcome"] + (f", code {event['code']}" if event["code"] else "")
     if (cause := event.get("cause")) is None:
@@ -141,8 +140,8 @@ def _end(event: Mapping[str, Any]) -> str:
     return f"{told}, rank {cause['rank']} on {cause['node']}: {words}"
 
 
-def _logs(run: Path, name: str, record: Mapping[str, Any]) -> tuple[Path, ...]:
-    if not record:
+def _logs(run: Path, name: str, record: QueuedJob | None) -> tuple[Path, ...]:
+    if record is None:
         return ()
     log = run / FOLDER / "log"
     ranks = log / f"{name}_{record['job']}_0.log"

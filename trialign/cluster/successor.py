@@ -33,9 +33,11 @@ def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[
     number = slurm.submit(script, *options)
     successor = f"{number}_{task}" if task else number
     # Where an element's own log lies is known of its array.
-    record = last_jobs(Path(spec.run)).get(spec.name, {})
-    kept = {key: record[key] for key in ("sweep",) if key in record}
-    note_job(spec.folder, spec.name, successor, succeeds=job, **kept)
+    record = last_jobs(Path(spec.run)).get(spec.name)
+    if record is not None and "sweep" in record:
+        note_job(spec.folder, spec.name, successor, succeeds=job, sweep=record["sweep"])
+    else:
+        note_job(spec.folder, spec.name, successor, succeeds=job)
     return successor
 
 

@@ -166,7 +166,7 @@ class ExampleWriter:
         return _histories(users, sequences), np.array(firsts, np.int64)
 
 
-def _place(example: Example) -> tuple[object, ...]:
+def _place(example: Example) -> tuple[str, str, tuple[int, ...], int, str]:
     # By the whole sequence: an example stands right after the one that it continues.
     return example.hash, example.user, example.items + example.target, len(example.items), example.split
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from html import unescape
-from typing import Any
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_Words: TypeAlias = "str | list[_Words] | None"
 _TEXTS = ("title", "description", "brand", "caption")
 _WORDS = "a|abbr|b|big|cite|code|em|font|i|ins|mark|s|small|span|strike|strong|sub|sup|tt|u"
 _BLOCKS = (
@@ -45,7 +46,7 @@ def html_read(items: pa.Table) -> tuple[pa.Table, list[str]]:
     """
     rows: set[int] = set()
 
-    def read(row: int, value: Any) -> Any:
+    def read(row: int, value: _Words) -> _Words:
         if isinstance(value, list):
             return [read(row, part) for part in value]
         if value is None or not holds_html(value):

@@ -22,7 +22,7 @@ from trialign.files import disk_is_full
 from trialign.progress import Progress, watched
 
 _LOOK = 1.0
-INTEGERS: dict[str, Any] = {"parquet_version": "v2", "compression": "uncompressed", "dictionary_size_limit": 1}
+INTEGERS: dict[str, str | int] = {"parquet_version": "v2", "compression": "uncompressed", "dictionary_size_limit": 1}
 """How DuckDB writes integers that seldom repeat: their differences, packed. Twice as fast as its usual dictionaries and
 Snappy, and a third smaller."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import yaml
@@ -36,11 +36,29 @@ class Style:
     motif: str
 
 
+class Weighing(TypedDict):
+    """How much an attribute drives choice, and how soon an event of the history is forgotten."""
+
+    weight: float
+    decay: float
+
+
+class TasteParameters(TypedDict):
+    """How users choose."""
+
+    window: int
+    popularity_spread: float
+    category: Weighing
+    style: Weighing
+    purpose: Weighing
+    follower_offsets: list[int]
+
+
 @dataclass(frozen=True)
 class World:
     """The parameters of world.yaml; the comments there say what each means."""
 
-    taste: dict[str, Any]
+    taste: TasteParameters
     noise: dict[str, float]
     history: dict[str, float]
     num_brands: int

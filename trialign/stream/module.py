@@ -17,7 +17,7 @@ from trialign.runtime.lightning import Callback, pl
 from trialign.stream.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
 from trialign.stream.order import accumulation, fitting_workers
 from trialign.stream.rows import RowBatch
-from trialign.stream.sample_log import SampleLog, sample_log_lines
+from trialign.stream.sample_log import SampleLine, SampleLog, sample_log_lines
 from trialign.stream.shards import DamagedBlockError
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class LaneDataModule(pl.LightningDataModule):
         records = sum(int(stores[folder].index[block]["records"]) for folder, block in skipped)
         return {"blocks_skipped": len(skipped), "records_skipped": records}
 
-    def records_of(self, batches: Sequence[RowBatch]) -> list[dict[str, Any]]:
+    def records_of(self, batches: Sequence[RowBatch]) -> list[SampleLine]:
         """Return which records micro-batches of the step under way hold: per lane and task, `users` or `items`.
 
         Its rows are made once more, this time with the keys of their records, so that the keys cost nothing otherwise.

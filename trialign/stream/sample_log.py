@@ -10,10 +10,20 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 RecordOf = tuple[int, int, str | int]
 """(source, epoch, key of the record: a user, or an item's index)."""
+
+
+class SampleLine(TypedDict, total=False):
+    """What one row held of one task and epoch: `users` or `items`."""
+
+    lane: int
+    task: str
+    epoch: int
+    users: list[str | int]
+    items: list[str | int]
 
 
 class SampleLog:
@@ -38,7 +48,7 @@ class SampleLog:
     def write(self, step: int, lane: int, records: Sequence[RecordOf]) -> None:
         """Append what one row of a step held."""
         for line in sample_log_lines(self._names, lane, records):
-            self._file.write(json.dumps({"step": step} | line) + "\n")
+            self._file.write(json.dumps({"step": step, **line}) + "\n")
 
     def sync(self) -> None:
         """Put everything on disk, so that no checkpoint is ahead of the sample log."""
@@ -51,15 +61,20 @@ class SampleLog:
         self._file.close()
 
 
-def sample_log_lines(names: Sequence[str], lane: int, records: Sequence[RecordOf]) -> list[dict[str, Any]]:
+def sample_log_lines(names: Sequence[str], lane: int, records: Sequence[RecordOf]) -> list[SampleLine]:
     """Return what one row held: one line per task and epoch, with `users` or `items`; `names` are the sources'."""
     groups: dict[tuple[int, int], list[str | int]] = {}
     for source, epoch, key in records:
         groups.setdefault((source, epoch), []).append(key)
-    return [
-        {"lane": lane, "task": names[source], "epoch": epoch, "users" if isinstance(keys[0], str) else "items": keys}
-        for (source, epoch), keys in groups.items()
-    ]
+    lines: list[SampleLine] = []
+    for (source, epoch), keys in groups.items():
+        line: SampleLine = {"lane": lane, "task": names[source], "epoch": epoch}
+        if isinstance(keys[0], str):
+            line["users"] = keys
+        else:
+            line["items"] = keys
+        lines.append(line)
+    return lines
 
 
 def _drop_after(path: Path, step: int) -> None:

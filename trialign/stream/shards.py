@@ -23,7 +23,7 @@ import tarfile
 from bisect import bisect_left, bisect_right
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import google_crc32c
 import numpy as np
@@ -70,6 +70,16 @@ class TarWriter:
         """Write the end mark."""
         self._file.write(bytes(2 * _TAR_UNIT))
         self._file.close()
+
+
+class _Names(TypedDict):
+    """`shards.json`."""
+
+    format: int
+    records_per_block: int
+    shards: list[str]
+    index_crc32c: int
+    users_crc32c: NotRequired[int]
 
 
 class ShardWriter:
@@ -122,7 +132,7 @@ class ShardWriter:
             self._tar.close()
         if kind is None:
             index = np.array(self._index, dtype=INDEX_DTYPE)
-            names = {
+            names: _Names = {
                 "format": FORMAT,
                 "records_per_block": self._records_per_block,
                 "shards": self._shards,
@@ -239,9 +249,9 @@ class BlockStore:
             raise self._damage(shard, block, f"has {batch.num_rows} records, not {entry['records']}")
         return batch
 
-    def _load_names(self) -> dict[str, Any]:
+    def _load_names(self) -> _Names:
         try:
-            names: dict[str, Any] = parse_json(self._fetch(NAMES))
+            names: _Names = parse_json(self._fetch(NAMES))
             found = names.get("format")
         except (ValueError, AttributeError) as cause:
             raise self._unreadable(NAMES, str(cause)) from cause

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ibis
 import pyarrow as pa
@@ -14,7 +13,7 @@ import pyarrow.compute as pc
 
 from trialign.config.data import FilesConfig
 from trialign.data.sources.endings import ending_of, format_of
-from trialign.data.sources.evidence import TEXTS, items_table, refuse
+from trialign.data.sources.evidence import TEXTS, Row, items_table, refuse
 from trialign.data.sources.formats import Dialect, json_lines, read_rows, readable
 from trialign.data.sources.inter_json import object_records
 from trialign.data.sources.pictures import picture_files, read_pictures, stem_of
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _JOINABLE = ("title", "description")
 _Columns = Mapping[str, list[str]]
-_Rows = Callable[[], Iterable[Mapping[str, Any]]]
+_Rows = Callable[[], Iterable[Row]]
 
 
 class CatalogueFiles:
@@ -175,7 +174,7 @@ def _open(path: Path, dialect: Dialect) -> tuple[list[str], _Rows]:
     short = {name: part.table[name].cast("string").cast("float64") for name in _floats_of_32_bits(part.table)}
     table = part.table.mutate(**short)
 
-    def rows() -> Iterator[Mapping[str, Any]]:
+    def rows() -> Iterator[Row]:
         with readable([path]):
             for batch in table.to_pyarrow_batches(chunk_size=10_000):
                 yield from batch.to_pylist()
@@ -203,7 +202,7 @@ def _resolve(columns: _Columns, names: Sequence[str], path: Path, required: Sequ
     return wanted
 
 
-def _records(rows: _Rows, wanted: _Columns) -> Iterator[dict[str, Any]]:
+def _records(rows: _Rows, wanted: _Columns) -> Iterator[Row]:
     for row in rows():
         yield {
             role: row.get(names[0]) if len(names) == 1 else tuple(row.get(name) for name in names)

@@ -8,21 +8,26 @@ from contextlib import contextmanager
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypeAlias
 from uuid import UUID
 
 import pyarrow as pa
 
 from trialign.errors import DataError
 
+_Single: TypeAlias = bool | int | float | str | Decimal | date | time | UUID | None
+Value: TypeAlias = "_Single | tuple[Value, ...] | list[Value] | dict[str, Value]"
+"""What a file of any format may hold in a field."""
+
+Row = Mapping[str, Value]
+"""One row of a file by column, or one JSON object."""
+
 TEXTS = ("title", "description", "brand")
 _EXACT = 2**53
 """Below it a float tells every whole number from the next."""
 
 
-def items_table(
-    records: Iterable[Mapping[str, Any]], path: Path, *, separator: str = ",", also: Sequence[str] = ()
-) -> pa.Table:
+def items_table(records: Iterable[Row], path: Path, *, separator: str = ",", also: Sequence[str] = ()) -> pa.Table:
     """Return a catalogue as `RawData.items` wants it.
 
     Args:
@@ -37,16 +42,17 @@ def items_table(
         DataError: a value is of another kind, or no Unicode.
     """
     names = (*TEXTS, *also)
-    columns: dict[str, list[Any]] = {name: [] for name in ("item", *names, "categories")}
+    columns: dict[str, list[str | None]] = {name: [] for name in ("item", *names)}
+    categories: list[list[str]] = []
     for record in records:
         item = key_of(record["item"], path)
         columns["item"].append(item)
         for name in names:
             columns[name].append(_text(record.get(name), path, item, name))
-        columns["categories"].append(_categories(record.get("categories"), path, item, separator))
+        categories.append(_categories(record.get("categories"), path, item, separator))
     with unicode_of(path):
         texts = {name: pa.array(columns[name], pa.string()) for name in ("item", *names)}
-        return pa.table(texts | {"categories": pa.array(columns["categories"], pa.list_(pa.string()))})
+        return pa.table(texts | {"categories": pa.array(categories, pa.list_(pa.string()))})
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def unicode_of(path: Path) -> Iterator[None]:
         ) from cause
 
 
-def key_of(value: Any, path: Path) -> str | None:
+def key_of(value: Value, path: Path) -> str | None:
     """Return an item's key as text; null stays null.
 
     Raises:
@@ -78,7 +84,7 @@ def key_of(value: Any, path: Path) -> str | None:
     return refuse(path, "an item's key", value, "keys are text or integers")
 
 
-def refuse(path: Path, where: str, value: Any, rule: str) -> NoReturn:
+def refuse(path: Path, where: str, value: Value, rule: str) -> NoReturn:
     """Refuse a value of the wrong kind.
 
     Raises:
@@ -91,7 +97,7 @@ def refuse(path: Path, where: str, value: Any, rule: str) -> NoReturn:
     raise DataError(f"{path}: {where} holds {shown}", rule=rule, remedy="repair the file")
 
 
-def _text(value: Any, path: Path, item: str | None, name: str) -> str:
+def _text(value: Value, path: Path, item: str | None, name: str) -> str:
     # A table of another library writes a missing text as a float that is not a number.
     if value is None or value != value:
         return ""
@@ -111,7 +117,7 @@ def _text(value: Any, path: Path, item: str | None, name: str) -> str:
     return str(value)
 
 
-def _categories(value: Any, path: Path, item: str | None, separator: str) -> list[str]:
+def _categories(value: Value, path: Path, item: str | None, separator: str) -> list[str]:
     """Flatten category paths into one list without repetitions, in order of appearance."""
     if value is None:
         return []

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import ibis
+from typing_extensions import override
 
 from trialign.config.data import ExamplesConfig
-from trialign.data.source import RawData
+from trialign.data.source import RawData, Source
 from trialign.data.sources.catalogue_files import CatalogueFiles
 from trialign.data.sources.columns import as_key, as_keys, pick
 from trialign.data.sources.formats import Dialect, Part, read_rows, readable
@@ -17,7 +18,7 @@ from trialign.data.sources.places import below, find, listed, roles
 from trialign.types import Split
 
 
-class Examples:
+class Examples(Source):
     """Examples (user, what was chosen before, what came next) split by whoever made them, and a catalogue.
 
     Args:
@@ -49,7 +50,8 @@ class Examples:
             found |= roles(self._root, split, find(self._root, names, split))
         return found
 
-    def load(self, folder: Path) -> RawData:  # noqa: ARG002
+    @override
+    def load(self, folder: Path) -> RawData:
         """Read the catalogue, and the examples lazily; `folder` is left alone."""
         items, images = self._catalogue.load()
         tables = []

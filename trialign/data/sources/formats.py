@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import ibis
@@ -26,7 +25,7 @@ import pyarrow.parquet as pq
 
 from trialign.data.sources.damage import check_line_ends, unreadable
 from trialign.data.sources.endings import format_of, is_packed, open_bytes
-from trialign.data.sources.evidence import refuse
+from trialign.data.sources.evidence import Value, refuse
 from trialign.data.sources.places import typed
 from trialign.errors import ConfigError, DataError
 from trialign.foreign import parse_json
@@ -132,7 +131,7 @@ def _name_line(paths: Sequence[Path], told: str) -> None:
             check_line_ends(path)
 
 
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_lines(path: Path) -> Iterator[dict[str, Value]]:
     """Yield the objects of a file of JSON lines; empty lines are none.
 
     Raises:

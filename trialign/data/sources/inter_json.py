@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ibis
 import numpy as np
 import pyarrow as pa
+from typing_extensions import override
 
 from trialign.config.data import InterJsonConfig
-from trialign.data.source import RawData
+from trialign.data.source import RawData, Source
 from trialign.data.sources.endings import open_bytes
-from trialign.data.sources.evidence import items_table, refuse, unicode_of
+from trialign.data.sources.evidence import Row, Value, items_table, refuse, unicode_of
 from trialign.data.sources.formats import readable
 from trialign.data.sources.places import below, find, typed
 from trialign.errors import DataError
@@ -22,7 +23,7 @@ from trialign.foreign import parse_json
 logger = logging.getLogger(__name__)
 
 
-class InterJson:
+class InterJson(Source):
     """Two JSON files, of lists of events and of items.
 
     `interactions` is `{user: [item, ...]}`, oldest first; the place in the list is the only clock. `items` is
@@ -41,7 +42,8 @@ class InterJson:
         """Return the two files, checked to exist."""
         return {role: self._find(role, name) for role, name in self._names.items()}
 
-    def load(self, folder: Path) -> RawData:  # noqa: ARG002
+    @override
+    def load(self, folder: Path) -> RawData:
         """Read both files; `folder` is left alone."""
         paths = self.sources()
         return RawData(
@@ -61,27 +63,28 @@ class InterJson:
         return paths[0]
 
 
-def object_records(path: Path) -> list[dict[str, Any]]:
+def object_records(path: Path) -> list[Row]:
     """Return the records of `{item: {field: value}}`, each with its key as `item`.
 
     Raises:
         DataError: the file holds something else.
     """
-    records = read_object(path)
-    for item, record in records.items():
+    records: list[Row] = []
+    for item, record in read_object(path).items():
         if not isinstance(record, dict):
             refuse(path, f"item '{item}'", record, "an object with the item's fields")
-    return [record | {"item": item} for item, record in records.items()]
+        records.append({**record, "item": item})
+    return records
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Value]:
     """Return the one JSON object a file holds.
 
     Raises:
         DataError: it holds something else, or a key twice.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
         # The JSON reader would keep the last of two equal keys and say nothing.
         found = dict(pairs)
         if len(found) < len(pairs):
@@ -111,19 +114,22 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _events(lists: dict[str, Any], path: Path) -> pa.Table:
-    for user, items in lists.items():
+def _events(lists: Mapping[str, Value], path: Path) -> pa.Table:
+    chosen: list[str] = []
+    lengths = np.zeros(len(lists), np.int64)
+    for place, (user, items) in enumerate(lists.items()):
         if not isinstance(items, list):
             refuse(path, f"user '{user}'", items, "a list of item ids, oldest first")
         for item in items:
             if type(item) not in (str, int):
                 refuse(path, f"user '{user}'", item, "item ids that are strings or integers")
-    silent = sum(not items for items in lists.values())
+        chosen += map(str, items)
+        lengths[place] = len(items)
+    silent = int((lengths == 0).sum())
     if silent:
         logger.warning("%s: %d users with an empty list are left out", path, silent)
-    lengths = np.array([len(items) for items in lists.values()], np.int64)
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     with unicode_of(path):
         users = pa.array(lists, pa.string()).take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
-        chosen = pa.array([str(item) for items in lists.values() for item in items], pa.string())
-    return pa.table({"user": users, "item": chosen, "order": np.arange(len(starts), dtype=np.int64) - starts})
+        items_chosen = pa.array(chosen, pa.string())
+    return pa.table({"user": users, "item": items_chosen, "order": np.arange(len(starts), dtype=np.int64) - starts})

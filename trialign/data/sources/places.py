@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from trialign.data.sources.endings import ending_of
 from trialign.errors import ConfigError, DataError
@@ -31,7 +30,7 @@ def below(root: str | None) -> Path:
     return Path(root)
 
 
-def listed(value: Any, setting: str) -> list[str]:
+def listed(value: str | Sequence[str] | None, setting: str) -> list[str]:
     """Return a setting that is one name or a list of names as a list; null is no name.
 
     Raises:
@@ -62,8 +61,7 @@ def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         exact = (root / pattern).exists() or not glob.has_magic(pattern)
-        # Path.glob would refuse an absolute pattern.
-        matches = [pattern] if exact else sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
+        matches = [pattern] if exact else _matches(pattern, root)
         paths = [root / match for match in matches]
         if not paths or not all(path.exists() for path in paths):
             raise DataError(
@@ -79,6 +77,11 @@ def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
 def typed(setting: str, value: str) -> str:
     """Return `data.<setting>=value` as it is pasted into a shell: in quotes for Hydra, then in quotes for the shell."""
     return shlex.quote(f'data.{setting}="{value}"')
+
+
+def _matches(pattern: str, root: Path) -> list[str]:
+    # Path.glob would refuse an absolute pattern, and lists hidden files.
+    return sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
 
 
 def _unfolded(root: Path, path: Path, setting: str) -> list[Path]:
@@ -103,7 +106,7 @@ def _unfolded(root: Path, path: Path, setting: str) -> list[Path]:
 
 def _one_kind(root: Path, folder: Path, setting: str) -> list[Path]:
     """Return the files of a folder, sorted, at any depth; names that begin with . or _ are its writer's own notes."""
-    names = sorted(glob.glob("**/*", root_dir=folder, recursive=True))  # noqa: PTH207
+    names = _matches("**/*", folder)
     files = [folder / name for name in names if not any(part.startswith("_") for part in Path(name).parts)]
     files = [path for path in files if path.is_file()]
     endings = Counter(ending_of(path) for path in files)

@@ -6,9 +6,10 @@ from functools import reduce
 from pathlib import Path
 
 import ibis
+from typing_extensions import override
 
 from trialign.config.data import TablesConfig
-from trialign.data.source import RawData, Unreadable
+from trialign.data.source import RawData, Source, Unreadable
 from trialign.data.sources.catalogue_files import CatalogueFiles
 from trialign.data.sources.columns import (
     as_key,
@@ -33,7 +34,7 @@ _RULES = {
 }
 
 
-class Tables:
+class Tables(Source):
     """Events with a time or a rank, in Parquet, CSV, TSV, JSON lines or RecBole's `.inter`, and a catalogue.
 
     Rows are read lazily; one pass over them is made here, to count what cannot be read.
@@ -77,7 +78,8 @@ class Tables:
         """Return every file, by role, checked to exist."""
         return roles(self._root, "events", find(self._root, self._events, "events")) | self._catalogue.sources()
 
-    def load(self, folder: Path) -> RawData:  # noqa: ARG002
+    @override
+    def load(self, folder: Path) -> RawData:
         """Read the catalogue, and the events lazily; `folder` is left alone."""
         items, images = self._catalogue.load()
         events, unreadable = self._read_events()
