@@ -35,7 +35,7 @@ def main() -> None:
 def padding(run: Path) -> list[Row]:
     """Return the rows of one dataset; which codes an item has makes no difference to lengths."""
     dataset = Dataset(run / "prepare")
-    texts = ItemTexts(dataset.items["title"].to_pylist())
+    texts = ItemTexts(dataset.items)
     tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=2000)
     space = TokenSpace(tokenizer.size, LEVELS, CODES)
     tokens = TokensEncoding(np.zeros((dataset.num_items, LEVELS), np.int64), space)

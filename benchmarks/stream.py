@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
 from trialign.config.train import StreamConfig
 from trialign.generate.encoding import TokensEncoding
-from trialign.generate.task import NO_TEXTS, Given
+from trialign.generate.task import NO_TEXTS, Window
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.tokens import TokenSpace
@@ -161,7 +161,8 @@ def samples_of(blocks: Iterable[dict[str, bytes]]) -> Iterator[Sample]:
 def read_webdataset(shards: list[str], encoder: Template) -> Iterator[packed.RowBatch]:
     """Yield micro-batches of one pass by webdataset, histories shuffled in its buffer and encoded one by one."""
     pipeline = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).compose(records_of)
-    encoded = pipeline.shuffle(SHUFFLE_BUFFER).map(lambda record: encoder.encode(0, Given(record)))
+    windows = pipeline.shuffle(SHUFFLE_BUFFER).map(lambda found: Window(found["items"], found["first_target"]))
+    encoded = windows.map(lambda window: encoder.encode(0, window))
     yield from batches_of(encoded.batched(WINDOW, collation_fn=packed.Examples.of))
 
 

@@ -29,7 +29,7 @@ from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.items import build_items
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.model import Generator
-from trialign.generate.task import Given
+from trialign.generate.task import Window
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.runtime.optim import adamw
@@ -65,7 +65,7 @@ def model_of(num_items: int, encoding: str) -> tuple[Generator, Template]:
 
 def packed(template: Template, histories: Sequence[np.ndarray]) -> Iterator[Batch]:
     """Yield our steps: whole histories side by side in rows, a target at every item but the first."""
-    examples = Examples.of([template.encode(0, Given({"items": items, "first_target": 0})) for items in histories])
+    examples = Examples.of([template.encode(0, Window(items, 0)) for items in histories])
     rows = pack(examples.lengths, SEQ_LEN)
     tokens_RT, targets_RT, _, positions_RT, _ = map(torch.from_numpy, fill_rows(examples, rows, SEQ_LEN))
     for start in range(0, len(rows), LANES):
@@ -76,9 +76,7 @@ def packed(template: Template, histories: Sequence[np.ndarray]) -> Iterator[Batc
 def prompts(template: Template, histories: Sequence[np.ndarray], *, by_length: bool) -> Iterator[Batch]:
     """Yield the peer's steps: each item after its prompt, shuffled or prompts of about one length together, padded."""
     examples = [
-        template.encode(0, Given({"items": items[: end + 1], "first_target": end}))
-        for items in histories
-        for end in range(1, len(items))
+        template.encode(0, Window(items[: end + 1], end)) for items in histories for end in range(1, len(items))
     ]
     draws = np.random.default_rng(0)
     examples = [examples[place] for place in draws.permutation(len(examples)).tolist()]

@@ -23,7 +23,7 @@ from trialign.decode.step import legal_children
 from trialign.embed import store
 from trialign.embed.evidence import item_texts
 from trialign.generate.save_load import load_generator
-from trialign.generate.task import Given, ItemTexts
+from trialign.generate.task import ItemTexts
 from trialign.generate.tasks import load_task
 from trialign.manifest import Manifest
 from trialign.semid.table import SIDTable
@@ -160,10 +160,10 @@ def trained(run: Path, dataset: Dataset, sids: SIDTable, user: str, target: int)
     )
     _, _, history = next(find_record(dataset, "train", user))
     _, _, item = next(find_record(dataset, "items", target))
-    texts = ItemTexts(dataset.items["title"].to_pylist())
+    texts = ItemTexts(dataset.items)
     for number, task in enumerate(template.tasks):
-        record = history if load_task(task).source == "train" else item
-        example = template.encode(number, Given(record, texts))
+        read = load_task(task)
+        example = template.encode(number, read.given(history if read.source == "train" else item, texts))
         shown = [
             f"{token}{'*' * bool(learned)}" for token, learned in zip(example.tokens, example.targets, strict=True)
         ]

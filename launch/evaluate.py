@@ -54,7 +54,7 @@ def _build(config: Config, stage: Stage) -> None:
     import pyarrow.parquet as pq
 
     from trialign.data.dataset import Dataset
-    from trialign.enrich.evidence import Evidence, load_evidence
+    from trialign.enrich.evidence import load_evidence
     from trialign.evaluate.html import evaluation_page
     from trialign.evaluate.protocol import require_examples
     from trialign.evaluate.report import metrics_record, oracle_means, ranking_table, report_text
@@ -73,7 +73,7 @@ def _build(config: Config, stage: Stage) -> None:
     if settings.users is not None:
         users = users.first(settings.users)
         oracle = None if oracle is None else oracle.slice(0, len(users.users))
-    made = load_evidence(stage.inputs["enrich"]) if "enrich" in stage.inputs else Evidence([], [], [])
+    made = load_evidence(stage.inputs["enrich"]) if "enrich" in stage.inputs else None
     baselines = _load_baselines(config, stage)
     model = load_ranker(
         stage.inputs[settings.generator],
@@ -101,8 +101,7 @@ def _build(config: Config, stage: Stage) -> None:
                 dataset.train_histories(),
                 sids,
                 unconstrained_users=settings.unconstrained_users,
-                texts=ItemTexts(dataset.items["title"].to_pylist(), made.captions),
-                interests=made.interests,
+                texts=ItemTexts(dataset.items, made),
                 grounding_items=settings.grounding.items,
             ),
             num_samples=settings.bootstrap_samples,

@@ -132,7 +132,7 @@ def require_evidence(config: Config) -> None:
         return
     from trialign.data.dataset import Dataset  # torch comes with these
     from trialign.embed.evidence import item_texts, lacking, nothing_of, without
-    from trialign.generate.mixture import tasks_without_titles
+    from trialign.generate.mixture import in_words, tasks_without_texts
 
     items, features = Dataset(locate_stage(config, "prepare")).items, config.train.items.features
     if len(items) < 2:
@@ -145,7 +145,7 @@ def require_evidence(config: Config) -> None:
     own = [name for name in config.embed.evidence if name in items.column_names]
     told = reads_enriched_evidence(config) or any(item_texts(items, own))
     names = lacking(config.embed, items, told=told)
-    tasks = tasks_without_titles(items, vars(config.train.tasks))
+    tasks = tasks_without_texts(items, vars(config.train.tasks))
     remedies = [without(config.embed, names)] if names else []
     quantize = config.quantize
     weights = quantize.weights.by_modality() if isinstance(quantize, RQVAEConfig | RQKMeansConfig) else {}
@@ -155,7 +155,8 @@ def require_evidence(config: Config) -> None:
         remedies.append(f"'train.items.features=[{','.join(left)}]'")
     remedies += [f"train.tasks.{name}=0" for name in tasks]
     if remedies:
-        found = [nothing_of(names, len(items))] * bool(names) + ["no item has a title"] * bool(tasks)
+        fields = (field for lacked in tasks.values() for field in lacked)
+        found = [nothing_of(names, len(items))] * bool(names) + [f"no item has {in_words(fields, 'or')}"] * bool(tasks)
         raise DataError(
             "; ".join(found),
             rule="every modality that is embedded, and every task, has at least one item that it can read",

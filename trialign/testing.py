@@ -34,6 +34,8 @@ from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.data.source import RawData, Source
 from trialign.embed.store import Modality
+from trialign.enrich.evidence import Evidence
+from trialign.generate.task import ItemTexts
 from trialign.semid.table import SIDTable
 
 Settings = TypeVar("Settings")
@@ -136,6 +138,14 @@ class Ring(Source):
         return RawData(events=ibis.memtable(pa.Table.from_pylist(events)), items=table, images=None, has_clock=False)
 
 
+def catalogue_texts(
+    titles: Sequence[str], captions: Sequence[str] = (), interests: Sequence[Sequence[str]] = ()
+) -> ItemTexts:
+    """Return the texts of a catalogue that says nothing of its items but this."""
+    made = Evidence(list(captions), [list(found) for found in interests], [])
+    return ItemTexts(pa.table({"title": pa.array(titles, pa.string())}), made)
+
+
 def train_ring(
     dataset: Dataset,
     modalities: Mapping[str, Modality],
@@ -154,7 +164,7 @@ def train_ring(
     from trialign.generate.build import TrainingData
     from trialign.generate.train import train as train_generator
 
-    data = TrainingData(dataset, sids, max_history, modalities, captions)
+    data = TrainingData(dataset, sids, max_history, modalities, Evidence(list(captions), [], []))
     return train_generator(
         data,
         folder,

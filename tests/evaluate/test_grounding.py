@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from trialign.evaluate import grounding as module
 from trialign.evaluate.grounding import grounding, token_f1
-from trialign.generate.task import ItemTexts, Text
+from trialign.generate.task import CatalogueItem, ItemList, ItemTask, ItemTexts, Part, Text
+from trialign.testing import catalogue_texts
 
 TITLES = ["red cup", "red cup", "Blue rug", "", "tall lamp"]
 CAPTIONS = ["a cup", "", "", "a rug", ""]
@@ -62,7 +64,7 @@ class Ranker:
 def test_finding_by_hand() -> None:
     ranker = Ranker("title_to_item", "caption_to_item", "history_to_item")
     interests = [[], [], ["rug", "floor"], [], []]
-    found = grounding(ranker, ItemTexts(TITLES, CAPTIONS), interests, num_items=10)  # type: ignore[arg-type]
+    found = grounding(ranker, catalogue_texts(TITLES, CAPTIONS, interests), num_items=10)  # type: ignore[arg-type]
     assert found["catalogue"] == 5
     assert found["writes"] == {}
     assert found["finds"]["title_to_item"] == {
@@ -84,7 +86,7 @@ def test_writing_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "write_texts", lambda _, prompts, **limits: [Tokenizer().encode(told[item]) for _, item in prompts]
     )
-    found = grounding(Ranker("item_to_title"), ItemTexts(TITLES), [], num_items=10)  # type: ignore[arg-type]
+    found = grounding(Ranker("item_to_title"), catalogue_texts(TITLES), num_items=10)  # type: ignore[arg-type]
     row = found["writes"]["item_to_title"]
     assert (row["items"], row["exact"]) == (4, 0.5)
     assert row["token_f1"] == pytest.approx((1 + 0.5 + 1 + 2 / 3) / 4)
@@ -95,14 +97,32 @@ def test_as_many_items_as_asked_for_and_always_the_same() -> None:
     asked = []
     for _ in range(2):
         ranker = Ranker("title_to_item")
-        grounding(ranker, ItemTexts(TITLES), [], num_items=2)  # type: ignore[arg-type]
+        grounding(ranker, catalogue_texts(TITLES), num_items=2)  # type: ignore[arg-type]
         asked.append(ranker.asked)
     assert asked[0] == asked[1]
     assert len(asked[0]) == 2
 
 
+def test_a_task_of_ones_own_is_scored_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that reads two texts, one of which more items share than both."""
+
+    def parts(given: CatalogueItem) -> list[Part]:
+        return [given.text("title"), given.text("brand"), ItemList.written(given.item)]
+
+    task = ItemTask(parts, needs=("title", "brand"), evaluation="finds")
+    monkeypatch.setattr(module, "load_task", lambda _: task)
+    texts = ItemTexts(pa.table({"title": TITLES, "brand": ["a", "b", "a", "a", ""]}))
+    monkeypatch.setattr(Template, "prompt", lambda _, name, parts: (name, " ".join(part.text for part in parts)))
+    ranker = Ranker("brand_to_item")
+    found = grounding(ranker, texts, num_items=9)["finds"]  # type: ignore[arg-type]
+    assert sorted(text for _, text in ranker.asked) == ["Blue rug a", "red cup a", "red cup b"]
+    assert (found["brand_to_item"]["items"], found["brand_to_item"]["ceiling@1"]) == (3, 1.0)
+
+
 def test_tasks_that_were_not_trained_are_not_asked() -> None:
-    found = grounding(SimpleNamespace(template=Template(["history_to_item"])), ItemTexts(TITLES), [["x"]] * 5, 9)  # type: ignore[arg-type]
+    found = grounding(
+        SimpleNamespace(template=Template(["history_to_item"])), catalogue_texts(TITLES, interests=[["x"]] * 5), 9
+    )  # type: ignore[arg-type]
     assert (found["finds"], found["writes"]) == ({}, {})
 
 

@@ -18,19 +18,18 @@ from trialign.generate.backbone import build_backbone, text_table
 from trialign.generate.encoding import TokensEncoding
 from trialign.generate.items import build_items
 from trialign.generate.model import Generator
-from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset
+from trialign.testing import NUM_ITEMS, RING_SETTINGS, catalogue_texts, ring_dataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TITLES = [f"{color} {thing}" for color in ("red", "green", "blue") for thing in ("cup", "lamp", "chair", "rug")]
 TOKENS = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
-TEXTS = ItemTexts(TITLES)
+TEXTS = catalogue_texts(TITLES)
 TASKS = ["history_to_item", "title_to_item", "item_to_title"]
 
 

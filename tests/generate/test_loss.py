@@ -18,9 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from trialign.errors import TrainingError
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.model import Generator, Predictions
-from trialign.generate.task import Given, ItemTexts
+from trialign.generate.task import CatalogueItem, Window
 from trialign.generate.template import Template
 from trialign.stream.rows import Row, RowBatch, TokenizedExample, fill_row, stack_rows
+from trialign.testing import catalogue_texts
 
 SEQ_LEN = 24
 
@@ -31,11 +32,11 @@ def make_rows(template: Template) -> list[Row]:
     examples: list[list[TokenizedExample]] = []
     for length in (7, 2, 5, 1, 6, 2):
         items = draws.integers(0, 12, size=length)
-        examples.append([template.encode(0, Given({"items": items, "first_target": 0}))])
-    texts = ItemTexts(["", "cup", "", "", "blue rug"])
+        examples.append([template.encode(0, Window(items, 0))])
+    texts = catalogue_texts(["", "cup", "", "", "blue rug"])
     examples[3] = [
-        template.encode(2, Given({"item": 4}, texts)),
-        template.encode(1, Given({"item": 1}, texts)),
+        template.encode(2, CatalogueItem(4, texts)),
+        template.encode(1, CatalogueItem(1, texts)),
     ]
     return [fill_row(row, SEQ_LEN, lane=lane, start=0, row=0) for lane, row in enumerate(examples)]
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
-from trialign.generate.mixture import left_out, open_sources
+from trialign.generate.mixture import in_words, left_out, open_sources, tasks_without_texts
 from trialign.generate.task import ItemTexts
+from trialign.testing import catalogue_texts
 
 NUM_RECORDS = {"items": 4, "train": 50}
-TEXTS = ItemTexts(["a", "b", "", "d"], ["on a table", "", "", ""])
+TEXTS = catalogue_texts(["a", "b", "", "d"], ["on a table", "", "", ""])
 
 
 class CountedStores:
@@ -68,6 +70,13 @@ def test_weights_alone_decide() -> None:
     assert found == pytest.approx({"history_to_item": 6, "title_to_item": 12, "caption_to_item": 36})
 
 
+def test_tasks_on_texts_that_no_item_has_are_known_from_the_catalogue_alone() -> None:
+    items = pa.table({"title": ["", " "], "brand": ["", "Acme"]})
+    tasks = {"title_to_item": 1.0, "item_to_title": 0.0, "caption_to_title": 1.0, "caption_to_item": 1.0}
+    assert tasks_without_texts(items, tasks) == {"title_to_item": ["title"], "caption_to_title": ["title"]}
+    assert in_words(["title", "categories", "title"], "or") == "categories or a title"
+
+
 def test_items_without_a_text_are_counted() -> None:
     tasks = ["history_to_item", "titles_to_item", "title_to_item", "item_to_caption", "caption_to_title"]
     assert left_out(TEXTS, tasks) == {"title_to_item": 1, "item_to_caption": 3, "caption_to_title": 3}
@@ -92,4 +101,4 @@ def test_items_without_a_text_are_counted() -> None:
 )
 def test_no_task_unknown_tasks_and_tasks_without_texts_are_refused(tasks: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_sources(DATASET, ItemTexts([""] * 4), tasks)
+        open_sources(DATASET, catalogue_texts([""] * 4), tasks)

@@ -20,21 +20,22 @@ from trialign.generate.metrics import TaskMeter
 from trialign.generate.model import Generator
 from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import GeneratorRanker
-from trialign.generate.task import Given, ItemTexts
+from trialign.generate.task import CatalogueItem, Window
 from trialign.generate.template import Template
 from trialign.runtime.lightning import Callback
 from trialign.runtime.trainer import Plan, build_trainer
 from trialign.stream.rows import Row, RowBatch, fill_row, pack, stack_rows
+from trialign.testing import catalogue_texts
 
 TITLES = [f"title {number} of an item" for number in range(12)]
-TEXTS = ItemTexts(TITLES)
+TEXTS = catalogue_texts(TITLES)
 
 
 def make_rows(template: Template) -> list[Row]:
     """A world where item n is always followed by item n + 1, and every title is told both ways."""
     histories = [np.arange(start, start + 5) % 12 for start in range(12)]
-    examples = [template.encode(0, Given({"items": items, "first_target": 0})) for items in histories]
-    examples += [template.encode(task, Given({"item": item}, TEXTS)) for task in (1, 2) for item in range(12)]
+    examples = [template.encode(0, Window(items, 0)) for items in histories]
+    examples += [template.encode(task, CatalogueItem(item, TEXTS)) for task in (1, 2) for item in range(12)]
     rows = pack([len(example.tokens) for example in examples], 32)
     return [fill_row([examples[n] for n in row], 32, lane=0, start=0, row=0) for row in rows]
 

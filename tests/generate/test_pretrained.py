@@ -34,14 +34,14 @@ from trialign.generate.backbone import ARCHITECTURES, backbone_from_file, pretra
 from trialign.generate.build import TrainingData, build_generator
 from trialign.generate.model import Generator
 from trialign.generate.save_load import load_generator, load_ranker
-from trialign.generate.task import Given, ItemTexts
+from trialign.generate.task import CatalogueItem
 from trialign.generate.tasks import TASKS
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.runtime import strategy as strategies
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
 from trialign.stream.module import TrainedRows
-from trialign.testing import run_ranks, train_ring
+from trialign.testing import catalogue_texts, run_ranks, train_ring
 
 TEXTS = ["thing 1 of many", "a thing that is 2", "<|end|> is text here", "1 2 3 4 5 6 7 8 9 0"]
 TASK_NAMES = ["history_to_item", "title_to_item", "item_to_title"]
@@ -221,7 +221,7 @@ def test_our_tokens_stand_beside_the_models_own(
     title = "<|end|> is text here"
     assert max(tokenizer.encode(title)) < rows
     assert tokenizer.decode([tokenizer.task_token("item_to_title"), *tokenizer.encode(title), tokenizer.end]) == title
-    example = template.encode(2, Given({"item": 3}, ItemTexts(["", "", "", title])))
+    example = template.encode(2, CatalogueItem(3, catalogue_texts(["", "", "", title])))
     assert example.tokens[0] == tokenizer.task_token("item_to_title")
     assert example.tokens[-1] == tokenizer.end
     # Codes and our tokens start as long as the model's own vectors are on average.

@@ -88,7 +88,7 @@ def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
 ) -> None:
     encoding = TokensEncoding(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
     template = Template(tokenizer, encoding, ["history_to_item", "title_to_item"], max_title_tokens=8)
-    encode, draws = partial(template.encode_many, ItemTexts(dataset.items["title"].to_pylist())), np.zeros(4)
+    encode, draws = partial(template.encode_many, ItemTexts(dataset.items)), np.zeros(4)
     holdout = RLHoldout(encode, template.tasks, 0.3)
     sources = [
         LaneSource("history_to_item", dataset.store("train")),

@@ -13,9 +13,10 @@ from trialign.errors import DataError, StageError
 from trialign.generate.backbone import ARCHITECTURES
 from trialign.generate.model import Generator
 from trialign.generate.save_load import TrainedGenerator, load_generator, save_generator
-from trialign.generate.task import Given, ItemTexts
+from trialign.generate.task import CatalogueItem
 from trialign.generate.template import Template
 from trialign.semid.table import SIDTable
+from trialign.testing import catalogue_texts
 
 TITLES = [f"a green chair {number}" for number in range(12)]
 
@@ -37,7 +38,7 @@ def test_read_back_it_says_the_same(
         torch.equal(value, generator.state_dict()[name]) for name, value in loaded.generator.state_dict().items()
     )
     assert (loaded.max_history, loaded.template.tasks, loaded.generator.dropout) == (9, template.tasks, 0.3)
-    given = Given({"item": 3}, ItemTexts(TITLES))
+    given = CatalogueItem(3, catalogue_texts(TITLES))
     assert loaded.template.encode(1, given).tokens.tolist() == template.encode(1, given).tokens.tolist()
 
 

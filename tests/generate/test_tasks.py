@@ -21,7 +21,7 @@ from trialign.generate.backbone import ARCHITECTURES
 from trialign.generate.encoding import PositionEncoding
 from trialign.generate.mixture import open_sources
 from trialign.generate.rl_holdout import RLHoldout
-from trialign.generate.task import PROMPT_ITEMS, ItemTexts
+from trialign.generate.task import PROMPT_ITEMS
 from trialign.generate.tasks import TASKS, load_task
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
@@ -29,7 +29,7 @@ from trialign.semid.table import SIDTable
 from trialign.stream.lanes import LaneStream
 from trialign.stream.rl_holdout import held_out_for_rl
 from trialign.stream.rows import Examples
-from trialign.testing import NUM_ITEMS, train_ring
+from trialign.testing import NUM_ITEMS, catalogue_texts, train_ring
 
 SHARE = 0.4
 """Of the positions, kept back."""
@@ -116,7 +116,7 @@ class Walk:
 
     def __init__(self, dataset: Dataset, logs: dict[str, list[int]]) -> None:
         self.titles = dataset.items["title"].to_pylist()
-        self.texts = ItemTexts(self.titles, [f"picture {item}" for item in range(len(self.titles))])
+        self.texts = catalogue_texts(self.titles, [f"picture {item}" for item in range(len(self.titles))])
         self.tokenizer = TextTokenizer.train(self.titles, vocab_size=400)
         self.template = Template(self.tokenizer, PositionEncoding(self.tokenizer.size), TASKS, 16)
         self.item_of = {title: item for item, title in enumerate(self.titles) if title}

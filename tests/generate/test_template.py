@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from trialign.config.train import TasksConfig
+from trialign.embed.evidence import ENRICHED, FIELDS
+from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError
 from trialign.generate.encoding import TokensEncoding
-from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts
+from trialign.generate.task import PROMPT_ITEMS, CatalogueItem, ItemTexts, Window
 from trialign.generate.tasks import TASKS, load_task
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
 from trialign.stream.rows import TokenizedExample
+from trialign.testing import catalogue_texts
 
 HISTORY, TO_ITEM, TO_TITLE = range(3)
 GENERATOR_PAGE = Path(__file__).parents[2] / "docs" / "generator.md"
 TITLES = ["red cup", "red lamp", "", "green cup", "blue rug", "green lamp", *(f"thing {n}" for n in range(6, 12))]
 CAPTIONS = ["a round cup", "", "", "a cup on a table", "", "a tall lamp", *([""] * 6)]
-TEXTS = ItemTexts(TITLES, CAPTIONS)
+TEXTS = catalogue_texts(TITLES, CAPTIONS)
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ def read(template: Template, sids: SIDTable, example: TokenizedExample) -> list[
 @pytest.fixture
 def spell(all_tasks: Template, sids: SIDTable) -> Any:
     def spelled(task: str, draw: float = 0.0, **record: Any) -> list[str]:
-        example = all_tasks.encode(TASKS.index(task), Given(record, TEXTS, draw))
+        example = all_tasks.encode(TASKS.index(task), load_task(task).given(record, TEXTS, draw))
         assert (example.tokens.dtype, example.targets.dtype) == (np.int64, np.bool_)
         return read(all_tasks, sids, example)
 
@@ -118,10 +124,9 @@ def test_a_position_is_drawn_among_those_that_the_window_owns(spell: Any) -> Non
 
 
 def test_a_position_that_is_held_out_for_rl_is_not_drawn(all_tasks: Template, sids: SIDTable) -> None:
-    record = {"items": np.array([4, 1, 3, 5]), "first_target": 0}
-    learned = np.array([True, False, True, False])
+    window = Window(np.array([4, 1, 3, 5]), 0, TEXTS, learned=np.array([True, False, True, False]))
     for draw in (0.0, 0.5, 0.999):
-        found = all_tasks.encode(TASKS.index("history_to_title"), Given(record, TEXTS, draw, learned))
+        found = all_tasks.encode(TASKS.index("history_to_title"), replace(window, draw=draw))
         assert read(all_tasks, sids, found) == ["history_to_title", "item 4", "item 1", "green cup!", "end!"]
 
 
@@ -151,29 +156,45 @@ def test_what_cannot_be_told_is_no_example(spell: Any, task: str, record: dict[s
     assert spell(task, **record) == []
 
 
+def test_a_task_may_read_and_write_any_field_of_the_catalogue() -> None:
+    items = pa.table({"title": ["cup"], "description": ["for tea"], "brand": [" Acme "], "categories": [["a", "b"]]})
+    item = CatalogueItem(0, ItemTexts(items, Evidence(["a cup"], [["tea", "pottery"]], [[0.5, 0.5]])))
+    told = {field: item.text(field).text for field in FIELDS}
+    assert told == {
+        **{"title": "cup", "description": "for tea", "brand": "Acme", "categories": "a > b", "caption": "a cup"},
+        "interests": "tea, pottery",
+    }
+
+
+def test_what_a_task_needs_of_the_enrich_stage_stands_in_its_name() -> None:
+    """By their names `train` knows whether it reads that stage."""
+    for name in TASKS:
+        needed = set(ENRICHED) & set(load_task(name).needs)
+        weights = TasksConfig(**{name: 1.0})  # type: ignore[arg-type]
+        assert set(weights.enriched) == needed, f"name the task after {needed or 'what it reads'}"
+
+
 def test_blanks_are_no_title() -> None:
-    assert ItemTexts([" \n", "a"]).known("title").tolist() == [False, True]
+    assert catalogue_texts([" \n", "a"]).known("title").tolist() == [False, True]
 
 
 def test_long_texts_are_cut_each_by_its_own_limit(all_tasks: Template) -> None:
-    texts = ItemTexts(["lamp " * 100], ["cup " * 100])
+    texts = catalogue_texts(["lamp " * 100], ["cup " * 100])
     for task, limit in (("item_to_title", 16), ("item_to_caption", 32)):
-        example = all_tasks.encode(TASKS.index(task), Given({"item": 0}, texts))
+        example = all_tasks.encode(TASKS.index(task), CatalogueItem(0, texts))
         assert example.targets.sum() == limit + 1
         assert example.tokens[-1] == all_tasks.tokenizer.end
 
 
 def test_the_oldest_titles_are_left_out_where_a_row_is_short(all_tasks: Template, sids: SIDTable) -> None:
-    record = {"items": np.array([3, 4, 1, 5, 0]), "first_target": 4}
-    whole = all_tasks.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))
+    window = Window(np.array([3, 4, 1, 5, 0]), 4, TEXTS)
+    whole = all_tasks.encode(TASKS.index("titles_to_title"), window)
     short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=len(whole.tokens) - 1)
-    cut = short.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))
+    cut = short.encode(TASKS.index("titles_to_title"), window)
     assert read(short, sids, cut)[1:] == read(all_tasks, sids, whole)[3:]
     assert cut.targets.sum() == whole.targets.sum()
     just = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=len(whole.tokens))
-    assert read(just, sids, just.encode(TASKS.index("titles_to_title"), Given(record, TEXTS))) == read(
-        all_tasks, sids, whole
-    )
+    assert read(just, sids, just.encode(TASKS.index("titles_to_title"), window)) == read(all_tasks, sids, whole)
 
 
 def test_a_row_that_holds_no_pair_of_texts_is_refused(all_tasks: Template) -> None:
@@ -191,16 +212,16 @@ def test_a_row_that_holds_no_pair_of_texts_is_refused(all_tasks: Template) -> No
 def test_markup_and_other_languages_are_text_like_any_other(all_tasks: Template, sids: SIDTable) -> None:
     for caption in ("<b>red</b> &amp; <|end|> <|item_to_title|>", "一个红色的杯子", "чашка"):
         longer = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, max_caption_tokens=200)
-        example = longer.encode(TASKS.index("item_to_caption"), Given({"item": 0}, ItemTexts([""], [caption])))
+        example = longer.encode(TASKS.index("item_to_caption"), CatalogueItem(0, catalogue_texts([""], [caption])))
         assert read(longer, sids, example) == ["item_to_caption", "item 0", f"{caption}!", "end!"]
 
 
 def test_prompts_are_examples_without_the_answer(template: Template) -> None:
-    example = template.encode(HISTORY, Given({"items": np.array([4, 7, 1]), "first_target": 0}))
+    example = template.encode(HISTORY, Window(np.array([4, 7, 1]), 0))
     assert template.history_prompt(np.array([4, 7])).tolist() == example.tokens[:-3].tolist()
     assert template.history_prompt(np.array([], dtype=np.int32)).tolist() == example.tokens[:1].tolist()
-    example = template.encode(TO_ITEM, Given({"item": 5}, TEXTS))
-    title = load_task("title_to_item").parts(Given({"item": 5}, TEXTS))[:1]
+    example = template.encode(TO_ITEM, CatalogueItem(5, TEXTS))
+    title = load_task("title_to_item").parts(CatalogueItem(5, TEXTS))[:1]
     assert template.prompt("title_to_item", title).tolist() == example.tokens[:-3].tolist()
 
 
@@ -216,5 +237,5 @@ def test_the_page_shows_an_example_of_every_task(all_tasks: Template, sids: SIDT
     assert set(shown) == set(TASKS)
     for number, task in enumerate(TASKS):
         record = {"item": 5} if load_task(task).source == "items" else {"items": np.array([3, 0, 5]), "first_target": 0}
-        spelled = read(all_tasks, sids, all_tasks.encode(number, Given(record, TEXTS, draw=0.9)))
+        spelled = read(all_tasks, sids, all_tasks.encode(number, load_task(task).given(record, TEXTS, 0.9)))
         assert shown[task] == " ".join(f"**{part[:-1]}**" if part.endswith("!") else part for part in spelled[1:])

@@ -19,7 +19,7 @@ from trialign.generate.loss import autoregressive_loss
 from trialign.generate.module import GeneratorModule
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.save_load import load_generator
-from trialign.generate.task import Given
+from trialign.generate.task import Window
 from trialign.generate.validation import Validation
 from trialign.ranking import METRICS, measure
 from trialign.semid.table import SIDTable
@@ -91,7 +91,7 @@ def test_watching_changes_nothing_and_the_figures_are_the_evaluations(
     losses, tokens = 0.0, 0
     for history, targets in zip(users.histories, users.targets, strict=True):
         record = {"items": np.append(history, targets[0]), "first_target": len(history)}
-        example = trained.template.encode(trained.template.tasks.index("history_to_item"), Given(record))
+        example = trained.template.encode(trained.template.tasks.index("history_to_item"), Window(**record))
         row = torch.from_numpy(example.tokens)[None]
         with torch.no_grad():
             groups = trained.generator(

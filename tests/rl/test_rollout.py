@@ -12,7 +12,7 @@ from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie, divergence
 from trialign.generate.loss import Predictions, TablePredictions
 from trialign.generate.save_load import TrainedGenerator, load_generator
-from trialign.generate.task import Given
+from trialign.generate.task import Window
 from trialign.rl.reference import frozen_copy
 from trialign.rl.rollout import Policy
 from trialign.rl.start import Start
@@ -33,7 +33,7 @@ def opened(start: Start) -> tuple[TrainedGenerator, Policy]:
 def uncached(trained: TrainedGenerator, history: np.ndarray, item: int, codes_NL: np.ndarray) -> float:
     """The log-probability of an item as supervised training computes it: one row, no cache, legal codes only."""
     items = np.append(history, item)
-    example = trained.template.encode(0, Given({"items": items, "first_target": len(history)}))
+    example = trained.template.encode(0, Window(items, len(history)))
     tokens = torch.from_numpy(example.tokens)[None]
     targets, places = torch.from_numpy(example.targets)[None], torch.arange(tokens.shape[1])[None]
     total = 0.0
@@ -102,7 +102,7 @@ def test_the_gradient_of_a_log_probability_is_that_of_supervised_training(traine
     (-policy.score_candidates([history], torch.tensor([[item]])).log_probs_BG.sum()).backward()
     walked = {name: p.grad.clone() for name, p in generator.generator.named_parameters() if p.grad is not None}
     generator.generator.zero_grad()
-    example = generator.template.encode(0, Given({"items": np.append(history, item), "first_target": 3}))
+    example = generator.template.encode(0, Window(np.append(history, item), 3))
     tokens, targets = torch.from_numpy(example.tokens)[None], torch.from_numpy(example.targets)[None]
     places = torch.arange(tokens.shape[1])[None]
     groups = generator.generator(tokens, places, targets, torch.zeros_like(tokens))

@@ -98,11 +98,14 @@ def _train(config: Config) -> None:
 def _tasks(config: Config) -> None:
     train = config.train
     brought = {"enrich", "train"} & set(config.from_stage)
-    if train.tasks.read_captions and config.enrich.captions is None and not brought:
+    made = {"caption": config.enrich.captions, "interests": config.enrich.interests}
+    builtin = {"caption": "captions=builtin enrich/clip=storefront", "interests": "interests=builtin"}
+    if missing := [field for field in train.tasks.enriched if made[field] is None and not brought]:
+        groups = [builtin[field].split("=")[0] for field in missing]
         raise ConfigError(
-            "train.tasks holds a task with captions, but enrich/captions=none",
-            rule="captions are made, or brought in, by the enrich stage",
-            remedy="set enrich/captions=builtin enrich/clip=storefront, or from.enrich=DIR",
+            f"train.tasks holds a task with {' and '.join(groups)}, but enrich/{groups[0]}=none",
+            rule="captions and interests are made, or brought in, by the enrich stage",
+            remedy=f"set {' '.join(f'enrich/{builtin[field]}' for field in missing)}, or from.enrich=DIR",
         )
     if train.temperature != 1 and train.mixture != "temperature":
         raise ConfigError(

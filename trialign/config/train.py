@@ -107,9 +107,10 @@ class TasksConfig:
     item_to_caption: float = option(0.0, "9: an item's semantic ID to its caption, for evaluation", least=0)
 
     @property
-    def read_captions(self) -> bool:
-        """Whether a task that reads or writes captions is trained: its name says so."""
-        return any(weight and "caption" in name for name, weight in vars(self).items())
+    def enriched(self) -> list[str]:
+        """What a trained task reads or writes of the enrich stage (`caption`, `interests`): the task's name says so."""
+        names = " ".join(name for name, weight in vars(self).items() if weight)
+        return [field for field in ("caption", "interests") if field in names]
 
 
 @dataclass
@@ -149,8 +150,8 @@ class TrainConfig:
         "32-true, or bf16-mixed: products in bfloat16, weights and losses in float32",
         choices=("32-true", "bf16-mixed"),
     )
-    max_title_tokens: int = option(32, "a longer title is cut", least=1)
-    max_caption_tokens: int = option(64, "a longer caption is cut", least=1)
+    max_title_tokens: int = option(32, "a longer title is cut; so are brands and categories", least=1)
+    max_caption_tokens: int = option(64, "a longer caption is cut; so are descriptions and interests", least=1)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
 

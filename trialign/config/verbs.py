@@ -42,8 +42,8 @@ def _drops_unlikely_interests(config: Config) -> bool:
     return config.embed.min_probability > 0
 
 
-def _reads_captions(config: Config) -> bool:
-    return bool(config.train.tasks.read_captions)
+def _trains_on_evidence(config: Config) -> bool:
+    return bool(config.train.tasks.enriched)
 
 
 def _reads_vectors(config: Config) -> bool:
@@ -52,7 +52,7 @@ def _reads_vectors(config: Config) -> bool:
 
 def _probes_evidence(config: Config) -> bool:
     """Return whether evaluation probes the generator's grounding in captions or interests."""
-    known = _reads_captions(config) or config.enrich.interests is not None
+    known = _trains_on_evidence(config) or config.enrich.interests is not None
     return config.evaluate.grounding.items > 0 and known
 
 
@@ -181,7 +181,7 @@ STAGES: dict[str, StageSpec] = {
     "train": StageSpec(
         help="dataset and semantic IDs -> generator",
         inputs=("prepare", "assign"),
-        inputs_if={"embed": _reads_vectors, "enrich": _reads_captions},
+        inputs_if={"embed": _reads_vectors, "enrich": _trains_on_evidence},
         groups=("train", "stream"),
         reads=_TRACKED,
         seeded=True,

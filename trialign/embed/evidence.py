@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +12,9 @@ from trialign.config.embed import EmbedConfig, PpmiConfig
 from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError, DataError
 
-FIELDS = ("title", "description", "brand", "categories", "caption", "interests")
-"""What `embed.evidence` may name."""
+Field = Literal["title", "description", "brand", "categories", "caption", "interests"]
+FIELDS: tuple[Field, ...] = get_args(Field)
+"""What `embed.evidence` may name, and a task may read or write."""
 ENRICHED = ("caption", "interests")
 """Those of them that the enrich stage makes."""
 
@@ -31,8 +33,22 @@ def item_texts(items: pa.Table, fields: Sequence[str] | None = None, enriched: E
     """
     if fields is None:
         fields = [name for name in FIELDS if name in items.column_names]
-    columns = [_column(name, items, enriched) for name in fields]
+    columns = [field_texts(name, items, enriched) for name in fields]
     return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+
+
+def field_texts(name: str, items: pa.Table, enriched: Evidence | None) -> list[str]:
+    """Return what one field says of every item, arguments and errors as `item_texts`; categories are one path."""
+    if name == "categories":
+        return [" > ".join(path) for path in items["categories"].to_pylist()]
+    if name == "interests":
+        return [", ".join(found) for found in interests_of(enriched, "embed.evidence")]
+    if name == "caption" and enriched is not None:
+        if not enriched.captions:
+            raise _not_made("caption", "embed.evidence")
+        return enriched.captions
+    texts: list[str] = items[name].to_pylist()
+    return texts
 
 
 def lacking(embed: EmbedConfig, items: pa.Table, *, told: bool) -> list[str]:
@@ -108,19 +124,6 @@ def interests_of(enriched: Evidence | None, setting: str) -> list[list[str]]:
     if enriched is None or not enriched.interests:
         raise _not_made("interests", setting)
     return enriched.interests
-
-
-def _column(name: str, items: pa.Table, enriched: Evidence | None) -> list[str]:
-    if name == "categories":
-        return [" > ".join(path) for path in items["categories"].to_pylist()]
-    if name == "interests":
-        return [", ".join(found) for found in interests_of(enriched, "embed.evidence")]
-    if name == "caption" and enriched is not None:
-        if not enriched.captions:
-            raise _not_made("caption", "embed.evidence")
-        return enriched.captions
-    texts: list[str] = items[name].to_pylist()
-    return texts
 
 
 def _not_made(name: str, setting: str) -> ConfigError:

@@ -30,7 +30,6 @@ def describe(
     *,
     unconstrained_users: int,
     texts: ItemTexts,
-    interests: Sequence[Sequence[str]],
     grounding_items: int,
 ) -> dict[str, Any]:
     """Return further keys of metrics.json; docs/evaluation.md describes every one.
@@ -42,8 +41,7 @@ def describe(
         train_histories: what the popularity of items is counted in.
         sids: the semantic IDs.
         unconstrained_users: users on whom decoding without the trie is measured, the first in hash order; 0: none.
-        texts: of the items.
-        interests: of the items, as `grounding`.
+        texts: of the items, interests among them.
         grounding_items: items on which grounding is measured; 0 leaves it out.
     """
     popularity_N = count_items(train_histories, len(sids.codes_NL))
@@ -60,7 +58,7 @@ def describe(
             model, sids.codes_NL, sids.codebook_size, histories, targets
         )
     if grounding_items:
-        details["grounding"] = grounding(model, texts, interests, grounding_items)
+        details["grounding"] = grounding(model, texts, grounding_items)
     return details
 
 

@@ -22,9 +22,9 @@ from trialign.config.train import (
     TrainConfig,
 )
 from trialign.data.dataset import Dataset
-from trialign.embed.evidence import item_texts
+from trialign.embed.evidence import field_texts, item_texts
 from trialign.embed.store import Modality, load
-from trialign.enrich.evidence import load_evidence
+from trialign.enrich.evidence import Evidence, load_evidence
 from trialign.generate.adapters import add_adapters
 from trialign.generate.backbone import (
     add_dropout,
@@ -63,14 +63,14 @@ class TrainingData:
         sids: the semantic IDs of its items.
         max_history: items of the dataset's windows, so of the longest history that will be read.
         modalities: vectors of the items; read where `train.items.features` names them.
-        captions: of the items; none where no task reads them.
+        enriched: captions and interests of the items; none where no task reads them.
     """
 
     dataset: Dataset
     sids: SIDTable
     max_history: int
     modalities: Mapping[str, Modality] = field(default_factory=dict)
-    captions: Sequence[str] = ()
+    enriched: Evidence | None = None
 
 
 def load_training_data(folders: Mapping[str, Path]) -> TrainingData:
@@ -80,7 +80,7 @@ def load_training_data(folders: Mapping[str, Path]) -> TrainingData:
         SIDTable.load(folders["assign"]),
         max_history=Manifest.read(folders["prepare"]).config["data"]["max_history"],
         modalities=load(folders["embed"]) if "embed" in folders else {},
-        captions=load_evidence(folders["enrich"]).captions if "enrich" in folders else (),
+        enriched=load_evidence(folders["enrich"]) if "enrich" in folders else None,
     )
 
 
@@ -124,7 +124,7 @@ def prepare_training(
     Raises:
         ConfigError: settings that do not fit each other or the data.
     """
-    texts = ItemTexts(data.dataset.items["title"].to_pylist(), data.captions)
+    texts = ItemTexts(data.dataset.items, data.enriched)
     sources = open_sources(
         data.dataset, texts, vars(settings.tasks), mixture=settings.mixture, temperature=settings.temperature
     )
@@ -237,7 +237,8 @@ def _backbone(
         add_dropout(decoder, backbone.dropout)
         return decoder, tokenizer, own
     assert isinstance(backbone, ScratchConfig | ConfigFileConfig)
-    texts = chain(item_texts(data.dataset.items), data.captions)
+    items = data.dataset.items
+    texts = chain(item_texts(items), *(field_texts(field, items, data.enriched) for field in settings.tasks.enriched))
     tokenizer = TextTokenizer.train(texts, vocab_size=backbone.vocab_size)
     build = backbone_from_file if isinstance(backbone, ConfigFileConfig) else build_backbone
     with contextlib.nullcontext() if weights else torch.device("meta"):

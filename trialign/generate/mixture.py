@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from trialign.data.dataset import Dataset
+from trialign.embed.evidence import ENRICHED, Field
 from trialign.errors import ConfigError
 from trialign.generate.task import ItemTexts
 from trialign.generate.tasks import load_task
@@ -68,11 +69,21 @@ def open_sources(
     return [LaneSource(name, stores[name], scale * shares[name] / number) for name, number in examples.items()]
 
 
-def tasks_without_titles(items: pa.Table, tasks: Mapping[str, float]) -> list[str]:
-    """Return the tasks that read or write titles, of those with a weight, where no item has a title."""
-    if any(title.strip() for title in items["title"].to_pylist()):
-        return []
-    return [name for name, weight in tasks.items() if weight and "title" in load_task(name).needs]
+def tasks_without_texts(items: pa.Table, tasks: Mapping[str, float]) -> dict[str, list[Field]]:
+    """Return the tasks, of those with a weight, that need a text of the catalogue which no item has, and which text."""
+    texts = ItemTexts(items)
+    lacking = {
+        name: [field for field in load_task(name).needs if field not in ENRICHED and not texts.has(field).any()]
+        for name, weight in tasks.items()
+        if weight
+    }
+    return {name: fields for name, fields in lacking.items() if fields}
+
+
+def in_words(fields: Iterable[Field], joined: str) -> str:
+    """Return what an item lacks in words, e.g. "a brand and a title"."""
+    nouns = {"categories": "categories", "interests": "interests"}
+    return f" {joined} ".join(nouns.get(field, f"a {field}") for field in sorted(set(fields)))
 
 
 def left_out(texts: ItemTexts, tasks: list[str]) -> dict[str, int]:
@@ -82,14 +93,15 @@ def left_out(texts: ItemTexts, tasks: list[str]) -> dict[str, int]:
     return {name: number for name, number in lacking.items() if number}
 
 
-def _without_texts(tasks: Mapping[str, tuple[str, ...]], *, all_of_them: bool) -> ConfigError:
+def _without_texts(tasks: Mapping[str, Sequence[Field]], *, all_of_them: bool) -> ConfigError:
     """Return the refusal of tasks that have no example, with the texts they need; its remedy is for all of them."""
-    needed = sorted({kind for needs in tasks.values() for kind in needs})
+    needed = in_words((field for needs in tasks.values() for field in needs), "and")
     remedy = " ".join([f"train.tasks.{name}=0" for name in tasks] + ["train.tasks.history_to_item=1"] * all_of_them)
-    if all("caption" in needs for needs in tasks.values()):
-        remedy = f"enrich/captions=builtin (or another backend), or {remedy}"
+    for field, group in (("caption", "captions"), ("interests", "interests")):
+        if all(field in needs for needs in tasks.values()):
+            remedy = f"enrich/{group}=builtin (or another backend), or {remedy}"
     return ConfigError(
-        f"{', '.join(f'train.tasks.{name}' for name in tasks)}, but no item has a {' and a '.join(needed)}",
+        f"{', '.join(f'train.tasks.{name}' for name in tasks)}, but no item has {needed}",
         rule="a task has at least one example",
         remedy=f"set {remedy}",
     )

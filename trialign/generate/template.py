@@ -7,17 +7,22 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from trialign.embed.evidence import FIELDS, Field
+from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError
 from trialign.generate.encoding import ItemEncoding
-from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts, Kind, Part, Text
+from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts, Part, Text
 from trialign.generate.tasks import load_task
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.stream.blocks import Records
 from trialign.stream.order import Draws
 from trialign.stream.rows import Examples, TokenizedExample
 
+_SENTENCES: tuple[Field, ...] = ("description", "caption", "interests")
+"""Fields that may be as long as a caption; the others are names, as long as a title at most."""
 _REMEMBERED = 1 << 16
 """Texts whose tokens are kept: a title is read many times an epoch, and BPE is the cost of reading it."""
 
@@ -32,8 +37,8 @@ class Template:
         tokenizer: text to tokens.
         encoding: items to tokens.
         tasks: names; a task's place in the list is its number in examples and losses.
-        max_title_tokens: a longer title is cut.
-        max_caption_tokens: a longer caption is cut.
+        max_title_tokens: a longer title is cut; so are brands and categories.
+        max_caption_tokens: a longer caption is cut; so are descriptions and interests.
         seq_len: of several titles to be read, the oldest are left out until the example fits; None: any fits.
     """
 
@@ -49,16 +54,14 @@ class Template:
         self.tokenizer = tokenizer
         self.encoding = encoding
         self.tasks = list(tasks)
-        self.max_tokens: dict[Kind, int] = {"title": max_title_tokens, "caption": max_caption_tokens}
+        self.max_tokens = {field: max_caption_tokens if field in _SENTENCES else max_title_tokens for field in FIELDS}
         self.seq_len = seq_len
         self._tasks = [load_task(name) for name in tasks]
         self._remembered = lru_cache(_REMEMBERED)(self._text)
 
     def encode(self, task: int, given: Given) -> TokenizedExample:
         """Return the example that task number `task` makes of a record; empty where there is nothing to learn."""
-        found = self._tasks[task]
-        served = found.source == "train" or given.texts.known(*found.needs)[given.item]
-        parts = found.parts(given) if served else []
+        parts = self._tasks[task].render(given)
         pieces = self._fitting([self._marker(self.tasks[task]), *map(self._piece, parts)], parts)
         tokens, targets = (np.concatenate(values) for values in zip(*pieces, strict=True))
         if not targets.any():
@@ -74,11 +77,12 @@ class Template:
         draws: Draws,
         learned: Sequence[NDArray[np.bool_]] | None = None,
     ) -> Examples:
-        """Return what `encode` makes of each of the chosen records of a block; `learned` as in `Given`, of each."""
+        """Return what `encode` makes of each of the chosen records of a block; `learned` as in `Window`, of each."""
+        given = self._tasks[task].given
         if (lists_of := self._tasks[task].lists) is None:
             every: Sequence[NDArray[np.bool_] | None] = [None] * len(chosen) if learned is None else learned
             rows = zip(chosen.tolist(), draws.tolist(), every, strict=True)
-            return Examples.of([self.encode(task, Given(records[index], texts, *more)) for index, *more in rows])
+            return Examples.of([self.encode(task, given(records[index], texts, *more)) for index, *more in rows])
         lists = lists_of(records, chosen)
         lengths = lists.lengths * self.encoding.positions_per_item + 1
         starts = np.cumsum(lengths) - lengths
@@ -111,9 +115,10 @@ class Template:
         # Numbers share no token with their neighbours, so that this is longer than any text may be.
         longest = " ".join(map(str, range(max(self.max_tokens.values()) + 1)))
         record = {"item": 0, "items": np.zeros(PROMPT_ITEMS + 1, np.int32), "first_target": PROMPT_ITEMS}
-        given = Given(record, ItemTexts([longest], [longest]))
+        table = pa.table({"title": [longest], "description": [longest], "brand": [longest], "categories": [[longest]]})
+        texts = ItemTexts(table, Evidence([longest], [[longest]], [[1.0]]))
         for number, name in enumerate(self.tasks):
-            needed = len(self.encode(number, given).tokens)
+            needed = len(self.encode(number, self._tasks[number].given(record, texts)).tokens)
             if needed > self.seq_len and self._tasks[number].needs:
                 raise ConfigError(
                     f"an example of {name} may take {needed} tokens, a row holds {self.seq_len}",
@@ -127,12 +132,12 @@ class Template:
 
     def _piece(self, part: Part) -> Piece:
         if isinstance(part, Text):
-            tokens = self._remembered(part.text, part.kind)
+            tokens = self._remembered(part.text, part.field)
             return tokens, np.full(len(tokens), part.target)
         return self.encoding.positions(part.items), self.encoding.spread(part.targets)
 
-    def _text(self, text: str, kind: Kind) -> NDArray[np.int64]:
-        return np.array([*self.tokenizer.encode(text)[: self.max_tokens[kind]], self.tokenizer.end])
+    def _text(self, text: str, field: Field) -> NDArray[np.int64]:
+        return np.array([*self.tokenizer.encode(text)[: self.max_tokens[field]], self.tokenizer.end])
 
     def _fitting(self, pieces: list[Piece], parts: Sequence[Part]) -> list[Piece]:
         """Return the pieces (task token first) without the oldest of the texts to be read, where they are too many."""

@@ -7,7 +7,6 @@ do not depend on how many ranks there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from trialign.errors import ConfigError
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
-from trialign.generate.task import Given
+from trialign.generate.task import Window
 from trialign.generate.template import Template
 from trialign.ranking import find_hits, ndcg_at_k, recall_at_k
 from trialign.runtime.collectives import all_reduce_sum, rank, world_size
@@ -100,7 +99,7 @@ class Validation:
     def _losses(self, generator: Generator, users: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return (summed loss, tokens) of the next items of some users, float64 [2]."""
         task = self._template.tasks.index(TASK)
-        examples = [self._template.encode(task, Given(self._record(user))) for user in users]
+        examples = [self._template.encode(task, self._window(user)) for user in users]
         # Padding stands on the right and its places go on counting: as one example, causal attention hides it.
         tokens_BT, targets_BT = (
             pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True).to(device)
@@ -110,6 +109,6 @@ class Validation:
         sums = autoregressive_loss(generator(tokens_BT, places_BT, targets_BT, torch.zeros_like(tokens_BT)), 1)
         return torch.stack([sums.losses[0], sums.counts[0]]).double()
 
-    def _record(self, user: int) -> dict[str, Any]:
+    def _window(self, user: int) -> Window:
         items = np.append(self._histories[user], self._targets[user][0])[-self._max_history :]
-        return {"items": items, "first_target": len(items) - 1}
+        return Window(items, first_target=len(items) - 1)

@@ -48,7 +48,7 @@ def supervised(
     template = trained.template
     require_room(trained.max_history, template.encoding.positions_per_item, stream.seq_len)
     one = Template(template.tokenizer, template.encoding, [TASK], template.max_tokens["title"])
-    texts = ItemTexts(start.dataset.items["title"].to_pylist())
+    texts = ItemTexts(start.dataset.items)
     encode = RLHoldout(partial(one.encode_many, texts), one.tasks, start.share, only=True)
     rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_batch_size=runtime.micro_batch_size)
     # Loaded generators are in eval mode, and Lightning leaves every module in the mode that it finds.

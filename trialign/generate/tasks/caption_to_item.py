@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from trialign.generate.task import Given, ItemList, Part, Task, Text
+from trialign.generate.task import CatalogueItem, ItemList, ItemTask, Part
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: CatalogueItem) -> list[Part]:
     """Return caption, then item."""
-    return [Text(given.texts.captions[given.item], kind="caption"), ItemList.written(given.item)]
+    return [given.text("caption"), ItemList.written(given.item)]
 
 
-TASK = Task(source="items", parts=parts, needs=("caption",))
+TASK = ItemTask(parts, needs=("caption",), evaluation="finds")

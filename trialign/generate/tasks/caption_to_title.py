@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from trialign.generate.task import Given, Part, Task, Text
+from trialign.generate.task import CatalogueItem, ItemTask, Part
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: CatalogueItem) -> list[Part]:
     """Return caption, then title."""
-    caption, title = given.texts.captions[given.item], given.texts.titles[given.item]
-    return [Text(caption, kind="caption"), Text(title, target=True)]
+    return [given.text("caption"), given.text("title", target=True)]
 
 
-TASK = Task(source="items", parts=parts, needs=("caption", "title"))
+TASK = ItemTask(parts, needs=("caption", "title"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.generate.task import Given, ItemList, ItemLists, Part, Task
+from trialign.generate.task import HistoryTask, ItemList, ItemLists, Part, Window
 from trialign.stream.blocks import Records
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: Window) -> list[Part]:
     """Return a window of a history; an item is a target in the one window that owns it."""
     # The first item of all follows nothing that was read, so it is no example of this task: n items are n - 1.
-    return [ItemList(np.asarray(given.record["items"]), given.targets())]
+    return [ItemList(given.items, given.targets())]
 
 
 def lists(records: Records, chosen: NDArray[np.int64]) -> ItemLists:
@@ -23,4 +23,4 @@ def lists(records: Records, chosen: NDArray[np.int64]) -> ItemLists:
     return ItemLists(items, np.arange(len(items)) >= np.repeat(begins + first, lengths), lengths)
 
 
-TASK = Task(source="train", parts=parts, lists=lists)
+TASK = HistoryTask(parts, lists=lists)

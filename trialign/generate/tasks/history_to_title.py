@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from trialign.generate.task import Given, ItemList, Part, Task, Text
+from trialign.generate.task import HistoryTask, ItemList, Part, Window
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: Window) -> list[Part]:
     """Return the last items before the position, then the title."""
-    drawn = given.drawn_target(read_titles=False, written_title=True)
+    drawn = given.drawn_target(written="title")
     if drawn is None:
         return []
-    items, target = drawn
-    return [ItemList.read(items), Text(given.texts.titles[target], target=True)]
+    return [ItemList.read(drawn.before), given.text("title", drawn.item, target=True)]
 
 
-TASK = Task(source="train", parts=parts, needs=("title",))
+TASK = HistoryTask(parts, needs=("title",))

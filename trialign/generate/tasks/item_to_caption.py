@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from trialign.generate.task import Given, ItemList, Part, Task, Text
+from trialign.generate.task import CatalogueItem, ItemList, ItemTask, Part
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: CatalogueItem) -> list[Part]:
     """Return item, then caption."""
-    caption = Text(given.texts.captions[given.item], target=True, kind="caption")
-    return [ItemList.read(np.array([given.item])), caption]
+    return [ItemList.read([given.item]), given.text("caption", target=True)]
 
 
-TASK = Task(source="items", parts=parts, needs=("caption",))
+TASK = ItemTask(parts, needs=("caption",), evaluation="writes")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from trialign.generate.task import Given, ItemList, Part, Task, Text
+from trialign.generate.task import CatalogueItem, ItemList, ItemTask, Part
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: CatalogueItem) -> list[Part]:
     """Return item, then title."""
-    return [ItemList.read(np.array([given.item])), Text(given.texts.titles[given.item], target=True)]
+    return [ItemList.read([given.item]), given.text("title", target=True)]
 
 
-TASK = Task(source="items", parts=parts, needs=("title",))
+TASK = ItemTask(parts, needs=("title",), evaluation="writes")

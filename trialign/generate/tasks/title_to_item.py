@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from trialign.generate.task import Given, ItemList, Part, Task, Text
+from trialign.generate.task import CatalogueItem, ItemList, ItemTask, Part
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: CatalogueItem) -> list[Part]:
     """Return title, then item."""
-    return [Text(given.texts.titles[given.item]), ItemList.written(given.item)]
+    return [given.text("title"), ItemList.written(given.item)]
 
 
-TASK = Task(source="items", parts=parts, needs=("title",))
+TASK = ItemTask(parts, needs=("title",), evaluation="finds")

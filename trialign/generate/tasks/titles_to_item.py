@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from trialign.generate.task import Given, ItemList, Part, Task, Text
+from trialign.generate.task import HistoryTask, ItemList, Part, Window
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: Window) -> list[Part]:
     """Return the titles of the last items before the position, then the item."""
-    drawn = given.drawn_target(read_titles=True, written_title=False)
+    drawn = given.drawn_target(read="title")
     if drawn is None:
         return []
-    items, target = drawn
-    return [*(Text(given.texts.titles[item]) for item in items), ItemList.written(target)]
+    return [*(given.text("title", item) for item in drawn.before), ItemList.written(drawn.item)]
 
 
-TASK = Task(source="train", parts=parts, needs=("title",))
+TASK = HistoryTask(parts, needs=("title",))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from trialign.generate.task import Given, Part, Task, Text
+from trialign.generate.task import HistoryTask, Part, Window
 
 
-def parts(given: Given) -> list[Part]:
+def parts(given: Window) -> list[Part]:
     """Return the titles of the last items before the position, then its own."""
-    drawn = given.drawn_target(read_titles=True, written_title=True)
+    drawn = given.drawn_target(read="title", written="title")
     if drawn is None:
         return []
-    items, target = drawn
-    return [*(Text(given.texts.titles[item]) for item in items), Text(given.texts.titles[target], target=True)]
+    read = (given.text("title", item) for item in drawn.before)
+    return [*read, given.text("title", drawn.item, target=True)]
 
 
-TASK = Task(source="train", parts=parts, needs=("title",))
+TASK = HistoryTask(parts, needs=("title",))
