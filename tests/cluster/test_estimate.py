@@ -62,6 +62,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 BACKBONES = {
     "scratch": [],
     "position": ["train.items.encoding=position", "train.items.id_embedding=true"],
+    "features": ["train.items.encoding=position", "train.items.features=[text]"],
     "pretrained": ["train/backbone=pretrained"],
     "adapters": ["train/backbone=pretrained", "train/lora=lora"],
 }

@@ -81,7 +81,7 @@ def estimate(config: Config) -> list[str]:
 
 def _size(config: Config) -> Size:
     made = all((locate_stage(config, verb) / MANIFEST).exists() for verb in needed_by("train", config))
-    if made and not config.train.items.features:
+    if made:
         return _from_dataset(config)
     with torch.device("meta"):
         parameters = _backbone_parameters(config)

@@ -119,7 +119,7 @@ def prepare_training(
         stream: of the rows.
         runtime: ranks and rows per forward pass.
         seed: of first weights and the order of the rows.
-        weights: False builds the decoder without memory, to count it.
+        weights: False builds the decoder, and the items' features, without memory, to count parameters.
 
     Raises:
         ConfigError: settings that do not fit each other or the data.
@@ -204,7 +204,7 @@ def build_generator(
         encoding=settings.items.encoding,
         id_embedding=settings.items.id_embedding,
         joint_nodes=settings.items.joint_nodes,
-        features_NF=item_features(data.modalities, settings.items.features),
+        features_NF=item_features(data.modalities, settings.items.features, weights=weights),
         read_scale=read_scale,
         text_scale=text_scale,
     )

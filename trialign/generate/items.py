@@ -72,10 +72,12 @@ def build_items(
     return PositionEncoding(text_vocab), items
 
 
-def item_features(modalities: Mapping[str, Modality], names: Sequence[str]) -> torch.Tensor | None:
+def item_features(
+    modalities: Mapping[str, Modality], names: Sequence[str], *, weights: bool = True
+) -> torch.Tensor | None:
     """Return the vectors of some modalities side by side, each standardized to length 1 on average: float32 [N, F].
 
-    What an item lacks is zero; without names there are none.
+    What an item lacks is zero; without names there are none. Without `weights` the tensor has its shape alone.
 
     Raises:
         ConfigError: a name is no modality of the embed stage.
@@ -88,6 +90,9 @@ def item_features(modalities: Mapping[str, Modality], names: Sequence[str]) -> t
                 remedy=suggest(name, modalities),
             )
     chosen = [modalities[name] for name in names]
+    if chosen and not weights:
+        shape = (len(chosen[0].present_N), sum(found.dim for found in chosen))
+        return torch.empty(shape, dtype=torch.float32, device="meta")
     scaled = [Standardizer.fit(found)(found) / found.dim**0.5 for found in chosen]
     return torch.cat(scaled, dim=1) if scaled else None
 
