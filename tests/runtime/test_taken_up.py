@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch import nn
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.errors import ConfigError
-from trialign.runtime.checkpoint import STATE, TrainingCheckpoints
+from trialign.runtime.checkpoint import STATE, CheckpointIndex, TrainingCheckpoints
 from trialign.runtime.tracking import past_figures
 from trialign.runtime.trainer import Plan, build_trainer
 from trialign.runtime.universal import Resumed, fingerprint, resume_from
@@ -52,8 +53,8 @@ def test_a_model_that_is_trained_otherwise_is_another_model(tmp_path: Path) -> N
     frozen.bias.requires_grad_(False)
     path = tmp_path / "step-00000004"
     path.mkdir()
-    written = {"strategy": "single", "world_size": 1, "model": fingerprint(whole), "files": {}}
-    path.with_suffix(".json").write_text(json.dumps(written))
+    written = CheckpointIndex("single", fingerprint(whole), world_size=1, seconds=0.1, files={})
+    path.with_suffix(".json").write_text(json.dumps(asdict(written)))
     settings: dict[str, Any] = {"strategy": "single", "world_size": 1, "patience": 1.0}
     assert resume_from(path, model=fingerprint(nn.Linear(2, 3)), **settings).state == path / STATE
     with pytest.raises(ConfigError, match="is of another model"):

@@ -18,6 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,33 @@ _OF_A_RANK = re.compile(r"(?:zero_pp_rank_|__)(\d+)_[^/]*$")
 """What DeepSpeed and torch call the files that each rank writes for itself."""
 
 
+@dataclass(frozen=True)
+class WrittenFile:
+    """Size and content of a file as it was written."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CheckpointIndex:
+    """The JSON beside a checkpoint: the training that wrote it, how long that took, and its files by name.
+
+    Attributes:
+        strategy: how ranks shared the work.
+        model: the fingerprint of what is trained.
+        world_size: how many ranks they were.
+        seconds: that writing took.
+        files: by their paths in the checkpoint.
+    """
+
+    strategy: str
+    model: str
+    world_size: int
+    seconds: float
+    files: dict[str, WrittenFile]
+
+
 class DamagedError(Exception):
     """A checkpoint is not what was written; the one before it is to be tried."""
 
@@ -64,7 +92,7 @@ class TrainingCheckpoints(StepCallback):
 
     def __init__(self, folder: Path, *, strategy: str, model: str, every: int, keep: int = 2) -> None:
         self.folder = folder
-        self.made_by = {"strategy": strategy, "model": model}
+        self.strategy, self.model = strategy, model
         self.every = every
         self.keep = keep
         self.seconds = 0.0  # spent saving
@@ -102,7 +130,8 @@ class TrainingCheckpoints(StepCallback):
         trainer.save_checkpoint(partial / STATE)
         files = recorded_together(partial)
         if trainer.is_global_zero:
-            publish(partial, path, files, self.made_by | {"world_size": trainer.world_size}, began=begin)
+            seconds = time.monotonic() - begin
+            publish(partial, path, CheckpointIndex(self.strategy, self.model, trainer.world_size, seconds, files))
             for old in sorted(self.folder.glob("step-*.json"))[: -self.keep]:
                 old.unlink()  # first: without its index a checkpoint counts no more
                 shutil.rmtree(old.with_suffix(""))
@@ -166,7 +195,7 @@ def share_of(names: Sequence[str], rank: int, world_size: int) -> list[str]:
     return [name for name in names if turns[name] % world_size == rank]
 
 
-def recorded_together(folder: Path) -> dict[str, Any]:
+def recorded_together(folder: Path) -> dict[str, WrittenFile]:
     """Return `recorded` of all files that the ranks have just written; a collective, each rank reads its share.
 
     That all say first which files they see has two reasons: no rank reads what another still writes, and none reads by
@@ -179,51 +208,49 @@ def recorded_together(folder: Path) -> dict[str, Any]:
     return {name: found[name] for name in names}
 
 
-def recorded(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+def recorded(folder: Path, names: Iterable[str]) -> dict[str, WrittenFile]:
     """Bring files to disk and return what an index says of them."""
-    record: dict[str, Any] = {}
+    record: dict[str, WrittenFile] = {}
     for name in names:
         file = folder / name
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-        record[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        record[name] = WrittenFile(file.stat().st_size, sha256_of(file))
     return record
 
 
-def publish(partial: Path, path: Path, files: dict[str, Any], made_by: dict[str, Any], *, began: float) -> None:
-    """Give a checkpoint, `recorded` as `files`, its name, then its index, with the seconds since `began`."""
+def publish(partial: Path, path: Path, written: CheckpointIndex) -> None:
+    """Give a checkpoint its name, then its index."""
     index = path.with_suffix(".json")
     index.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
-    write_atomically(
-        index, json.dumps(made_by | {"seconds": time.monotonic() - began, "files": files}, indent=2) + "\n"
-    )
+    write_atomically(index, json.dumps(asdict(written), indent=2) + "\n")
 
 
-def index_of(checkpoint: Path) -> dict[str, Any]:
-    """Return what is written beside a checkpoint: who made it, and its files.
+def index_of(checkpoint: Path) -> CheckpointIndex:
+    """Return what is written beside a checkpoint.
 
     Raises:
         DamagedError: it cannot be read.
     """
     try:
-        index: dict[str, Any] = parse_json(checkpoint.with_suffix(".json").read_text())
-        index["files"].keys()
+        found = parse_json(checkpoint.with_suffix(".json").read_text())
+        files = {name: WrittenFile(**written) for name, written in found.pop("files").items()}
+        return CheckpointIndex(**found, files=files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise DamagedError(str(cause)) from cause
-    return index
 
 
 def fault_of(checkpoint: Path, rank: int = 0, world_size: int = 1) -> str | None:
     """Return what is wrong with a rank's share of a checkpoint, or with the names of its files, or None."""
     try:
-        record = index_of(checkpoint)["files"]
+        record = index_of(checkpoint).files
         for name in share_of(list(record), rank, world_size):
             file, written = checkpoint / name, record[name]
-            if file.stat().st_size != written["bytes"]:
-                return f"{name} has {file.stat().st_size:,} bytes, {written['bytes']:,} were written"
-            if sha256_of(file) != written["sha256"]:
+            if file.stat().st_size != written.bytes:
+                return f"{name} has {file.stat().st_size:,} bytes, {written.bytes:,} were written"
+            if sha256_of(file) != written.sha256:
                 return f"{name} holds other bytes than were written"
     except (DamagedError, OSError, KeyError, TypeError) as cause:
         return str(cause)

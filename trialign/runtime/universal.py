@@ -15,9 +15,9 @@ import os
 import shutil
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
@@ -26,6 +26,7 @@ from trialign.runtime.checkpoint import (
     STATE,
     UNIVERSAL,
     CheckedTogether,
+    CheckpointIndex,
     DamagedError,
     fault_of,
     index_of,
@@ -88,13 +89,13 @@ def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, mode
         return AT_THE_START
     steps, made_by = step_of(checkpoint), index_of(checkpoint)
     logger.info("  going on from step %d of an attempt that did not finish", steps)
-    if made_by["model"] != model:
+    if made_by.model != model:
         raise ConfigError(
             f"{checkpoint} is of another model: its parameters have other names, shapes, or are trained otherwise",
             rule="training goes on with the model that it began with",
             remedy=f"undo the change of the model, or delete {checkpoint.parent} to begin anew",
         )
-    then, now = (made_by["strategy"], made_by["world_size"]), (strategy, world_size)
+    then, now = (made_by.strategy, made_by.world_size), (strategy, world_size)
     cut_up = [name for name in (then[0], strategy) if name.startswith(("zero", "fsdp2"))]
     if then[0] != strategy and cut_up:
         raise ConfigError(
@@ -109,7 +110,7 @@ def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, mode
     return Resumed(_converted(checkpoint, made_by, world_size, patience), steps, universal=True)
 
 
-def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int, patience: float) -> Path:
+def _converted(checkpoint: Path, made_by: CheckpointIndex, now: int, patience: float) -> Path:
     """Return the universal form of a checkpoint; the first rank makes it, the others watch the folder."""
     path = checkpoint.parent / f"{UNIVERSAL}{step_of(checkpoint):08d}"
     index = path.with_suffix(".json")
@@ -129,9 +130,9 @@ def _converted(checkpoint: Path, made_by: Mapping[str, Any], now: int, patience:
     return path / STATE
 
 
-def _convert(checkpoint: Path, path: Path, made_by: Mapping[str, Any], now: int) -> None:
-    then: int = made_by["world_size"]
-    size = sum(written["bytes"] for written in made_by["files"].values())
+def _convert(checkpoint: Path, path: Path, made_by: CheckpointIndex, now: int) -> None:
+    then = made_by.world_size
+    size = sum(written.bytes for written in made_by.files.values())
     needed, free = _ROOM * size, shutil.disk_usage(checkpoint).free
     logger.info(
         "  %s is converted from %d ranks to %d: about %.2f GB beside it while that lasts; by the %.1f s that "
@@ -140,9 +141,9 @@ def _convert(checkpoint: Path, path: Path, made_by: Mapping[str, Any], now: int)
         then,
         now,
         needed / 1e9,
-        made_by["seconds"],
+        made_by.seconds,
         then,
-        _ROOM * then * made_by["seconds"],
+        _ROOM * then * made_by.seconds,
     )
     if needed > free:
         raise TrainingError(
@@ -169,5 +170,6 @@ def _convert(checkpoint: Path, path: Path, made_by: Mapping[str, Any], now: int)
             )
         )
     (target.parent / "latest_universal").write_text(_TAG)
-    publish(partial, path, recorded(partial, names_in(partial)), {"from": then}, began=began)
+    files = recorded(partial, names_in(partial))
+    publish(partial, path, replace(made_by, seconds=time.monotonic() - began, files=files))
     logger.info("  converted in %.1f s", time.monotonic() - began)
