@@ -14,6 +14,7 @@ from trialign.config.instantiate import locate_recorded
 from trialign.config.stages import open_stage, tracking_of
 from trialign.errors import DataError
 from trialign.files import write_atomically
+from trialign.foreign import Json
 from trialign.manifest import Manifest
 from trialign.stage import Stage
 
@@ -107,17 +108,19 @@ def _judge(report: Mapping[str, Any], config: AssignConfig) -> dict[str, Any]:
     return {**thresholds, "faults": found}
 
 
-def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Any]]:
+def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Json]]:
     from trialign.embed.store import load
     from trialign.semid.policy import ItemCodes
 
     made = Manifest.read(stage.inputs["quantize"])
     folder = stage.inputs["quantize"]
     chosen = config.quantize._target_
-    target = locate_recorded(made.config["quantize"]["_target_"], "quantize", chosen, folder)
+    target = locate_recorded(made.setting("quantize._target_", str), "quantize", chosen, folder)
     encoded = target.load(folder).encode(load(stage.inputs["embed"]))
     size = encoded.codebooks_LKD.shape[1]
-    return ItemCodes(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), made.counts["codebook_stats"]
+    health = made.counts["codebook_stats"]
+    assert isinstance(health, dict)
+    return ItemCodes(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), health
 
 
 def _labels(dataset: Dataset, stage: Stage) -> dict[str, Any]:

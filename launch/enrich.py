@@ -62,7 +62,7 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
 
     dataset = Dataset(stage.inputs["prepare"])
     truth = dataset.truth()
-    world = storefront_of(Manifest.read(stage.inputs["prepare"]).config["data"])
+    world = storefront_of(Manifest.read(stage.inputs["prepare"]))
     part = Part() if wanted.shard is None else Part(wanted.shard, wanted.shards)
     captions, interests = None, None
 

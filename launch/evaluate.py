@@ -124,7 +124,8 @@ def _load_baselines(config: Config, stage: Stage) -> dict[str, Ranker]:
 
     names, folder = config.evaluate.baselines, stage.inputs["baselines"]
     check_names(names)
-    fitted = Manifest.read(folder).counts["baselines"]
+    made = Manifest.read(folder).counts["baselines"]
+    fitted = [str(name) for name in made] if isinstance(made, list) else []
     if missing := [name for name in names if name not in fitted]:
         raise StageError(
             f"{folder} holds {', '.join(fitted) or 'no baseline'}, not {', '.join(missing)}",

@@ -26,7 +26,7 @@ def run(config: Config) -> Stage:
         Dataset(stage.inputs["prepare"]),
         SIDTable.load(stage.inputs["assign"]),
         stage.inputs["train"],
-        share=Manifest.read(stage.inputs["train"]).config["train"].get("rl_holdout", 0.0),
+        share=Manifest.read(stage.inputs["train"]).setting("train.rl_holdout", float),
         quality_N=load_quality(stage.inputs["reward"]) if "reward" in stage.inputs else None,
     )
     tracking = tracking_of(config, stage)

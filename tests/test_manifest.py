@@ -329,6 +329,14 @@ def test_damaged_manifest_is_refused(tmp_path: Path) -> None:
         stage(tmp_path)
 
 
+def test_a_setting_is_read_by_its_key_and_type(tmp_path: Path) -> None:
+    made = build(stage(tmp_path, config={"embed": {"dim": 8}}))
+    assert made.setting("embed.dim", int) == 8
+    for key, kind in (("embed.dim", str), ("embed.width", int)):
+        with pytest.raises(StageError, match=rf"the manifest of embed has {key}=.*\n.*{kind.__name__}\n.*rebuild=true"):
+            made.setting(key, kind)
+
+
 def test_flatten() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}
 

@@ -23,11 +23,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict, TypeVar
 
 from trialign.errors import StageError
 from trialign.files import FileRecord, SourceRecord, size_of
-from trialign.foreign import parse_json
+from trialign.foreign import Json, parse_json
+
+Kind = TypeVar("Kind", int, float, str)
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -48,7 +50,7 @@ _VERSIONED = (
 class Execution(TypedDict):
     """How one process made a stage, beside what determines its numbers."""
 
-    settings: dict[str, Any]
+    settings: dict[str, Json]
     machine: dict[str, str]
 
 
@@ -66,11 +68,11 @@ class Manifest:
 
     stage: str
     hash: str
-    config: dict[str, Any]
+    config: dict[str, Json]
     inputs: dict[str, dict[str, str]]
     lineage: dict[str, str]
     sources: dict[str, SourceRecord]
-    counts: dict[str, Any]
+    counts: dict[str, Json]
     files: dict[str, FileRecord]
     seconds: float
     created: str
@@ -107,6 +109,21 @@ class Manifest:
                 rule=f"a manifest is JSON of format {FORMAT}",
                 remedy="delete that stage's folder and run it again",
             ) from cause
+
+    def setting(self, key: str, kind: type[Kind]) -> Kind:
+        """Return a setting that the stage was made with, e.g. `manifest.setting("data.max_history", int)`.
+
+        Raises:
+            StageError: it has none of this name and type.
+        """
+        found = flatten(self.config).get(key)
+        if not isinstance(found, kind):
+            raise StageError(
+                f"the manifest of {self.stage} has {key}={found!r}",
+                rule=f"a stage is made with {key}, of type {kind.__name__}",
+                remedy=f"make it again by this version: `trialign {self.stage}` with rebuild=true",
+            )
+        return found
 
     def not_whole(self, folder: Path) -> list[str]:
         """Return what is gone of the files that the stage was finished with, or has another size, as one is told."""
@@ -178,9 +195,9 @@ def trace(stage: Path, manifest: Manifest, run: Path) -> tuple[dict[str, tuple[P
     return made, sorted(set(lost) - made.keys())
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
     """Return a nested mapping as one of dotted keys, e.g. `{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, Json] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
@@ -189,14 +206,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def differences(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[tuple[str, Json, Json]]:
     """Return (key, old value, new value) of the keys whose values differ, sorted by key."""
     missing = "(absent)"
     pairs = ((key, old.get(key, missing), new.get(key, missing)) for key in sorted(old.keys() | new.keys()))
     return [(key, before, after) for key, before, after in pairs if before != after]
 
 
-def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def changes_of(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[str]:
     """Return the settings that differ, one phrase each: `train.steps 6 -> 8`."""
     pairs = differences(flatten(old), flatten(new))
     return [f"{key} {json.dumps(before)} -> {json.dumps(after)}" for key, before, after in pairs]

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from trialign.errors import ConfigError, StageError
 from trialign.execution import machine
@@ -27,6 +26,7 @@ from trialign.files import (
     sha256_of,
     write_atomically,
 )
+from trialign.foreign import Json
 from trialign.lock import HeldError, is_lock, living_owner, locked
 from trialign.manifest import (
     MACHINE,
@@ -66,8 +66,15 @@ class _Attempt:
         executions: `{settings, machine}` of the processes that built what is there, the present one last.
     """
 
-    identity: dict[str, Any]
+    identity: dict[str, Json]
     executions: list[Execution]
+
+    @property
+    def config(self) -> dict[str, Json]:
+        """The settings among them."""
+        config = self.identity["config"]
+        assert isinstance(config, dict)
+        return config
 
     @staticmethod
     def read(folder: Path) -> _Attempt | None:
@@ -106,27 +113,27 @@ class Stage:
 
     name: str
     folder: Path
-    config: dict[str, Any]
+    config: dict[str, Json]
     inputs: dict[str, Path]
     sources: dict[str, Path]
-    recorded: dict[str, Any]
+    recorded: dict[str, Json]
     lineage: dict[str, str]
     manifest_before: bytes | None
     intervals: Intervals
     finished: bool = False
     built: bool = False
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, Json] = field(default_factory=dict)
     advances: int = 0
 
     @staticmethod
     def open(
         name: str,
         folder: Path,
-        config: dict[str, Any],
+        config: dict[str, Json],
         *,
         inputs: Mapping[str, Path] | None = None,
         sources: Mapping[str, Path] | None = None,
-        recorded: Mapping[str, Any] | None = None,
+        recorded: Mapping[str, Json] | None = None,
         intervals: Intervals | None = None,
         rebuild: bool = False,
     ) -> Stage:
@@ -288,7 +295,7 @@ class Stage:
     def _clear_checkpoints(self) -> None:
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Json]:
         sources = {role: str(path) for role, path in self.sources.items()}
         return _as_json({"config": self.config, "inputs": self._input_hashes(), "sources": sources})
 
@@ -341,7 +348,7 @@ class Stage:
         write_atomically(self.folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
 
 
-def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Json], dict[str, Json]] | None:
     """Return what a stage was made with: its `config`, and the settings recorded beside it; None without a record.
 
     Args:
@@ -352,13 +359,13 @@ def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Any], dict[s
         manifest = Manifest.read(folder)
         config, executions = manifest.config, manifest.executions
     elif attempts and (attempt := _Attempt.read(folder)) is not None:
-        config, executions = attempt.identity["config"], attempt.executions
+        config, executions = attempt.config, attempt.executions
     else:
         return None
     return config, executions[-1]["settings"] if executions else {}
 
 
-def require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
+def require_same_settings(folder: Path, config: Mapping[str, Json]) -> None:
     """Refuse what `Stage.open` will refuse, as far as settings alone show it: its inputs need not be there yet.
 
     Args:
@@ -374,14 +381,14 @@ def require_same_settings(folder: Path, config: Mapping[str, Any]) -> None:
         return
     attempt = _Attempt.read(folder)
     if attempt is not None and any((folder / CHECKPOINTS).glob("step-*.json")):
-        before, now = attempt.identity["config"], _as_json(config)
+        before, now = attempt.config, _as_json(config)
         if changes := changes_of({"config": before}, {"config": now}):
             raise _begun_otherwise(folder, changes)
 
 
-def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+def _as_json(value: Mapping[str, Json]) -> dict[str, Json]:
     """Return a mapping as it comes back from JSON: a tuple as a list."""
-    found: dict[str, Any] = json.loads(json.dumps(value))
+    found: dict[str, Json] = json.loads(json.dumps(value))
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from trialign.config.data import StorefrontConfig
 from trialign.enrich.evidence import ItemInterests
+from trialign.manifest import Manifest
 
 if TYPE_CHECKING:
     from trialign.storefront import Storefront
@@ -14,20 +15,20 @@ if TYPE_CHECKING:
 _STOREFRONT = "trialign.storefront.Storefront"
 
 
-def storefront_of(settings: Mapping[str, Any]) -> Storefront | None:
-    """Return the world that a prepared dataset was made from, by its group `data`; None if it was another source."""
-    if settings["_target_"] != _STOREFRONT:
+def storefront_of(prepared: Manifest) -> Storefront | None:
+    """Return the world that a prepared dataset was made from, None if it was another source."""
+    if prepared.setting("data._target_", str) != _STOREFRONT:
         return None
     from trialign.storefront import Storefront  # seconds to import
 
     return Storefront(
         StorefrontConfig(
-            seed=settings["seed"],
-            num_items=settings["num_items"],
-            num_users=settings["num_users"],
-            style_weight=settings["style_weight"],
-            purpose_weight=settings["purpose_weight"],
-            junk_share=settings["junk_share"],
+            seed=prepared.setting("data.seed", int),
+            num_items=prepared.setting("data.num_items", int),
+            num_users=prepared.setting("data.num_users", int),
+            style_weight=prepared.setting("data.style_weight", float),
+            purpose_weight=prepared.setting("data.purpose_weight", float),
+            junk_share=prepared.setting("data.junk_share", float),
         )
     )
 

@@ -78,7 +78,7 @@ def load_training_data(folders: Mapping[str, Path]) -> TrainingData:
     return TrainingData(
         Dataset(folders["prepare"]),
         SIDTable.load(folders["assign"]),
-        max_history=Manifest.read(folders["prepare"]).config["data"]["max_history"],
+        max_history=Manifest.read(folders["prepare"]).setting("data.max_history", int),
         modalities=load(folders["embed"]) if "embed" in folders else {},
         enriched=load_evidence(folders["enrich"]) if "enrich" in folders else None,
     )
