@@ -36,8 +36,13 @@ test: lint ## lint and all tests but the slow ones
 test-all: lint ## lint and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-docs: install ## regenerate docs/configuration.md
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## regenerate docs/configuration.md, and build the site into site/
 	$(BIN)/python -m trialign.launch.settings > docs/configuration.md
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 minicluster: install ## a Slurm of three virtual nodes on this machine (docs/cluster.md)
 	@$(BIN)/python -m trialign.slurm.minicluster start $(MINICLUSTER)

@@ -124,7 +124,7 @@ def test_train_examples_are_the_train_histories(run: trialign.Run) -> None:
 
 def test_batches_hold_one_row_of_each_lane_per_step(run: trialign.Run) -> None:
     manifest = run.manifest("train")
-    lanes, length = manifest.counts["lanes"], manifest.config["stream"]["seq_len"]
+    lanes, length = manifest.counts["global_batch_size"], manifest.config["stream"]["seq_len"]
     read: list[int] = []
     for batch in run.batches():
         assert batch.first_of_step is (len(read) % lanes == 0)

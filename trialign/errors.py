@@ -20,7 +20,7 @@ class TrialignError(Exception):
         rule: what should have been found.
         remedy: what to type or change.
 
-    Example:
+    Examples:
         >>> try:
         ...     run.item("item-000007")
         ... except trialign.TrialignError as error:

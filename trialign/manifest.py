@@ -58,7 +58,7 @@ class Execution(TypedDict):
 class Manifest:
     """What a finished stage says of itself: its `manifest.json`, key by key as docs/files.md has it.
 
-    Example:
+    Examples:
         >>> manifest = trialign.Manifest.read("runs/quickstart/assign")
         >>> manifest.stage, manifest.counts["num_items"]
         ('assign', 64)

@@ -81,7 +81,7 @@ def recall(ranked: Sequence[Sequence[Hashable]], targets: Sequence[Sequence[Hash
     Raises:
         DataError: other numbers of lists, a list without targets, an item twice in a ranked list, or k below 1.
 
-    Example:
+    Examples:
         >>> trialign.recall([["a", "b", "c"], ["d", "e", "f"]], [["b"], ["a", "d"]], k=2)
         array([1. , 0.5])
     """
@@ -96,7 +96,7 @@ def ndcg(ranked: Sequence[Sequence[Hashable]], targets: Sequence[Sequence[Hashab
     Returns:
         ndcg_U, float64: DCG of the top `k` / the best DCG that the list's number of targets allows.
 
-    Example:
+    Examples:
         >>> trialign.ndcg([["a", "b", "c"], ["d", "e", "f"]], [["b"], ["d"]], k=2).round(4)
         array([0.6309, 1.    ])
     """

@@ -39,7 +39,7 @@ class Run:
     Raises:
         StageError: no stage of the run is finished.
 
-    Example:
+    Examples:
         >>> run = trialign.Run("runs/quickstart")
         >>> (found,) = run.recommend([["item-0000007", "item-0000010"]], k=5)
         >>> for item, score in zip(found.items, found.scores):
@@ -78,7 +78,7 @@ class Run:
             ConfigError: there is no such stage.
             StageError: it is not finished.
 
-        Example:
+        Examples:
             >>> run.stage("assign").name
             'assign'
         """
@@ -91,7 +91,7 @@ class Run:
     def manifest(self, verb: str) -> Manifest:
         """Return what a finished stage says of itself; errors as `stage`.
 
-        Example:
+        Examples:
             >>> run.manifest("prepare").config["data"]["split"]
             'leave_one_out'
         """
@@ -107,7 +107,7 @@ class Run:
         Raises:
             StageError: the run is not evaluated on that split.
 
-        Example:
+        Examples:
             >>> figures = run.metrics("test")
             >>> sorted(figures)
             ['model', 'oracle', 'popularity']
@@ -134,7 +134,7 @@ class Run:
     def items(self) -> Iterator[Item]:
         """Yield every item of the catalogue, in the order of the item indices.
 
-        Example:
+        Examples:
             >>> sum(1 for item in run.items())
             64
         """
@@ -146,7 +146,7 @@ class Run:
         Raises:
             DataError: the catalogue has no such item.
 
-        Example:
+        Examples:
             >>> run.item("item-0000007").categories  # doctest: +ELLIPSIS
             (...)
         """
@@ -161,7 +161,7 @@ class Run:
         Raises:
             DataError: no item has it.
 
-        Example:
+        Examples:
             >>> run.item_of(run.item("item-0000007").sid).key
             'item-0000007'
         """
@@ -194,7 +194,7 @@ class Run:
             ConfigError: `k` is less than 1 or more than the beams.
             StageError: the training is not finished, or was made with other semantic IDs.
 
-        Example:
+        Examples:
             >>> found = run.recommend([["item-0000007"], []], k=3)
             >>> [len(one.items) for one in found]
             [3, 3]
@@ -229,7 +229,7 @@ class Run:
         Raises:
             DataError: the logs hold no such user; else as `recommend`.
 
-        Example:
+        Examples:
             >>> (found,) = run.recommend_to(["user-0000002"], k=3)
             >>> {item.key for item in found.items} & {item.key for item in found.history}
             set()
@@ -248,7 +248,7 @@ class Run:
             StageError: the training is not finished, or was made with other semantic IDs.
             ConfigError: no beams or too many, or CUDA is asked for and not there.
 
-        Example:
+        Examples:
             >>> history = np.array([7, 10], dtype=np.int32)
             >>> items_BK, scores_BK = run.ranker(num_beams=50).rank([history], 10, exclude=None)
             >>> items_BK.shape, scores_BK.dtype
@@ -272,7 +272,7 @@ class Run:
         Raises:
             StageError: a stage that the training reads is not finished.
 
-        Example:
+        Examples:
             >>> batch = next(run.batches())
             >>> batch.tokens_RT.shape == batch.targets_RT.shape
             True

@@ -30,7 +30,7 @@ NO_ITEM = -1
 class Ranker(Protocol):
     """Whatever orders the catalogue for a history: the generator and every baseline.
 
-    Example:
+    Examples:
         >>> isinstance(run.ranker(), trialign.Ranker)
         True
     """

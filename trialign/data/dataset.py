@@ -62,7 +62,7 @@ class Example:
         targets: what came next. Of the train split, every one is predicted from all that stands before it.
         older: the distinct items that were chosen before the window and are not in it; () in the train split.
 
-    Example:
+    Examples:
         >>> example = next(run.dataset.examples("test"))
         >>> len(example.targets), example.targets[0] in example.history
         (1, False)
@@ -133,7 +133,7 @@ class Dataset:
     Raises:
         DataError: it holds no item table, or was written by a version with another format.
 
-    Example:
+    Examples:
         >>> dataset = trialign.Dataset("runs/quickstart/prepare")
         >>> dataset.keys[dataset.item_of("item-0000007")]
         'item-0000007'

@@ -11,11 +11,13 @@ class Item:
 
     Attributes:
         key: its name in the interaction logs.
-        title, description, brand: its texts; "" where the catalogue has none.
+        title: "" where the catalogue has none, like the other texts.
+        description: what the catalogue says of it.
+        brand: who makes it.
         categories: from the most general to the most special.
         sid: its semantic ID, L codes of 0..K-1, the coarsest first.
 
-    Example:
+    Examples:
         >>> item = run.item("item-0000007")
         >>> item.key, len(item.sid)
         ('item-0000007', 3)
@@ -42,7 +44,7 @@ class Recommendation:
         num_older: distinct items that the user chose before `history`.
         num_filtered: distinct items that were left out because the user chose them before.
 
-    Example:
+    Examples:
         >>> (found,) = run.recommend([["item-0000007", "item-0000010"]], k=3)
         >>> len(found.items), found.num_filtered
         (3, 2)

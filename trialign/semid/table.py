@@ -33,7 +33,7 @@ class SIDTable:
     Raises:
         DataError: codes out of range, two items with one tuple, or as many keys as there are not rows.
 
-    Example:
+    Examples:
         >>> sids = trialign.SIDTable.load("runs/quickstart/assign")
         >>> sids.codes_NL.shape
         (64, 3)

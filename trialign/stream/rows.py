@@ -134,7 +134,7 @@ class RowBatch:
         records: of each row, as in `Row`.
         skipped: of all rows, as in `Row`.
 
-    Example:
+    Examples:
         >>> batch = next(run.batches())
         >>> batch.tokens_RT.shape == batch.positions_RT.shape, bool((batch.num_tokens > 0).item())
         (True, True)
