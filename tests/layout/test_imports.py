@@ -119,6 +119,12 @@ def test_a_framework_is_imported_in_one_place(names: tuple[str, ...], door: str,
     assert places == {Path(f"trialign/runtime/{door}.py")}, f"take it from trialign.runtime.{door}"
 
 
+def test_the_training_of_the_generator_is_the_stages_own() -> None:
+    """Reinforcement learning and the estimate build by generate/build.py and fit by generate/fit.py."""
+    users = {place_of(path) for path in modules() for name, _ in imports(path) if name == "trialign.generate.train"}
+    assert users <= {"launch", "testing"}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_fragile_imports_come_after_the_torchvision_repair(path: Path) -> None:
     if path.name == "torchvision_fault.py":
