@@ -16,7 +16,7 @@ from __future__ import annotations
 import glob
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,15 +89,12 @@ def partition_by_user(
     steps = folder / "steps"
     steps.mkdir(parents=True)
     finer = [name for name in _FINER if name in raw.events.columns]
-    # Read once: a log of text is slow to parse, and may number its rows as it is read.
-    keys = {name: raw.events[name].nullif("") for name in ("user", "item")}
-    columns = raw.events.select(
-        **keys, order=raw.events.order.cast("int64"), **{name: raw.events[name] for name in finer}
-    )
-    columns.get_backend().to_parquet(columns, steps / "log.parquet")
-    events = tables.read_back(steps / "log.parquet")
     events, bad_events = without_faults(
-        events, raw.unreadable, tables, has_clock=raw.has_clock, max_share=settings.max_bad_events
+        _read_log(raw.events, finer, steps / "log.parquet", tables),
+        raw.unreadable,
+        tables,
+        has_clock=raw.has_clock,
+        max_share=settings.max_bad_events,
     )
     counts: Counts = {"bad_events": bad_events}
     items = _number_items(events, catalogue, steps, tables)
@@ -187,6 +184,14 @@ def num_digits(buckets: int) -> int:
     digits = (buckets.bit_length() - 1) // 4
     assert buckets == 16**digits, buckets
     return digits
+
+
+def _read_log(log: ibis.Table, finer: Sequence[str], path: Path, tables: DuckTables) -> ibis.Table:
+    """Return the log's columns, read once: a log of text is slow to parse, and may number its rows as it is read."""
+    keys = {name: log[name].nullif("") for name in ("user", "item")}
+    columns = log.select(**keys, order=log.order.cast("int64"), **{name: log[name] for name in finer})
+    columns.get_backend().to_parquet(columns, path)
+    return tables.read_back(path)
 
 
 def _number_items(events: ibis.Table, catalogue: pa.Table, steps: Path, tables: DuckTables) -> ibis.Table:
