@@ -13,17 +13,17 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
+def tracked() -> list[str]:
+    """Return the files that git would hand over."""
+    listing = ["git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard"]
+    return subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a wheel from what git would hand over, and unpack it."""
     folder = tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(
-        ["git", "-C", str(CHECKOUT), "ls-files", "-co", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    for name in tracked:
+    for name in tracked():
         target = folder / "source" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((CHECKOUT / name).read_bytes())
@@ -38,16 +38,14 @@ def test_nothing_lands_outside_the_package(site: Path) -> None:
     assert {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")} == {"trialign"}
 
 
-def test_every_yaml_and_template_is_inside(site: Path) -> None:
-    for folder, target in (("conf", "conf"), ("slurm", "slurm"), ("trialign/templates", "templates")):
-        wanted = {
-            p.relative_to(CHECKOUT / folder)
-            for p in (CHECKOUT / folder).rglob("*")
-            if p.suffix in (".yaml", ".sbatch", ".html", ".css")
-        }
-        assert wanted
-        found = {p.relative_to(site / "trialign" / target) for p in (site / "trialign" / target).rglob("*")}
-        assert wanted <= found
+def test_every_file_of_the_package_is_inside(site: Path) -> None:
+    """YAML, templates, prompts, configs of the small CLIP, scripts for Slurm, py.typed: whatever the folders hold."""
+    mapped = {"trialign": "trialign", "launch": "trialign/launch", "conf": "trialign/conf", "slurm": "trialign/slurm"}
+    parts = [name.split("/") for name in tracked()]
+    wanted = {Path(mapped[top], *below) for top, *below in parts if top in mapped}
+    found = {path.relative_to(site) for path in (site / "trialign").rglob("*") if path.is_file()}
+    assert {path.suffix for path in wanted} >= {".py", ".yaml", ".html", ".css", ".json", ".txt", ".sbatch", ".typed"}
+    assert found == wanted
 
 
 def test_it_runs_from_an_empty_directory(site: Path, tmp_path: Path) -> None:
