@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.record import Row, arguments, compare, record
+from trialign.config.enrich import EndpointBackendConfig
 from trialign.enrich.asking import Annotator
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.captions import parse_caption
@@ -94,7 +95,7 @@ def rate(url: str, concurrency: int, made: list[bytes]) -> float:
         cache = ReplyCache(Path(folder), "0-of-1")
         annotator = Annotator(
             what="captions",
-            backend=Endpoint(url=url, model="waits", concurrency=concurrency),
+            backend=Endpoint(EndpointBackendConfig(url=url, model="waits", concurrency=concurrency)),
             questions=lambda items: ((item, Request("What is shown?", made[item])) for item in sorted(items)),
             read=parse_caption,
             prompt_hash="",

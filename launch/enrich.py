@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trialign.config.config import Config
+from trialign.config.enrich import AnnotatorCaptionsConfig, AnnotatorInterestsConfig, BackendConfig, annotator_of
 from trialign.config.stages import model_files, open_stage, runtime_of, tracking_of
 from trialign.manifest import Manifest
 from trialign.stage import Stage
@@ -71,12 +71,11 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
 
     if wanted.captions is not None:
         clip = folder / "clip" if folder is not None and wanted.clip is not None else None
-        captions, counts = make_captions(asdict(wanted.captions), dataset, clip, replies, part)
+        captions, counts = make_captions(wanted.captions, dataset, clip, replies, part)
         _tell(stage, "captions", counts | judge_captions(truth, captions))
     if wanted.interests is not None:
         told = [found.caption for found in captions or ()]
-        settings = asdict(wanted.interests)
-        interests, counts = make_interests(settings, dataset, told, replies, part, storefront=world is not None)
+        interests, counts = make_interests(wanted.interests, dataset, told, replies, part, storefront=world is not None)
         if world is not None:
             interests = with_junk(world, dataset.keys, interests)
         _tell(stage, "interests", counts | judge_interests(truth, interests))
@@ -109,14 +108,17 @@ def _tell(stage: Stage, what: str, counts: dict[str, Any]) -> None:
 
 def _sources(config: Config) -> dict[str, Path]:
     """Return the files whose content decides what is made: prompts, and models named by path."""
+    found: dict[str, Path] = {}
+    captions, interests = config.enrich.captions, config.enrich.interests
+    if annotator_of(captions, AnnotatorCaptionsConfig) is not None:
+        found |= _asked("captions", captions, "caption_direct")
+    if (asking := annotator_of(interests, AnnotatorInterestsConfig)) is not None:
+        found |= _asked("interests", interests, f"interests_{asking.variant}")
+    return found
+
+
+def _asked(what: str, chosen: BackendConfig | None, prompt: str) -> dict[str, Path]:
     from trialign.enrich.templates import template_file
 
-    found: dict[str, Path] = {}
-    for what, chosen in (("captions", config.enrich.captions), ("interests", config.enrich.interests)):
-        if not hasattr(chosen, "retries"):
-            continue
-        prompt = f"{what}_{chosen.variant}" if what == "interests" else "caption_direct"
-        found |= {f"prompts/{name}": template_file(name) for name in (prompt, "retry")}
-        if not hasattr(chosen, "url"):
-            found |= model_files(f"{what}.model", chosen.model)
-    return found
+    prompts = {f"prompts/{name}": template_file(name) for name in (prompt, "retry")}
+    return prompts | model_files(f"{what}.model", None if chosen is None else chosen.loaded_model())

@@ -34,6 +34,5 @@ def _sources(config: Config) -> dict[str, Path]:
     judge, found = config.reward.judge, model_files("model", config.reward.model)
     if judge is not None:
         found |= {f"prompts/{name}": template_file(name) for name in ("judge", "retry")}
-        if not hasattr(judge, "url"):
-            found |= model_files("judge.model", judge.model)
+        found |= model_files("judge.model", judge.loaded_model())
     return found

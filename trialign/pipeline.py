@@ -145,7 +145,7 @@ def require_evidence(config: Config) -> None:
     own = [name for name in config.embed.evidence if name in items.column_names]
     told = reads_enriched_evidence(config) or any(item_texts(items, own))
     names = lacking(config.embed, items, told=told)
-    tasks = tasks_without_texts(items, vars(config.train.tasks))
+    tasks = tasks_without_texts(items, config.train.tasks.weights())
     remedies = [without(config.embed, names)] if names else []
     quantize = config.quantize
     weights = quantize.weights.by_modality() if isinstance(quantize, RQVAEConfig | RQKMeansConfig) else {}

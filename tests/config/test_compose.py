@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from trialign.launch.settings import markdown
 
 from trialign.config.compose import compose, conf_dir, to_config
 from trialign.config.config import Config
-from trialign.config.instantiate import instantiate
+from trialign.config.embed import EncoderConfig
+from trialign.config.instantiate import create
 from trialign.config.registry import SCHEMAS, register
 from trialign.config.stages import identity_of, locate_stage, needed_by
 from trialign.config.unknown import known_keys
@@ -293,16 +295,20 @@ def test_the_page_of_settings_is_the_schemas() -> None:
             assert f"`{key}`" in page or f"`{group}`" in page, f"{key} has no line"
 
 
-def test_instantiate_names_what_is_wrong() -> None:
-    target = "trialign.config.verbs.StageSpec"
-    stage = {"_target_": target, "help": "", "inputs": ()}
-    assert instantiate({**stage, "groups": ()}, "data").inputs == ()
+def test_what_is_wrong_with_a_class_from_outside_is_named() -> None:
+    def outside(target: str, **settings: object) -> EncoderConfig:
+        found = EncoderConfig(target)
+        vars(found).update(settings)
+        return found
+
+    stage = partial(outside, "trialign.config.verbs.StageSpec", help="", inputs=())
+    assert create(stage(groups=()), "embed.text").inputs == ()
     with pytest.raises(ConfigError, match="did you mean 'groups'"):
-        instantiate({**stage, "group": ()}, "data")
-    with pytest.raises(ConfigError, match="data lacks groups"):
-        instantiate(stage, "data")
+        create(stage(group=()), "embed.text")
+    with pytest.raises(ConfigError, match=r"embed\.text lacks groups"):
+        create(stage(), "embed.text")
     with pytest.raises(ConfigError, match="cannot be imported"):
-        instantiate({"_target_": "trialign.nowhere.Thing"}, "data")
+        create(outside("trialign.nowhere.Thing"), "embed.text")
 
 
 @pytest.mark.parametrize("override", ["data.delimiter=;", "data.events=log[1].csv"])

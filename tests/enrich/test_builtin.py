@@ -10,6 +10,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from trialign.config.data import StorefrontConfig
+from trialign.config.enrich import BuiltinInterestsConfig, TagCaptionsConfig
 from trialign.data.dataset import Dataset
 from trialign.enrich.builtin import BuiltinInterests, company, keyphrases, purposes_of
 from trialign.enrich.captions import TagCaptions, shuffled_captions
@@ -71,7 +72,7 @@ def test_keyphrases_are_special_to_their_class_and_stand_in_the_text():
         ("Lamp", "warm light with dimmer", ["Home", "Lamps"]),
         ("", "", []),
     ]
-    found = BuiltinInterests(**SETTINGS).interests(Catalogue(items), [], storefront=False)
+    found = BuiltinInterests(BuiltinInterestsConfig(**SETTINGS)).interests(Catalogue(items), [], storefront=False)
     assert found[0].interests[0] == "boils water"
     assert found[0].confidences[0] == 1.0
     assert "warm light" in found[2].interests
@@ -123,16 +124,18 @@ def test_no_item_speaks_for_itself_and_origins_are_told():
     items += [("", "delta beta", ["Y"])]
     histories = [[0, 2], [0, 2], [1, 3]]
     settings = SETTINGS | {"descriptions": False, "co_engagement": True, "window": 1}
-    found = BuiltinInterests(**settings).interests(Catalogue(items, histories), [], storefront=False)
+    found = BuiltinInterests(BuiltinInterestsConfig(**settings)).interests(
+        Catalogue(items, histories), [], storefront=False
+    )
     assert set(found[0].origins) == {"co-engagement"}
     assert set(found[0].interests) <= {"delta", "gamma", "delta gamma"}
-    both = BuiltinInterests(**settings | {"descriptions": True}).interests(
+    both = BuiltinInterests(BuiltinInterestsConfig(**settings | {"descriptions": True})).interests(
         Catalogue(items, histories), [], storefront=False
     )
     assert set(both[0].origins) == {"description", "co-engagement"}
     assert len(set(both[0].interests)) == len(both[0].interests)
     # Nobody chose anything: nothing is known, and that is said.
-    alone = BuiltinInterests(**settings).interests(Catalogue(items), [], storefront=False)
+    alone = BuiltinInterests(BuiltinInterestsConfig(**settings)).interests(Catalogue(items), [], storefront=False)
     assert {own.failure for own in alone} == {"nothing_found"}
 
 
@@ -143,7 +146,7 @@ def test_held_out_events_play_no_part(tmp_path: Path):
         dataset = ring_dataset(tmp_path / name, last_by)
         # Titles of the ring are alike but for a number; words make them tell.
         words = [f"word{chr(97 + item)} shared{chr(97 + item // 2)}" for item in range(dataset.num_items)]
-        return BuiltinInterests(**settings).interests(dataset, words, storefront=False)
+        return BuiltinInterests(BuiltinInterestsConfig(**settings)).interests(dataset, words, storefront=False)
 
     assert interests("one", None) == interests("other", 5)
 
@@ -174,7 +177,7 @@ def test_dealt_captions_are_the_same_ones_and_an_item_without_stays_without():
 
 
 def test_a_small_clip_without_tags_makes_no_captions(tmp_path: Path):
-    tags = TagCaptions(2)
+    tags = TagCaptions(TagCaptionsConfig("", 2))
     assert tags._sentence(np.array([0.5, 0.1, 0.3, 0.4]), list("abcd")) == "The picture shows a; d."
     assert tags._sentence(np.array([0.1, 0.9]), ["sand", "navy stripes"]) == "The picture shows navy stripes."
     from trialign.enrich.captions import _prompts
@@ -185,7 +188,7 @@ def test_a_small_clip_without_tags_makes_no_captions(tmp_path: Path):
 
 def test_interests_from_nowhere_are_refused():
     with pytest.raises(ConfigError, match="co_engagement=false"):
-        BuiltinInterests(**SETTINGS | {"descriptions": False})
+        BuiltinInterests(BuiltinInterestsConfig(**SETTINGS | {"descriptions": False}))
 
 
 def test_a_catalogue_without_a_repeated_word_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from trialign.config.enrich import EndpointBackendConfig
 from trialign.enrich.endpoint import Endpoint
 from trialign.enrich.protocol import Failure, Reply, Request
 from trialign.errors import ConfigError
@@ -12,7 +13,7 @@ from trialign.errors import ConfigError
 def ask(server, *requests, **settings):
     settings = {"backoff": 0.001, "max_attempts": 3, "timeout": 5.0} | settings
     answers = {}
-    backend = Endpoint(url=server.url, model="m", **settings)
+    backend = Endpoint(EndpointBackendConfig(url=server.url, model="m", **settings))
     backend.answer(iter([(str(number), request) for number, request in enumerate(requests)]), answers.__setitem__)
     return [answers[str(number)] for number in range(len(requests))]
 
@@ -94,7 +95,7 @@ def test_no_more_at_a_time_than_asked_for(server):
 
     ahead = []
     server.seconds = 0.02
-    backend = Endpoint(url=server.url, model="m", concurrency=3)
+    backend = Endpoint(EndpointBackendConfig(url=server.url, model="m", concurrency=3))
     backend.answer(requests(), lambda *_: ahead.append(taken - len(ahead)))
     assert len(ahead) == 20
     assert max(ahead) <= 3 + 3 + 1
@@ -103,7 +104,9 @@ def test_no_more_at_a_time_than_asked_for(server):
 
 def test_further_fields_and_the_key(server, monkeypatch):
     monkeypatch.setenv("THE_KEY", "SECRET")
-    backend = Endpoint(url=server.url, model="m", api_key_env="THE_KEY", extra={"top_k": 1}, max_tokens=9)
+    backend = Endpoint(
+        EndpointBackendConfig(url=server.url, model="m", api_key_env="THE_KEY", extra={"top_k": 1}, max_tokens=9)
+    )
     backend.answer(iter([("a", Request("t", b""))]), lambda *_: None)
     (body,) = server.asked
     assert {name: body[name] for name in ("model", "temperature", "max_tokens", "top_k")} == {
@@ -114,9 +117,9 @@ def test_further_fields_and_the_key(server, monkeypatch):
     }
     assert "SECRET" not in repr(backend) + backend.identity + backend.source
     # Another place or key is the same model; other settings of decoding are not.
-    same = Endpoint(url="http://elsewhere/v1", model="m", extra={"top_k": 1}, max_tokens=9)
+    same = Endpoint(EndpointBackendConfig(url="http://elsewhere/v1", model="m", extra={"top_k": 1}, max_tokens=9))
     assert same.identity == backend.identity
-    assert Endpoint(url=server.url, model="m", max_tokens=9).identity != backend.identity
+    assert Endpoint(EndpointBackendConfig(url=server.url, model="m", max_tokens=9)).identity != backend.identity
 
 
 @pytest.mark.parametrize(
@@ -125,4 +128,4 @@ def test_further_fields_and_the_key(server, monkeypatch):
 )
 def test_bad_settings_are_refused(settings, told):
     with pytest.raises(ConfigError, match=told):
-        Endpoint(**({"url": "http://x/v1", "model": "m"} | settings))
+        Endpoint(EndpointBackendConfig(**({"url": "http://x/v1", "model": "m"} | settings)))

@@ -12,6 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
+from trialign.config.enrich import TransformersBackendConfig
 from trialign.enrich.protocol import Failure, Reply, Request
 from trialign.enrich.templates import interests_prompt
 from trialign.enrich.transformer import TransformersChat
@@ -102,7 +103,9 @@ def save_looker(folder: Path, kind: str) -> str:
 
 
 def chat(model: str, batch_size: int = 3, max_tokens: int = 8) -> TransformersChat:
-    return TransformersChat(model=model, dtype="float32", max_tokens=max_tokens, batch_size=batch_size)
+    return TransformersChat(
+        TransformersBackendConfig(model=model, dtype="float32", max_tokens=max_tokens, batch_size=batch_size)
+    )
 
 
 def ask(backend: TransformersChat, requests: list[Request]) -> list[Reply | Failure]:
@@ -207,7 +210,9 @@ def test_identity_is_the_content_of_a_folder(tmp_path):
     (tmp_path / "one").rename(copy)
     assert (
         chat(str(copy)).identity
-        == TransformersChat(model=str(copy), dtype="float32", max_tokens=8, batch_size=1).identity
+        == TransformersChat(
+            TransformersBackendConfig(model=str(copy), dtype="float32", max_tokens=8, batch_size=1)
+        ).identity
     )
     assert chat(str(copy), max_tokens=9).identity != chat(str(copy)).identity
     assert chat(str(copy)).source == "transformers copy"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 
+from trialign.config.train import TasksConfig
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
 from trialign.generate.mixture import in_words, left_out, open_sources, tasks_without_texts
@@ -102,3 +104,7 @@ def test_items_without_a_text_are_counted() -> None:
 def test_no_task_unknown_tasks_and_tasks_without_texts_are_refused(tasks: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_sources(DATASET, catalogue_texts([""] * 4), tasks)
+
+
+def test_every_task_has_a_weight() -> None:
+    assert list(TasksConfig().weights()) == [field.name for field in fields(TasksConfig)]

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from trialign.config.embed import PpmiConfig
+from trialign.config.enrich import AnnotatorConfig, annotator_of
 from trialign.config.train import PretrainedConfig
 from trialign.errors import ConfigError
 
@@ -117,7 +118,7 @@ def _tasks(config: Config) -> None:
 
 def _enrich(config: Config) -> None:
     enrich = config.enrich
-    if enrich.clip is None and str(getattr(enrich.captions, "_target_", "")).endswith("TagCaptions"):
+    if enrich.clip is None and enrich.captions and enrich.captions._target_.endswith("TagCaptions"):
         raise ConfigError(
             "enrich/captions=builtin without enrich/clip",
             rule="builtin captions are what the small CLIP sees",
@@ -137,7 +138,8 @@ def _enrich(config: Config) -> None:
             rule="shards are counted from 0",
             remedy=f"set enrich.shard between 0 and {enrich.shards - 1}",
         )
-    if not all(chosen is None or hasattr(chosen, "retries") for chosen in (enrich.captions, enrich.interests)):
+    made = [chosen for chosen in (enrich.captions, enrich.interests) if chosen is not None]
+    if not all(annotator_of(chosen, AnnotatorConfig) for chosen in made):
         raise ConfigError(
             f"enrich.shard={enrich.shard} with a builtin or catalogue choice",
             rule="only questions to a model are spread over processes",

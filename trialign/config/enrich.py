@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from omegaconf import MISSING
 
 from trialign.config.option import option
 
@@ -33,7 +35,18 @@ class ClipConfig:
 
 
 @dataclass
-class TransformersBackendConfig:
+class BackendConfig:
+    """What every maker of captions, interests or labels has; a class from outside has its settings as attributes."""
+
+    _target_: str = MISSING
+
+    def loaded_model(self) -> str | None:
+        """Return the name or path of a model that is loaded here."""
+        return None if "url" in vars(self) else vars(self).get("model")
+
+
+@dataclass
+class TransformersBackendConfig(BackendConfig):
     """A model in this process."""
 
     _target_: str = "trialign.enrich.transformer.TransformersChat"
@@ -42,9 +55,13 @@ class TransformersBackendConfig:
     max_tokens: int = option(512, "longest reply", least=1)
     batch_size: int = option(8, "questions per forward pass", least=1, hashed=False, recorded=True)
 
+    def loaded_model(self) -> str | None:
+        """Return its name or path."""
+        return self.model
+
 
 @dataclass
-class EndpointBackendConfig:
+class EndpointBackendConfig(BackendConfig):
     """A server of OpenAI-compatible chat completions: vLLM, SGLang, `transformers serve` or a service."""
 
     _target_: str = "trialign.enrich.endpoint.Endpoint"
@@ -53,7 +70,7 @@ class EndpointBackendConfig:
     api_key_env: str | None = option(None, "environment variable that holds the server's key; null: none", hashed=False)
     max_tokens: int = option(512, "longest reply", least=1)
     extra: dict[str, Any] = option(
-        {}, "further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}"
+        {}, "further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}", open_keys=True
     )
     concurrency: int = option(8, "questions at a time", least=1, hashed=False, recorded=True)
     timeout: float = option(120.0, "seconds of one try", above=0, hashed=False, recorded=True)
@@ -84,6 +101,19 @@ class AnnotatorConfig:
     )
 
 
+A = TypeVar("A", bound=AnnotatorConfig)
+
+
+def annotator_of(settings: BackendConfig | None, schema: type[A]) -> A | None:
+    """Return how a model is asked; None where nothing is asked. A class from outside is asked if it names `retries`."""
+    if settings is None or isinstance(settings, schema):
+        return settings
+    given = vars(settings)
+    if "retries" not in given:
+        return None
+    return schema(**{found.name: given[found.name] for found in fields(schema) if found.name in given})
+
+
 @dataclass
 class AnnotatorCaptionsConfig(AnnotatorConfig):
     """Captions by a vision-language model."""
@@ -105,14 +135,14 @@ class AnnotatorInterestsConfig(AnnotatorConfig):
 
 
 @dataclass
-class CatalogueCaptionsConfig:
+class CatalogueCaptionsConfig(BackendConfig):
     """Captions that came with the catalog: data.captions, or its column."""
 
     _target_: str = "trialign.enrich.captions.CatalogueCaptions"
 
 
 @dataclass
-class TagCaptionsConfig:
+class TagCaptionsConfig(BackendConfig):
     """Tags that the small CLIP sees in the picture; needs enrich/clip=storefront or enrich/clip=catalogue."""
 
     _target_: str = "trialign.enrich.captions.TagCaptions"
@@ -130,7 +160,7 @@ class EndpointCaptionsConfig(AnnotatorCaptionsConfig, EndpointBackendConfig):
 
 
 @dataclass
-class BuiltinInterestsConfig:
+class BuiltinInterestsConfig(BackendConfig):
     """Interests without a language model: a classifier in the storefront, keyphrases elsewhere."""
 
     _target_: str = "trialign.enrich.builtin.BuiltinInterests"
@@ -169,10 +199,12 @@ class EnrichConfig:
     """What the stage makes; nothing unless something is asked of it."""
 
     clip: ClipConfig | None = option(None, "the small CLIP: enrich/clip=none, storefront or catalogue")
-    captions: Any = option(
-        None, "what pictures show: enrich/captions=none, catalogue, builtin, transformers or endpoint"
+    captions: BackendConfig | None = option(
+        None, "what pictures show: enrich/captions=none, catalogue, builtin, transformers or endpoint", open_keys=True
     )
-    interests: Any = option(None, "what items are for: enrich/interests=none, builtin, transformers or endpoint")
+    interests: BackendConfig | None = option(
+        None, "what items are for: enrich/interests=none, builtin, transformers or endpoint", open_keys=True
+    )
     shuffle_captions: int | None = option(
         None,
         "negative control: captions are dealt anew among the items that have one, by this seed; interests, made of the "

@@ -17,22 +17,7 @@ from trialign.config.registry import BASES
 from trialign.errors import ConfigError, StageError, suggest
 
 
-def instantiate(node: Mapping[str, Any], group: str) -> Any:
-    """Build the object that `node` describes.
-
-    Args:
-        node: `_target_`, a dotted path to a class, and its keyword arguments.
-        group: where the node stands in the config, for errors.
-
-    Raises:
-        ConfigError: the target cannot be imported, or an argument is unknown or missing.
-    """
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
-    path = str(node.get("_target_", ""))
-    return _called(locate(path, group), arguments, path, group)
-
-
-def create(settings: Any, group: str) -> Any:
+def create(settings: Any, group: str, stage: type | None = None) -> Any:
     """Build the object of the class that a dataclass of settings names by `_target_`.
 
     A class with one parameter `settings` takes the dataclass. One from outside takes its settings as arguments, of
@@ -41,6 +26,7 @@ def create(settings: Any, group: str) -> Any:
     Args:
         settings: of the group's options, or the base that stands for a class from outside.
         group: where the settings stand in the config, for errors.
+        stage: a dataclass whose settings the stage reads itself, so that the class need not take them.
 
     Raises:
         ConfigError: the target cannot be imported, or an argument is unknown or missing.
@@ -50,7 +36,7 @@ def create(settings: Any, group: str) -> Any:
     base = BASES.get(group.replace(".", "/"))
     if type(settings) is not base and list(accepted) == ["settings"]:
         return target(settings)
-    common = set() if base is None else {found.name for found in fields(base)}
+    common = {found.name for schema in (base, stage) if schema is not None for found in fields(schema)}
     arguments = {key: value for key, value in vars(settings).items() if key in accepted or key not in common}
     arguments.pop("_target_", None)
     return _called(target, arguments, settings._target_, group)

@@ -27,6 +27,7 @@ from trialign.config.embed import (
     TransformersConfig,
 )
 from trialign.config.enrich import (
+    BackendConfig,
     BuiltinInterestsConfig,
     CatalogueCaptionsConfig,
     ClipConfig,
@@ -127,6 +128,9 @@ SCHEMAS = _schemas()
 
 BASES: dict[str, type] = {
     "data": DataConfig,
+    "enrich/captions": BackendConfig,
+    "enrich/interests": BackendConfig,
+    "reward/judge": BackendConfig,
     "embed/text": EncoderConfig,
     "embed/image": EncoderConfig,
     "embed/joint": EncoderConfig,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from trialign.config.enrich import AnnotatorConfig, EndpointBackendConfig, TransformersBackendConfig
+from trialign.config.enrich import AnnotatorConfig, BackendConfig, EndpointBackendConfig, TransformersBackendConfig
 from trialign.config.option import option
 from trialign.config.train import LoraConfig
 
@@ -49,7 +48,9 @@ class EndpointJudgeConfig(AnnotatorJudgeConfig, EndpointBackendConfig):
 class RewardConfig:
     """A binary classifier of (item, interest), labeled by own interests against those of others, or by a judge."""
 
-    judge: Any = option(None, "a model that labels the pairs: reward/judge=none, transformers or endpoint")
+    judge: BackendConfig | None = option(
+        None, "a model that labels the pairs: reward/judge=none, transformers or endpoint", open_keys=True
+    )
     cache: str = option("${run}/replies", "folder of all replies of the judge, kept for good", hashed=False)
     model: str | None = option(None, "an encoder or decoder of transformers by name or path; null: reward.tiny")
     lora: LoraConfig | None = option(None, "adapters in a named model: reward/lora=none or lora")

@@ -106,10 +106,24 @@ class TasksConfig:
     caption_to_title: float = option(0.0, "8: the caption of an item's picture to its title", least=0)
     item_to_caption: float = option(0.0, "9: an item's semantic ID to its caption, for evaluation", least=0)
 
+    def weights(self) -> dict[str, float]:
+        """Return the weight of every task."""
+        return {
+            "history_to_item": self.history_to_item,
+            "title_to_item": self.title_to_item,
+            "item_to_title": self.item_to_title,
+            "history_to_title": self.history_to_title,
+            "titles_to_item": self.titles_to_item,
+            "titles_to_title": self.titles_to_title,
+            "caption_to_item": self.caption_to_item,
+            "caption_to_title": self.caption_to_title,
+            "item_to_caption": self.item_to_caption,
+        }
+
     @property
     def enriched(self) -> list[str]:
         """What a trained task reads or writes of the enrich stage (`caption`, `interests`): the task's name says so."""
-        names = " ".join(name for name, weight in vars(self).items() if weight)
+        names = " ".join(name for name, weight in self.weights().items() if weight)
         return [field for field in ("caption", "interests") if field in names]
 
 

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, diags_array
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 
+from trialign.config.enrich import BuiltinInterestsConfig
 from trialign.data.co_occurrence import co_occurrence
 from trialign.data.dataset import Dataset
 from trialign.enrich.evidence import CO_ENGAGEMENT, DESCRIPTION, ItemInterests
@@ -33,40 +34,20 @@ class BuiltinInterests:
     """Interests without a language model.
 
     Args:
-        descriptions: take what an item's own texts tell.
-        co_engagement: take what the texts of items tell that the same users chose, by train histories alone.
-        fitted_on: `storefront`, `catalogue`, or `auto`: the former where the catalogue is the storefront's.
-        num_pairs: of the storefront's pretraining corpus.
-        max_interests: per item and origin.
-        min_confidence: an item's own weaker interests are left out.
-        min_share: so are those of a smaller share of an item's company.
-        window: places of a history within which two items are chosen together.
+        settings: of `enrich/interests=builtin`; interests of company are told by train histories alone.
 
     Raises:
         ConfigError: nothing is asked for.
     """
 
-    def __init__(
-        self,
-        *,
-        descriptions: bool,
-        co_engagement: bool,
-        fitted_on: str,
-        num_pairs: int,
-        max_interests: int,
-        min_confidence: float,
-        min_share: float,
-        window: int,
-    ) -> None:
-        if not (descriptions or co_engagement):
+    def __init__(self, settings: BuiltinInterestsConfig) -> None:
+        if not (settings.descriptions or settings.co_engagement):
             raise ConfigError(
                 "enrich.interests.descriptions=false with co_engagement=false",
                 rule="interests come from somewhere",
                 remedy="set one of them to true, or enrich/interests=none",
             )
-        self._descriptions, self._co_engagement, self._fitted_on = descriptions, co_engagement, fitted_on
-        self._num_pairs, self._max_interests, self._window = num_pairs, max_interests, window
-        self._min_confidence, self._min_share = min_confidence, min_share
+        self._settings = settings
 
     def interests(self, dataset: Dataset, captions: Sequence[str], *, storefront: bool) -> list[ItemInterests]:
         """Return the interests of every item.
@@ -79,14 +60,14 @@ class BuiltinInterests:
         Raises:
             DataError: the catalogue holds too little text to find anything in.
         """
-        by_corpus = self._fitted_on == "storefront" or (self._fitted_on == "auto" and storefront)
+        by_corpus = self._settings.fitted_on == "storefront" or (self._settings.fitted_on == "auto" and storefront)
         names, own_NV = self._read(dataset) if by_corpus else keyphrases(dataset, captions)
         method = "classifier of descriptions" if by_corpus else "keyphrases"
         found: list[list[tuple[str, float, str]]] = [[] for _ in range(dataset.num_items)]
-        if self._descriptions:
+        if self._settings.descriptions:
             self._add(found, own_NV, own_NV, names, DESCRIPTION)
-        if self._co_engagement:
-            together_NN = co_occurrence(dataset.train_histories(), dataset.num_items, self._window)
+        if self._settings.co_engagement:
+            together_NN = co_occurrence(dataset.train_histories(), dataset.num_items, self._settings.window)
             share_NV, surprise_NV = company(together_NN, own_NV)
             self._add(found, share_NV, surprise_NV, names, CO_ENGAGEMENT)
         told = [bool(evidence) for evidence in evidence_of(dataset, captions)]
@@ -94,7 +75,7 @@ class BuiltinInterests:
 
     def _read(self, dataset: Dataset) -> tuple[list[str], csr_array]:
         texts = dataset.items["description"].to_pylist()
-        names, chances_NV = purposes_of(texts, self._num_pairs)
+        names, chances_NV = purposes_of(texts, self._settings.num_pairs)
         chances_NV[[not text for text in texts]] = 0.0
         return names, csr_array(chances_NV)
 
@@ -107,7 +88,7 @@ class BuiltinInterests:
         origin: str,
     ) -> None:
         """Add each item's best by ranking: confident enough, and none whose words the better ones hold already."""
-        least = self._min_confidence if origin == DESCRIPTION else self._min_share
+        least = self._settings.min_confidence if origin == DESCRIPTION else self._settings.min_share
         for item, entries in enumerate(found):
             row = slice(ranking_NV.indptr[item], ranking_NV.indptr[item + 1])
             terms, ranks = ranking_NV.indices[row], ranking_NV.data[row]
@@ -115,7 +96,7 @@ class BuiltinInterests:
             words: set[str] = set()
             chosen: list[tuple[str, float, str]] = []
             for term in terms[np.lexsort((terms, -ranks))]:
-                if len(chosen) == self._max_interests:
+                if len(chosen) == self._settings.max_interests:
                     break
                 if confidences_V[term] >= least and not words.issuperset(names[term].split()):
                     words.update(names[term].split())

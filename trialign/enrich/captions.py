@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trialign.config.enrich import TagCaptionsConfig
 from trialign.data.dataset import Dataset
 from trialign.enrich.evidence import Caption
 from trialign.enrich.protocol import Failure, Request
@@ -83,11 +84,11 @@ class TagCaptions:
     """The tags that the small CLIP finds in a picture, in a sentence.
 
     Args:
-        max_tags: at most so many; each at least half as likely as the likeliest.
+        settings: of `enrich/captions=builtin`; each of the `max_tags` is at least half as likely as the likeliest.
     """
 
-    def __init__(self, max_tags: int) -> None:
-        self._max_tags = max_tags
+    def __init__(self, settings: TagCaptionsConfig) -> None:
+        self._max_tags = settings.max_tags
 
     def captions(self, dataset: Dataset, clip: Path | None) -> list[Caption]:
         """Return a caption of every picture.

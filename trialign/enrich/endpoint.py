@@ -8,11 +8,12 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 
+from trialign.config.enrich import EndpointBackendConfig
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
 from trialign.errors import ConfigError
 from trialign.foreign import parse_json
@@ -32,39 +33,20 @@ class Endpoint:
     """A server.
 
     Args:
-        url: up to `/v1`.
-        model: as the server calls it.
-        api_key_env: environment variable with the key; it is read once and shown nowhere.
-        max_tokens: longest reply.
-        extra: further fields of every request.
-        concurrency: questions at a time.
-        timeout: seconds of one try.
-        max_attempts: of a question that gets no reply.
-        backoff: seconds before the second try; doubles with each.
+        settings: of a group's option `endpoint`; the key is read once from its environment variable, shown nowhere.
 
     Raises:
         ConfigError: the key's variable is not set, or `url` is not an address.
     """
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        model: str,
-        api_key_env: str | None = None,
-        max_tokens: int = 512,
-        extra: Mapping[str, Any] | None = None,
-        concurrency: int = 8,
-        timeout: float = 120.0,
-        max_attempts: int = 5,
-        backoff: float = 1.0,
-    ) -> None:
+    def __init__(self, settings: EndpointBackendConfig) -> None:
+        url = settings.url
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"url={url}", rule="a server's address", remedy="e.g. url=http://127.0.0.1:8000/v1")
-        self._url, self._model, self._extra = url.rstrip("/"), model, dict(extra or {})
-        self._headers = _headers(api_key_env)
-        self._max_tokens, self._concurrency, self._timeout = max_tokens, concurrency, timeout
-        self._max_attempts, self._backoff = max_attempts, backoff
+        self._url, self._model, self._extra = url.rstrip("/"), settings.model, dict(settings.extra)
+        self._headers = _headers(settings.api_key_env)
+        self._max_tokens, self._concurrency, self._timeout = settings.max_tokens, settings.concurrency, settings.timeout
+        self._max_attempts, self._backoff = settings.max_attempts, settings.backoff
 
     @property
     def source(self) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from trialign.config.enrich import AnnotatorCaptionsConfig, AnnotatorInterestsConfig
-from trialign.config.instantiate import instantiate
+from trialign.config.enrich import AnnotatorCaptionsConfig, AnnotatorInterestsConfig, BackendConfig, annotator_of
+from trialign.config.instantiate import create
 from trialign.data.dataset import Dataset
 from trialign.enrich.asking import AnnotationResult, Annotator, Part
 from trialign.enrich.bare import bare_json
@@ -17,7 +16,6 @@ from trialign.enrich.cache import ReplyCache
 from trialign.enrich.captions import NO_PICTURE, TEMPLATE, caption_questions, parse_caption
 from trialign.enrich.evidence import DESCRIPTION, Caption, ItemInterests
 from trialign.enrich.interests import NO_EVIDENCE, Interests, evidence_of, interest_questions, parse_interests
-from trialign.enrich.protocol import Backend
 from trialign.enrich.templates import template_hash
 
 Counts = dict[str, Any]
@@ -26,7 +24,7 @@ _NO_PICTURES = 1
 
 
 def make_captions(
-    settings: Mapping[str, Any], dataset: Dataset, clip: Path | None, replies: Callable[[], ReplyCache], part: Part
+    settings: BackendConfig, dataset: Dataset, clip: Path | None, replies: Callable[[], ReplyCache], part: Part
 ) -> tuple[list[Caption], Counts]:
     """Return a caption per item, and counts.
 
@@ -40,8 +38,9 @@ def make_captions(
     Raises:
         TrialignError: as the backend says.
     """
-    asking, backend = _split(settings, AnnotatorCaptionsConfig, "enrich.captions")
-    if not isinstance(backend, Backend):
+    backend = create(settings, "enrich.captions", AnnotatorCaptionsConfig)
+    asking = annotator_of(settings, AnnotatorCaptionsConfig)
+    if asking is None:
         captions: list[Caption] = backend.captions(dataset, clip)
         causes = Counter(found.failure for found in captions if found.failure)
         return captions, {"found": sum(bool(found.caption) for found in captions), "failures": dict(causes)}
@@ -52,7 +51,9 @@ def make_captions(
         questions=lambda items: caption_questions(dataset, items),
         read=parse_caption,
         prompt_hash=template_hash(TEMPLATE),
-        **asking,
+        max_side=asking.max_side,
+        retries=asking.retries,
+        max_failure_rate=asking.max_failure_rate,
     )
     asked = _ask(annotator, [item for item in range(dataset.num_items) if has_image[item]], replies, part)
 
@@ -66,7 +67,7 @@ def make_captions(
 
 
 def make_interests(
-    settings: Mapping[str, Any],
+    settings: BackendConfig,
     dataset: Dataset,
     captions: Sequence[str],
     replies: Callable[[], ReplyCache],
@@ -87,13 +88,14 @@ def make_interests(
     Raises:
         TrialignError: as the backend says.
     """
-    asking, backend = _split(settings, AnnotatorInterestsConfig, "enrich.interests")
-    if not isinstance(backend, Backend):
+    backend = create(settings, "enrich.interests", AnnotatorInterestsConfig)
+    asking = annotator_of(settings, AnnotatorInterestsConfig)
+    if asking is None:
         interests: list[ItemInterests] = backend.interests(dataset, captions, storefront=storefront)
         causes = Counter(found.failure for found in interests if found.failure)
         return interests, {"found": sum(bool(found.interests) for found in interests), "failures": dict(causes)}
-    variant, most = asking.pop("variant"), asking.pop("max_interests")
-    evidence, num_cut = _cut(evidence_of(dataset, captions), asking.pop("max_characters"))
+    variant, most = asking.variant, asking.max_interests
+    evidence, num_cut = _cut(evidence_of(dataset, captions), asking.max_characters)
     annotator = Annotator(
         what="interests",
         backend=backend,
@@ -102,7 +104,8 @@ def make_interests(
         bare=bare_json,
         prompt_hash=template_hash(f"interests_{variant}"),
         max_side=_NO_PICTURES,
-        **asking,
+        retries=asking.retries,
+        max_failure_rate=asking.max_failure_rate,
     )
     told = [bool(found) for found in evidence]
     asked = _ask(annotator, [item for item in range(dataset.num_items) if told[item]], replies, part)
@@ -116,16 +119,6 @@ def make_interests(
 
     counts = _counted(asked, NO_EVIDENCE, told, part)
     return [interest(item) for item in range(dataset.num_items)], counts | {"cut": num_cut}
-
-
-def _split(settings: Mapping[str, Any], schema: type, group: str) -> tuple[dict[str, Any], Any]:
-    """Return how to ask, and the backend, whose class takes all other settings."""
-    names = {field.name for field in fields(schema)}
-    if "retries" not in settings:  # nobody is asked
-        return {}, instantiate(settings, group)
-    asking = {name: value for name, value in settings.items() if name in names}
-    rest = {name: value for name, value in settings.items() if name not in names}
-    return asking, instantiate(rest, group)
 
 
 def _ask(

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trialign.config.enrich import TransformersBackendConfig
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
 from trialign.errors import ConfigError, model_remedy
 from trialign.files import sha256_of
@@ -30,17 +31,15 @@ class TransformersChat:
     """Any causal language model or image-text-to-text model that has a chat template.
 
     Args:
-        model: a name on the hub or a folder; the environment's offline switches are respected.
-        dtype: `float32`, `bfloat16` or `float16`.
-        max_tokens: longest reply.
-        batch_size: questions per forward pass.
+        settings: of a group's option `transformers`; the environment's offline switches are respected.
 
     That the model cannot be loaded is reported when it is first asked: where all replies are kept from before, it need
     not be there.
     """
 
-    def __init__(self, *, model: str, dtype: str, max_tokens: int, batch_size: int) -> None:
-        self._name, self._dtype, self._max_tokens, self._batch_size = model, dtype, max_tokens, batch_size
+    def __init__(self, settings: TransformersBackendConfig) -> None:
+        self._name, self._dtype = settings.model, settings.dtype
+        self._max_tokens, self._batch_size = settings.max_tokens, settings.batch_size
         self._device = device_of("auto")
 
     @property

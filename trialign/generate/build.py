@@ -126,7 +126,7 @@ def prepare_training(
     """
     texts = ItemTexts(data.dataset.items, data.enriched)
     sources = open_sources(
-        data.dataset, texts, vars(settings.tasks), mixture=settings.mixture, temperature=settings.temperature
+        data.dataset, texts, settings.tasks.weights(), mixture=settings.mixture, temperature=settings.temperature
     )
     stream, runtime = fitted_stream(sources, stream, runtime)
     names = [source.name for source in sources]

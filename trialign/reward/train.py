@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from trialign.config.instantiate import instantiate
-from trialign.config.reward import RewardConfig
+from trialign.config.enrich import annotator_of
+from trialign.config.instantiate import create
+from trialign.config.reward import AnnotatorJudgeConfig, RewardConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.data.dataset import Dataset
@@ -126,13 +127,13 @@ def _labels(
     built, judge = builtin_labels(evidence.interests, texts, seed), settings.judge
     if judge is None:
         return built, {}
-    arguments = {name: value for name, value in vars(judge).items() if name not in ("retries", "max_failure_rate")}
-    backend = instantiate(arguments, "reward.judge")
+    backend = create(judge, "reward.judge", AnnotatorJudgeConfig)
+    asking = annotator_of(judge, AnnotatorJudgeConfig) or AnnotatorJudgeConfig()
     replies = ReplyCache(Path(settings.cache).expanduser().absolute(), "judge")
     try:
         told = evidence_of(dataset, evidence.captions)
         return judged_labels(
-            built, told, backend, replies, retries=judge.retries, max_failure_rate=judge.max_failure_rate, seed=seed
+            built, told, backend, replies, retries=asking.retries, max_failure_rate=asking.max_failure_rate, seed=seed
         )
     finally:
         replies.close()
