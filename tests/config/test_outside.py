@@ -49,7 +49,7 @@ def test_a_class_from_outside_takes_the_keys_of_its_file_and_what_all_of_its_gro
     made = create(config.quantize, "quantize")
     assert (made.dim, made.codebook_size) == (3, 5)
     assert config.identity["embed"]["text"] == {"_target_": "of_mine.Own", "dim": 3}
-    assert config.identity["quantize"] == {"_target_": "of_mine.Own", "dim": 3, "codebook_size": 5}
+    assert config.identity["quantize"] == {"_target_": "of_mine.Own", "num_levels": 3, "codebook_size": 5, "dim": 3}
 
 
 def test_a_key_that_its_signature_lacks_is_refused(own: Path) -> None:
