@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,21 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function from strategy, ranks and precision to the folder of a training that nobody killed, once."""
+
+    @cache
+    def train(strategy: str, world_size: int, precision: str = "32-true") -> Path:
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        runtime = {"strategy": strategy, "devices": world_size}
+        ended = run_ranks(train_rank, world_size, dataset, folder, runtime, None, signal.SIGKILL, precision)
+        assert ended == [0] * world_size
+        return folder
+
+    return train
+
+
 def outcome(folder: Path) -> tuple[bytes, list[dict[str, str]], list[str]]:
     """Return the weights, the log and what was trained on."""
     with (folder / "log" / "metrics.csv").open() as file:
@@ -94,22 +111,25 @@ def outcome(folder: Path) -> tuple[bytes, list[dict[str, str]], list[str]]:
         ("ddp", 2, 4 * 2 + 0, "bf16-mixed"),
         ("fsdp2", 2, 4 * 2 + 0, "32-true"),
         ("zero2", 2, 7 * 2 + 0, "bf16-mixed"),
-        ("zero3", 2, 4 * 2 + 0, "32-true"),
+        pytest.param("zero3", 2, 4 * 2 + 0, "32-true", marks=pytest.mark.slow),
     ],
 )
 def test_killed_inside_a_window_it_ends_as_if_it_had_not_been(
-    dataset: Path, tmp_path: Path, strategy: str, world_size: int, kill_at: int, precision: str
+    dataset: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[..., Path],
+    strategy: str,
+    world_size: int,
+    kill_at: int,
+    precision: str,
 ) -> None:
     """Red: lanes as they were before the last batch, gradients of a window lost, an optimizer without its past."""
     ended, signalled = [0] * world_size, signal.SIGKILL
-    whole_run, killed_run = (
-        (dataset, tmp_path / name, {"strategy": strategy, "devices": world_size}) for name in ("whole", "killed")
-    )
-    assert run_ranks(train_rank, world_size, *whole_run, None, signalled, precision) == ended
+    killed_run = dataset, tmp_path / "killed", {"strategy": strategy, "devices": world_size}
     assert -signalled in run_ranks(train_rank, world_size, *killed_run, kill_at, signalled, precision)
     assert not (tmp_path / "killed" / "generator.safetensors").exists()
     assert run_ranks(train_rank, world_size, *killed_run, None, signalled, precision) == ended
-    whole, killed = outcome(tmp_path / "whole"), outcome(tmp_path / "killed")
+    whole, killed = outcome(uninterrupted(strategy, world_size, precision)), outcome(tmp_path / "killed")
     assert whole[0] == killed[0]
     assert whole[1] == killed[1]
     assert whole[2] == killed[2]
@@ -124,16 +144,17 @@ def rows_by_step(folder: Path) -> dict[int, list[str]]:
     return steps
 
 
-def test_two_ranks_then_one_then_two_see_the_rows_of_two(dataset: Path, tmp_path: Path) -> None:
+def test_two_ranks_then_one_then_two_see_the_rows_of_two(
+    dataset: Path, tmp_path: Path, uninterrupted: Callable[..., Path]
+) -> None:
     """Red: lanes of the first rank alone, a lane that begins anew, micro-batches counted as the old world counts."""
     two, one = {"strategy": "ddp", "devices": 2}, {"strategy": "single", "devices": 1}
-    run_ranks(train_rank, 2, dataset, tmp_path / "whole", two, None)
     folder = tmp_path / "changing"
     # Killed in step 5, saved at 3; goes on from there, killed in step 8, saved at 6.
     assert -signal.SIGKILL in run_ranks(train_rank, 2, dataset, folder, two, 4 * 2 + 0)
     assert run_ranks(train_rank, 1, dataset, folder, one, 7 * 4 + 1) == [-signal.SIGKILL]
     assert run_ranks(train_rank, 2, dataset, folder, two, None) == [0, 0]
-    assert rows_by_step(folder) == rows_by_step(tmp_path / "whole")
+    assert rows_by_step(folder) == rows_by_step(uninterrupted("ddp", 2))
     assert [int(line["step"]) for line in outcome(folder)[1] if line["loss"]] == [1, 3, 5, 7]
 
 
@@ -253,11 +274,16 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(dataset: Path, tmp_pa
     ],
 )
 def test_a_damaged_checkpoint_is_skipped_and_the_one_before_leads_to_the_same_end(
-    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], strategy: str, world_size: int, name: str
+    dataset: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+    strategy: str,
+    world_size: int,
+    name: str,
 ) -> None:
     """Red: only the rank that read the damaged file goes back."""
     runtime = {"strategy": strategy, "devices": world_size}
-    run_ranks(train_rank, world_size, dataset, tmp_path / "whole", runtime, None)
     run_ranks(train_rank, world_size, dataset, tmp_path / "killed", runtime, 7 * 4 // world_size)
     newest = tmp_path / "killed" / "checkpoints" / "step-00000006"
     content = bytearray((newest / name).read_bytes())
@@ -267,15 +293,19 @@ def test_a_damaged_checkpoint_is_skipped_and_the_one_before_leads_to_the_same_en
     assert run_ranks(train_rank, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
     told = f"step-00000006 is skipped: {name} holds other bytes than were written"
     assert capfd.readouterr().err.count(told) == world_size
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "killed") == outcome(uninterrupted(strategy, world_size))
 
 
 @pytest.mark.parametrize(("strategy", "world_size"), [("single", 1), ("zero2", 2)])
 def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, world_size: int
+    dataset: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    world_size: int,
 ) -> None:
     runtime = {"strategy": strategy, "devices": world_size}
-    run_ranks(train_rank, world_size, dataset, tmp_path / "whole", runtime, None)
     rename = Path.rename
 
     def killed(self: Path, target: Path) -> Path:
@@ -291,19 +321,23 @@ def test_killed_while_saving_it_goes_on_from_the_checkpoint_before(
     assert left.name == "step-00000003"
     assert fault_of(left) is None
     assert run_ranks(train_rank, world_size, dataset, tmp_path / "killed", runtime, None) == [0] * world_size
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "killed") == outcome(uninterrupted(strategy, world_size))
 
 
 @pytest.mark.parametrize(("strategy", "world_size"), [("single", 1), ("ddp", 2), ("zero2", 2)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_asked_to_save_and_stop_all_ranks_save_and_ask_to_be_queued_again(
-    dataset: Path, tmp_path: Path, strategy: str, world_size: int, number: signal.Signals
+    dataset: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[..., Path],
+    strategy: str,
+    world_size: int,
+    number: signal.Signals,
 ) -> None:
     runtime = {"strategy": strategy, "devices": world_size, "checkpoint_every": 0}
-    run_ranks(train_rank, world_size, dataset, tmp_path / "whole", runtime, None)
     inside = 4 // world_size * 4  # in the fifth step, whose count is taken already: the sixth carries the word
     found = run_ranks(train_rank, world_size, dataset, tmp_path / "moved", runtime, inside, number)
     assert found[0] == 75
     assert [path.name for path in (tmp_path / "moved" / "checkpoints").glob("*.json")] == ["step-00000006.json"]
     assert run_ranks(train_rank, world_size, dataset, tmp_path / "moved", runtime, None) == [0] * world_size
-    assert outcome(tmp_path / "moved") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "moved") == outcome(uninterrupted(strategy, world_size))
