@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 from trialign.config.config import Config
 from trialign.config.stages import open_stage, tracking_of
 from trialign.errors import StageError
-from trialign.files import write_atomically
 from trialign.manifest import MANIFEST, Manifest
 from trialign.stage import Stage
 from trialign.types import EvaluationSplit, Ranker
@@ -61,6 +59,7 @@ def _build(config: Config, stage: Stage) -> None:
     from trialign.evaluate.topk import describe, filtered_targets, topk_table
     from trialign.generate.save_load import load_ranker
     from trialign.generate.task import ItemTexts
+    from trialign.record import to_json, write_record
     from trialign.runtime.device import device_of
     from trialign.semid.table import SIDTable
 
@@ -108,15 +107,15 @@ def _build(config: Config, stage: Stage) -> None:
             seed=settings.bootstrap_seed,
         )
         rankings = stated.model.rankings
-        write_atomically(folder / "metrics.json", json.dumps(record, indent=2) + "\n")
+        write_record(folder / "metrics.json", record)
         (folder / "table.txt").write_text(report_text(record))
         (folder / "report.html").write_text(evaluation_page(record, dataset, sids, users, rankings))
         pq.write_table(topk_table(rankings, users, dataset.keys), folder / "topk.parquet")
-        stage.counts |= {"users": record["num_users"], "examples": record["num_examples"]}
+        stage.counts |= {"users": record.num_users, "examples": record.num_examples}
         if tracking := tracking_of(config, stage):
             from trialign.runtime.tracking import log_table  # imports lightning
 
-            log_table(replace(tracking, part=split), record, "rankings", *ranking_table(record))
+            log_table(replace(tracking, part=split), to_json(record), "rankings", *ranking_table(record))
 
 
 def _load_baselines(config: Config, stage: Stage) -> dict[str, Ranker]:

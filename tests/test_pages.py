@@ -20,6 +20,7 @@ import trialign.html
 from trialign.data.dataset import Evaluation
 from trialign.enrich.evidence import Caption, ItemInterests
 from trialign.enrich.html import PAGE, write_page
+from trialign.evaluate import record as records
 from trialign.evaluate.comparison import compare, comparison_page
 from trialign.evaluate.html import evaluation_page
 from trialign.evaluate.protocol import Rankings
@@ -51,33 +52,34 @@ def dataset() -> Any:
     )
 
 
+def record(num_users: int, details: records.Details) -> records.EvaluationRecord:
+    results = records.Results(False, FIGURES, {}, {}, 0.0)
+    return records.EvaluationRecord("test", num_users, num_users, num_users, results, results, details)
+
+
 def evaluation(folder: Path) -> str:
-    figures = {"exclude_seen": False, "model": FIGURES, "baselines": {}, "paired": {}, "invalid_rate": 0.0}
-    written = {"items": 1, "exact": 0.5, "token_f1": 0.5, "examples": [(0, WORDS, WORDS)]}
-    found = {"items": 1, "through": WORDS} | {f"{what}@{k}": 0.5 for what in ("recall", "ceiling") for k in (1, 10)}
-    record = figures | {
-        "split": "test",
-        "num_users": 1,
-        "other_protocol": figures,
-        "recall_by_seen": {WORDS: {"0": {"targets": 1, "recall@10": 0.5}}, "model": {"0": {"targets": 0}}},
-        "spread": {"model": {"coverage@10": 0.5, "head_share@10": 0.5, "head_share_of_targets": 0.5}},
-        "prefix_recall@10": {"prefix_1": 0.5},
-        "unconstrained_decoding": {"by_construction": False, "num_users": 1, "illegal_mass": [0.25, 0.75]}
-        | {"invalid_rate": 0.5, "invalid_rate@10": 0.5},
-        "grounding": {"catalogue": 3, "finds": {WORDS: found}, "writes": {WORDS: written}},
-    }
+    details = records.Details(
+        recall_by_seen={WORDS: {"0": records.SeenSlice(1, 0.5)}, "model": {"0": records.SeenSlice(0, 0.0)}},
+        spread={"model": records.Spread(0.5, 0.5, 0.5)},
+        prefix_recall_at_10={"prefix_1": 0.5},
+        unconstrained_decoding=records.UnconstrainedDecoding(0.5, 0.5, [0.25, 0.75], 1, by_construction=False),
+        grounding=records.Grounding(
+            3,
+            {WORDS: records.Found(1, 0.5, 0.5, 0.5, 0.5, through=WORDS)},
+            {WORDS: records.Written(1, 0.5, 0.5, [(0, WORDS, WORDS)])},
+        ),
+    )
     users = Evaluation([WORDS], [np.array([0], np.int32)], [np.array([1], np.int32)], older=[np.array([2], np.int32)])
     rankings = Rankings(np.array([[1, 2]], np.int32), np.zeros((1, 2), np.float32), 0.0)
     return evaluation_page(
-        record, dataset(), SIDTable(np.arange(3)[:, None], 3, list("abc"), "suffix"), users, rankings
+        record(1, details), dataset(), SIDTable(np.arange(3)[:, None], 3, list("abc"), "suffix"), users, rankings
     )
 
 
 def comparison(folder: Path) -> str:
-    record = {"split": "test", "num_users": 2, "exclude_seen": False, "model": FIGURES}
     one = Run(
         name=WORDS,
-        record=record,
+        record=record(2, records.Details({}, {}, {})),
         config={WORDS: WORDS},
         lost=[WORDS],
         users=[("u", ""), ("v", "")],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,8 +14,10 @@ from trialign.config.stages import folder_of
 from trialign.config.verbs import STAGES
 from trialign.data.dataset import Dataset, User
 from trialign.errors import ConfigError, DataError, StageError, suggest
+from trialign.evaluate.record import EvaluationRecord
 from trialign.generate.recommendation import Item, Recommendation
 from trialign.manifest import MANIFEST, Manifest, trace
+from trialign.record import read_record
 from trialign.semid.table import SIDTable
 from trialign.types import NO_ITEM, EvaluationSplit, Items, Ranker
 
@@ -116,10 +117,10 @@ class Run:
         """
         folder = self.stage("evaluate") / split
         Manifest.read(folder)
-        record = json.loads((folder / "metrics.json").read_text())
-        figures = record if record["exclude_seen"] == exclude_seen else record["other_protocol"]
-        rows: dict[str, dict[str, float]] = {"model": figures["model"], **figures["baselines"]}
-        return rows | ({"oracle": figures["oracle"]} if "oracle" in figures else {})
+        record = read_record(EvaluationRecord, folder / "metrics.json")
+        results = record.stated if record.stated.exclude_seen == exclude_seen else record.other_protocol
+        rows = {"model": results.model, **results.baselines}
+        return rows if results.oracle is None else rows | {"oracle": results.oracle}
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -12,6 +12,7 @@ import pytest
 
 from trialign.evaluate import grounding as module
 from trialign.evaluate.grounding import grounding, token_f1
+from trialign.evaluate.record import Found
 from trialign.generate.task import CatalogueItem, ItemList, ItemTask, ItemTexts, Part, Text
 from trialign.testing import catalogue_texts
 
@@ -65,19 +66,19 @@ def test_finding_by_hand() -> None:
     ranker = Ranker("title_to_item", "caption_to_item", "history_to_item")
     interests = [[], [], ["rug", "floor"], [], []]
     found = grounding(ranker, catalogue_texts(TITLES, CAPTIONS, interests), num_items=10)  # type: ignore[arg-type]
-    assert found["catalogue"] == 5
-    assert found["writes"] == {}
-    assert found["finds"]["title_to_item"] == {
-        "items": 4,  # the one without a title is not asked about
-        "recall@1": pytest.approx(2 / 4),  # item 0 and the lamp
-        "recall@10": 1.0,
-        "ceiling@1": pytest.approx((0.5 + 0.5 + 1 + 1) / 4),
-        "ceiling@10": 1.0,
-    }
-    assert found["finds"]["caption_to_item"]["items"] == 2
-    assert found["finds"]["caption_to_item"]["recall@1"] == 1.0
-    by_interest = found["finds"]["interests_to_item"]
-    assert (by_interest["items"], by_interest["through"], by_interest["recall@1"]) == (1, "caption_to_item", 0.0)
+    assert found.catalogue == 5
+    assert found.writes == {}
+    assert found.finds["title_to_item"] == Found(
+        items=4,  # the one without a title is not asked about
+        recall_at_1=pytest.approx(2 / 4),  # item 0 and the lamp
+        recall_at_10=1.0,
+        ceiling_at_1=pytest.approx((0.5 + 0.5 + 1 + 1) / 4),
+        ceiling_at_10=1.0,
+    )
+    assert found.finds["caption_to_item"].items == 2
+    assert found.finds["caption_to_item"].recall_at_1 == 1.0
+    by_interest = found.finds["interests_to_item"]
+    assert (by_interest.items, by_interest.through, by_interest.recall_at_1) == (1, "caption_to_item", 0.0)
     assert ranker.asked[-1] == ("caption_to_item", "rug, floor")
 
 
@@ -87,10 +88,10 @@ def test_writing_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         module, "write_texts", lambda _, prompts, **limits: [Tokenizer().encode(told[item]) for _, item in prompts]
     )
     found = grounding(Ranker("item_to_title"), catalogue_texts(TITLES), num_items=10)  # type: ignore[arg-type]
-    row = found["writes"]["item_to_title"]
-    assert (row["items"], row["exact"]) == (4, 0.5)
-    assert row["token_f1"] == pytest.approx((1 + 0.5 + 1 + 2 / 3) / 4)
-    assert [[item, TITLES[item], told[item]] for item, _, _ in row["examples"]] == row["examples"]
+    row = found.writes["item_to_title"]
+    assert (row.items, row.exact) == (4, 0.5)
+    assert row.token_f1 == pytest.approx((1 + 0.5 + 1 + 2 / 3) / 4)
+    assert [(item, TITLES[item], told[item]) for item, _, _ in row.examples] == row.examples
 
 
 def test_as_many_items_as_asked_for_and_always_the_same() -> None:
@@ -114,16 +115,16 @@ def test_a_task_of_ones_own_is_scored_as_it_says(monkeypatch: pytest.MonkeyPatch
     texts = ItemTexts(pa.table({"title": TITLES, "brand": ["a", "b", "a", "a", ""]}))
     monkeypatch.setattr(Template, "prompt", lambda _, name, parts: (name, " ".join(part.text for part in parts)))
     ranker = Ranker("brand_to_item")
-    found = grounding(ranker, texts, num_items=9)["finds"]  # type: ignore[arg-type]
+    found = grounding(ranker, texts, num_items=9).finds  # type: ignore[arg-type]
     assert sorted(text for _, text in ranker.asked) == ["Blue rug a", "red cup a", "red cup b"]
-    assert (found["brand_to_item"]["items"], found["brand_to_item"]["ceiling@1"]) == (3, 1.0)
+    assert (found["brand_to_item"].items, found["brand_to_item"].ceiling_at_1) == (3, 1.0)
 
 
 def test_tasks_that_were_not_trained_are_not_asked() -> None:
     found = grounding(
         SimpleNamespace(template=Template(["history_to_item"])), catalogue_texts(TITLES, interests=[["x"]] * 5), 9
     )  # type: ignore[arg-type]
-    assert (found["finds"], found["writes"]) == ({}, {})
+    assert (found.finds, found.writes) == ({}, {})
 
 
 def test_words_are_counted_as_often_as_they_stand() -> None:

@@ -139,7 +139,7 @@ def test_a_sample_of_users_is_the_first_of_all_and_is_said(finished: list[str], 
     groups = [Group(run.name, [run], []) for run in compared]
     paired = paired_to(groups[0], groups[1], num_samples=100, seed=0)
     assert isinstance(paired, dict)
-    assert paired["ndcg@10"]["difference"] == 0
+    assert paired["ndcg@10"].difference == 0
     everybody = Group("all", [read_run(run, "all", "test")], [])
     assert paired_to(everybody, groups[0], num_samples=100, seed=0) == "not paired: measured on other users or targets"
 

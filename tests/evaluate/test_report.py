@@ -10,9 +10,12 @@ import pytest
 from trialign.data.dataset import Evaluation
 from trialign.errors import DataError
 from trialign.evaluate.protocol import Measured, Rankings
-from trialign.evaluate.report import WIDTH, Compared, best_baseline, metrics_record, oracle_means, report_text
+from trialign.evaluate.record import Details, EvaluationRecord, FilteredTargets
+from trialign.evaluate.report import WIDTH, Compared, best_baseline, metrics_record, oracle_means
+from trialign.evaluate.report import report_text as text_of
 from trialign.evaluate.topk import filtered_targets
 from trialign.ranking import METRICS, measure
+from trialign.record import from_json, to_json
 
 
 def rankings(items_UK: np.ndarray, invalid_rate: float = 0.0) -> Rankings:
@@ -29,6 +32,7 @@ def measured(places: list[int], invalid_rate: float = 0.0) -> Measured:
 
 
 def record(**changes: Any) -> dict[str, Any]:
+    """What metrics.json holds, as it is read."""
     found = {
         "model": measured([0, 0, 3, -1] * 10, 0.125),
         "baselines": {"popularity": measured([-1, 20, 3, -1] * 10), "item_knn": measured([0, 7, 3, -1] * 10)},
@@ -41,7 +45,11 @@ def record(**changes: Any) -> dict[str, Any]:
     stated = Compared(exclude_seen, found.pop("model"), found.pop("baselines"))
     other = Compared(not exclude_seen, found.pop("other", stated.model), stated.baselines)
     users = found.pop("users") or [str(user) for user in range(len(stated.model.values_UC))]
-    return metrics_record(stated, other, users, **found)
+    return dict(to_json(metrics_record(stated, other, users, details=Details({}, {}, {}), **found)))
+
+
+def report_text(found: dict[str, Any]) -> str:
+    return text_of(from_json(EvaluationRecord, found))
 
 
 def test_record_holds_the_contract() -> None:
@@ -58,7 +66,7 @@ def test_record_holds_the_contract() -> None:
             "paired",
             "invalid_rate",
         ),
-        *("oracle", "share_of_oracle", "other_protocol"),
+        *("oracle", "share_of_oracle", "other_protocol", "recall_by_seen", "spread", "prefix_recall@10"),
     ]
     assert found["num_users"] == 40
     assert found["model"]["recall@1"] == 0.5
@@ -154,7 +162,7 @@ def test_report_names_the_protocol_the_best_baseline_and_its_interval() -> None:
     assert [cell.strip() for cell in row.split("│")[2:-1]] == [
         *("0.2500", "0.5000", "0.7500", "0.7500", "0.3577", "0.4365"),
     ]
-    assert best_baseline(found) == "item_knn"
+    assert best_baseline(from_json(EvaluationRecord, found).stated) == "item_knn"
     entry = found["paired"]["item_knn"]["ndcg@10"]
     said = f"the model's N@10 is {entry['difference']:.4f} above, interval {entry['low']:+.4f} to {entry['high']:+.4f}."
     assert said in text
@@ -189,13 +197,13 @@ def test_targets_that_the_filter_takes_away_are_counted_and_told() -> None:
     lists = {"histories": [[1, 2], [3], [4]], "targets": [[2, 2, 5], [9], [7]], "older": [[], [9], []]}
     arrays = {name: [np.array(found, np.int32) for found in rows] for name, rows in lists.items()}
     filtered = filtered_targets(Evaluation(users=["a", "b", "c"], **arrays))
-    assert filtered == {"count": 2, "targets": 4, "share": 0.5}
+    assert filtered == FilteredTargets(count=2, targets=4, share=0.5)
     told = "2 of 4 targets (50.00%) had been chosen by their user before"
     for exclude_seen in (False, True):
         found = record(filtered=filtered, exclude_seen=exclude_seen)
         filters, keeps = (found, found["other_protocol"]) if exclude_seen else (found["other_protocol"], found)
-        assert filters["filtered_targets"] == filtered
+        assert filters["filtered_targets"] == to_json(filtered)
         assert "filtered_targets" not in keeps
         assert told in " ".join(report_text(found).split())
-    none = {"count": 0, "targets": 4, "share": 0.0}
+    none = FilteredTargets(0, 4, 0.0)
     assert "filtered with" not in " ".join(report_text(record(filtered=none)).split())

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from trialign.errors import DataError
+from trialign.evaluate.record import Details, EvaluationRecord, Results
 from trialign.evaluate.runs import Run, read_run
 from trialign.manifest import Manifest
 from trialign.ranking import METRICS
+from trialign.record import write_record
 
 
 def finish(folder: Path, stage: str, digest: str, config: dict[str, Any], **inputs: str) -> None:
@@ -29,7 +31,9 @@ def evaluated(run: Path, *, targets: list[str], figure: float = 1.0) -> Run:
     """Write and read a run whose only user is ranked both targets first, which makes every figure 1."""
     folder = run / "evaluate" / "test"
     finish(folder, "evaluate", "e1", {"k": 1}, train="t1")
-    (folder / "metrics.json").write_text(json.dumps({"model": dict.fromkeys(METRICS, figure)}))
+    results = Results(False, dict.fromkeys(METRICS, figure), {}, {}, 0.0)
+    record = EvaluationRecord("test", 1, 1, 1, results, results, Details({}, {}, {}))
+    write_record(folder / "metrics.json", record)
     columns = {"user": ["u"], "targets": [targets], "items": [["a", "b", "c"]]}
     pq.write_table(pa.table(columns), folder / "topk.parquet")
     return read_run(run, run.name, "test")

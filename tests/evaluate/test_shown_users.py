@@ -27,9 +27,9 @@ def test_a_user_is_shown_with_places_from_one_and_all_that_is_hidden_counted() -
     )
     rankings = Rankings(ranked, np.zeros(ranked.shape, np.float32), 0.0)
     (shown,) = _examples(dataset, sids, users, rankings)  # type: ignore[arg-type]
-    assert (shown["user"], shown["left_out"]) == ("<b>u</b>", 5), "two of the window, three older ones"
+    assert (shown.user, shown.left_out) == ("<b>u</b>", 5), "two of the window, three older ones"
     chosen = [f"item {number}" for number in range(3, 11)]
-    assert [(row["what"], row["title"]) for row in shown["rows"]] == [
+    assert [(row.what, row.title) for row in shown.rows] == [
         *(("chose", title) for title in chosen),
         ("recommended 1", "item 3"),
         ("recommended 2", "<i>lamp</i>"),
@@ -37,4 +37,4 @@ def test_a_user_is_shown_with_places_from_one_and_all_that_is_hidden_counted() -
         ("then chose, place 2", "<i>lamp</i>"),
         ("then chose, not among the first 3", "item 11"),
     ]
-    assert [row["what"] for row in shown["rows"] if row["hit"]] == ["recommended 2"]
+    assert [row.what for row in shown.rows if row.hit] == ["recommended 2"]

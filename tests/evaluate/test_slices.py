@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trialign.evaluate.record import SeenSlice, Spread
 from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
 from trialign.types import NO_ITEM, Items
 
@@ -15,9 +16,9 @@ ITEMS = np.array([[1, 2, 3, *FILL], [2, 3, 0, *FILL], [3, 0, 1, *FILL], [1, 2, 0
 def test_recall_by_seen_by_hand() -> None:
     # Item 0 was never seen and is missed; 1 and 3 were seen 3 and 1 times: 3 is found; 2 and 4, 9 and 5 times: 2 is.
     assert recall_by_seen(ITEMS, TARGETS, POPULARITY) == {
-        "0": {"targets": 1, "recall@10": 0.0},
-        "1-4": {"targets": 2, "recall@10": 0.5},
-        "5+": {"targets": 2, "recall@10": 0.5},
+        "0": SeenSlice(1, 0.0),
+        "1-4": SeenSlice(2, 0.5),
+        "5+": SeenSlice(2, 0.5),
     }
 
 
@@ -25,14 +26,14 @@ def test_an_eleventh_place_does_not_count() -> None:
     items = np.arange(20, 31, dtype=np.int32)[None]
     items[0, 10] = 1
     found = recall_by_seen(items, [np.array([1], np.int32)], np.full(40, 7))
-    assert found["5+"] == {"targets": 1, "recall@10": 0.0}
-    assert found["0"] == {"targets": 0, "recall@10": 0.0}
+    assert found["5+"] == SeenSlice(1, 0.0)
+    assert found["0"] == SeenSlice(0, 0.0)
 
 
 def test_spread_by_hand() -> None:
     # A tenth of five items is one: item 2. It holds 3 of 12 places and is 1 of 5 targets; items 0 to 3 are shown.
     found = spread(ITEMS, TARGETS, POPULARITY)
-    assert found == pytest.approx({"coverage@10": 4 / 5, "head_share@10": 3 / 12, "head_share_of_targets": 1 / 5})
+    assert found == Spread(pytest.approx(4 / 5), pytest.approx(3 / 12), pytest.approx(1 / 5))
 
 
 def test_the_head_is_a_tenth_of_the_items() -> None:
@@ -40,7 +41,7 @@ def test_the_head_is_a_tenth_of_the_items() -> None:
     items = np.array([[0, 2, *[NO_ITEM] * 8], [1, 3, *[NO_ITEM] * 8]], np.int32)
     targets: list[Items] = [np.array([found], np.int32) for found in (0, 2)]
     found = spread(items, targets, np.arange(20)[::-1])
-    assert found == pytest.approx({"coverage@10": 4 / 20, "head_share@10": 2 / 4, "head_share_of_targets": 1 / 2})
+    assert found == Spread(pytest.approx(4 / 20), pytest.approx(2 / 4), pytest.approx(1 / 2))
 
 
 def test_prefix_recall_by_hand() -> None:
@@ -61,12 +62,12 @@ def test_a_target_that_comes_twice_counts_once_by_hand() -> None:
     targets = [np.array([1, 2, 1, 1], np.int32), np.array([0, 0], np.int32)]
     items = np.array([[1, 3, 4, *FILL], [4, 3, NO_ITEM, *FILL]], np.int32)
     assert recall_by_seen(items, targets, POPULARITY) == {
-        "0": {"targets": 1, "recall@10": 0.0},
-        "1-4": {"targets": 1, "recall@10": 1.0},
-        "5+": {"targets": 1, "recall@10": 0.0},
+        "0": SeenSlice(1, 0.0),
+        "1-4": SeenSlice(1, 1.0),
+        "5+": SeenSlice(1, 0.0),
     }
     # Item 2, the head, is one of three distinct targets.
-    assert spread(items, targets, POPULARITY)["head_share_of_targets"] == 1 / 3
+    assert spread(items, targets, POPULARITY).head_share_of_targets == 1 / 3
     codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]])
     # Target 1 is shown; 2 shares its first code with item 3; 0 shares nothing with items 4 and 3.
     assert prefix_recall(items, targets, codes) == pytest.approx({"prefix_1": 2 / 3, "prefix_2": 1 / 3})

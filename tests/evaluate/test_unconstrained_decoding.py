@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trialign.evaluate import unconstrained_decoding as module
+from trialign.evaluate.record import UnconstrainedDecoding
 from trialign.evaluate.unconstrained_decoding import unconstrained_decoding
 
 CODES = np.array([[0, 0], [0, 1], [1, 1]])
@@ -45,16 +46,15 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = [np.array([2, 0]), np.array([0])]  # the first of each is the path
     found = unconstrained_decoding(Ranker(), CODES, 2, [np.array([0])] * 2, targets, places=3)  # type: ignore[arg-type]
     # In order: (1, 0) .45, no item; (1, 1) .3; (0, 0) .15. After code 1, code 0 leads nowhere; after 0 both lead on.
-    assert found == {
-        "invalid_rate": 1.0,
-        "invalid_rate@3": pytest.approx(1 / 3),
-        "illegal_mass": pytest.approx([0.0, 0.3]),
-        "num_users": 2,
-        "by_construction": False,
-    }
+    assert found == UnconstrainedDecoding(
+        invalid_rate=1.0,
+        invalid_rate_at_10=pytest.approx(1 / 3),
+        illegal_mass=pytest.approx([0.0, 0.3]),
+        num_users=2,
+        by_construction=False,
+    )
 
 
 def test_positions_cannot_err() -> None:
     found = unconstrained_decoding(Ranker(), CODES, 2, [np.array([0])], [np.array([2])])  # type: ignore[arg-type]
-    assert found["by_construction"]
-    assert found["invalid_rate"] == 0
+    assert found == UnconstrainedDecoding(0.0, 0.0, [0.0, 0.0], 1, by_construction=True)

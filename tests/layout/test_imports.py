@@ -17,7 +17,7 @@ PACKAGE = CHECKOUT / "trialign"
 ORDER = [
     ("types", "errors", "foreign", "terminal", "lock", "progress", "bar", "transcript"),
     ("files", "execution", "ranking", "html"),
-    ("manifest",),
+    ("manifest", "record"),
     ("stage",),
     ("config",),
     ("runtime",),

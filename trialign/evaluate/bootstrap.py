@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trialign.evaluate.record import Difference
 from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
 
@@ -23,6 +24,13 @@ class Intervals:
     low_C: NDArray[np.float64] | None
     high_C: NDArray[np.float64] | None
     reason: str | None = None
+
+    def by_column(self) -> list[Difference]:
+        """Return difference and interval of each column."""
+        nothing = [None] * len(self.difference_C)
+        low_C, high_C = (nothing if ends_C is None else ends_C.tolist() for ends_C in (self.low_C, self.high_C))
+        columns = zip(self.difference_C.tolist(), low_C, high_C, strict=True)
+        return [Difference(difference, low, high, self.reason) for difference, low, high in columns]
 
 
 def paired_bootstrap(

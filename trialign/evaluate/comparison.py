@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from trialign.evaluate.bootstrap import paired_bootstrap
+from trialign.evaluate.record import Difference, Figures
 from trialign.evaluate.report import DECIDES, seen_rule, short, title
 from trialign.evaluate.runs import Run
-from trialign.evaluate.semantics import Figures, grounding_figures, identifier_figures
+from trialign.evaluate.semantics import grounding_figures, identifier_figures
 from trialign.html import Markup, forest, lines, render
 from trialign.ranking import METRICS
 
@@ -65,11 +66,11 @@ class Group:
 
     def mean(self, metric: str) -> float:
         """Return the metric's average over the seeds."""
-        return statistics.fmean(run.record["model"][metric] for run in self.runs)
+        return statistics.fmean(run.record.stated.model[metric] for run in self.runs)
 
     def spread(self, metric: str) -> float | None:
         """Return the metric's standard deviation over the seeds, None for a single one."""
-        values = [run.record["model"][metric] for run in self.runs]
+        values = [run.record.stated.model[metric] for run in self.runs]
         return statistics.stdev(values) if len(values) > 1 else None
 
     def identifiers(self) -> Figures:
@@ -78,7 +79,7 @@ class Group:
 
     def grounding(self) -> Figures:
         """Return what is said of its generators' grounding, likewise."""
-        return _averaged([grounding_figures(run.record) for run in self.runs])
+        return _averaged([grounding_figures(run.record.details) for run in self.runs])
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -123,18 +124,15 @@ def _stem(runs: Sequence[Run]) -> str:
     return stems.pop() if len(runs) > 1 and len(stems) == 1 else runs[0].name
 
 
-def paired_to(reference: Group, group: Group, *, num_samples: int, seed: int) -> dict[str, Any] | str:
-    """Return `{metric: {difference, low, high}}` of a group minus the reference, or why they cannot be paired."""
+def paired_to(reference: Group, group: Group, *, num_samples: int, seed: int) -> dict[str, Difference] | str:
+    """Return a group minus the reference, by metric, or why they cannot be paired."""
     one, other = reference.runs[0], group.runs[0]
-    if one.record["exclude_seen"] != other.record["exclude_seen"]:
-        return f"not paired: {seen_rule(other.record)}"
+    if one.record.stated.exclude_seen != other.record.stated.exclude_seen:
+        return f"not paired: {seen_rule(other.record.stated)}"
     if one.users != other.users:
         return "not paired: measured on other users or targets"
     found = paired_bootstrap(group.values - reference.values, num_samples=num_samples, seed=seed, owners=one.owners)
-    low_C = [None] * len(METRICS) if found.low_C is None else found.low_C.tolist()
-    high_C = [None] * len(METRICS) if found.high_C is None else found.high_C.tolist()
-    entries = zip(METRICS, found.difference_C.tolist(), low_C, high_C, strict=True)
-    return {metric: {"difference": value, "low": low, "high": high} for metric, value, low, high in entries}
+    return dict(zip(METRICS, found.by_column(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class Comparison:
     """Groups of runs, each but the first compared with the first; and what could not be read, said in words."""
 
     groups: list[Group]
-    paired: dict[str, dict[str, Any] | str]
+    paired: dict[str, dict[str, Difference] | str]
     left_out: list[str]
 
     @property
@@ -177,7 +175,7 @@ def to_csv(comparison: Comparison) -> str:
     settings = differing(runs) | differing_executions(runs)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    told = [identifier_figures(run.quality) | grounding_figures(run.record) for run in runs]
+    told = [identifier_figures(run.quality) | grounding_figures(run.record.details) for run in runs]
     further = list(dict.fromkeys(name for own in told for name in own))
     writer.writerow(
         ["run", "group", "split", "exclude_seen", *settings, *METRICS, *(f"other.{m}" for m in METRICS), *further]
@@ -185,11 +183,10 @@ def to_csv(comparison: Comparison) -> str:
     names = [group.name for group in comparison.groups for _ in group.runs]
     for row, (run, group) in enumerate(zip(runs, names, strict=True)):
         chosen = [values[row] for values in settings.values()]
-        figures = [run.record["model"][metric] for metric in METRICS]
-        other = run.record.get("other_protocol", {}).get("model", {})
+        stated, other = run.record.stated, run.record.other_protocol
         writer.writerow(
-            [run.name, group, run.record["split"], run.record["exclude_seen"], *chosen, *figures]
-            + [other.get(metric, "") for metric in METRICS]
+            [run.name, group, run.record.split, stated.exclude_seen, *chosen]
+            + [results.model[metric] for results in (stated, other) for metric in METRICS]
             + [told[row].get(name, "") for name in further]
         )
     return out.getvalue()
@@ -239,7 +236,9 @@ def comparison_page(comparison: Comparison) -> str:
         num_groups=len(comparison.groups),
         left_out=comparison.left_out,
         groups=(header, [(g.name, *(_with_spread(g, metric) for metric in METRICS)) for g in comparison.groups]),
-        differences=_differences(comparison),
+        first=comparison.groups[0].name,
+        charts=_charts(comparison),
+        unpaired=[(name, found) for name, found in comparison.paired.items() if isinstance(found, str)],
         told=[(heading, columns, rows) for heading, rows in _told(comparison)],
         differing=differing(runs),
         beside=_BESIDE,
@@ -268,12 +267,12 @@ def _told(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, ...]]]]
             yield heading, [(name, *(f"{own[name]:.4f}" if name in own else "" for own in told)) for name in names]
 
 
-def _difference(found: dict[str, Any] | str | None, metric: str) -> str:
+def _difference(found: dict[str, Difference] | str | None, metric: str) -> str:
     if found is None or isinstance(found, str):
         return found or ""
     entry = found[metric]
-    interval = "" if entry["low"] is None else f" [{entry['low']:+.4f}, {entry['high']:+.4f}]"
-    return f"{entry['difference']:+.4f}{interval}"
+    interval = "" if entry.low is None else f" [{entry.low:+.4f}, {entry.high:+.4f}]"
+    return f"{entry.difference:+.4f}{interval}"
 
 
 def _by_value(groups: Sequence[Group]) -> dict[str, dict[str, list[str]]]:
@@ -295,29 +294,25 @@ def _with_spread(group: Group, metric: str) -> str:
     return f"{group.mean(metric):.4f}" + ("" if spread is None else f" ± {spread:.4f}")
 
 
-def _differences(comparison: Comparison) -> dict[str, Any] | None:
-    if not comparison.paired:
-        return None
+def _charts(comparison: Comparison) -> list[tuple[str, Markup]]:
     charts = []
     for metric in _COMPARED:
         rows = [
-            (name, found[metric]["difference"], found[metric]["low"], found[metric]["high"])
+            (name, found[metric].difference, found[metric].low, found[metric].high)
             for name, found in comparison.paired.items()
             if not isinstance(found, str)
         ]
         if rows:
             charts.append((short(metric), forest(rows)))
-    unpaired = [(name, found) for name, found in comparison.paired.items() if isinstance(found, str)]
-    return {"first": comparison.groups[0].name, "charts": charts, "unpaired": unpaired}
+    return charts
 
 
 def _run_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     rows = []
     for run in runs:
-        other: Mapping[str, Any] = run.record.get("other_protocol", {})
-        for figures in filter(None, (run.record, other)):
-            rule = "filtered" if figures["exclude_seen"] else "kept"
-            rows.append((run.name, rule, *(f"{figures['model'][metric]:.4f}" for metric in METRICS)))
+        for results in (run.record.stated, run.record.other_protocol):
+            rule = "filtered" if results.exclude_seen else "kept"
+            rows.append((run.name, rule, *(f"{results.model[metric]:.4f}" for metric in METRICS)))
     return rows
 
 

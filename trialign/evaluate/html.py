@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from trialign.data.dataset import Dataset, Evaluation
 from trialign.evaluate.protocol import Rankings
+from trialign.evaluate.record import Details, EvaluationRecord, Grounding, Results
 from trialign.evaluate.report import (
     against_best,
     against_filter,
@@ -35,7 +36,7 @@ Table = tuple[Sequence[str], list[tuple[str, ...]]]
 
 
 def evaluation_page(
-    record: Mapping[str, Any], dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Rankings
+    record: EvaluationRecord, dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Rankings
 ) -> str:
     """Return the page as HTML.
 
@@ -46,97 +47,113 @@ def evaluation_page(
         users: whom was measured.
         rankings: what the generator ranked for them.
     """
-    other = record["other_protocol"]
+    stated, other, details = record.stated, record.other_protocol, record.details
     return render(
         "evaluation.html",
         "Evaluation",
         heading=title(record),
         places=PLACES,
         sentences=sentences(record),
-        metrics=_metrics(record),
-        charts=[(short(metric), _chart(record, metric)) for metric in _CHARTED],
-        intervals=[_intervals(record, metric) for metric in _CHARTED] if record["paired"] else [],
+        metrics=_metrics(stated),
+        charts=[(short(metric), _chart(stated, metric)) for metric in _CHARTED],
+        intervals=[_intervals(stated, metric) for metric in _CHARTED] if stated.paired else [],
         other_rule=seen_rule(other),
         other_sentences=[*against_best(other), *against_oracle(other), *against_filter(other)],
         other_metrics=_metrics(other),
-        seen=_seen(record),
-        spread=_spread(record),
-        levels=_levels(record),
-        free=record.get("unconstrained_decoding"),
-        grounding=_grounding(record, dataset),
+        seen=_seen(details),
+        spread=_spread(details),
+        levels=_levels(details),
+        free=details.unconstrained_decoding,
+        grounding=details.grounding,
+        grounding_tables=[] if details.grounding is None else _grounding(details.grounding, dataset),
         examples=list(_examples(dataset, sids, users, rankings)),
     )
 
 
-def _metrics(figures: Mapping[str, Any]) -> Table:
-    rows = [(label, *(f"{found[name]:.4f}" for name in METRICS)) for label, found in rows_of(figures)]
+def _metrics(results: Results) -> Table:
+    rows = [(label, *(f"{found[name]:.4f}" for name in METRICS)) for label, found in rows_of(results)]
     return ("", *map(short, METRICS)), rows
 
 
-def _chart(record: Mapping[str, Any], metric: str) -> Markup:
-    rows = [(label, found[metric]) for label, found in rows_of(record) if not label.startswith("oracle")]
-    mark = ("oracle", record["oracle"][metric]) if "oracle" in record else None
+def _chart(results: Results, metric: str) -> Markup:
+    rows = [(label, found[metric]) for label, found in rows_of(results) if not label.startswith("oracle")]
+    mark = ("oracle", results.oracle[metric]) if results.oracle is not None else None
     return bars(rows, mark=mark, width=220)
 
 
-def _intervals(record: Mapping[str, Any], metric: str) -> Markup:
-    entries = [(f"{short(metric)}, {name}", row[metric]) for name, row in record["paired"].items()]
-    return forest([(name, entry["difference"], entry["low"], entry["high"]) for name, entry in entries])
+def _intervals(results: Results, metric: str) -> Markup:
+    entries = [(f"{short(metric)}, {name}", row[metric]) for name, row in results.paired.items()]
+    return forest([(name, entry.difference, entry.low, entry.high) for name, entry in entries])
 
 
-def _seen(record: Mapping[str, Any]) -> Table:
-    slices = record["recall_by_seen"]
-    header = [f"{name} times, {found['targets']:,} targets" for name, found in slices["model"].items()]
+def _seen(details: Details) -> Table:
+    slices = details.recall_by_seen
+    header = [f"{name} times, {found.targets:,} targets" for name, found in slices["model"].items()]
     rows = [
-        (name, *(f"{found[f'recall@{PLACES}']:.4f}" if found["targets"] else "" for found in row.values()))
+        (name, *(f"{found.recall_at_10:.4f}" if found.targets else "" for found in row.values()))
         for name, row in slices.items()
     ]
     return ("", *header), rows
 
 
-def _spread(record: Mapping[str, Any]) -> Table:
+def _spread(details: Details) -> Table:
     rows: list[tuple[str, ...]] = [
-        (name, f"{found[f'coverage@{PLACES}']:.1%}", f"{found[f'head_share@{PLACES}']:.1%}")
-        for name, found in record["spread"].items()
+        (name, f"{found.coverage_at_10:.1%}", f"{found.head_share_at_10:.1%}") for name, found in details.spread.items()
     ]
-    rows.append(("what users chose", "", f"{record['spread']['model']['head_share_of_targets']:.1%}"))
+    rows.append(("what users chose", "", f"{details.spread['model'].head_share_of_targets:.1%}"))
     return ("", "coverage", "head"), rows
 
 
-def _levels(record: Mapping[str, Any]) -> Markup:
-    shares = record[f"prefix_recall@{PLACES}"]
+def _levels(details: Details) -> Markup:
+    shares = details.prefix_recall_at_10
     return bars(
         [(f"first {name.removeprefix('prefix_')} of {len(shares)} codes", share) for name, share in shares.items()]
     )
 
 
-def _grounding(record: Mapping[str, Any], dataset: Dataset) -> dict[str, Any] | None:
-    """Return the size of the catalogue, and each table's header, rows and number of columns that hold text."""
-    found = record.get("grounding")
-    if found is None:
-        return None
-    rows = []
-    for name, row in found["finds"].items():
-        how = f"{name}, by the prompt of {row['through']}" if "through" in row else name
-        cells = (f"{row[f'{what}@{k}']:.1%}" for what in ("recall", "ceiling") for k in (1, 10))
-        rows.append((how, f"{row['items']:,}", *cells))
-    told = [
-        (name, f"{row['items']:,}", f"{row['exact']:.1%}", f"{row['token_f1']:.3f}")
-        for name, row in found["writes"].items()
+def _grounding(found: Grounding, dataset: Dataset) -> list[tuple[Sequence[str], list[tuple[str, ...]], int]]:
+    """Return each table's header, rows and number of columns that hold text."""
+    rows: list[tuple[str, ...]] = []
+    for name, row in found.finds.items():
+        how = f"{name}, by the prompt of {row.through}" if row.through else name
+        shares = (row.recall_at_1, row.recall_at_10, row.ceiling_at_1, row.ceiling_at_10)
+        rows.append((how, f"{row.items:,}", *(f"{share:.1%}" for share in shares)))
+    told: list[tuple[str, ...]] = [
+        (name, f"{row.items:,}", f"{row.exact:.1%}", f"{row.token_f1:.3f}") for name, row in found.writes.items()
     ]
-    written = [
-        ((name, "the item's own", "written"), [(dataset.keys[item], *texts) for item, *texts in row["examples"]], 3)
-        for name, row in found["writes"].items()
+    written: list[tuple[Sequence[str], list[tuple[str, ...]], int]] = [
+        ((name, "the item's own", "written"), [(dataset.keys[item], *texts) for item, *texts in row.examples], 3)
+        for name, row in found.writes.items()
     ]
-    tables = [
+    return [
         (("found", "items", "R@1", "R@10", "ceiling@1", "ceiling@10"), rows, 1),
         (("written", "items", "exact", "token F1"), told, 1),
         *written,
     ]
-    return {"catalogue": found["catalogue"], "tables": tables}
 
 
-def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Rankings) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class _ShownItem:
+    """An item of a user: where it stands, and how it is shown."""
+
+    what: str
+    title: str
+    codes: str
+    picture: str | None
+    recommended: bool = False
+    hit: bool = False
+
+
+@dataclass(frozen=True)
+class _ShownUser:
+    """A user's last items, recommendations and targets, and how many items of the history are not shown."""
+
+    user: str
+    left_out: int
+    rows: list[_ShownItem]
+
+
+def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Rankings) -> Iterator[_ShownUser]:
     examples = range(min(_NUM_EXAMPLES, len(users.users)))
     wanted = {
         int(item)
@@ -150,10 +167,9 @@ def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Ran
     pictures = _pictures(dataset, wanted)
     titles = dataset.items["title"]
 
-    def shown(what: str, item: int, *, recommended: bool = False, hit: bool = False) -> dict[str, Any]:
+    def shown(what: str, item: int, *, recommended: bool = False, hit: bool = False) -> _ShownItem:
         codes = " ".join(map(str, sids.codes_NL[item]))
-        said = {"what": what, "recommended": recommended, "hit": hit, "codes": codes}
-        return {**said, "title": titles[item].as_py(), "picture": pictures.get(item)}
+        return _ShownItem(what, titles[item].as_py(), codes, pictures.get(item), recommended, hit)
 
     for row in examples:
         history = users.histories[row]
@@ -164,7 +180,7 @@ def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Ran
                 rows.append(shown(f"recommended {place}", int(item), recommended=True, hit=hit))
         rows += [shown(f"then chose, {_place(int(item), rankings, row)}", int(item)) for item in users.targets[row]]
         left_out = len(history[:-_NUM_HISTORY]) + len(users.older[row])
-        yield {"user": users.users[row], "left_out": left_out, "rows": rows}
+        yield _ShownUser(users.users[row], left_out, rows)
 
 
 def _place(item: int, rankings: Rankings, row: int) -> str:

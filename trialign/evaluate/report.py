@@ -1,4 +1,4 @@
-"""metrics.json, and the same for a reader: tables and sentences.
+"""The record of an evaluation, and the same for a reader: tables and sentences.
 
 Everything printed is made from the record alone, so a finished evaluation can be printed again.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from rich.table import Table
 from trialign.errors import DataError
 from trialign.evaluate.bootstrap import paired_bootstrap
 from trialign.evaluate.protocol import Measured
+from trialign.evaluate.record import Details, Difference, EvaluationRecord, Figures, FilteredTargets, Results
 from trialign.ranking import METRICS
 from trialign.terminal import console
 from trialign.types import EvaluationSplit
@@ -47,39 +48,35 @@ def metrics_record(
     users: Sequence[str],
     *,
     split: EvaluationSplit,
+    details: Details,
     num_in_split: int | None = None,
-    oracle: Mapping[str, float] | None = None,
-    filtered: Mapping[str, float] | None = None,
-    details: Mapping[str, Any] | None = None,
+    oracle: Figures | None = None,
+    filtered: FilteredTargets | None = None,
     num_samples: int = 2000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Return what metrics.json holds; docs/evaluation.md describes every key.
+) -> EvaluationRecord:
+    """Return what metrics.json holds.
 
     Args:
         stated: figures under the rule for seen items that the configuration states.
         other: figures under the other rule.
         users: the user of each example, in order.
         split: whose examples they are.
+        details: what else is said of the stated rankings.
         num_in_split: users of the whole split, where `users` may be a sample.
         oracle: the best attainable means by metric name, where the world is known.
         filtered: the targets that a filter of seen items takes away, as `filtered_targets` counts them.
-        details: what else is said of the model's rankings; keys of the record.
         num_samples: resamples behind every interval.
         seed: seed of the resampling.
     """
-    record = {
-        "split": split,
-        "num_users": len(set(users)),
-        "num_users_in_split": num_in_split or len(set(users)),
-        "num_examples": len(users),
-        **_figures(stated, users, num_samples, seed, oracle, filtered),
-    }
-    other_figures = _figures(other, users, num_samples, seed, oracle, filtered)
-    return record | {"other_protocol": other_figures} | dict(details or {})
+    results, other_results = (_results(one, users, num_samples, seed, oracle, filtered) for one in (stated, other))
+    num_users = len(set(users))
+    return EvaluationRecord(
+        split, num_users, num_in_split or num_users, len(users), results, other_results, details=details
+    )
 
 
-def oracle_means(table: pa.Table, users: Sequence[str]) -> dict[str, float]:
+def oracle_means(table: pa.Table, users: Sequence[str]) -> Figures:
     """Return the oracle's averages over `users`.
 
     Args:
@@ -99,110 +96,99 @@ def oracle_means(table: pa.Table, users: Sequence[str]) -> dict[str, float]:
     return {name: float(np.mean(table.column(name).to_numpy())) for name in METRICS}
 
 
-def report_text(record: Mapping[str, Any]) -> str:
+def report_text(record: EvaluationRecord) -> str:
     """Return the report as plain text, 100 columns wide."""
     file = io.StringIO()
     print_report(record, console(width=WIDTH, file=file))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
-def print_report(record: Mapping[str, Any], out: Console | None = None) -> None:
+def print_report(record: EvaluationRecord, out: Console | None = None) -> None:
     """Print the table of a metrics.json, and what it says about the model and the best baseline."""
     out = out or console(width=WIDTH)
-    out.print(_table(record, title(record)))
+    out.print(_table(record.stated, title(record)))
     for sentence in sentences(record):
         out.print(sentence)
-    other = record["other_protocol"]
+    other = record.other_protocol
     out.print()
     out.print(_table(other, f"the same, {seen_rule(other)}"))
     for sentence in [*against_best(other), *against_oracle(other), *against_filter(other)]:
         out.print(sentence)
 
 
-def best_baseline(figures: Mapping[str, Any]) -> str | None:
+def best_baseline(results: Results) -> str | None:
     """Return the baseline with the highest NDCG@10, the first named of equals; None without baselines."""
-    baselines = figures["baselines"]
+    baselines = results.baselines
     return max(baselines, key=lambda name: baselines[name][DECIDES]) if baselines else None
 
 
-def title(record: Mapping[str, Any]) -> str:
+def title(record: EvaluationRecord) -> str:
     """Return what was measured, on whom, and by which rule."""
-    users = f"{record['num_users']:,} user{'s' if record['num_users'] != 1 else ''}"
-    if (of := record.get("num_users_in_split", record["num_users"])) != record["num_users"]:
-        users = f"a sample of {users} of {of:,}"
-    if record.get("num_examples", record["num_users"]) != record["num_users"]:
-        users = f"{record['num_examples']:,} examples of {users}"
-    return f"{record['split']} split, {users}, full ranking, {seen_rule(record)}"
+    users = f"{record.num_users:,} user{'s' if record.num_users != 1 else ''}"
+    if record.num_users_in_split != record.num_users:
+        users = f"a sample of {users} of {record.num_users_in_split:,}"
+    if record.num_examples != record.num_users:
+        users = f"{record.num_examples:,} examples of {users}"
+    return f"{record.split} split, {users}, full ranking, {seen_rule(record.stated)}"
 
 
-def seen_rule(figures: Mapping[str, Any]) -> str:
+def seen_rule(results: Results) -> str:
     """Return the rule for seen items in words."""
-    return "seen items filtered" if figures["exclude_seen"] else "seen items kept"
+    return "seen items filtered" if results.exclude_seen else "seen items kept"
 
 
-def rows_of(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float]]]:
+def rows_of(results: Results) -> Iterator[tuple[str, Figures]]:
     """Yield label and figures of each row of a table: the model, the baselines, the oracle where there is one."""
-    yield "model", figures["model"]
-    best = best_baseline(figures)
-    for name, found in figures["baselines"].items():
+    yield "model", results.model
+    best = best_baseline(results)
+    for name, found in results.baselines.items():
         yield (f"{name} (best baseline)" if name == best else name), found
-    if "oracle" in figures:
-        yield "oracle (best attainable)", figures["oracle"]
+    if results.oracle is not None:
+        yield "oracle (best attainable)", results.oracle
 
 
-def ranking_table(record: Mapping[str, Any]) -> tuple[Sequence[str], list[list[Any]]]:
+def ranking_table(record: EvaluationRecord) -> tuple[Sequence[str], list[list[str | float]]]:
     """Return the columns and rows of both tables of a metrics.json in one, under either rule for seen items."""
-    rows = [
-        [seen_rule(figures), label, *(found[name] for name in METRICS)]
-        for figures in (record, record["other_protocol"])
-        for label, found in rows_of(figures)
+    rows: list[list[str | float]] = [
+        [seen_rule(results), label, *(found[name] for name in METRICS)]
+        for results in (record.stated, record.other_protocol)
+        for label, found in rows_of(results)
     ]
     return ("rule", "", *METRICS), rows
 
 
-def _figures(
+def _results(
     compared: Compared,
     users: Sequence[str],
     num_samples: int,
     seed: int,
-    oracle: Mapping[str, float] | None,
-    filtered: Mapping[str, float] | None,
-) -> dict[str, Any]:
+    oracle: Figures | None,
+    filtered: FilteredTargets | None,
+) -> Results:
     rows = {
         name: {**found.means(), "invalid_rate": found.invalid_rate}
         for name, found in {"model": compared.model, **compared.baselines}.items()
     }
     model = rows.pop("model")
-    figures = {
-        "exclude_seen": compared.exclude_seen,
-        "model": model,
-        "baselines": rows,
-        "paired": _paired(compared, users, num_samples, seed),
-        "invalid_rate": model["invalid_rate"],
-    }
-    if compared.exclude_seen and filtered is not None:
-        figures["filtered_targets"] = dict(filtered)
-    if oracle is not None:
-        figures["oracle"] = dict(oracle)
-        figures["share_of_oracle"] = {name: model[name] / oracle[name] for name in METRICS if oracle[name] > 0}
-    return figures
+    return Results(
+        exclude_seen=compared.exclude_seen,
+        model=model,
+        baselines=rows,
+        paired=_paired(compared, users, num_samples, seed),
+        invalid_rate=model["invalid_rate"],
+        filtered_targets=filtered if compared.exclude_seen else None,
+        oracle=oracle,
+        share_of_oracle=oracle and {name: model[name] / oracle[name] for name in METRICS if oracle[name] > 0},
+    )
 
 
-def _paired(compared: Compared, users: Sequence[str], num_samples: int, seed: int) -> dict[str, Any]:
+def _paired(compared: Compared, users: Sequence[str], num_samples: int, seed: int) -> dict[str, dict[str, Difference]]:
     model, baselines = compared.model, compared.baselines
     if not baselines:
         return {}
     # One resampling for all: every interval is over the same draws of users.
     differences = np.concatenate([model.values_UC - found.values_UC for found in baselines.values()], axis=1)
-    intervals = paired_bootstrap(differences, num_samples=num_samples, seed=seed, owners=users)
-    entries = []
-    for column, difference in enumerate(intervals.difference_C.tolist()):
-        entry: dict[str, Any] = {"difference": difference, "low": None, "high": None}
-        if intervals.low_C is None or intervals.high_C is None:
-            entry["reason"] = intervals.reason
-        else:
-            entry |= {"low": float(intervals.low_C[column]), "high": float(intervals.high_C[column])}
-        entries.append(entry)
+    entries = paired_bootstrap(differences, num_samples=num_samples, seed=seed, owners=users).by_column()
     width = len(METRICS)
     return {
         name: dict(zip(METRICS, entries[row * width : (row + 1) * width], strict=True))
@@ -210,21 +196,22 @@ def _paired(compared: Compared, users: Sequence[str], num_samples: int, seed: in
     }
 
 
-def _table(figures: Mapping[str, Any], heading: str) -> Table:
+def _table(results: Results, heading: str) -> Table:
     table = Table(title=heading, title_justify="left", title_style="bold", width=WIDTH)
     table.add_column("", ratio=1)
     for name in _SHOWN:
         table.add_column(short(name), justify="right", width=7)
-    for label, found in rows_of(figures):
-        style = "bold" if found is figures["model"] else "dim" if label.startswith("oracle") else ""
+    for label, found in rows_of(results):
+        style = "bold" if found is results.model else "dim" if label.startswith("oracle") else ""
         table.add_row(label, *(f"{found[name]:.4f}" for name in _SHOWN), style=style)
     return table
 
 
-def sentences(record: Mapping[str, Any]) -> list[str]:
+def sentences(record: EvaluationRecord) -> list[str]:
     """Return what a metrics.json says of the model, in words."""
-    told = [*against_best(record), *against_oracle(record), *against_filter(record)]
-    rate = record["invalid_rate"]
+    results = record.stated
+    told = [*against_best(results), *against_oracle(results), *against_filter(results)]
+    rate = results.invalid_rate
     if rate > 0:
         # Rounding must not print a rate of 0 for a ranking that has faults.
         told.append(f"{max(rate, 1e-6):.4%} of the places the model owed hold no item of the catalogue.")
@@ -233,39 +220,38 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def against_best(figures: Mapping[str, Any]) -> list[str]:
+def against_best(results: Results) -> list[str]:
     """Return how the model stands against the best baseline, in words; nothing without baselines."""
-    best = best_baseline(figures)
+    best = best_baseline(results)
     if best is None:
         return []
     told = [f"Against {best}, the best baseline by {short(DECIDES)} (95 % intervals, paired bootstrap over users):"]
-    return told + [_compare(name, figures["paired"][best][name]) for name in (DECIDES, "recall@10")]
+    return told + [_compare(name, results.paired[best][name]) for name in (DECIDES, "recall@10")]
 
 
-def against_oracle(figures: Mapping[str, Any]) -> list[str]:
+def against_oracle(results: Results) -> list[str]:
     """Return how much of the attainable the model reaches, in words; nothing where the world is not known."""
-    if DECIDES not in figures.get("share_of_oracle", {}):
+    if DECIDES not in (shares := results.share_of_oracle or {}):
         return []
-    return [f"The model reaches {figures['share_of_oracle'][DECIDES]:.1%} of the oracle's {short(DECIDES)}."]
+    return [f"The model reaches {shares[DECIDES]:.1%} of the oracle's {short(DECIDES)}."]
 
 
-def against_filter(figures: Mapping[str, Any]) -> list[str]:
+def against_filter(results: Results) -> list[str]:
     """Return how many targets nobody can find, as seen items are filtered, in words; nothing where none is."""
-    if not figures.get("filtered_targets", {}).get("count"):
+    if not (found := results.filtered_targets) or not found.count:
         return []
-    found = figures["filtered_targets"]
     return [
-        f"{found['count']:,} of {found['targets']:,} targets ({max(found['share'], 1e-4):.2%}) had been chosen by "
+        f"{found.count:,} of {found.targets:,} targets ({max(found.share, 1e-4):.2%}) had been chosen by "
         "their user before: they are filtered with what was seen, and no row can find them."
     ]
 
 
-def _compare(name: str, entry: Mapping[str, Any]) -> str:
-    difference, low, high = entry["difference"], entry["low"], entry["high"]
-    side = "below" if difference < 0 else "above"
-    text = f"  the model's {short(name)} is {abs(difference):.4f} {side}"
-    if low is None:
-        return f"{text}; no interval: {entry['reason']}."
+def _compare(name: str, found: Difference) -> str:
+    low, high = found.low, found.high
+    side = "below" if found.difference < 0 else "above"
+    text = f"  the model's {short(name)} is {abs(found.difference):.4f} {side}"
+    if low is None or high is None:
+        return f"{text}; no interval: {found.reason}."
     text += f", interval {low:+.4f} to {high:+.4f}"
     return text + ("." if low > 0 or high < 0 else " holds 0: no difference shown.")
 

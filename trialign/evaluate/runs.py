@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trialign.errors import DataError, StageError
+from trialign.evaluate.record import EvaluationRecord
 from trialign.manifest import Manifest, flatten, trace
 from trialign.ranking import CUTOFFS, METRICS, measure, number_lists
+from trialign.record import read_record
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Run:
     """
 
     name: str
-    record: Mapping[str, Any]
+    record: EvaluationRecord
     config: Mapping[str, Any]
     lost: list[str]
     users: list[tuple[str, str]]
@@ -63,7 +65,7 @@ def read_run(folder: Path, name: str, split: str) -> Run:
         split: validation or test.
 
     Raises:
-        StageError: it is not evaluated on that split; the message says how far it came.
+        StageError: it is not evaluated on that split (the message says how far it came), or a record cannot be read.
         DataError: what it holds contradicts itself.
     """
     stage = folder / "evaluate" / split
@@ -75,17 +77,17 @@ def read_run(folder: Path, name: str, split: str) -> Run:
             remedy=f"run `trialign evaluate run={folder} evaluate.split={split}`",
         )
     manifest = Manifest.read(stage)
-    record = json.loads((stage / "metrics.json").read_text())
+    record = read_record(EvaluationRecord, stage / "metrics.json")
     made, lost = trace(stage, manifest, folder)
     places = {verb: place for verb, (place, _) in made.items()}
     made_by = "rl" if "rl" in manifest.lineage else "train"
     topk = pq.read_table(stage / "topk.parquet")
     values_UC = _measured(topk)
     for column, metric in enumerate(METRICS):
-        if abs(values_UC[:, column].mean() - record["model"][metric]) > 1e-9:
+        said = record.stated.model[metric]
+        if abs(values_UC[:, column].mean() - said) > 1e-9:
             raise DataError(
-                f"{name}: {metric} is {values_UC[:, column].mean():.6f} by topk.parquet, "
-                f"{record['model'][metric]:.6f} by metrics.json",
+                f"{name}: {metric} is {values_UC[:, column].mean():.6f} by topk.parquet, {said:.6f} by metrics.json",
                 rule="both were written by one evaluation",
                 remedy=f"delete {stage} and run `trialign evaluate` again",
             )

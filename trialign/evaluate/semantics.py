@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Figures = dict[str, float]
+from trialign.evaluate.record import Details, Figures, Grounding, UnconstrainedDecoding
 
 _LABELS = ("category", "style", "purpose", "caption", "interest")
 
@@ -25,28 +25,31 @@ def identifier_figures(quality: Mapping[str, Any]) -> Figures:
     return found
 
 
-def grounding_figures(record: Mapping[str, Any]) -> Figures:
+def grounding_figures(details: Details) -> Figures:
     """Return what a metrics.json says of unconstrained decoding and of grounding.
 
     Unconstrained decoding is left out where it is 0 by construction.
     """
-    return dict([*_free(record.get("unconstrained_decoding")), *_told(record.get("grounding", {}))])
+    return dict([*_free(details.unconstrained_decoding), *_told(details.grounding)])
 
 
-def _free(found: Mapping[str, Any] | None) -> Iterator[tuple[str, float]]:
-    if found is None or found["by_construction"]:
+def _free(found: UnconstrainedDecoding | None) -> Iterator[tuple[str, float]]:
+    if found is None or found.by_construction:
         return
-    yield from ((name.replace("_", " "), found[name]) for name in ("invalid_rate", "invalid_rate@10"))
-    yield from ((f"illegal mass, level {level}", mass) for level, mass in enumerate(found["illegal_mass"], start=1))
+    yield "invalid rate", found.invalid_rate
+    yield "invalid rate@10", found.invalid_rate_at_10
+    yield from ((f"illegal mass, level {level}", mass) for level, mass in enumerate(found.illegal_mass, start=1))
 
 
-def _told(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for task, figures in found.get("finds", {}).items():
-        for k in (1, 10):
-            yield f"{_words(task)} R@{k}", figures[f"recall@{k}"]
-    for task, figures in found.get("writes", {}).items():
-        yield f"{_words(task)} exact", figures["exact"]
-        yield f"{_words(task)} F1", figures["token_f1"]
+def _told(grounding: Grounding | None) -> Iterator[tuple[str, float]]:
+    if grounding is None:
+        return
+    for task, found in grounding.finds.items():
+        yield f"{_words(task)} R@1", found.recall_at_1
+        yield f"{_words(task)} R@10", found.recall_at_10
+    for task, written in grounding.writes.items():
+        yield f"{_words(task)} exact", written.exact
+        yield f"{_words(task)} F1", written.token_f1
 
 
 def _words(task: str) -> str:

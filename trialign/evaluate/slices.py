@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trialign.evaluate.record import Figures, SeenSlice, Spread
 from trialign.types import NO_ITEM, Items
 
 PLACES = 10
@@ -18,7 +19,7 @@ _SEEN = {"0": (0, 0), "1-4": (1, 4), "5+": (5, None)}
 
 def recall_by_seen(
     items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]
-) -> dict[str, dict[str, float | int]]:
+) -> dict[str, SeenSlice]:
     """Return the share of targets among the first ten places, by how often the target occurs in train histories.
 
     As in every metric, an item that is several targets of one user counts once.
@@ -31,36 +32,30 @@ def recall_by_seen(
     owners, wanted = _distinct(targets)
     found = (items_UK[owners, :PLACES] == wanted[:, None]).any(axis=1)
     seen = popularity_N[wanted]
-    slices: dict[str, dict[str, float | int]] = {}
+    slices = {}
     for name, (least, most) in _SEEN.items():
         inside = (seen >= least) & (seen <= (most if most is not None else seen))
         share = float(found[inside].mean()) if inside.any() else 0.0
-        slices[name] = {"targets": int(inside.sum()), f"recall@{PLACES}": share}
+        slices[name] = SeenSlice(int(inside.sum()), share)
     return slices
 
 
-def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]) -> dict[str, float]:
-    """Return how much of the catalogue is recommended, and how far recommendations lean to popular items.
-
-    Returns:
-        `coverage@10`: share of the catalogue on any of the first ten places of any user. `head_share@10`: share of
-        those places held by the tenth of the items with the most train events; `head_share_of_targets` is the same of
-        the targets, so a ranking above it leans further to the head than the users do.
-    """
+def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]) -> Spread:
+    """Return how much of the catalogue is recommended, and how far recommendations lean to popular items."""
     shown = items_UK[:, :PLACES]
     shown = shown[shown != NO_ITEM]
     num_items = len(popularity_N)
     head_N = np.zeros(num_items, bool)
     head_N[np.argsort(-popularity_N, kind="stable")[: max(1, num_items // 10)]] = True
     _, wanted = _distinct(targets)
-    return {
-        f"coverage@{PLACES}": len(np.unique(shown)) / num_items,
-        f"head_share@{PLACES}": float(head_N[shown].mean()) if len(shown) else 0.0,
-        "head_share_of_targets": float(head_N[wanted].mean()),
-    }
+    return Spread(
+        coverage_at_10=len(np.unique(shown)) / num_items,
+        head_share_at_10=float(head_N[shown].mean()) if len(shown) else 0.0,
+        head_share_of_targets=float(head_N[wanted].mean()),
+    )
 
 
-def prefix_recall(items_UK: NDArray[np.int32], targets: Sequence[Items], codes_NL: NDArray[Any]) -> dict[str, float]:
+def prefix_recall(items_UK: NDArray[np.int32], targets: Sequence[Items], codes_NL: NDArray[Any]) -> Figures:
     """Return the share of targets whose first l codes stand among the first ten places, for l = 1..L.
 
     The last one is item recall, as semantic IDs are unique; papers that count strings over colliding SIDs report

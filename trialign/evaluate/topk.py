@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ from trialign.data.dataset import Evaluation
 from trialign.evaluate.baselines.counts import count_items
 from trialign.evaluate.grounding import grounding
 from trialign.evaluate.protocol import Rankings
+from trialign.evaluate.record import Details, FilteredTargets
 from trialign.evaluate.report import Compared
 from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
 from trialign.evaluate.unconstrained_decoding import unconstrained_decoding
@@ -31,8 +31,8 @@ def describe(
     unconstrained_users: int,
     texts: ItemTexts,
     grounding_items: int,
-) -> dict[str, Any]:
-    """Return further keys of metrics.json; docs/evaluation.md describes every one.
+) -> Details:
+    """Return what metrics.json says beyond averages.
 
     Args:
         model: the generator.
@@ -47,30 +47,30 @@ def describe(
     popularity_N = count_items(train_histories, len(sids.codes_NL))
     measured = {"model": compared.model, **compared.baselines}
     tables = {name: found.rankings.items_UK for name, found in measured.items()}
-    details: dict[str, Any] = {
-        "recall_by_seen": {name: recall_by_seen(items, users.targets, popularity_N) for name, items in tables.items()},
-        "spread": {name: spread(items, users.targets, popularity_N) for name, items in tables.items()},
-        "prefix_recall@10": prefix_recall(tables["model"], users.targets, sids.codes_NL),
-    }
+    unconstrained = grounded = None
     if unconstrained_users:
         histories, targets = users.histories[:unconstrained_users], users.targets[:unconstrained_users]
-        details["unconstrained_decoding"] = unconstrained_decoding(
-            model, sids.codes_NL, sids.codebook_size, histories, targets
-        )
+        unconstrained = unconstrained_decoding(model, sids.codes_NL, sids.codebook_size, histories, targets)
     if grounding_items:
-        details["grounding"] = grounding(model, texts, grounding_items)
-    return details
+        grounded = grounding(model, texts, grounding_items)
+    return Details(
+        recall_by_seen={name: recall_by_seen(items, users.targets, popularity_N) for name, items in tables.items()},
+        spread={name: spread(items, users.targets, popularity_N) for name, items in tables.items()},
+        prefix_recall_at_10=prefix_recall(tables["model"], users.targets, sids.codes_NL),
+        unconstrained_decoding=unconstrained,
+        grounding=grounded,
+    )
 
 
-def filtered_targets(users: Evaluation) -> dict[str, float]:
-    """Return `count` of the `targets` that a user had chosen before, and their `share`: a filter takes them away.
+def filtered_targets(users: Evaluation) -> FilteredTargets:
+    """Return how many targets their user had chosen before: a filter takes them away.
 
     A target named twice for an example is one.
     """
     distinct = [np.unique(found) for found in users.targets]
     count = sum(int(np.isin(found, seen).sum()) for found, seen in zip(distinct, users.seen, strict=True))
     targets = sum(map(len, distinct))
-    return {"count": count, "targets": targets, "share": count / targets}
+    return FilteredTargets(count, targets, count / targets)
 
 
 def topk_table(rankings: Rankings, users: Evaluation, keys: Sequence[str]) -> pa.Table:

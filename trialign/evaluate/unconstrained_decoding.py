@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from trialign.decode.unconstrained import illegal_mass, unconstrained_search
+from trialign.evaluate.record import UnconstrainedDecoding
 from trialign.generate.item_tokens import ItemTokens
 from trialign.generate.ranker import GeneratorRanker
 from trialign.progress import tracked
@@ -25,7 +25,7 @@ def unconstrained_decoding(
     targets: Sequence[Items],
     *,
     places: int = 10,
-) -> dict[str, Any]:
+) -> UnconstrainedDecoding:
     """Return the share of impossible tuples among the best beams, and the probability spent on them.
 
     Args:
@@ -35,16 +35,10 @@ def unconstrained_decoding(
         histories: U histories.
         targets: what came next; the first of each is the path along which illegal mass is measured.
         places: how many of the beams are looked at.
-
-    Returns:
-        `invalid_rate` (of the first beam), `invalid_rate@10`, `illegal_mass` per level, `num_users`. A lower bound: a
-        code of a wrong level cannot be written. The encoding `position` scores nodes of the trie alone; its figures are
-        0 by construction and `by_construction` says so.
     """
     num_levels = codes_NL.shape[1]
     if not isinstance(ranker.generator.items, ItemTokens):
-        zeros = {"invalid_rate": 0.0, f"invalid_rate@{places}": 0.0, "illegal_mass": [0.0] * num_levels}
-        return {**zeros, "num_users": len(histories), "by_construction": True}
+        return UnconstrainedDecoding(0.0, 0.0, [0.0] * num_levels, len(histories), by_construction=True)
     known = flat_codes(codes_NL, codebook_size)
     wrong_first = wrong_places = num_places = 0
     mass_L = torch.zeros(num_levels, dtype=torch.float64)
@@ -61,13 +55,13 @@ def unconstrained_decoding(
         legal_BLK = torch.from_numpy(_legal(codes_NL, path_BL, codebook_size)).to(found.codes.device)
         on_path = illegal_mass(scorer, torch.from_numpy(path_BL).to(found.codes.device), legal_BLK)
         mass_L += on_path.sum(dim=0).double().cpu()
-    return {
-        "invalid_rate": wrong_first / len(histories),
-        f"invalid_rate@{places}": wrong_places / num_places,
-        "illegal_mass": (mass_L / len(histories)).tolist(),
-        "num_users": len(histories),
-        "by_construction": False,
-    }
+    return UnconstrainedDecoding(
+        invalid_rate=wrong_first / len(histories),
+        invalid_rate_at_10=wrong_places / num_places,
+        illegal_mass=(mass_L / len(histories)).tolist(),
+        num_users=len(histories),
+        by_construction=False,
+    )
 
 
 def _legal(codes_NL: NDArray[np.int64], path_BL: NDArray[np.int64], codebook_size: int) -> NDArray[np.bool_]:
