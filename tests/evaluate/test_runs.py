@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trialign.errors import DataError
+from trialign.errors import DataError, StageError
 from trialign.evaluate.record import Details, EvaluationRecord, Results
 from trialign.evaluate.runs import Run, read_run
 from trialign.manifest import Manifest
@@ -58,3 +58,12 @@ def test_a_stage_that_was_made_again_is_no_more_the_one_that_was_read(tmp_path: 
 def test_figures_that_the_rankings_do_not_give_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"recall@1 is 1.000000 by topk.parquet, 0.999900 by metrics.json"):
         evaluated(tmp_path / "run", targets=["a", "b"], figure=0.9999)
+
+
+def test_a_record_of_another_version_is_refused_as_an_unfinished_run_is(tmp_path: Path) -> None:
+    """So that a report leaves the run out, and says why."""
+    evaluated(tmp_path / "run", targets=["a", "b"])
+    path = tmp_path / "run" / "evaluate" / "test" / "metrics.json"
+    path.write_text(path.read_text().replace('"num_users"', '"users"'))
+    with pytest.raises(StageError, match="key num_users is missing"):
+        read_run(tmp_path / "run", "run", "test")
