@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,10 @@ class Storefront:
         seconds = time.process_time() - begin
         coded = quantizer.encode(self.modalities)
         codes_NL = reassign(coded.codes_NL, coded.latents_ND, coded.codebooks_LKD, max_load=0.8).codes_NL
+        kept = neighbourhoods(codes_NL, coded.latents_ND, coded.codebooks_LKD, self.all)
         return {
             **{name: health[name] for name in ("usage", "perplexity", "collisions", "reconstruction")},
-            "neighbourhoods": neighbourhoods(codes_NL, coded.latents_ND, coded.codebooks_LKD, self.all),
+            "neighbourhoods": {k: asdict(v) for k, v in kept.items()},
             "agreement": {k: agreement(codes_NL, v) for k, v in self.labels.items() if v is not None},
             "lift": neighbour_lift(codes_NL, self.pairs_P2),
             "seconds": seconds,

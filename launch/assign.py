@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trialign.config.assign import AssignConfig
 from trialign.config.config import Config
@@ -14,11 +14,15 @@ from trialign.config.instantiate import locate_recorded
 from trialign.config.stages import open_stage, tracking_of
 from trialign.errors import DataError
 from trialign.files import write_atomically
-from trialign.foreign import Json
 from trialign.manifest import Manifest
+from trialign.record import read_record, to_json, write_record
+from trialign.semid.record import Health, Neighbourhood, Quality, Statistic
 from trialign.stage import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from trialign.data.dataset import Dataset
     from trialign.semid.policy import ItemCodes
     from trialign.semid.table import SIDTable
@@ -34,7 +38,7 @@ def run(config: Config) -> Stage:
     sources = {"index": Path(index)} if index else {"extend": older / "sids.json"} if older else {}
     stage = open_stage("assign", config, sources=sources)
     if stage.finished:
-        _judge(json.loads((stage.folder / "quality.json").read_text()), config.assign)
+        _judge(read_record(Quality, stage.folder / "quality.json"), config.assign)
         return stage
     from trialign.data.dataset import Dataset
     from trialign.semid.grow import grow
@@ -47,7 +51,7 @@ def run(config: Config) -> Stage:
     dataset, held, policy = Dataset(stage.inputs["prepare"]), None, config.assign.policy
     titles, categories = (dataset.items[name].to_pylist() for name in ("title", "categories"))
     with stage.working_out():
-        coded, health = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage, config)
+        coded, statistics = (read_index(Path(index), dataset.keys), {}) if index else _encode(stage, config)
         if older:
             growth = grow(coded, dataset.keys, policy, SIDTable.load(older))
             coded, held, stage.counts["extended"] = growth.coded, growth.held, growth.counts
@@ -58,19 +62,23 @@ def run(config: Config) -> Stage:
             evidence_N=evidence_numbers(dataset.items, dataset.images()),
             categories=categories,
             pairs_P2=held_out_pairs(dataset.evaluation("validation")),
-            health=health,
+            quantizer=statistics,
             labels=_labels(dataset, stage),
-        ) | _neighbourhoods(table, coded, stage)
-        report["health"] = _judge(report, config.assign)
+            neighbourhoods=_neighbourhoods(table, coded, stage),
+        )
+        report = replace(report, health=_judge(report, config.assign))
     with stage.building() as folder:
         table.save(folder)
-        write_atomically(folder / "quality.json", json.dumps(report, indent=2) + "\n")
+        write_record(folder / "quality.json", report)
         write_atomically(folder / "quality.html", page(table.codes_NL, report, titles, categories, dataset.images()))
-        stage.counts |= {name: report[name] for name in ("num_items", "collisions", "items_moved", "added_distortion")}
+        measured = to_json(report)
+        stage.counts |= {
+            name: measured[name] for name in ("num_items", "collisions", "items_moved", "added_distortion")
+        }
         if tracking := tracking_of(config, stage):
             from trialign.runtime.tracking import log_table  # imports lightning
 
-            log_table(tracking, report, "items", *_examples(dataset, table))
+            log_table(tracking, measured, "items", *_examples(dataset, table))
     return stage
 
 
@@ -86,7 +94,7 @@ def _examples(dataset: Dataset, table: SIDTable) -> tuple[Sequence[str], Sequenc
     return ("picture", "title", "categories", "semantic ID"), rows
 
 
-def _judge(report: Mapping[str, Any], config: AssignConfig) -> dict[str, Any]:
+def _judge(report: Quality, config: AssignConfig) -> Health:
     """Return what is wrong with semantic IDs and by which thresholds, and warn of it.
 
     Raises:
@@ -94,8 +102,7 @@ def _judge(report: Mapping[str, Any], config: AssignConfig) -> dict[str, Any]:
     """
     from trialign.semid.health import faults
 
-    thresholds = {"max_moved": config.max_moved, "min_perplexity": config.min_perplexity}
-    found = faults(report, **thresholds)
+    found = faults(report, max_moved=config.max_moved, min_perplexity=config.min_perplexity)
     if found and config.unhealthy == "refuse":
         raise DataError(
             "unhealthy semantic IDs: " + "; ".join(found),
@@ -105,10 +112,10 @@ def _judge(report: Mapping[str, Any], config: AssignConfig) -> dict[str, Any]:
         )
     for fault in found:
         log.warning("  unhealthy semantic IDs: %s", fault)
-    return {**thresholds, "faults": found}
+    return Health(config.max_moved, config.min_perplexity, found)
 
 
-def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Json]]:
+def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Statistic]]:
     from trialign.embed.store import load
     from trialign.semid.policy import ItemCodes
 
@@ -118,12 +125,12 @@ def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Json]]:
     target = locate_recorded(made.setting("quantize._target_", str), "quantize", chosen, folder)
     encoded = target.load(folder).encode(load(stage.inputs["embed"]))
     size = encoded.codebooks_LKD.shape[1]
-    health = made.counts["codebook_stats"]
-    assert isinstance(health, dict)
-    return ItemCodes(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), health
+    return ItemCodes(encoded.codes_NL, size, encoded.latents_ND, encoded.codebooks_LKD), cast(
+        "dict[str, Statistic]", made.counts["codebook_stats"]
+    )
 
 
-def _labels(dataset: Dataset, stage: Stage) -> dict[str, Any]:
+def _labels(dataset: Dataset, stage: Stage) -> dict[str, NDArray[np.int64]]:
     """Return what prefixes are compared with, beside categories: as far as it is known or was made."""
     from trialign.enrich.evidence import load_evidence
     from trialign.semid.labels import evidence_labels
@@ -132,15 +139,15 @@ def _labels(dataset: Dataset, stage: Stage) -> dict[str, Any]:
     return evidence_labels(dataset.truth(), captions, interests)
 
 
-def _neighbourhoods(table: SIDTable, coded: ItemCodes, stage: Stage) -> dict[str, Any]:
+def _neighbourhoods(table: SIDTable, coded: ItemCodes, stage: Stage) -> dict[str, Neighbourhood] | None:
     """Return the modality distortion of codes that were made here; codes from a file have no vectors."""
     from trialign.embed.store import load
     from trialign.semid.distortion import neighbourhoods
 
     if coded.latents_ND is None or coded.codebooks_LKD is None:
-        return {}
+        return None
     modalities = load(stage.inputs["embed"])
-    return {"neighbourhoods": neighbourhoods(table.codes_NL, coded.latents_ND, coded.codebooks_LKD, modalities)}
+    return neighbourhoods(table.codes_NL, coded.latents_ND, coded.codebooks_LKD, modalities)
 
 
 def _folder(extend: str | None) -> Path | None:

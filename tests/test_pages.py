@@ -32,6 +32,7 @@ from trialign.reward.train import _page
 from trialign.semid.assign import Assignment
 from trialign.semid.html import page
 from trialign.semid.quality import quality
+from trialign.semid.record import Health
 from trialign.semid.table import SIDTable
 
 WORDS = "</style><script>alert(1)</script></b>{{ 7 * 7 }}\u202e\x1b'\""
@@ -117,8 +118,9 @@ def semantic_ids(folder: Path) -> str:
         evidence_N=np.arange(3),
         categories=categories,
         pairs_P2=np.array([[0, 1]]),
-        health={"faults": [WORDS]},
+        quantizer={},
     )
+    report = replace(report, health=Health(0.25, 4.0, [WORDS]))
     return page(codes_NL, report, [WORDS, WORDS, ""], categories, dataset().images())
 
 

@@ -16,6 +16,7 @@ from trialign.evaluate.comparison import compare, comparison_page, differing, pr
 from trialign.evaluate.runs import Run, _execution
 from trialign.manifest import Manifest
 from trialign.ranking import METRICS
+from trialign.semid.record import Agreement, Collisions, DistinctTuples, Quality
 
 NUM_USERS = 30
 
@@ -126,10 +127,10 @@ def with_details(one: Run, **changes: Any) -> records.EvaluationRecord:
 
 
 def test_semantics_stand_beside_each_other_averaged_over_the_seeds_that_have_them() -> None:
-    quality = {
-        "collisions": {"before": 0.25, "after": 0.0},
-        "style": {"adjusted_mutual_information": {"prefix_1": 0.5, "prefix_2": 0.25}},
-    }
+    quality = Quality(
+        8, 2, 1.0, DistinctTuples(6, 8), Collisions(0.25, 0.0, 0.25), 0, 2, 0.0, [1.0], [0], [2.0], [2.0], {},
+        style=Agreement(2, 8, {"prefix_1": 0.5, "prefix_2": 0.25}, {"prefix_1": 0.0, "prefix_2": 0.0}),
+    )  # fmt: skip
     free = records.UnconstrainedDecoding(0.1, 0.2, [0.0, 0.125], NUM_USERS, by_construction=False)
     found = records.Found(9, recall_at_1=0.25, ceiling_at_1=1.0, recall_at_10=0.5, ceiling_at_10=1.0)
     told = records.Grounding(9, {"caption_to_item": found}, {"item_to_title": records.Written(9, 0.0, 0.75, [])})
@@ -138,7 +139,7 @@ def test_semantics_stand_beside_each_other_averaged_over_the_seeds_that_have_the
     changed = [
         replace(
             one,
-            quality=quality | {"collisions": {"before": collisions}},
+            quality=replace(quality, collisions=Collisions(collisions, 0.0, 0.0)),
             record=with_details(one, unconstrained_decoding=replace(free, invalid_rate=rate), grounding=grounding),
         )
         for one, (collisions, rate, grounding) in zip(runs, said, strict=True)

@@ -31,10 +31,10 @@ def measure(vectors, latents_ND, codes_NL, codebooks_LKD, present_N=None):
 def test_codes_that_lose_nothing_keep_all_neighbours_of_what_they_code_and_none_of_the_rest(vectors):
     own_code = np.arange(NUM_ITEMS)[:, None]
     found = measure(vectors, vectors["text"], own_code, vectors["text"][None])
-    assert (found["text"]["before"], found["text"]["after"]) == (1.0, 1.0)
+    assert (found["text"].before, found["text"].after) == (1.0, 1.0)
     chance = 10 / (NUM_ITEMS - 1)
-    assert found["image"]["after"] == pytest.approx(chance, abs=0.01)
-    assert found["text"]["random_codes"] == pytest.approx(chance, abs=0.01)
+    assert found["image"].after == pytest.approx(chance, abs=0.01)
+    assert found["text"].random_codes == pytest.approx(chance, abs=0.01)
 
 
 def test_coarser_codes_keep_fewer(vectors):
@@ -43,7 +43,7 @@ def test_coarser_codes_keep_fewer(vectors):
     for size in (200, 20):
         books_KD = text_ND[:size]
         codes_N = np.square(text_ND[:, None] - books_KD).sum(2).argmin(1)
-        kept.append(measure(vectors, text_ND, codes_N[:, None], books_KD[None])["text"]["after"])
+        kept.append(measure(vectors, text_ND, codes_N[:, None], books_KD[None])["text"].after)
     assert 1.0 > kept[0] > 1.5 * kept[1]
 
 
@@ -52,8 +52,8 @@ def test_items_without_the_modality_are_not_looked_at(vectors):
     garbled = {name: np.where(present_N[:, None], found, 1e6).astype(np.float32) for name, found in vectors.items()}
     codes = np.arange(NUM_ITEMS)[:, None]
     found = measure(garbled, vectors["text"], codes, vectors["text"][None], present_N)
-    assert found["text"]["num_items"] == 50
-    assert found["text"]["after"] == 1.0
+    assert found["text"].num_items == 50
+    assert found["text"].after == 1.0
     assert measure(vectors, vectors["text"], codes, vectors["text"][None], np.arange(NUM_ITEMS) < 10) == {}
 
 

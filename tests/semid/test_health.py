@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +18,14 @@ from trialign.semid.assign import Assignment
 from trialign.semid.health import faults
 from trialign.semid.policy import ItemCodes, make_table
 from trialign.semid.quality import quality
+from trialign.semid.record import Quality
 from trialign.semid.released import read_index
 
 HEALTHY = {"max_moved": AssignConfig.max_moved, "min_perplexity": AssignConfig.min_perplexity}
 ITEMS = 300
 
 
-def measured(assigned: Assignment, codebook_size: int) -> dict[str, Any]:
+def measured(assigned: Assignment, codebook_size: int) -> Quality:
     num_items = len(assigned.codes_NL)
     return quality(
         assigned,
@@ -33,7 +33,7 @@ def measured(assigned: Assignment, codebook_size: int) -> dict[str, Any]:
         evidence_N=np.arange(num_items),
         categories=[[]] * num_items,
         pairs_P2=np.empty((0, 2), np.int64),
-        health={},
+        quantizer={},
     )
 
 
@@ -156,8 +156,3 @@ def test_of_the_released_sets_the_one_whose_first_code_is_one_is_unhealthy(share
 def test_what_is_no_threshold_is_refused(tmp_path: Path, typed: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         compose("assign", [f"run={tmp_path}", typed])
-
-
-def test_a_record_from_before_perplexity_was_kept_is_judged_by_the_rest() -> None:
-    report = {"num_items": 10, "items_moved": 9, "twins": 0, "codebook_size": 4}
-    assert len(faults(report, **HEALTHY)) == 1

@@ -19,7 +19,7 @@ def make_page(images=(), categories=(("a <b>", "b"), ("a <b>", "b"), (), (), ("c
         evidence_N=np.arange(5),
         categories=categories,
         pairs_P2=np.array([[0, 1], [2, 3]]),
-        health={},
+        quantizer={},
     )
     return page(CODES, report, TITLES, categories, images)
 
@@ -61,6 +61,6 @@ def test_one_item_without_anything_is_a_page():
         evidence_N=np.zeros(1, np.int64),
         categories=[[]],
         pairs_P2=np.empty((0, 2), np.int64),
-        health={},
+        quantizer={},
     )
     assert "Semantic IDs of 1 items" in page(codes, report, [""], [[]], [])

@@ -5,13 +5,15 @@ import pyarrow as pa
 import pytest
 
 from trialign.data.dataset import Evaluation
+from trialign.record import from_json, to_json
 from trialign.semid.assign import Assignment
 from trialign.semid.quality import category_labels, evidence_numbers, held_out_pairs, neighbour_lift, quality
+from trialign.semid.record import Quality
 
 
 def describe(codes_NL, categories, codebook_size=4, **changes):
     codes_NL = np.asarray(codes_NL)
-    given = {"evidence_N": np.arange(len(codes_NL)), "pairs_P2": np.empty((0, 2), np.int64), "health": {}}
+    given = {"evidence_N": np.arange(len(codes_NL)), "pairs_P2": np.empty((0, 2), np.int64), "quantizer": {}}
     return quality(Assignment(codes_NL, codes_NL), codebook_size, categories=categories, **(given | changes))
 
 
@@ -24,37 +26,38 @@ def test_hand_worked_figures():
         evidence_N=np.array([0, 0, 1, 2]),
         categories=[[]] * 4,
         pairs_P2=np.empty((0, 2), np.int64),
-        health={"usage": [0.5]},
+        quantizer={"usage": [0.5]},
     )
-    assert found["distinct_tuples"] == {"before": 2, "after": 4}
+    written = to_json(found)
+    assert written["distinct_tuples"] == {"before": 2, "after": 4}
     # Items 0 and 1 are twins, so of the two collisions one is nobody's fault: 2 tuples, 3 distinct things.
-    assert found["collisions"] == {"before": 0.5, "before_without_twins": pytest.approx(1 / 3), "after": 0.0}
-    assert found["twins"] == 1
-    assert (found["items_moved"], found["added_distortion"], found["load"]) == (2, 0.25, 4 / 16)
-    assert (found["usage"], found["dead_codes"]) == ([0.5, 1.0], [2, 0])
-    assert found["perplexity"] == pytest.approx([2.0, 4.0])
-    assert found["perplexity_before"] == pytest.approx([2.0, 2.0])
-    assert found["quantizer"] == {"usage": [0.5]}
-    assert not {"category", "category_path", "neighbours"} & set(found)
-    json.dumps(found)
+    assert written["collisions"] == {"before": 0.5, "before_without_twins": pytest.approx(1 / 3), "after": 0.0}
+    assert found.twins == 1
+    assert (found.items_moved, found.added_distortion, found.load) == (2, 0.25, 4 / 16)
+    assert (found.usage, found.dead_codes) == ([0.5, 1.0], [2, 0])
+    assert found.perplexity == pytest.approx([2.0, 4.0])
+    assert found.perplexity_before == pytest.approx([2.0, 2.0])
+    assert found.quantizer == {"usage": [0.5]}
+    assert not {"category", "category_path", "neighbours"} & set(written)
+    assert from_json(Quality, json.loads(json.dumps(written))) == found
 
 
 def test_codes_that_are_the_category_agree_with_it_and_random_codes_do_not():
     numbers = np.arange(64)
     codes_NL = np.stack([numbers // 16, numbers // 4 % 4, numbers % 4], axis=1)
-    found = describe(codes_NL, [["root", f"c{n // 16}"] for n in numbers])["category"]
-    assert (found["num_categories"], found["num_items"]) == (4, 64)
-    assert found["adjusted_mutual_information"]["prefix_1"] == pytest.approx(1.0)
-    assert 0.1 < found["adjusted_mutual_information"]["prefix_2"] < 1.0
-    assert abs(found["random_codes"]["prefix_1"]) < 0.1
-    assert abs(found["random_codes"]["prefix_2"]) < 0.1
+    found = describe(codes_NL, [["root", f"c{n // 16}"] for n in numbers]).category
+    assert (found.num_categories, found.num_items) == (4, 64)
+    assert found.adjusted_mutual_information["prefix_1"] == pytest.approx(1.0)
+    assert 0.1 < found.adjusted_mutual_information["prefix_2"] < 1.0
+    assert abs(found.random_codes["prefix_1"]) < 0.1
+    assert abs(found.random_codes["prefix_2"]) < 0.1
 
 
 def test_items_without_a_category_are_left_out():
     codes_NL = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [1, 2]])
-    found = describe(codes_NL, [["a"], ["a"], ["b"], ["b"], [], []])["category"]
-    assert found["num_items"] == 4
-    assert found["adjusted_mutual_information"]["prefix_1"] == pytest.approx(1.0)
+    found = describe(codes_NL, [["a"], ["a"], ["b"], ["b"], [], []]).category
+    assert found.num_items == 4
+    assert found.adjusted_mutual_information["prefix_1"] == pytest.approx(1.0)
 
 
 def test_the_whole_path_is_told_from_its_root():
@@ -62,8 +65,8 @@ def test_the_whole_path_is_told_from_its_root():
     numbers = np.arange(64)
     codes_NL = np.stack([numbers // 4 % 4, numbers % 4], axis=1)
     found = describe(codes_NL, [[f"r{n // 8 % 2}", f"c{n // 4 % 4}"] for n in numbers])
-    assert found["category_path"]["adjusted_mutual_information"]["prefix_1"] == pytest.approx(1.0)
-    assert found["category"]["adjusted_mutual_information"]["prefix_1"] < 0.9
+    assert found.category_path.adjusted_mutual_information["prefix_1"] == pytest.approx(1.0)
+    assert found.category.adjusted_mutual_information["prefix_1"] < 0.9
 
 
 def test_neighbour_lift_by_hand():

@@ -19,6 +19,7 @@ from trialign.evaluate.record import EvaluationRecord
 from trialign.manifest import Manifest, flatten, trace
 from trialign.ranking import CUTOFFS, METRICS, measure, number_lists
 from trialign.record import read_record
+from trialign.semid.record import Quality
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Run:
         values_UC: every metric of every example, columns as in METRICS.
         curves: column of the generator's log/metrics.csv -> (step, value).
         generator: hash of the train stage, or the rl stage where that made it.
-        quality: quality.json of its semantic IDs; {} where that is lost.
+        quality: quality.json of its semantic IDs; None where that is lost.
         execution: what is no setting of `config` but can change figures: machine, code, libraries, and settings that
             round sums otherwise; a text per key, by stage where its stages differ.
     """
@@ -47,7 +48,7 @@ class Run:
     values_UC: NDArray[np.float64]
     curves: Mapping[str, list[tuple[float, float]]]
     generator: str
-    quality: Mapping[str, Any] = field(default_factory=dict)
+    quality: Quality | None = None
     execution: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -101,7 +102,7 @@ def read_run(folder: Path, name: str, split: str) -> Run:
         values_UC=values_UC,
         curves=_curves(places[made_by] / "log" / "metrics.csv") if made_by in places else {},
         generator=manifest.lineage[made_by],
-        quality=json.loads((places["assign"] / "quality.json").read_text()) if "assign" in places else {},
+        quality=read_record(Quality, places["assign"] / "quality.json") if "assign" in places else None,
         execution=_execution({verb: found for verb, (_, found) in made.items()}),
     )
 

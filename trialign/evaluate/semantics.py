@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from trialign.evaluate.record import Details, Figures, Grounding, UnconstrainedDecoding
+from trialign.semid.record import Quality
 
-_LABELS = ("category", "style", "purpose", "caption", "interest")
 
-
-def identifier_figures(quality: Mapping[str, Any]) -> Figures:
+def identifier_figures(quality: Quality | None) -> Figures:
     """Return what a quality.json says of collisions before they are resolved, and of labels in prefixes.
 
     That is the adjusted mutual information of prefixes of one and two codes with the labels that items have.
     """
-    found: Figures = {}
-    if "collisions" in quality:
-        found["collisions before"] = quality["collisions"]["before"]
-    for name in _LABELS:
-        if name in quality:
-            prefixes = quality[name]["adjusted_mutual_information"]
+    if quality is None:
+        return {}
+    found = {"collisions before": quality.collisions.before}
+    for name, told in quality.agreements().items():
+        if told is not quality.category_path:
+            prefixes = told.adjusted_mutual_information
             found |= {f"{name}, {n} code{'s' * (n > 1)}": prefixes[f"prefix_{n}"] for n in (1, 2)}
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from trialign.embed.store import Modality
 from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
+from trialign.semid.record import Neighbourhood
 
 NUM_NEIGHBOURS = 10
 _SAMPLE, _QUERIES = 4096, 1024
@@ -24,7 +24,7 @@ def neighbourhoods(
     latents_ND: NDArray[np.float32],
     codebooks_LKD: NDArray[np.float32],
     modalities: Mapping[str, Modality],
-) -> dict[str, Any]:
+) -> dict[str, Neighbourhood]:
     """Return by modality which share of an item's ten nearest neighbours in it are among its ten nearest elsewhere.
 
     Args:
@@ -32,10 +32,6 @@ def neighbourhoods(
         latents_ND: what was quantized.
         codebooks_LKD: an item's quantized vector is the sum of its codes' vectors.
         modalities: as they were embedded, whether they were quantized or not.
-
-    Returns:
-        By modality: `num_items` looked at, of those that have it; the share `before` quantization (what fusion and
-        encoder leave), `after` it, and for the same tuples dealt out at random (`random_codes`: chance).
     """
     levels = np.arange(len(codebooks_LKD))
     quantized_ND = codebooks_LKD[levels, codes_NL[:, : len(levels)]].sum(axis=1)
@@ -47,12 +43,12 @@ def neighbourhoods(
             continue
         near_QW = _nearest(modality.vectors_ND[sample])
         quantized_SD = quantized_ND[sample]
-        found[name] = {
-            "num_items": len(sample),
-            "before": shared(near_QW, _nearest(latents_ND[sample])),
-            "after": shared(near_QW, _nearest(quantized_SD)),
-            "random_codes": shared(near_QW, _nearest(draws.permutation(quantized_SD))),
-        }
+        found[name] = Neighbourhood(
+            num_items=len(sample),
+            before=shared(near_QW, _nearest(latents_ND[sample])),
+            after=shared(near_QW, _nearest(quantized_SD)),
+            random_codes=shared(near_QW, _nearest(draws.permutation(quantized_SD))),
+        )
     return found
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+
+from trialign.semid.record import Quality
 
 
-def faults(report: Mapping[str, Any], *, max_moved: float, min_perplexity: float) -> list[str]:
+def faults(report: Quality, *, max_moved: float, min_perplexity: float) -> list[str]:
     """Return what is wrong with semantic IDs, a sentence each; nothing where they are healthy.
 
     Collisions have no threshold of their own: of the items of a tuple all but one move, so `max_moved` bounds them.
 
     Args:
-        report: what `quality` returned. One of an older version lacks the perplexity of the codes as they came, and is
-            judged by the rest.
+        report: what `quality` returned.
         max_moved: largest share of the items whose tuple was changed to tell them apart.
         min_perplexity: how many equally used codes each level is worth at least, as the codes came; of few items or a
             small codebook half as many as there are at the most.
@@ -21,20 +21,20 @@ def faults(report: Mapping[str, Any], *, max_moved: float, min_perplexity: float
     return [*_moved(report, max_moved), *_levels(report, min_perplexity)]
 
 
-def _moved(report: Mapping[str, Any], max_moved: float) -> Iterator[str]:
-    moved, num_items = report["items_moved"], report["num_items"]
+def _moved(report: Quality, max_moved: float) -> Iterator[str]:
+    moved, num_items = report.items_moved, report.num_items
     if moved > max_moved * num_items:
         yield (
             f"{moved:,} of {num_items:,} items ({moved / num_items:.1%}) had to be moved off tuples that others have, "
             f"healthy is at most {max_moved:.1%} (assign.max_moved): where they went says little of them; "
-            f"{report['twins']:,} items have the text and pictures of an earlier one, byte for byte"
+            f"{report.twins:,} items have the text and pictures of an earlier one, byte for byte"
         )
 
 
-def _levels(report: Mapping[str, Any], min_perplexity: float) -> Iterator[str]:
-    size = report["codebook_size"]
-    least = min(min_perplexity, size / 2, report["num_items"] / 2)
-    for level, found in enumerate(report.get("perplexity_before", []), start=1):
+def _levels(report: Quality, min_perplexity: float) -> Iterator[str]:
+    size = report.codebook_size
+    least = min(min_perplexity, size / 2, report.num_items / 2)
+    for level, found in enumerate(report.perplexity_before, start=1):
         if found < least:
             yield (
                 f"the {size} codes of level {level} are worth {found:.1f} equally used ones (perplexity), healthy is "

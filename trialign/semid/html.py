@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trialign.html import render, thumbnail
 from trialign.runtime.seeding import numpy_generator
+from trialign.semid.record import Neighbourhood, Quality
 
 _MAX_CODES = 128
 _PER_CODE = 6
@@ -24,7 +25,7 @@ _WIDTH, _HEIGHT = 360, 110
 
 def page(
     codes_NL: NDArray[np.int64],
-    report: Mapping[str, Any],
+    report: Quality,
     titles: Sequence[str],
     categories: Sequence[Sequence[str]],
     images: Iterable[tuple[int, bytes]],
@@ -33,7 +34,7 @@ def page(
 
     Args:
         codes_NL: the semantic IDs.
-        report: what `quality` returned for them, and `health`, where they were judged.
+        report: what `quality` returned for them.
         titles: of the items; text from outside, shown as it is and never as markup.
         categories: each item's path from the root; likewise.
         images: (item, encoded picture) of the items that have one.
@@ -48,11 +49,11 @@ def page(
         f"Semantic IDs of {len(codes_NL):,} items",
         titles=titles,
         pictures={item: thumbnail(data, _SIDE) for item, data in images if item in wanted},
-        codebook_size=report["codebook_size"],
-        health=report.get("health"),
+        codebook_size=report.codebook_size,
+        health=report.health,
         tiles=_tiles(report),
         agreements=_agreements(report),
-        neighbourhoods=_neighbourhoods(report.get("neighbourhoods", {})),
+        neighbourhoods=_neighbourhoods(report.neighbourhoods or {}),
         width=_WIDTH,
         height=_HEIGHT,
         levels=[_histogram(codes_NL, level, report) for level in range(codes_NL.shape[1])],
@@ -89,62 +90,57 @@ def _shared(codes_NL: NDArray[np.int64], item: int) -> NDArray[np.int64]:
     return depths_N
 
 
-def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    collisions, num_items = report["collisions"], report["num_items"]
+def _tiles(report: Quality) -> list[tuple[str, str]]:
+    collisions, num_items = report.collisions, report.num_items
     return [
-        (f"{collisions['before']:.2%}", "collisions, as the codes came"),
-        (f"{collisions['before_without_twins']:.2%}", f"without {report['twins']:,} twins (identical evidence)"),
-        (f"{report['items_moved'] / num_items:.2%}", f"of items moved ({report['items_moved']:,})"),
-        (f"{report['added_distortion']:.2%}", "distortion added by moving"),
-        (f"{min(report['usage']):.1%}", "of codes used, by the worst level"),
-        (f"{report['load']:.2g}", "of all tuples taken"),
+        (f"{collisions.before:.2%}", "collisions, as the codes came"),
+        (f"{collisions.before_without_twins:.2%}", f"without {report.twins:,} twins (identical evidence)"),
+        (f"{report.items_moved / num_items:.2%}", f"of items moved ({report.items_moved:,})"),
+        (f"{report.added_distortion:.2%}", "distortion added by moving"),
+        (f"{min(report.usage):.1%}", "of codes used, by the worst level"),
+        (f"{report.load:.2g}", "of all tuples taken"),
     ]
 
 
-def _agreements(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _agreements(report: Quality) -> list[tuple[str, ...]]:
     """Return what prefixes say of items, beside what random codes would."""
-    information = ("adjusted mutual information", "adjusted_mutual_information", 3)
-    names = {
-        "category": ("category", *information),
-        "category_path": ("whole category path", *information),
-        "style": ("style", *information),
-        "purpose": ("purpose", *information),
-        "caption": ("caption", *information),
-        "interest": ("strongest interest", *information),
-        "neighbours": ("held-out neighbours", "lift over chance", "lift", 1),
-    }
-    return [
+    rows = [
         (
-            name,
-            measure,
-            *(f"{report[key][field].get(prefix, 0):.{digits}f}" for prefix in ("prefix_1", "prefix_2")),
-            f"{report[key]['random_codes']['prefix_1']:.{digits}f}",
+            "strongest interest" if name == "interest" else name,
+            "adjusted mutual information",
+            *_by_prefix(found.adjusted_mutual_information, found.random_codes, 3),
         )
-        for key, (name, measure, field, digits) in names.items()
-        if key in report
+        for name, found in report.agreements().items()
     ]
+    if (found := report.neighbours) is not None:
+        rows.append(("held-out neighbours", "lift over chance", *_by_prefix(found.lift, found.random_codes, 1)))
+    return rows
 
 
-def _neighbourhoods(found: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
+def _by_prefix(figures: Mapping[str, float], random: Mapping[str, float], digits: int) -> tuple[str, ...]:
+    shown = (figures["prefix_1"], figures.get("prefix_2", 0), random["prefix_1"])
+    return tuple(f"{figure:.{digits}f}" for figure in shown)
+
+
+def _neighbourhoods(found: Mapping[str, Neighbourhood]) -> list[tuple[str, ...]]:
     """Return how many neighbours of each modality survive."""
     return [
-        (name, f"{kept['before']:.1%}", f"{kept['after']:.1%}", f"{kept['random_codes']:.1%}")
-        for name, kept in found.items()
+        (name, f"{kept.before:.1%}", f"{kept.after:.1%}", f"{kept.random_codes:.1%}") for name, kept in found.items()
     ]
 
 
-def _histogram(codes_NL: NDArray[np.int64], level: int, report: Mapping[str, Any]) -> dict[str, Any]:
+def _histogram(codes_NL: NDArray[np.int64], level: int, report: Quality) -> dict[str, Any]:
     """Return the heights of a level's bars, the most frequent code first, and what is written beside them."""
     counts = np.sort(np.bincount(codes_NL[:, level]))[::-1]
     counts = counts[counts > 0]
     top = np.log1p(counts[0])
     return {
         "used": len(counts),
-        "dead": report["dead_codes"][level],
-        "perplexity": report["perplexity"][level],
-        "step": _WIDTH / report["codebook_size"],
+        "dead": report.dead_codes[level],
+        "perplexity": report.perplexity[level],
+        "step": _WIDTH / report.codebook_size,
         "heights": _HEIGHT * np.log1p(counts) / top,
-        "even": _HEIGHT - _HEIGHT * np.log1p(len(codes_NL) / report["codebook_size"]) / top,
+        "even": _HEIGHT - _HEIGHT * np.log1p(len(codes_NL) / report.codebook_size) / top,
         "most": f"{counts[0]:,}",
         "least": f"{counts[-1]:,}",
     }

@@ -16,6 +16,15 @@ from trialign.data.dataset import Evaluation
 from trialign.embed.evidence import item_texts
 from trialign.runtime.seeding import numpy_generator
 from trialign.semid.assign import Assignment
+from trialign.semid.record import (
+    Agreement,
+    Collisions,
+    DistinctTuples,
+    Neighbourhood,
+    Neighbours,
+    Quality,
+    Statistic,
+)
 
 _SAMPLE = 20_000
 """Items the mutual information is measured on: the cost of its adjustment grows with prefixes x categories."""
@@ -28,10 +37,11 @@ def quality(
     evidence_N: NDArray[np.int64],
     categories: Sequence[Sequence[str]],
     pairs_P2: NDArray[np.int64],
-    health: Mapping[str, Any],
+    quantizer: dict[str, Statistic],
     labels: Mapping[str, NDArray[np.int64]] | None = None,
-) -> dict[str, Any]:
-    """Describe the semantic IDs of a catalogue; lists run over the levels.
+    neighbourhoods: dict[str, Neighbourhood] | None = None,
+) -> Quality:
+    """Describe the semantic IDs of a catalogue.
 
     Args:
         assignment: the codes, and what they were before they were made unique.
@@ -39,54 +49,55 @@ def quality(
         evidence_N: a number per item, equal where two items' evidence is, see `evidence_numbers`.
         categories: each item's path from the root; empty where unknown.
         pairs_P2: held-out neighbours, see `neighbour_lift`.
-        health: the quantizer's own report, passed on.
+        quantizer: the quantizer's own statistics, passed on.
         labels: further labels of items by what they tell, -1 where an item has none, see `labels`.
-
-    Returns:
-        Collisions and distinct tuples before and after, items moved, added distortion; usage, dead codes and perplexity
-        per level, perplexity also as the codes came (without the level that `suffix` adds); the adjusted mutual
-        information of prefixes with categories and labels, where there are any; where there are pairs, the neighbour
-        lift of prefixes. Beside these stands the same for the same tuples dealt to items at random (about 0 and about 1
-        by construction).
+        neighbourhoods: what is left of the modalities, passed on.
     """
     codes_NL, before_NL = assignment.codes_NL, assignment.before_NL
     num_items, num_levels = codes_NL.shape
-    distinct = {"before": _num_distinct(before_NL), "after": _num_distinct(codes_NL)}
+    distinct = DistinctTuples(_num_distinct(before_NL), _num_distinct(codes_NL))
     counts_LK = _counts(codes_NL, codebook_size)
-    found: dict[str, Any] = {
-        "num_items": num_items,
-        "codebook_size": codebook_size,
-        "load": num_items / codebook_size**num_levels,
-        "distinct_tuples": distinct,
-        "collisions": {when: 1.0 - number / num_items for when, number in distinct.items()}
-        | {"before_without_twins": collisions_without_twins(before_NL, evidence_N)},
-        "twins": num_items - len(np.unique(evidence_N)),
-        "items_moved": assignment.items_moved,
-        "added_distortion": assignment.added_distortion,
-        "usage": (counts_LK > 0).mean(axis=1).tolist(),
-        "dead_codes": (counts_LK == 0).sum(axis=1).tolist(),
-        "perplexity": [_perplexity(counts_K) for counts_K in counts_LK],
-        "perplexity_before": [_perplexity(counts_K) for counts_K in _counts(before_NL, codebook_size)],
-        "quantizer": dict(health),
-    }
     # The measure of a given table is no part of an experiment's chance: its seed is fixed.
     random_NL = numpy_generator(0, "semid", "quality").permutation(codes_NL)
     told = {"category": category_labels(categories), "category_path": path_labels(categories), **(labels or {})}
-    for name, labels_N in told.items():
-        if labels_N is not None:
-            found[name] = {
-                "num_categories": len(np.unique(labels_N[labels_N >= 0])),
-                "num_items": int((labels_N >= 0).sum()),
-                "adjusted_mutual_information": agreement(codes_NL, labels_N),
-                "random_codes": agreement(random_NL, labels_N),
-            }
-    if len(pairs_P2):
-        found["neighbours"] = {
-            "num_pairs": len(pairs_P2),
-            "lift": neighbour_lift(codes_NL, pairs_P2),
-            "random_codes": neighbour_lift(random_NL, pairs_P2),
-        }
-    return found
+    agreements = {
+        name: Agreement(
+            num_categories=len(np.unique(labels_N[labels_N >= 0])),
+            num_items=int((labels_N >= 0).sum()),
+            adjusted_mutual_information=agreement(codes_NL, labels_N),
+            random_codes=agreement(random_NL, labels_N),
+        )
+        for name, labels_N in told.items()
+        if labels_N is not None
+    }
+    lifts = (neighbour_lift(found_NL, pairs_P2) for found_NL in (codes_NL, random_NL))
+    return Quality(
+        num_items=num_items,
+        codebook_size=codebook_size,
+        load=num_items / codebook_size**num_levels,
+        distinct_tuples=distinct,
+        collisions=Collisions(
+            1.0 - distinct.before / num_items,
+            1.0 - distinct.after / num_items,
+            collisions_without_twins(before_NL, evidence_N),
+        ),
+        twins=num_items - len(np.unique(evidence_N)),
+        items_moved=assignment.items_moved,
+        added_distortion=assignment.added_distortion,
+        usage=(counts_LK > 0).mean(axis=1).tolist(),
+        dead_codes=(counts_LK == 0).sum(axis=1).tolist(),
+        perplexity=[_perplexity(counts_K) for counts_K in counts_LK],
+        perplexity_before=[_perplexity(counts_K) for counts_K in _counts(before_NL, codebook_size)],
+        quantizer=quantizer,
+        category=agreements.get("category"),
+        category_path=agreements.get("category_path"),
+        style=agreements.get("style"),
+        purpose=agreements.get("purpose"),
+        caption=agreements.get("caption"),
+        interest=agreements.get("interest"),
+        neighbours=Neighbours(len(pairs_P2), *lifts) if len(pairs_P2) else None,
+        neighbourhoods=neighbourhoods,
+    )
 
 
 def evidence_numbers(items: pa.Table, images: Iterable[tuple[int, bytes]]) -> NDArray[np.int64]:
