@@ -136,7 +136,7 @@ def test_unlikely_interests_are_dropped_and_counted():
     assert kept == Evidence(SAID.captions, [["a desk"], []], [[0.4], []])
     assert left_out == 1
     assert SAID.likely([[0.3, 0.7], []], 0.0) == (SAID, 0)
-    with pytest.raises(DataError, match="chances of 1 interests, 2 were mined"):
+    with pytest.raises(DataError, match="probabilities of 1 interests, of 2 mined"):
         SAID.likely([[0.3], []], 0.5)
 
 
