@@ -5,7 +5,7 @@ Shape suffixes beside those of `trialign.types`: U users, K places of a ranking 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from trialign.errors import DataError
 from trialign.types import NO_ITEM
 
 CUTOFFS = (1, 5, 10, 50)
-METRICS = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in CUTOFFS)
 
 
 def measure(items_UK: NDArray[np.int32], targets: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
@@ -34,7 +33,7 @@ def measure(items_UK: NDArray[np.int32], targets: Sequence[NDArray[np.int32]]) -
     hits_UK, num_targets_U = find_hits(items_UK, targets)
     if (num_targets_U == 0).any():
         raise _without_target(int(np.argmin(num_targets_U)))
-    columns = [metric(hits_UK, num_targets_U, k) for metric in (recall_at_k, ndcg_at_k) for k in CUTOFFS]
+    columns = [metric(hits_UK, num_targets_U, k) for metric in FORMULAS.values() for k in CUTOFFS]
     return np.stack(columns, axis=1)
 
 
@@ -65,6 +64,14 @@ def ndcg_at_k(hits_UK: NDArray[np.bool_], num_targets_U: NDArray[np.int64], k: i
     top_UK = hits_UK[:, :k]
     ndcg_U: NDArray[np.float64] = top_UK @ gains_K[: top_UK.shape[1]] / best_K[np.minimum(k, num_targets_U) - 1]
     return ndcg_U
+
+
+FORMULAS: dict[str, Callable[[NDArray[np.bool_], NDArray[np.int64], int], NDArray[np.float64]]] = {
+    "recall": recall_at_k,
+    "ndcg": ndcg_at_k,
+}
+"""By name, a metric as a function of hits_UK, the number of targets of every user, and the cutoff K."""
+METRICS = tuple(f"{name}@{k}" for name in FORMULAS for k in CUTOFFS)
 
 
 def recall(ranked: Sequence[Sequence[Hashable]], targets: Sequence[Sequence[Hashable]], k: int) -> NDArray[np.float64]:

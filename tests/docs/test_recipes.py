@@ -73,6 +73,14 @@ def run(followed: Path) -> Path:
     return folder
 
 
+def test_a_metric_is_a_column_of_every_ranker(run: Path) -> None:
+    record = json.loads((run / "evaluate" / "metrics.json").read_text())
+    for found in (record["model"], *record["baselines"].values()):
+        assert found["precision@10"] == pytest.approx(found["recall@10"] / 10)  # one target each
+    assert "precision@10" not in record["oracle"]
+    assert "P@10" in (run / "evaluate" / "report.html").read_text()
+
+
 def test_a_task_is_trained_and_evaluated(run: Path) -> None:
     grounding = json.loads((run / "evaluate" / "metrics.json").read_text())["grounding"]
     assert grounding["writes"]["title_to_brand"]["items"] == 4

@@ -71,7 +71,10 @@ def evaluation_page(
 
 
 def _metrics(results: Results) -> Table:
-    rows = [(label, *(f"{found[name]:.4f}" for name in METRICS)) for label, found in rows_of(results)]
+    rows = [
+        (label, *(f"{found[name]:.4f}" if name in found else "" for name in METRICS))
+        for label, found in rows_of(results)
+    ]
     return ("", *map(short, METRICS)), rows
 
 

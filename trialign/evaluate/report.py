@@ -77,7 +77,7 @@ def metrics_record(
 
 
 def oracle_means(table: pa.Table, users: Sequence[str]) -> Figures:
-    """Return the oracle's averages over `users`.
+    """Return the oracle's averages over `users`, of the metrics whose best is known.
 
     Args:
         table: column `user` and one column per metric (oracle/<split>.parquet).
@@ -93,7 +93,7 @@ def oracle_means(table: pa.Table, users: Sequence[str]) -> Figures:
             rule="the oracle holds one row per evaluated user",
             remedy="run `trialign prepare` again with rebuild=true",
         )
-    return {name: float(np.mean(table.column(name).to_numpy())) for name in METRICS}
+    return {name: float(np.mean(table.column(name).to_numpy())) for name in METRICS if name in table.column_names}
 
 
 def report_text(record: EvaluationRecord) -> str:
@@ -150,7 +150,7 @@ def rows_of(results: Results) -> Iterator[tuple[str, Figures]]:
 def ranking_table(record: EvaluationRecord) -> tuple[Sequence[str], list[list[str | float]]]:
     """Return the columns and rows of both tables of a metrics.json in one, under either rule for seen items."""
     rows: list[list[str | float]] = [
-        [seen_rule(results), label, *(found[name] for name in METRICS)]
+        [seen_rule(results), label, *(found.get(name, "") for name in METRICS)]
         for results in (record.stated, record.other_protocol)
         for label, found in rows_of(results)
     ]
@@ -178,7 +178,7 @@ def _results(
         invalid_rate=model["invalid_rate"],
         filtered_targets=filtered if compared.exclude_seen else None,
         oracle=oracle,
-        share_of_oracle=oracle and {name: model[name] / oracle[name] for name in METRICS if oracle[name] > 0},
+        share_of_oracle=oracle and {name: model[name] / oracle[name] for name in oracle if oracle[name] > 0},
     )
 
 
@@ -259,4 +259,4 @@ def _compare(name: str, found: Difference) -> str:
 def short(name: str) -> str:
     """Return a metric's short name, such as R@10."""
     metric, cutoff = name.split("@")
-    return f"{'R' if metric == 'recall' else 'N'}@{cutoff}"
+    return f"{metric[0].upper()}@{cutoff}"
