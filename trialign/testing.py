@@ -35,6 +35,7 @@ from trialign.data.prepare import prepare
 from trialign.data.source import RawData, Source
 from trialign.embed.store import Modality
 from trialign.enrich.evidence import Evidence
+from trialign.foreign import Json
 from trialign.generate.task import ItemTexts
 from trialign.semid.table import SIDTable
 
@@ -42,7 +43,7 @@ Settings = TypeVar("Settings")
 
 NUM_ITEMS, NUM_USERS, LENGTH = 12, 60, 6
 
-RING_SETTINGS: dict[str, Any] = {
+RING_SETTINGS: dict[str, Json] = {
     "seed": 0,
     "max_history": 8,
     "backbone": {
@@ -154,12 +155,12 @@ def train_ring(
     *,
     seed: int,
     max_history: int,
-    stream: Mapping[str, Any],
-    runtime: Mapping[str, Any],
+    stream: Mapping[str, Json],
+    runtime: Mapping[str, Json],
     captions: Sequence[str] = (),
     tracking: Tracking | None = None,
     **train: Any,
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Train a generator by settings as plain mappings, e.g. `**RING_SETTINGS | {"steps": 3}`; returns its counts."""
     from trialign.generate.build import TrainingData
     from trialign.generate.train import train as train_generator
@@ -176,7 +177,7 @@ def train_ring(
     )
 
 
-def settings_of(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+def settings_of(kind: type[Settings], values: Mapping[str, Json]) -> Settings:
     """Return a dataclass of settings from plain mappings, nested as it is; what they leave out keeps its default."""
     kinds = get_type_hints(kind)
     return kind(**{name: _field_of(kinds[name], value) for name, value in values.items()})

@@ -32,7 +32,7 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
 """What transformers raises where a model cannot be opened."""
 
 
-def _llama_family(settings: ScratchConfig, positions: int) -> dict[str, Any]:
+def _llama_family(settings: ScratchConfig, positions: int) -> dict[str, float]:
     return {
         "hidden_size": settings.hidden_size,
         "num_hidden_layers": settings.num_layers,
@@ -45,7 +45,7 @@ def _llama_family(settings: ScratchConfig, positions: int) -> dict[str, Any]:
     }
 
 
-def _gpt2(settings: ScratchConfig, positions: int) -> dict[str, Any]:
+def _gpt2(settings: ScratchConfig, positions: int) -> dict[str, float]:
     return {
         "n_embd": settings.hidden_size,
         "n_layer": settings.num_layers,
@@ -58,7 +58,7 @@ def _gpt2(settings: ScratchConfig, positions: int) -> dict[str, Any]:
     }
 
 
-ARCHITECTURES: dict[str, Callable[[ScratchConfig, int], dict[str, Any]]] = {
+ARCHITECTURES: dict[str, Callable[[ScratchConfig, int], dict[str, float]]] = {
     "qwen3": _llama_family,
     "qwen2": _llama_family,
     "llama": _llama_family,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from trialign.foreign import Json
 from trialign.generate.recommendation import Recommendation
 
 _SHOWN_HISTORY = 10
@@ -50,7 +50,7 @@ def why_fewer(num_found: int, k: int, num_items: int, num_filtered: int) -> str 
     return f"{num_found:,} of {k:,} items recommended: the catalogue has {num_items:,}{filtered}{remedy}"
 
 
-def recommendation_record(found: Recommendation, user: str | None, fewer: str | None) -> dict[str, Any]:
+def recommendation_record(found: Recommendation, user: str | None, fewer: str | None) -> dict[str, Json]:
     """Return the same for a program: one object of JSON.
 
     Args:

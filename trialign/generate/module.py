@@ -154,15 +154,15 @@ class Validate(StepCallback):
         if step % self._every == 0 or step == trainer.max_steps:
             self._measure(trainer, module, step)
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, float]:
         """Return what the manifest says of it: the step that was kept and what it reached."""
         return {**self._kept(), "users": self._validation.num_users, "times": len(self.measured)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
         """Return what was measured, for a checkpoint; the weights behind it stay in their file."""
         return {"measured": self.measured}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
         """Go on behind what was measured."""
         self.measured = list(state_dict["measured"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -116,7 +116,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
     return TrainedGenerator(generator, template, header["max_history"])
 
 
-def _items_header(generator: Generator) -> dict[str, Any]:
+def _items_header(generator: Generator) -> dict[str, str | float]:
     """Return the arguments of `build_items` that are no weights."""
     items = generator.items
     if not isinstance(items, ItemPositions):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.config.train import StreamConfig, TrainConfig, ValidationConfig
 from trialign.decode.index import PrefixIndex
+from trialign.foreign import Json
 from trialign.generate.adapters import merge_adapters
 from trialign.generate.build import Prepared, TrainingData, prepare_training
 from trialign.generate.fit import BEST, fit
@@ -34,7 +34,7 @@ def train(
     *,
     seed: int,
     tracking: Tracking | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Train a generator and save it into `folder`.
 
     Args:
@@ -55,7 +55,7 @@ def train(
     require_precision(settings.precision, device_of(runtime.accelerator))
     made = prepare_training(data, folder, settings, stream, runtime, seed=seed)
     watch = _validate(settings.validation, data, made.template, folder)
-    counts = _sizes(made) | {"left_out": made.left_out}
+    counts: dict[str, Json] = {**_sizes(made), "left_out": made.left_out}
     module = GeneratorModule(made.generator, settings, tasks=made.template.tasks, num_steps=made.num_steps)
     ranks = runtime.nodes * runtime.devices
     plan = Plan(
@@ -66,7 +66,7 @@ def train(
     )
     watching = [] if watch is None else [watch]
     trainer = fit(module, made.rows, folder, plan, made.runtime, seed=seed, watching=watching, tracking=tracking)
-    counts |= {"tasks": module.figures()} | made.rows.damage()
+    counts |= {"tasks": module.figures(), **made.rows.damage()}
     if batches := skipped_batches(folder):
         counts["skipped_batches"] = batches
     if watch is not None:
@@ -79,10 +79,10 @@ def train(
     return counts
 
 
-def _sizes(made: Prepared) -> dict[str, Any]:
+def _sizes(made: Prepared) -> dict[str, int]:
     """Return how large the training will be, and say it."""
     parameters = list(made.generator.parameters())
-    counts: dict[str, Any] = {
+    counts = {
         "steps": made.num_steps,
         "global_batch_size": made.stream.global_batch_size,
         "parameters": sum(parameter.numel() for parameter in parameters),

@@ -7,7 +7,6 @@ that a judge who calls everything good is noticed. Replies are strict, kept for 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from trialign.enrich.cache import ReplyCache
 from trialign.enrich.protocol import Backend, Failure, Request
 from trialign.enrich.templates import judge_prompt, template_hash
 from trialign.errors import DataError, StageError
+from trialign.foreign import Json
 from trialign.reward.labels import KINDS, Labels
 from trialign.runtime.seeding import numpy_generator
 
@@ -51,7 +51,7 @@ def judged_labels(
     retries: int,
     max_failure_rate: float,
     seed: int,
-) -> tuple[Labels, dict[str, Any]]:
+) -> tuple[Labels, dict[str, Json]]:
     """Return the pairs with a judge's verdict in place of the construction's, and counts.
 
     Args:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from trialign.data.dataset import Dataset
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.evidence import Evidence
 from trialign.enrich.interests import evidence_of
+from trialign.foreign import Json
 from trialign.generate.adapters import merge_adapters
 from trialign.html import lines, render
 from trialign.progress import tracked
@@ -44,6 +45,9 @@ _CORPUS = Schedule(epochs=3, batch_size=128, learning_rate=5e-3, weight_decay=0.
 """How a corpus is read before the labels are: more of it rather than more often, since few descriptions are learned by
 heart (benchmarks/rl.md)."""
 
+Aucs: TypeAlias = dict[str, dict[str, float]]
+"""AUC of the model and of what it has to beat, by kind."""
+
 
 def train_reward(
     dataset: Dataset,
@@ -54,7 +58,7 @@ def train_reward(
     *,
     seed: int,
     tracking: Tracking | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Train a reward model, measure it on held-out items, and write it with the quality of every item.
 
     Args:
@@ -82,18 +86,19 @@ def train_reward(
     batch_size = settings.batch_size
     scale = _calibrate(score_pairs(scorer, reader, calibration, texts, batch_size), calibration.good_M)
     chances_M = _chance(score_pairs(scorer, reader, test, texts, batch_size), scale)
-    record = _record(chances_M, train, test, texts, dataset.truth().get("purpose")) | {"scale": scale, "judge": asked}
+    scores = {"model": chances_M, "interest_only": interest_only(train, test), "overlap": overlap(texts, test)}
+    aucs = {name: auc_by_kind(values_M, test) for name, values_M in scores.items()}
+    truth = _truth(scores, test, dataset.truth().get("purpose"))
+    record = _record(chances_M, test, aucs, truth) | {"scale": scale, "judge": asked}
     (folder / "reward.json").write_text(json.dumps(record, indent=2) + "\n")
-    (folder / "reward.html").write_text(_page(record))
+    (folder / "reward.html").write_text(_page(record, aucs, truth, reliability(chances_M, test.good_M)))
     if tracking is not None:
-        log_table(replace(tracking, part="held_out"), record, "auc", *_auc_table(record))
+        log_table(replace(tracking, part="held_out"), record, "auc", *_table(aucs))
     _write_all_quality(folder, scorer, reader, scale, evidence, texts, batch_size)
     merge_adapters(scorer.encoder)  # type: ignore[arg-type]
     save_file({name: value.contiguous() for name, value in scorer.state_dict().items()}, folder / "reward.safetensors")
-    logger.info(
-        "  held-out AUC: %s", ", ".join(f"{name} {value:.3f}" for name, value in record["model"]["auc"].items())
-    )
-    counts = {"pairs": len(labels.items_M), "held_out": len(test.items_M), "auc": record["model"]["auc"]["all"]}
+    logger.info("  held-out AUC: %s", ", ".join(f"{name} {value:.3f}" for name, value in aucs["model"].items()))
+    counts: dict[str, Json] = {"pairs": len(labels.items_M), "held_out": len(test.items_M), "auc": aucs["model"]["all"]}
     return counts | ({"judge": asked} if asked else {})
 
 
@@ -122,7 +127,7 @@ def _model(
 
 def _labels(
     dataset: Dataset, evidence: Evidence, texts: Sequence[str], settings: RewardConfig, seed: int
-) -> tuple[Labels, dict[str, Any]]:
+) -> tuple[Labels, dict[str, Json]]:
     """Return labeled pairs, and what came of asking a judge, if one was asked."""
     built, judge = builtin_labels(evidence.interests, texts, seed), settings.judge
     if judge is None:
@@ -190,49 +195,49 @@ def _chance(logits_M: NDArray[np.float64], scale: tuple[float, float]) -> NDArra
     return chances
 
 
-def _record(
-    chances_M: NDArray[np.float64],
-    train: Labels,
-    test: Labels,
-    texts: Sequence[str],
-    purposes: Sequence[str | None] | None,
-) -> dict[str, Any]:
-    scores = {"model": chances_M, "interest_only": interest_only(train, test), "overlap": overlap(texts, test)}
-    found: dict[str, Any] = {name: {"auc": auc_by_kind(values_M, test)} for name, values_M in scores.items()}
-    found["model"] |= {"accuracy": accuracy(chances_M, test.good_M), "ece": ece(chances_M, test.good_M)}
+def _record(chances_M: NDArray[np.float64], test: Labels, aucs: Aucs, truth: Aucs | None) -> dict[str, Json]:
+    found: dict[str, Json] = {name: {"auc": values} for name, values in aucs.items()}
+    quality = {"accuracy": accuracy(chances_M, test.good_M), "ece": ece(chances_M, test.good_M)}
+    found["model"] = {"auc": aucs["model"], **quality}
     found |= {"items": len(np.unique(test.items_M)), "pairs": len(test.items_M)}
     found["reliability"] = reliability(chances_M, test.good_M)
-    if purposes is not None:
-        true_M = np.array([purposes[item] == told for item, told in zip(test.items_M, test.interests, strict=True)])
-        truth, own_M = replace(test, good_M=true_M), test.kinds_M == 0
-        found["truth"] = {
-            name: auc_by_kind(values_M, truth) | {"own": auc(values_M[own_M], true_M[own_M])}
-            for name, values_M in scores.items()
-        }
-    return found
+    return found if truth is None else found | {"truth": truth}
 
 
-def _page(record: Mapping[str, Any]) -> str:
-    columns, found = _auc_table(record)
-    drawn = {
-        "model": [(chance, share) for chance, share, _ in record["reliability"]],
-        "ideal": [(0.0, 0.0), (1.0, 1.0)],
+def _truth(
+    scores: Mapping[str, NDArray[np.float64]], test: Labels, purposes: Sequence[str | None] | None
+) -> Aucs | None:
+    """Return the AUC by what the items of a generated world are really for."""
+    if purposes is None:
+        return None
+    true_M = np.array([purposes[item] == told for item, told in zip(test.items_M, test.interests, strict=True)])
+    truth, own_M = replace(test, good_M=true_M), test.kinds_M == 0
+    return {
+        name: auc_by_kind(values_M, truth) | {"own": auc(values_M[own_M], true_M[own_M])}
+        for name, values_M in scores.items()
     }
+
+
+def _page(record: Mapping[str, Json], aucs: Aucs, truth: Aucs | None, bins: Sequence[tuple[float, float, int]]) -> str:
+    drawn = {"model": [(chance, share) for chance, share, _ in bins], "ideal": [(0.0, 0.0), (1.0, 1.0)]}
     return render(
         "reward.html",
         "Reward model",
         record=record,
-        auc=(columns, [(name, *(f"{value:.3f}" for value in values)) for name, *values in found]),
-        truth=_truth(record),
+        auc=_shown(aucs),
+        truth=None if truth is None else _shown(truth),
         reliability=lines(drawn),
     )
 
 
-def _auc_table(record: Mapping[str, Any]) -> tuple[Sequence[str], list[list[Any]]]:
+def _table(aucs: Aucs) -> tuple[Sequence[str], list[list[str | float]]]:
     """Return the columns and rows that hold the AUC of the model and of what it has to beat, by kind."""
-    kinds = list(record["model"]["auc"])
-    names = ("model", "interest_only", "overlap")
-    return ("", *kinds), [[name, *(record[name]["auc"][kind] for kind in kinds)] for name in names]
+    return ("", *aucs["model"]), [[name, *values.values()] for name, values in aucs.items()]
+
+
+def _shown(aucs: Aucs) -> tuple[Sequence[str], list[list[str]]]:
+    rows = [[name, *(f"{value:.3f}" for value in values.values())] for name, values in aucs.items()]
+    return _table(aucs)[0], rows
 
 
 def _write_all_quality(
@@ -253,12 +258,3 @@ def _write_all_quality(
     )
     by_item = [part.tolist() for part in np.split(chances_M, np.cumsum(counts)[:-1])]
     write_quality(folder, item_quality(by_item, evidence.confidences), by_item)
-
-
-def _truth(record: Mapping[str, Any]) -> tuple[Sequence[str], list[tuple[str, ...]]] | None:
-    """Return the same table by what the items of a generated world are really for."""
-    if "truth" not in record:
-        return None
-    kinds = list(record["truth"]["model"])
-    rows = [(name, *(f"{values[kind]:.3f}" for kind in kinds)) for name, values in record["truth"].items()]
-    return ("", *kinds), rows

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.decode.path import Trie
 from trialign.errors import ConfigError
+from trialign.foreign import Json
 from trialign.generate.model import Generator
 from trialign.generate.save_load import TrainedGenerator
 from trialign.reward.functions import wanted
@@ -57,7 +57,7 @@ def group_relative(
     )
     module = PolicyModule(policy, settings, rewards=list(weights))
 
-    def counts() -> dict[str, Any]:
+    def counts() -> dict[str, Json]:
         place = source.place
         return {"prompts": place.cursor, "groups_skipped": place.skipped, "stopped": module.stopped}
 

@@ -15,7 +15,7 @@ from trialign.generate.module import GeneratorModule, Validate
 from trialign.rl.loss import policy_loss
 from trialign.rl.metrics import RolloutMeter
 from trialign.rl.rollout import Policy
-from trialign.rl.source import RolloutBatch, RolloutSource, RolloutState, from_state, to_state
+from trialign.rl.source import RolloutBatch, RolloutSource, RolloutState, SavedState, from_state, to_state
 from trialign.rl.stopping_guards import stopping_reason
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.lightning import pl
@@ -137,11 +137,11 @@ class RolloutDataModule(pl.LightningDataModule):
         if batch.after is not None:
             self.source.place = batch.after
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[SavedState]]:
         """Return the places of all ranks: one object, equal on every rank. A collective."""
         return {"places": all_gather_objects(to_state(self.source.place))}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[SavedState]]) -> None:
         """Go on where a checkpoint of as many ranks stood."""
         places = state_dict["places"]
         # Rollouts belong to the rank that drew them; what other numbers of ranks would hold is drawn anew.
@@ -151,7 +151,7 @@ class RolloutDataModule(pl.LightningDataModule):
             else RolloutState(round=max(p["round"] for p in places), cursor=max(p["cursor"] for p in places))
         )
 
-    def records_of(self, batches: Sequence[RolloutBatch]) -> list[dict[str, Any]]:
+    def records_of(self, batches: Sequence[RolloutBatch]) -> list[dict[str, list[int]]]:
         """Return what the micro-batches of a step asked, for a report on what went wrong."""
         return [
             {"items": [*history.tolist(), target]}

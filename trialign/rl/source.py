@@ -8,9 +8,9 @@ same rollouts these themselves: the weights that drew them are gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -86,6 +86,17 @@ class RolloutState:
     skipped: int = 0
     held: RolloutGroups | None = None
     tally: tuple[float, ...] = ()
+
+
+class SavedState(TypedDict):
+    """A `RolloutState` in a checkpoint; `held`: the fields of its groups."""
+
+    round: int
+    use: int
+    cursor: int
+    skipped: int
+    held: dict[str, Any] | None
+    tally: tuple[float, ...]
 
 
 @dataclass
@@ -260,16 +271,15 @@ def any_rank(number: int, device: torch.device) -> bool:
     return bool(all_reduce_sum(torch.tensor([number > 0], dtype=torch.int64, device=device)).item())
 
 
-def to_state(place: RolloutState) -> dict[str, Any]:
+def to_state(place: RolloutState) -> SavedState:
     """Return a place as plain numbers and tensors, for a checkpoint."""
-    return _as_dict(place) | {"held": None if place.held is None else _as_dict(place.held)}
+    held = None if place.held is None else dict(vars(place.held))
+    return SavedState(
+        round=place.round, use=place.use, cursor=place.cursor, skipped=place.skipped, held=held, tally=place.tally
+    )
 
 
-def from_state(state: Mapping[str, Any], device: torch.device | str) -> RolloutState:
+def from_state(state: SavedState, device: torch.device | str) -> RolloutState:
     """Return the place that `to_state` wrote."""
     held = None if state["held"] is None else RolloutGroups(**state["held"]).map(lambda found: found.to(device))
-    return RolloutState(**(dict(state) | {"held": held}))
-
-
-def _as_dict(found: RolloutState | RolloutGroups) -> dict[str, Any]:
-    return {field.name: getattr(found, field.name) for field in fields(found)}
+    return RolloutState(state["round"], state["use"], state["cursor"], state["skipped"], held, state["tally"])

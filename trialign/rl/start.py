@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.data.dataset import Dataset
+from trialign.foreign import Json
 from trialign.generate.module import GeneratorModule
 from trialign.rl.module import RolloutDataModule
 from trialign.semid.table import SIDTable
@@ -46,4 +47,4 @@ class Objective(NamedTuple):
     data: RolloutDataModule | LaneDataModule
     global_batch_size: int
     runtime: RuntimeConfig
-    counts: Callable[[], dict[str, Any]]
+    counts: Callable[[], dict[str, Json]]

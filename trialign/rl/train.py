@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from trialign.config.rl import RLConfig, WatchConfig
 from trialign.config.runtime import RuntimeConfig
@@ -13,6 +12,7 @@ from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie
+from trialign.foreign import Json
 from trialign.generate.adapters import add_adapters, merge_adapters
 from trialign.generate.fit import BEST, fit
 from trialign.generate.model import Generator
@@ -38,7 +38,7 @@ def reinforce(
     *,
     seed: int,
     tracking: Tracking | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Train a generator further and save it into `folder`, the best by validation, its start included.
 
     Args:
@@ -76,7 +76,7 @@ def reinforce(
         max_grad_norm=settings.max_grad_norm,
     )
     trainer = fit(module, objective.data, folder, plan, runtime, seed=seed, watching=[watch], tracking=tracking)
-    counts = {"steps": trainer.global_step, "validation": watch.counts(), "start": watch.measured[0]}
+    counts: dict[str, Json] = {"steps": trainer.global_step, "validation": watch.counts(), "start": watch.measured[0]}
     counts |= objective.counts()
     watch.restore(module)
     if trainer.is_global_zero:

@@ -97,11 +97,11 @@ class LossWatch(StepCallback):
             )
         self._recent.append(loss)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[float]]:
         """Return the losses of the last steps."""
         return {"recent": list(self._recent)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
         """Go on behind them."""
         self._recent.extend(state_dict["recent"])
 
@@ -113,7 +113,8 @@ class LossWatch(StepCallback):
         path = Path(str(trainer.log_dir)) / f"spike-{step:08d}-{rank():05d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(told, indent=1) + "\n")
-        value = f"the loss of step {step} is {loss:.4g}; read were {_some(records)}: {path}"
+        keys = [str(key) for record in records for key in record.get("users", record.get("items", []))]
+        value = f"the loss of step {step} is {loss:.4g}; read were {_some(keys)}: {path}"
         before = skipped_batches(self._folder)
         if self._policy == "stop" or len(before) >= _MOST_AVOIDED:
             raise TrainingError(
@@ -137,6 +138,5 @@ def skipped_batches(folder: Path) -> list[int]:
     return numbers
 
 
-def _some(records: Sequence[dict[str, Any]]) -> str:
-    keys = [str(key) for record in records for key in record.get("users", record.get("items", []))]
+def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

@@ -23,7 +23,7 @@ from PIL import Image
 
 from trialign.config.tracking import Tracking, wandb_mode
 from trialign.files import write_atomically
-from trialign.foreign import LINES, harmless
+from trialign.foreign import LINES, Json, harmless
 from trialign.manifest import flatten
 from trialign.runtime.lightning import WandbLogger, rank_zero_only
 from trialign.runtime.ranks import launched_rank
@@ -117,7 +117,7 @@ def past_figures(log: Iterable[Mapping[str, str]], machine: Iterable[Mapping[str
 
 
 def log_table(
-    tracking: Tracking, figures: Mapping[str, Any], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    tracking: Tracking, figures: Mapping[str, Json], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
     """Send the figures of a stage that trains nothing, numbers and lists of them, and a table; bytes are pictures."""
     import wandb
@@ -125,8 +125,8 @@ def log_table(
     run = _start(tracking, None)
     if run is None:
         return
-    numbers: dict[str, Any] = {}
-    for key, value in flatten(dict(figures)).items():
+    numbers: dict[str, float] = {}
+    for key, value in flatten(figures).items():
         parts = {f".{place}": part for place, part in enumerate(value, 1)} if isinstance(value, list) else {"": value}
         numbers |= {key + end: part for end, part in parts.items() if isinstance(part, int | float)}
     cells = [[wandb.Image(_picture(cell)) if isinstance(cell, bytes) else _shown(cell) for cell in row] for row in rows]

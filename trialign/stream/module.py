@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError
+from trialign.foreign import Json
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
 from trialign.runtime.lightning import Callback, pl
 from trialign.stream.lanes import Encode, LaneSource, LaneStream, MicroBatches, load_rows
@@ -120,7 +121,7 @@ class LaneDataModule(pl.LightningDataModule):
         if self._sample_log_folder is not None:
             self._write_sample_log(self._sample_log_folder, batch)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """Return the state of all lanes of all ranks: one object, equal on every rank. A collective."""
         if self._sample_log is not None:
             self._sample_log.sync()
@@ -221,7 +222,7 @@ class LaneDataModule(pl.LightningDataModule):
             sample_log=sample_log or self._sample_log_folder is not None,
         )
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Json]:
         return {
             "global_batch_size": self._num_lanes,
             "seq_len": self._settings.seq_len,
