@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from trialign.config.config import Config
 from trialign.config.enrich import AnnotatorCaptionsConfig, AnnotatorInterestsConfig, BackendConfig, annotator_of
 from trialign.config.stages import model_files, open_stage, runtime_of, tracking_of
+from trialign.foreign import Json
 from trialign.manifest import Manifest
 from trialign.stage import Stage
 
@@ -81,7 +82,7 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
         _tell(stage, "interests", counts | judge_interests(truth, interests))
     if captions is not None and wanted.shuffle_captions is not None:
         captions = shuffled_captions(captions, wanted.shuffle_captions)
-        _tell(stage, "shuffle_captions", {"seed": wanted.shuffle_captions} | judge_captions(truth, captions))
+        _tell(stage, "shuffle_captions", {"seed": wanted.shuffle_captions, **judge_captions(truth, captions)})
     if folder is not None:
         if captions is not None:
             write_captions(folder, captions)
@@ -101,7 +102,7 @@ def _tell_left(config: Config) -> None:
     log.info("  the stage is not finished: when all are answered, `trialign enrich` without enrich.shard writes it")
 
 
-def _tell(stage: Stage, what: str, counts: dict[str, Any]) -> None:
+def _tell(stage: Stage, what: str, counts: Mapping[str, Json]) -> None:
     stage.counts[what] = counts
     log.info("  %s: %s", what, ", ".join(f"{name} {value}" for name, value in counts.items()))
 

@@ -18,6 +18,7 @@ from trialign.config.compose import choice_of, composed, default_choices
 from trialign.config.option import Bounds, bounds_of, default_of
 from trialign.config.registry import SCHEMAS
 from trialign.config.verbs import STAGES, VERBS, StageSpec, Verb
+from trialign.foreign import Json
 
 
 def describe(verb: str) -> str:
@@ -87,14 +88,14 @@ def _block(path: str, choice: str, schema: type) -> str:
     return "\n".join(lines)
 
 
-def _rows(path: str, schema: type, values: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+def _rows(path: str, schema: type, values: Mapping[str, Json]) -> Iterator[tuple[str, str, str, str, str]]:
     """Yield (setting, mark, type, default, meaning) of a schema whose fields are composed to these values."""
     hints = typing.get_type_hints(schema)
     for found in fields(schema):
         key = f"{path.replace('/', '.')}.{found.name}"
         default = default_of(found)
         value, group = values.get(found.name, default), f"{path}/{found.name}"
-        if is_dataclass(default) and not isinstance(default, type) and group not in SCHEMAS:
+        if is_dataclass(default) and isinstance(value, Mapping) and group not in SCHEMAS:
             yield from _rows(key.replace(".", "/"), type(default), value)
         elif found.name != "_target_" and "help" in found.metadata:
             mark = "" if found.metadata["hashed"] else " +" if found.metadata["recorded"] else " *"

@@ -30,6 +30,7 @@ from trialign.config.taken import Taken, taken_for, takes
 from trialign.config.typed import as_typed
 from trialign.config.unknown import typed_remedy, unknown_setting
 from trialign.errors import ConfigError, suggest
+from trialign.foreign import Json
 from trialign.manifest import flatten
 
 log = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ def choice_of(group: str, option: str) -> str:
 
 
 @cache
-def composed(group: str, choice: str) -> dict[str, Any]:
+def composed(group: str, choice: str) -> dict[str, Json]:
     """Return the settings of a group by an option, interpolations and mandatory values as they are written."""
     with _conf():
         node: Any = OmegaConf.to_container(hydra_compose(f"{group}/{choice}"), resolve=False)
@@ -266,24 +267,19 @@ def _groups() -> list[str]:
     return sorted({group.split("/")[0] for group in SCHEMAS})
 
 
-def _identity(node: DictConfig) -> dict[str, Any]:
+def _identity(node: DictConfig) -> dict[str, Json]:
     """Return a group's fields without those that are not hashed, nested groups included."""
     schema = OmegaConf.get_type(node)
     spared = unhashed(schema) if is_dataclass(schema) else set()
-    kept: dict[str, Any] = {}
-    for key in node:
-        if key in spared:
-            continue
-        child = node[key]
-        kept[str(key)] = _identity(child) if isinstance(child, DictConfig) else _container(child)
-    return kept
+    kept = {str(key): node[key] for key in node if key not in spared}
+    return {key: _identity(own) if isinstance(own, DictConfig) else _container(own) for key, own in kept.items()}
 
 
-def _recorded(node: DictConfig) -> dict[str, Any]:
+def _recorded(node: DictConfig) -> dict[str, Json]:
     """Return a group's fields that are recorded beside its identity, those of nested groups by dotted names."""
     schema = OmegaConf.get_type(node)
     own = recorded(schema) if is_dataclass(schema) else set()
-    kept: dict[str, Any] = {}
+    kept: dict[str, Json] = {}
     for key in map(str, node):
         child = node[key]
         if key in own:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trialign.config.assign import AssignConfig
 from trialign.config.cluster import ClusterConfig
@@ -19,16 +18,13 @@ from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
+from trialign.foreign import Json
 
 
 @dataclass(frozen=True)
-class Config:
-    """Everything a verb may read."""
+class Groups:
+    """The groups of settings."""
 
-    run: Path
-    seed: int
-    rebuild: bool
-    from_stage: dict[str, Path]
     data: DataConfig
     enrich: EnrichConfig
     embed: EmbedConfig
@@ -46,7 +42,17 @@ class Config:
     cluster: ClusterConfig
     tracking: TrackingConfig
     doctor: DoctorConfig
-    identity: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Config(Groups):
+    """Everything a verb may read."""
+
+    run: Path
+    seed: int
+    rebuild: bool
+    from_stage: dict[str, Path]
+    identity: dict[str, dict[str, Json]]
     """The fields of every group that belong to a stage's identity, for manifests."""
-    recorded: dict[str, dict[str, Any]]
+    recorded: dict[str, dict[str, Json]]
     """Those beside it that can change the numbers all the same, dotted within their group, for manifests."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,27 +39,26 @@ def create(settings: Any, group: str, stage: type | None = None) -> Any:
     common = {found.name for schema in (base, stage) if schema is not None for found in fields(schema)}
     arguments = {key: value for key, value in vars(settings).items() if key in accepted or key not in common}
     arguments.pop("_target_", None)
-    return _called(target, arguments, settings._target_, group)
+    _check_names(arguments, accepted, settings._target_, group)
+    return target(**arguments)
 
 
-def _called(target: Any, arguments: Mapping[str, Any], path: str, group: str) -> Any:
-    """Call a class with arguments that its signature accepts."""
-    accepted = inspect.signature(target).parameters
-    for name in arguments:
+def _check_names(given: Collection[str], accepted: Mapping[str, inspect.Parameter], path: str, group: str) -> None:
+    """Refuse arguments that the signature of a class does not have, and a lack of those it cannot do without."""
+    for name in given:
         if name not in accepted:
             raise ConfigError(
                 f"{group}.{name} is no setting of {path}",
                 rule="every key is an argument of the target",
                 remedy=suggest(name, accepted),
             )
-    missing = [n for n, p in accepted.items() if p.default is inspect.Parameter.empty and n not in arguments]
+    missing = [n for n, p in accepted.items() if p.default is inspect.Parameter.empty and n not in given]
     if missing:
         raise ConfigError(
             f"{group} lacks {', '.join(missing)}",
             rule=f"{path} needs them",
             remedy=" ".join(f"{group}.{name}=..." for name in missing),
         )
-    return target(**arguments)
 
 
 def locate(path: str, group: str) -> Any:

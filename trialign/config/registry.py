@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import BooleanNode, DictConfig, IntegerNode, OmegaConf, StringNode
 
 from trialign.config.cluster import ClusterConfig
-from trialign.config.config import Config
+from trialign.config.config import Groups
 from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
 from trialign.config.embed import (
     EmbedConfig,
@@ -113,15 +113,12 @@ _DEFAULTS = {"data": "storefront", "quantize": "rkmeans", "cluster": "none", "tr
 
 def _schemas() -> dict[str, dict[str, type]]:
     found: dict[str, dict[str, type]] = {}
-    groups = {name: kind for name, kind in get_type_hints(Config).items() if name not in _NO_GROUPS}
-    for group, kind in groups.items():
+    for group, kind in get_type_hints(Groups).items():
         nested = {path: options for path, options in _CHOICES.items() if path.startswith(f"{group}/")}
         found[group] = _CHOICES.get(group) or {BASE if nested else "default": kind}
         found |= nested
     return found
 
-
-_NO_GROUPS = ("run", "seed", "rebuild", "from_stage", "identity", "recorded")
 
 SCHEMAS = _schemas()
 """Config group -> option -> schema. A YAML file of the group builds on one by `defaults: [OPTION, _self_]`."""

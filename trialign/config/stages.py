@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.config.verbs import REQUIRED, STAGES
 from trialign.errors import StageError
+from trialign.foreign import Json
 from trialign.manifest import MANIFEST, Manifest
 from trialign.stage import Stage, finished_and_gone
 
@@ -78,14 +79,14 @@ def stage_folder(verb: str, config: Config) -> Path:
     return config.run / verb / config.evaluate.split if verb == "evaluate" else config.run / verb
 
 
-def identity_of(verb: str, config: Config) -> dict[str, Any]:
+def identity_of(verb: str, config: Config) -> dict[str, Json]:
     """Return the settings that determine a stage's numbers, as its manifest has them."""
     spec = STAGES[verb]
-    identity: dict[str, Any] = {group: config.identity[group] for group in spec.groups}
+    identity: dict[str, Json] = {group: config.identity[group] for group in spec.groups}
     return identity | {"seed": config.seed} if spec.seeded else identity
 
 
-def recorded_of(verb: str, config: Config) -> dict[str, Any]:
+def recorded_of(verb: str, config: Config) -> dict[str, Json]:
     """Return the settings beside a stage's identity that can change its numbers, dotted, as its manifest has them."""
     spec = STAGES[verb]
     own = {f"{group}.{key}": value for group in spec.groups for key, value in config.recorded[group].items()}

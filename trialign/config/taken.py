@@ -29,9 +29,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from trialign.config.option import default_of
 from trialign.config.registry import BASE, OPTIONAL, SCHEMAS
 from trialign.config.stages import folder_of
 from trialign.config.verbs import STAGES, VERBS
+from trialign.foreign import Json
 from trialign.manifest import flatten
 from trialign.stage import settings_of
 
@@ -55,9 +57,9 @@ class Taken:
     words: list[str] = field(default_factory=list)
     runs: tuple[Path, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
-    first: Mapping[str, Any] = field(default_factory=dict)
-    before: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Json] = field(default_factory=dict)
+    first: Mapping[str, Json] = field(default_factory=dict)
+    before: Mapping[str, Json] = field(default_factory=dict)
 
     def told(self, tree: DictConfig) -> str:
         """Return the line that says what of it took effect in a composed config; empty where nothing did."""
@@ -107,7 +109,7 @@ def taken_for(verb: str, tree: DictConfig, load: Callable[[Sequence[str]], DictC
             tree = load([_stored({}, nearest)])
             chosen = _choices(tree)
     ours = {path for path, name in nearest.items() if chosen[path] == name}
-    values = _escaped(_without(found, {path for path in SCHEMAS if path not in ours}))
+    values = {group: _escaped(node) for group, node in _without(found, SCHEMAS.keys() - ours).items()}
     return Taken(
         words=[_stored(values, {path: nearest[path] for path in nearest if path in ours})],
         runs=runs,
@@ -118,38 +120,43 @@ def taken_for(verb: str, tree: DictConfig, load: Callable[[Sequence[str]], DictC
     )
 
 
-def _records(verb: str, tree: DictConfig) -> tuple[tuple[Path, ...], dict[str, Any]]:
+def _records(verb: str, tree: DictConfig) -> tuple[tuple[Path, ...], dict[str, Json]]:
     """Return what the records of the stages say that a verb reads, as a config, and whose they are."""
     own = OmegaConf.select(tree, "cluster.verb") if verb == "submit" else verb
     run, split = Path(tree.run).expanduser().absolute(), str(OmegaConf.select(tree, "evaluate.split"))
     sources = OmegaConf.select(tree, "from") or {}
     taken = {str(key): Path(value).expanduser().absolute() for key, value in sources.items() if value is not None}
     runs: dict[Path, None] = {}
-    found: dict[str, Any] = {}
+    found: dict[str, Json] = {}
     for stage in _stages(own):
         folder = folder_of(stage, run, taken)
         record = settings_of(folder / split if stage == "evaluate" else folder, attempts=stage not in taken)
         if record is not None:
             made = _of_stage(stage, *record, alone=stage in taken)
-            found |= {**made, "runtime": found.get("runtime", {}) | made.get("runtime", {})}
+            found |= {**made, "runtime": _mapping(found.get("runtime")) | _mapping(made.get("runtime"))}
             runs[folder.parent] = None
     return tuple(runs), {group: node for group, node in found.items() if node != {}}
 
 
-def _of_stage(stage: str, config: Mapping[str, Any], beside: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
+def _of_stage(stage: str, config: Mapping[str, Json], beside: Mapping[str, Json], *, alone: bool) -> dict[str, Json]:
     """Return what the record of one stage says, as a config; `alone`, without what stages share."""
     groups = [group for group in STAGES[stage].groups if group in config and not (alone and _is_shared(group))]
-    made: dict[str, Any] = {group: config[group] for group in groups}
+    made: dict[str, Json] = {group: config[group] for group in groups}
     if not alone and "seed" in config:
         made["seed"] = config["seed"]
     for key, value in beside.items():
         group, *parts, last = key.split(".")
         if (key == _EVER and not alone) or (group in groups and "://" not in str(value)):
-            node = made.setdefault(group, {})
+            node = _mapping(made.setdefault(group, {}))
             for part in parts:
-                node = node.get(part) or {}  # of a choice that is none there is nothing
+                node = _mapping(node.get(part))
             node[last] = value
     return made
+
+
+def _mapping(node: Json) -> dict[str, Json]:
+    """Return the settings of a group, of which there are none below a choice that is none."""
+    return node if isinstance(node, dict) else {}
 
 
 def _is_shared(group: str) -> bool:
@@ -171,14 +178,14 @@ def _stages(own: str | None) -> list[str]:
     return sorted(reached, key=lambda stage: (stage == own, list(STAGES).index(stage)))
 
 
-def _nearest_choices(found: Mapping[str, Any], chosen: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:
+def _nearest_choices(found: Mapping[str, Json], chosen: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:
     nearest = {}
     for path in SCHEMAS:
         group, *below = path.split("/")
         if path in chosen and group in found:
             node = found[group]
             for name in below:
-                node = (node or {}).get(name)
+                node = _mapping(node).get(name)
             if path == "runtime":
                 nearest[path] = "default"  # no option of a site, which says more than is recorded here
             elif (file := _nearest(path, node, chosen[path], folders)) is not None:
@@ -186,9 +193,9 @@ def _nearest_choices(found: Mapping[str, Any], chosen: Mapping[str, str], folder
     return nearest
 
 
-def _nearest(path: str, node: Mapping[str, Any] | None, chosen: str, folders: Sequence[Path]) -> str | None:
+def _nearest(path: str, node: Json, chosen: str, folders: Sequence[Path]) -> str | None:
     """Return the file of a group that says least against what was recorded, and most of it; None where none can."""
-    if node is None:
+    if not isinstance(node, Mapping):
         return "none" if path in OPTIONAL else None
     names = {file.stem for folder in folders for file in (folder / path).glob("*.yaml")} | SCHEMAS[path].keys() - {BASE}
     recorded = flatten(node)
@@ -203,15 +210,15 @@ def _nearest(path: str, node: Mapping[str, Any] | None, chosen: str, folders: Se
     return None if best is None else best[-1]
 
 
-def _option(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], dict[str, Any]]:
+def _option(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], dict[str, Json]]:
     """Return the keys of a group by one of its options, and what that says beside the schema's own defaults, dotted."""
     file = next((found for folder in folders if (found := folder / path / f"{name}.yaml").exists()), None)
     if file is None:
         schema = SCHEMAS[path].get(name)
-        own = fields(schema) if schema is not None else ()
-        return {found.name for found in own}, {found.name: found.default for found in own if found.name == "_target_"}
+        own = {found.name: default_of(found) for found in fields(schema)} if schema is not None else {}
+        return set(own), {name: value for name, value in own.items() if name == "_target_"}
     raw: Any = OmegaConf.to_container(OmegaConf.load(file)) or {}
-    known, said = set[str](), dict[str, Any]()
+    known, said = set[str](), dict[str, Json]()
     for entry in raw.pop("defaults", []):
         if isinstance(entry, Mapping):
             known |= {str(key).rpartition("/")[2] for key in entry}  # a group below this one
@@ -221,11 +228,11 @@ def _option(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], di
     return known | set(raw), said | flatten(raw)
 
 
-def _without(found: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
+def _without(found: Mapping[str, Json], paths: set[str]) -> dict[str, Json]:
     """Return the records without these groups, and without those that are none."""
 
-    def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        values = {}
+    def kept(node: Mapping[str, Json], prefix: str) -> dict[str, Json]:
+        values: dict[str, Json] = {}
         for key, value in node.items():
             path = f"{prefix}{key}"
             if path in paths or (path in SCHEMAS and value is None):
@@ -236,7 +243,7 @@ def _without(found: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
     return kept(found, "")
 
 
-def _stored(values: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+def _stored(values: Mapping[str, Json], choices: Mapping[str, str]) -> str:
     """Keep a config by a name of its own, so that members of a sweep have theirs; return the override that takes it."""
     node = {"defaults": [*({f"override /{path}": name} for path, name in choices.items()), "_self_"], **values}
     name = f"run-{hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:12]}"
@@ -253,12 +260,12 @@ def _folders(tree: DictConfig) -> list[Path]:
     return [Path(source.path) for source in tree.hydra.runtime.config_sources if source.schema == "file"]
 
 
-def _flat(tree: DictConfig) -> dict[str, Any]:
+def _flat(tree: DictConfig) -> dict[str, Json]:
     plain: Any = OmegaConf.to_container(tree, resolve=False)
     return flatten({str(key): value for key, value in plain.items() if key != "hydra"})
 
 
-def _escaped(node: Any) -> Any:
+def _escaped(node: Json) -> Json:
     """Return values whose texts hold no interpolation: they are resolved twice (config/typed.py)."""
     if isinstance(node, Mapping):
         return {key: _escaped(value) for key, value in node.items()}
@@ -267,5 +274,5 @@ def _escaped(node: Any) -> Any:
     return node.replace("${", r"\\\${") if isinstance(node, str) else node
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Json) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 from trialign.config.option import option
+from trialign.foreign import Json
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Tracking:
     stage: str
     project: str
     group: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Json]
     part: str = ""
 
 

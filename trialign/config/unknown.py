@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from trialign.config.registry import BASE, SCHEMAS, FromConfig
 from trialign.errors import ConfigError, listing
+from trialign.foreign import Json
 from trialign.manifest import flatten
 
 _ROOT = ("run", "seed", "rebuild")
@@ -60,9 +61,9 @@ def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
     return ConfigError(value, rule=rule, remedy=_meant(ends, _around(key, here)))
 
 
-def known_keys(path: str | None = None, kind: type | None = None) -> dict[str, Any]:
+def known_keys(path: str | None = None, kind: type | None = None) -> dict[str, Json]:
     """Return every dotted key of every schema with its default; of the group `path`, of the schema `kind` alone."""
-    keys: dict[str, Any] = {"run": None, "seed": 0, "rebuild": False}
+    keys: dict[str, Json] = {"run": None, "seed": 0, "rebuild": False}
     keys |= {f"from.{field.name}": None for field in dataclasses.fields(FromConfig)}
     for group, schemas in SCHEMAS.items():
         for schema in schemas.values():
@@ -95,7 +96,7 @@ def _choices_with(folder: Path, path: str, key: str) -> str:
 
 
 @cache
-def _keys_of(group: str, schema: type) -> dict[str, Any]:
+def _keys_of(group: str, schema: type) -> dict[str, Json]:
     tree = OmegaConf.to_container(OmegaConf.structured(schema), resolve=False)
     assert isinstance(tree, dict)
     return flatten({str(k): v for k, v in tree.items()}, group.replace("/", ".") + ".")
@@ -115,7 +116,7 @@ def _nearest(key: str, known: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best) >= _ALIKE else None
 
 
-def _around(key: str, known: Mapping[str, Any]) -> list[str]:
+def _around(key: str, known: Iterable[str]) -> list[str]:
     """Return what stands below the longest start of `key` that exists."""
     parts = key.split(".")
     for length in range(len(parts) - 1, 0, -1):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trialign.config.config import Config
@@ -95,7 +95,7 @@ class Verb:
     help: str
     reads: tuple[str, ...] = ()
     resumes: bool = False
-    root: Mapping[str, Any] = field(default_factory=dict)
+    root: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
