@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MOST = 99
+MOST = 60
 """Such annotations today; the goal is 90. Lower it when you take some away."""
 MAPPINGS = {"dict", "Mapping", "MutableMapping", "defaultdict"}
 ANYTHING = {"Any", "object"}
