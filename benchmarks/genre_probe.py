@@ -4,7 +4,7 @@
     python -m benchmarks.genre_probe RUNS/plain-0 RUNS/enriched-0
 
 Per genre a logistic regression on the one-hot codes of all levels, five folds; the mean area under the curve, and how
-often the likeliest genre is one of a film's. Beside it the same for the tuples dealt to films at random.
+often the likeliest genre is one of a film's. Next to it the same for the tuples dealt to films at random.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ ASSUMED = ((5.0, 60.0), (30.0, 300.0))
 
 
 def work(dataset: Path, folder: Path, clock: Path) -> None:
-    """Train without end, going on from the last checkpoint, and write down what every step and every save took."""
+    """Train without end, continuing from the last checkpoint, and write down what every step and every save took."""
     from trialign.runtime.checkpoint import TrainingCheckpoints
     from trialign.semid.table import SIDTable
     from trialign.stream.module import TrainedRows

@@ -1,4 +1,4 @@
-r"""Semantic IDs of real catalogues beside the released ones, measured by one piece of code.
+r"""Semantic IDs of real catalogues next to the released ones, measured by one piece of code.
 
     trialign prepare experiment=beauty run=RUN data.root=DATA
     trialign embed experiment=beauty run=RUN data.root=DATA

@@ -39,9 +39,9 @@ class Mutation:
     """One change of one line.
 
     Attributes:
-        name: the list it stands in, and what is wrong afterwards.
+        name: the list it is in, and what is wrong afterwards.
         file: which file, from the root of the checkout.
-        old: text that stands in it once.
+        old: text that is in it once.
         new: what it is replaced by.
         tests: pytest's names of the tests that should go red.
     """
@@ -97,7 +97,7 @@ def faults(known: Sequence[Mutation], root: Path) -> list[str]:
         path = root / one.file
         text = path.read_text() if path.is_file() else ""
         if (count := text.count(one.old)) != 1:
-            told.append(f"{one.name}: its old text stands {count} times in {one.file}, it must stand there once")
+            told.append(f"{one.name}: its old text is {count} times in {one.file}, it must be there once")
             continue
         lines, changed = text.splitlines(), one.applied(text).splitlines()
         if len(lines) != len(changed) or sum(a != b for a, b in zip(lines, changed, strict=True)) != 1:

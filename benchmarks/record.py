@@ -74,7 +74,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add `--data`, the folder of the real data: by default $TRIALIGN_DATA, else shared/data beside the checkout."""
+    """Add `--data`, the folder of the real data: by default $TRIALIGN_DATA, else shared/data next to the checkout."""
     beside = Path(__file__).parents[2] / "shared" / "data"
     known = os.environ.get("TRIALIGN_DATA") or (beside if beside.is_dir() else None)
     parser.add_argument(

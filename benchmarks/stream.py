@@ -1,4 +1,4 @@
-"""The exact stream beside webdataset and beside a bare read of the same blocks; and how soon it goes on where it stood.
+"""The exact stream next to webdataset and a bare read of the same blocks; and how soon it continues where it was.
 
     python -m benchmarks.stream --json benchmarks/results/stream.json
 
@@ -212,7 +212,7 @@ def exhaust(batches: Iterable[object]) -> None:
 
 
 def histories(store: BlockStore, encoder: Template, lanes: int, repeats: int) -> list[Row]:
-    """Return our rate beside the peers'; they take turns."""
+    """Return our rate next to the peers'; they take turns."""
     folder, shards = Path(store.folder), sorted(str(path) for path in Path(store.folder).glob("*.tar"))
     names, index = [Path(shard).name for shard in shards], np.array(store.index)
     batches = round(stream_of(store, encoder, lanes).steps(1) * lanes / MICRO_BATCH_SIZE)

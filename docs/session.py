@@ -39,7 +39,7 @@ Output is shortened by five rules:
 - Paths begin in the folder that the session ran in. The checkout of trialign is written `CHECKOUT`.
 - Revisions of the code are left out.
 
-A command that was refused stands behind a `$`, so that nobody pastes it. Another processor rounds otherwise, and its
+A command that was refused is behind a `$`, so that nobody pastes it. Another processor rounds otherwise, and its
 figures differ."""
 
 
@@ -48,7 +48,7 @@ class Step:
     """A command as it is typed.
 
     Attributes:
-        say: what the reader is told before it.
+        say: what the reader reads before it.
         command: for bash; `PID` stands for what `until` returns.
         lines: how many lines of its output are shown.
         until: waits for what the user would wait for, in the session's folder.
@@ -95,7 +95,7 @@ def write_shop(folder: Path) -> None:
 
 
 def of_readme() -> str:
-    """Return the README's command for own data, as it stands there."""
+    """Return the README's command for own data, as it is there."""
     found = re.search(r"^    (trialign pipeline (?:.*\\\n)*.*)$", README, re.MULTILINE)
     assert found is not None
     return found[1].replace("\n    ", "\n")
@@ -206,7 +206,7 @@ PARTS = {
             "trialign recommend run=runs/mine recommend.user=bob",
         ),
     ],
-    "3. Three mistakes, and how they are mended": [
+    "3. Three mistakes, and how they are fixed": [
         Step(
             "A column that the file does not have. A refusal has three lines: the value, the rule it breaks, the "
             "remedy. `prepare` is enough to see whether files are read; it takes seconds.",
@@ -252,15 +252,15 @@ PARTS = {
             f"trialign submit pipeline cluster=minicluster run=runs/night {SMALL} \\\n"
             "    runtime.nodes=2 runtime.strategy=ddp runtime.micro_batch_size=4 runtime.checkpoint_every=20",
         ),
-        Step("How does it stand, once the training runs?", "trialign status run=runs/night", until=rank_of_training),
+        Step("How far is it, once the training runs?", "trialign status run=runs/night", until=rank_of_training),
         Step(
             "One of the two processes that train is killed, as a machine without memory would do it.",
             "kill -9 PID",
             until=rank_of_training,
         ),
         Step(
-            "`status` tells it. The job has been queued again, on a node that did not fail, and goes on from its last "
-            "checkpoint. Nobody had to do anything.",
+            "`status` tells it. The job has been queued again, on a node that did not fail, and continues from its "
+            "last checkpoint. Nobody had to do anything.",
             "trialign status run=runs/night",
             until=taken_up,
         ),
@@ -268,7 +268,7 @@ PARTS = {
     ],
     "5. The next morning": [
         Step(
-            "The run of the cluster beside that of the quickstart. Their settings are the same, so they are taken "
+            "The run of the cluster next to that of the quickstart. Their settings are the same, so they are taken "
             "together (`2 seeds` are two runs of one seed here). What was killed and taken up on two nodes has "
             "the same R@10 as what ran undisturbed; N@10 differs in the third digit, as two ranks round sums "
             "otherwise. The end lists what differs between them.",

@@ -97,7 +97,7 @@ def prepared(run: Path, dataset: Dataset, user: str, target: int) -> Iterator[st
     yield block(", ".join(f"{name} {entry[name]}" for name in entry.dtype.names))
     shard = (folder / "train" / "shards-000000.tar").read_bytes()
     start = int(entry["offset"])
-    yield "The shard is a plain tar: before the block stands a header with its name, then Arrow's IPC stream begins:"
+    yield "The shard is a plain tar: before the block is a header with its name, then Arrow's IPC stream begins:"
     yield block(hexdump(shard[start - 512 : start - 480]) + "\n...\n" + hexdump(shard[start : start + 32]))
     for split in ("train", "validation", "test"):
         _, _, record = next(find_record(dataset, split, user))
@@ -156,7 +156,7 @@ def trained(run: Path, dataset: Dataset, sids: SIDTable, user: str, target: int)
     yield (
         f"Tokens below {space.text_vocab} are text, the others codes: {space.text_vocab} + level x "
         f"{space.codebook_size} + code. `*` marks the tokens that are learned; each is predicted from what "
-        "stands before it."
+        "is before it."
     )
     _, _, history = next(find_record(dataset, "train", user))
     _, _, item = next(find_record(dataset, "items", target))
@@ -202,7 +202,7 @@ def decoded(run: Path, dataset: Dataset, sids: SIDTable, history: np.ndarray, ta
         f"{place:>2}  {score.exp():.4f}  {sid(sids, item):<16} {dataset.keys[item]}  {titles[item].as_py()}"
         for place, (item, score) in enumerate(zip(items[:10], ranking.scores[0], strict=False), start=1)
     ]
-    yield "Fifty beams go on down the trie, only along prefixes of real items. The ten best leaves:"
+    yield "Fifty beams continue down the trie, only along prefixes of real items. The ten best leaves:"
     yield block("\n".join(lines))
     place = f"on place {items.index(target) + 1}" if target in items else "not among the fifty"
     yield f"What the user really chose, `{dataset.keys[target]}` ({sid(sids, target)}), is {place}."

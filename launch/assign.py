@@ -131,7 +131,7 @@ def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Statisti
 
 
 def _labels(dataset: Dataset, stage: Stage) -> dict[str, NDArray[np.int64]]:
-    """Return what prefixes are compared with, beside categories: as far as it is known or was made."""
+    """Return what prefixes are compared with, next to categories: as far as it is known or was made."""
     from trialign.enrich.evidence import load_evidence
     from trialign.semid.labels import evidence_labels
 

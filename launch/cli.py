@@ -95,11 +95,11 @@ def _answer(arguments: list[str], transcript: Transcript) -> None:
         # `trialign VERB --help | head`: whoever read has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (KeyboardInterrupt, Interrupted):
-        words = "interrupted; what was finished stays finished, and the same command goes on from there"
+        words = "interrupted; what was finished stays finished, and the same command continues from there"
         print(f"trialign: {words}", file=sys.stderr)
         _end(INTERRUPTED, words)
     except Exception as cause:
-        # Python's own 1 would look like an error that is told and comes again.
+        # Python's own 1 would look like an error that is reported and comes again.
         print(harmless(traceback.format_exc(), keep=LINES), end="", file=sys.stderr)
         _end(_UNFORESEEN, harmless("".join(traceback.format_exception_only(cause)).strip(), keep=LINES))
 
@@ -162,7 +162,7 @@ def _start(verb: str, overrides: list[str], transcript: Transcript) -> None:
     options, words = _parted(overrides)
     words = as_typed(words)
     taken = words_of_run(verb, words)
-    # What `recommend` answers stands on stdout alone, so that a program can read it.
+    # What `recommend` answers is on stdout alone, so that a program can read it.
     _log_plainly("stderr" if verb == "recommend" else "stdout")
     command, sys.argv = sys.argv, [f"trialign {verb}", *options, *words, *taken.words]  # what Hydra's messages call it
     try:
@@ -294,7 +294,7 @@ def _log_plainly(stream: str) -> None:
 
 
 class _Said(logging.StreamHandler[TextIO]):
-    """Writes to `sys.stdout` or `sys.stderr` as it is at the time; what a bar says stands in the run's log alone."""
+    """Writes to `sys.stdout` or `sys.stderr` as it is at the time; what a bar says is in the run's log alone."""
 
     def __init__(self, name: str) -> None:
         logging.Handler.__init__(self)

@@ -25,10 +25,10 @@ def run(config: Config) -> Path:
     wanted = config.report
     found, left_out = [], []
     folders = _folders(wanted.runs, leave_out=config.run)
-    beside = os.path.commonpath([folder.parent for folder in folders])  # names say what sets the runs apart
+    common = os.path.commonpath([folder.parent for folder in folders])  # names say what sets the runs apart
     for folder in tracked(folders, "runs read"):
         try:
-            found.append(read_run(folder, os.path.relpath(folder, beside), wanted.split))
+            found.append(read_run(folder, os.path.relpath(folder, common), wanted.split))
         except StageError as unfinished:
             left_out.append(unfinished.value)
     if not found:
@@ -55,11 +55,11 @@ def _folders(patterns: list[str], *, leave_out: Path) -> list[Path]:
     folders: dict[Path, None] = {}
     for pattern in patterns:
         matches = [Path(path).absolute() for path in _expand(pattern)]
-        # A sweep keeps its scripts beside its members.
+        # A sweep keeps its scripts next to its members.
         matches = [path for path in matches if path.is_dir() and path != leave_out and path.name != "slurm"]
         if not matches:
             raise ConfigError(
-                f"report.runs: '{pattern}' is no directory", rule="runs are directories", remedy="mend the path"
+                f"report.runs: '{pattern}' is no directory", rule="runs are directories", remedy="fix the path"
             )
         folders |= dict.fromkeys(matches)
     return list(folders)

@@ -49,7 +49,7 @@ def markdown() -> str:
         "Defaults are those of the option that a heading names (a schema, or a file of conf/), "
         "before `experiment=` and the command line. "
         "Settings marked * or + are not part of a stage's identity. Those marked * cannot change the numbers. Those "
-        "marked + can (how sums are rounded, what is left out) and stand in the manifest beside the hash.",
+        "marked + can (how sums are rounded, what is left out) and are in the manifest next to the hash.",
         "Root settings: `run=DIR` (required), `seed=0`, `rebuild=false`, `from.STAGE=DIR`, `experiment=NAME`.",
         "## Verbs",
         "Stages in the order they run; in brackets what a stage reads only where its settings ask for it. A pipeline "

@@ -1,4 +1,4 @@
-"""Show how a run or a sweep stands: stages, jobs, nodes, time, how far they are, the last attempt, the logs.
+"""Show how a run or a sweep is: stages, jobs, nodes, time, how far they are, the last attempt, the logs.
 
 trialign status run=DIR
 """
@@ -21,7 +21,7 @@ _COLUMNS = ("", "stage", "job", "state", "nodes", "limit in", "progress", "last 
 def run(config: Config) -> list[StageStatus]:
     """Print the table, without columns that say nothing, and the logs; return the table's lines."""
     if not config.run.is_dir():
-        raise StageError(f"{config.run} is not there", rule="a run is a directory", remedy="mend run=DIR")
+        raise StageError(f"{config.run} is not there", rule="a run is a directory", remedy="fix run=DIR")
     lines = status(config.run)
     cells = [astuple(line)[: len(_COLUMNS)] for line in lines]
     told = [number for number in range(len(_COLUMNS)) if number < 2 or any(row[number] for row in cells)]

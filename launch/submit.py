@@ -36,5 +36,5 @@ def run(config: Config) -> dict[str, str]:
     queued = submit(jobs, config, print if config.cluster.dry_run else log.info)
     if queued:
         log.info("  scripts, configuration, logs: %s/slurm", config.run)
-        log.info("  how it stands: trialign status run=%s", config.run)
+        log.info("  how far it is: trialign status run=%s", config.run)
     return queued

@@ -1,4 +1,4 @@
-"""Hydra's multirun: every member goes on with the settings of its run, here or as one array of Slurm jobs.
+"""Hydra's multirun: every member continues with the settings of its run, here or as one array of Slurm jobs.
 
 trialign VERB -m seed=1,2,3 run='runs/sweep/seed${seed}' [hydra/launcher=slurm cluster=NAME]
 """

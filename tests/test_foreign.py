@@ -16,7 +16,7 @@ from trialign.terminal import console
 
 ACTS = "\x1b]0;title\x07 \u202egnp.exe \x9b31m \u2066x\u2069 \x00 \r"
 MARKS = "\u061c\u200e\u200f\u2067\u2068\ufeff\ufff9\ufffa\ufffb"
-"""They change the order or the sense of what stands beside them, and nobody sees them."""
+"""They change the order or the sense of what is next to them, and nobody sees them."""
 
 
 @example(MARKS)

@@ -13,7 +13,7 @@ _LISTED = 40
 
 
 class TrialignError(Exception):
-    """Something a user can mend.
+    """Something a user can fix.
 
     Args:
         value: what was found, with the offending value in it.
@@ -59,7 +59,7 @@ class StageError(TrialignError):
 
 
 class TrainingError(TrialignError):
-    """Training met numbers it cannot go on with."""
+    """Training met numbers it cannot continue with."""
 
 
 def _rebuild(kind: type[TrialignError], value: str, rule: str, remedy: str) -> TrialignError:
@@ -93,5 +93,5 @@ def model_remedy(model: str) -> str:
         wanted = "name a folder with config.json, weights and tokenizer" if held else "name the folder of a model"
         return f"{model} is a folder that holds {', '.join(held[:5]) or 'nothing'}; {wanted}"
     if path.exists() or model.startswith(("/", ".", "~")):
-        return f"mend the path: {model} is {'a file' if path.exists() else 'not there'}, and a folder is needed"
+        return f"fix the path: {model} is {'a file' if path.exists() else 'not there'}, and a folder is needed"
     return f"check the name; without network run `hf download {model}` beforehand where there is one"

@@ -1,4 +1,4 @@
-"""Where a stage was executed: what rounds its sums beside its settings, recorded in every manifest."""
+"""Where a stage was executed: what rounds its sums next to its settings, recorded in every manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIABLES = (
     "OPENBLAS_CORETYPE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
-"""By which libraries are told to compute otherwise. Named one by one: an environment holds secrets too."""
+"""Variables by which libraries compute otherwise. Named one by one: an environment holds secrets too."""
 
 
 def machine() -> dict[str, str]:

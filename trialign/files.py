@@ -61,7 +61,7 @@ def make_folder(folder: Path) -> None:
         raise StageError(
             f"{folder} cannot be made: {cause}",
             rule="a run directory is a writable folder",
-            remedy="choose another run=DIR, or mend its permissions",
+            remedy="choose another run=DIR, or fix its permissions",
         ) from cause
 
 

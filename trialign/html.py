@@ -91,7 +91,7 @@ def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = 
 
 
 def forest(rows: Sequence[tuple[str, float, float | None, float | None]], *, width: int = 420) -> Markup:
-    """Return a forest plot: each row's difference as a dot on its interval, beside a line at 0.
+    """Return a forest plot: each row's difference as a dot on its interval, next to a line at 0.
 
     Args:
         rows: name, difference, and both ends of its interval, None where there is none.

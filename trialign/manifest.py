@@ -9,7 +9,7 @@ Two hashes carry the identity. `hash` covers the files a stage wrote; a later st
 `lineage` carries those records on, so that two inputs made from different catalogues are noticed however far
 downstream they meet.
 
-Beside the hashes stand the executions: settings that are no part of the identity but can change the numbers, and the
+Next to the hashes are the executions: settings that are no part of the identity but can change the numbers, and the
 machine. They neither rebuild nor refuse; a comparison of runs shows where they differ.
 """
 
@@ -48,7 +48,7 @@ _VERSIONED = (
 
 
 class Execution(TypedDict):
-    """How one process made a stage, beside what determines its numbers."""
+    """How one process made a stage, next to what determines its numbers."""
 
     settings: dict[str, Json]
     machine: dict[str, str]
@@ -80,7 +80,7 @@ class Manifest:
     versions: dict[str, str]
     format: int = FORMAT
     executions: list[Execution] = field(default_factory=list)
-    """`{settings, machine}` of the process that finished the stage, last, and of killed ones that it went on from."""
+    """`{settings, machine}` of the process that finished the stage, last, and of killed ones that it continued from."""
 
     @staticmethod
     def read(folder: Path | str) -> Manifest:
@@ -126,7 +126,7 @@ class Manifest:
         return found
 
     def not_whole(self, folder: Path) -> list[str]:
-        """Return what is gone of the files that the stage was finished with, or has another size, as one is told."""
+        """Return what is gone of the files that the stage was finished with, or has another size, in words."""
         sizes = {name: record["bytes"] for name, record in self.files.items() if Path(name).name != MACHINE}
         found = {name: size_of(folder / name) for name in sizes}
         return [
@@ -175,7 +175,7 @@ def trace(stage: Path, manifest: Manifest, run: Path) -> tuple[dict[str, tuple[P
     Args:
         stage: the stage's folder.
         manifest: of the stage.
-        run: where an ancestor is looked for first: a run directory that was moved as a whole keeps its stages beside
+        run: where an ancestor is looked for first: a run directory that was moved as a whole keeps its stages next to
             each other. Then where the manifest says. One that was made again since is another stage, and not found.
     """
     lost: list[str] = []

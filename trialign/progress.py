@@ -33,7 +33,7 @@ BAR = "trialign_bar"
 
 @dataclass(frozen=True)
 class Intervals:
-    """How often progress is told, in seconds.
+    """How often progress is reported, in seconds.
 
     Attributes:
         beat: between two beats.
@@ -57,7 +57,7 @@ class Heartbeat:
         seconds_left: of what is counted now, at this rate; None where it cannot be known.
         number: which of the stage's counts this is, from 1.
         within: what is counted in the middle of it, as a line, e.g. a validation; None most of the time.
-        advances: rises whenever something was counted; a beat with the same number is of a stage that stands still.
+        advances: rises whenever something was counted; a beat with the same number is of a stage that is stuck.
         seconds: since the attempt began.
         at: when the beat was written, in seconds since 1970 by the clock of the stage's machine.
         rank: which rank counted; the first counts for all.
@@ -132,7 +132,7 @@ class Progress:
             self._teller.advanced()
 
     def moved(self) -> None:
-        """Tell that the work goes on, by what it writes, though none of what is counted is whole."""
+        """Tell that the work continues, by what it writes, though none of what is counted is whole."""
         self._teller.advanced()
 
     def reach(self, done: int) -> None:
@@ -162,7 +162,7 @@ class Progress:
 
 @contextmanager
 def watched(look: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Call `look` in a thread beside the block, for work that is counted elsewhere; its event is set at the end."""
+    """Call `look` in a thread next to the block, for work that is counted elsewhere; its event is set at the end."""
     ended = threading.Event()
     thread = threading.Thread(target=look, args=(ended,), daemon=True)
     thread.start()
@@ -187,7 +187,7 @@ def tracked(pieces: Iterable[T], what: str, total: int | None = None) -> Iterato
 def telling(stage: str, folder: Path | None, intervals: Intervals, number: int = 0) -> Iterator[_Teller]:
     """Tell what is counted in the block as the progress of `stage`; beats go to `folder`, where there is one.
 
-    Inside another such block, as a stage of a pipeline is, the outer one goes on too. `number` counts of the stage came
+    Inside another such block, as a stage of a pipeline is, the outer one reports too. `number` counts of the stage came
     before the block; how many there were after it, what is yielded says.
     """
     global _current

@@ -1,6 +1,6 @@
 """Recall and NDCG of rankings, as pure functions (method.md 10): of item indices, and of lists of anybody's own.
 
-Shape suffixes beside those of `trialign.types`: U users, K places of a ranking (best first), C columns of METRICS.
+Shape suffixes next to those of `trialign.types`: U users, K places of a ranking (best first), C columns of METRICS.
 """
 
 from __future__ import annotations

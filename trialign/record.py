@@ -2,7 +2,7 @@
 
 A field is a key of the file, in the same order; `_at_` of its name is written `@`, so that `recall_at_10` is
 `recall@10`. A field that is None by default is left out where it is None. The fields of an `INLINE` field, a record
-itself, stand among those around it.
+itself, are among those around it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     R = TypeVar("R", bound=DataclassInstance)
 
 INLINE = MappingProxyType({"inline": True})
-"""Metadata of a field whose own fields stand one level up."""
+"""Metadata of a field whose own fields are one level up."""
 
 _JSON: dict[type, type | tuple[type, ...]] = {float: (float, int), tuple: list}
-"""How values of a type stand in JSON, where that is another type."""
+"""How values of a type are in JSON, where that is another type."""
 
 
 def to_json(value: Any) -> Any:

@@ -44,7 +44,7 @@ from trialign.progress import BEAT, Intervals, telling, tracked
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-"""What a stage in training goes on from; no part of what the stage makes, it goes when the manifest is there."""
+"""What a stage in training continues from; no part of what the stage makes, it goes when the manifest is there."""
 _LAUNCH = ".launch"
 _ATTEMPT = ".attempt.json"
 _LOOK, _OWNERLESS = 0.5, 4
@@ -101,7 +101,7 @@ class Stage:
         config: the fields that determine its numbers, and only those.
         inputs: the folders of the finished stages it reads, by verb.
         sources: files from outside the run it reads, by role; their content is part of the stage's identity.
-        recorded: fields beside `config` that can change the numbers all the same, dotted.
+        recorded: fields next to `config` that can change the numbers all the same, dotted.
         lineage: the hash of every stage it descends from, its inputs among them, by verb.
         manifest_before: the bytes of the manifest that was there when it was opened; None without one.
         intervals: how often it tells how far it is.
@@ -233,7 +233,7 @@ class Stage:
             raise _finished_otherwise(self.folder, changes)
 
     def _begin(self, keep: Sequence[str]) -> tuple[_Attempt, bool]:
-        """Clear the folder of all but what may be kept; return the attempt that begins, and whether it goes on.
+        """Clear the folder of all but what may be kept; return the attempt that begins, and whether it continues.
 
         Raises:
             HeldError: the stage was finished since it was opened.
@@ -261,7 +261,7 @@ class Stage:
         return attempt, goes_on
 
     def _refuse_to_clear_checkpoints(self) -> None:
-        """Refuse to begin anew where an attempt with other settings left a training that could go on.
+        """Refuse to begin anew where an attempt with other settings left a training that could continue.
 
         Raises:
             StageError: it did.
@@ -288,7 +288,7 @@ class Stage:
                 raise FirstRankLostError(
                     f"the first rank {what} {self.folder / MANIFEST}",
                     rule="the other ranks stay until the first has finished the stage (runtime.patience_minutes)",
-                    remedy="look into the first rank's log; the same command goes on from the newest checkpoint",
+                    remedy="look into the first rank's log; the same command continues from the newest checkpoint",
                 )
             time.sleep(_LOOK)
 
@@ -303,7 +303,7 @@ class Stage:
         return {verb: self.lineage[verb] for verb in self.inputs}
 
     def _is_beside(self, path: Path) -> bool:
-        """Tell what stands beside what a stage makes (who makes it, how far it is, what it goes on from)."""
+        """Tell what is next to what a stage makes (who makes it, how far it is, what it continues from)."""
         top = path.relative_to(self.folder).parts[0]
         return is_lock(path) or top in (BEAT, f"{BEAT}.partial", CHECKPOINTS)
 
@@ -349,7 +349,7 @@ class Stage:
 
 
 def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Json], dict[str, Json]] | None:
-    """Return what a stage was made with: its `config`, and the settings recorded beside it; None without a record.
+    """Return what a stage was made with: its `config`, and the settings recorded next to it; None without a record.
 
     Args:
         folder: a stage's.
@@ -419,6 +419,6 @@ def _begun_otherwise(folder: Path, changes: Sequence[str]) -> StageError:
     steps = sorted((folder / CHECKPOINTS).glob("step-*.json"))
     return StageError(
         f"{folder} holds {steps[-1].stem} of a training with other settings: " + "; ".join(changes),
-        rule="a training goes on with the settings, the model and the data that it began with",
+        rule="a training continues with the settings, the model and the data that it began with",
         remedy="undo the change, choose another run=DIR, or add rebuild=true to begin anew",
     )

@@ -67,7 +67,7 @@ class Transcript:
 
 
 class Stream:
-    """A standard stream whose lines are kept, and stand above the bar.
+    """A standard stream whose lines are kept, and are above the bar.
 
     Args:
         raw: the stream itself, which has all else that a stream has.

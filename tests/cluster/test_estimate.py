@@ -80,7 +80,7 @@ def pretrained(folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_what_is_estimated_is_what_is_trained(captioned: list[str], tmp_path: Path, kind: str) -> None:
-    """Red: a vocabulary of other texts than the training's, special tokens forgotten beside a pretrained one."""
+    """Red: a vocabulary of other texts than the training's, special tokens forgotten next to a pretrained one."""
     words = [*captioned, *BACKBONES[kind]]
     if kind in ("pretrained", "adapters"):
         words = [word for word in words if not word.startswith("train.backbone")]

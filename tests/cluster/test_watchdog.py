@@ -1,4 +1,4 @@
-"""What the watchdog takes for standing still."""
+"""What the watchdog takes for being still."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes that the user brings stand where ours do, by a YAML file that names them."""
+"""Classes that the user brings are where ours do, by a YAML file that names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings outside a stage's identity: each can change the numbers and is recorded, or cannot and stands in a list."""
+"""Settings outside a stage's identity: each can change the numbers and is recorded, or cannot and is in a list."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def unhashed() -> Iterator[tuple[str, bool]]:
 def test_a_setting_outside_the_identity_stands_on_one_side(key: str, recorded: bool) -> None:
     """Red for a new one until it is put into one of the lists above, with its reason."""
     names = {key, key.split(".")[0], key.rsplit(".", 1)[1]}
-    assert bool(names & RECORDED.keys()) != bool(names & INERT.keys()), f"{key} stands in no list, or in both"
+    assert bool(names & RECORDED.keys()) != bool(names & INERT.keys()), f"{key} is in no list, or in both"
     assert recorded == bool(names & RECORDED.keys())
 
 

@@ -75,7 +75,7 @@ def test_defaults_are_those_that_a_verb_composes() -> None:
 
 
 def test_a_group_below_another_is_one_line_there_and_a_heading_of_its_own() -> None:
-    """Red: its settings stand twice, and what it is for stands nowhere."""
+    """Red: its settings are twice, and what it is for is nowhere."""
     for path, name, schema in ALL:
         below = {other.replace("/", ".") for other in SCHEMAS if other.startswith(f"{path}/")}
         told = {key: text for key, _, _, _, text in _rows(path, schema, composed(path, choice_of(path, name)))}

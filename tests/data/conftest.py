@@ -27,7 +27,7 @@ _SETTINGS = DataConfig(max_history=6, block_records=4, shard_blocks=2, images_pe
 class World:
     """A source from rows of events, or of ready examples, with whatever else a test wants to hand over.
 
-    Rows of more than user, item and order go on with `columns`.
+    Rows of more than user, item and order continue with `columns`.
     """
 
     rows: Sequence[tuple[Any, ...]] = ()

@@ -48,7 +48,7 @@ def test_what_an_item_lacks_is_empty() -> None:
         ([], "catalogue is empty"),
         (["a", None, ""], "2 items have no key"),
         (["a", ""], "1 items have no key"),
-        (["a", "b", "a", "c", "c"], "2 item keys stand .* more than once, e.g. a, c"),
+        (["a", "b", "a", "c", "c"], "2 item keys are .* more than once, e.g. a, c"),
     ],
 )
 def test_catalogues_that_cannot_be_indexed_are_refused(keys: list[str | None], message: str) -> None:

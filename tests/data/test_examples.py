@@ -29,7 +29,7 @@ def _records(dataset: Dataset, name: Any) -> list[dict[str, Any]]:
 
 
 def _learned(dataset: Dataset) -> list[tuple[str, tuple[int, ...], int]]:
-    """Return (user, what stands before, target) of every target of every train record."""
+    """Return (user, what is before, target) of every target of every train record."""
     return [
         (record["user"], tuple(record["items"][:place]), record["items"][place])
         for record in _records(dataset, "train")
@@ -183,7 +183,7 @@ def test_every_target_is_learned_once_after_its_own_history(
 def test_unknown_items_are_refused_or_left_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
     rows = [("a", ["p", "x"], ["q"], "train"), ("a", ["p"], ["y"], "test"), ("b", ["x"], ["p"], "test")]
     told = "2 items of the examples are not in the catalogue, e.g. x, y; "
-    told += "they stand in 2 places of histories and 1 of targets"
+    told += "they are in 2 places of histories and 1 of targets"
     with pytest.raises(DataError) as refused:
         world(examples=rows, split="given")
     assert refused.value.value == told

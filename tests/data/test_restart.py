@@ -101,7 +101,7 @@ def test_a_full_disk_is_named_and_the_next_attempt_goes_on(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(TarWriter, "add", _fail(OSError(kind, os.strerror(kind))))
-        with pytest.raises(DataError, match=r"the disk is full while writing below .*prepare.*\n.*\n.*goes on"):
+        with pytest.raises(DataError, match=r"the disk is full while writing below .*prepare.*\n.*\n.*continues"):
             attempt(source_of(ROWS))
     monkeypatch.setattr("trialign.data.prepare.partition_by_user", _fail(AssertionError()))
     assert len(Dataset(attempt(source_of(ROWS))).train_histories()) == 30

@@ -1,6 +1,6 @@
 """However ranks share the work, the same numbers come out: every strategy, and every way to cut a global batch up.
 
-Float32, 50 steps, no dropout, clipping. What turns each test red was tried, and stands in its docstring.
+Float32, 50 steps, no dropout, clipping. What turns each test red was tried, and is in its docstring.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A killed training goes on from its checkpoint and ends, bit for bit, as if nobody had killed it."""
+"""A killed training continues from its checkpoint and ends, bit for bit, as if nobody had killed it."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_two_ranks_then_one_then_two_see_the_rows_of_two(
     """Red: lanes of the first rank alone, a lane that begins anew, micro-batches counted as the old world counts."""
     two, one = {"strategy": "ddp", "devices": 2}, {"strategy": "single", "devices": 1}
     folder = tmp_path / "changing"
-    # Killed in step 5, saved at 3; goes on from there, killed in step 8, saved at 6.
+    # Killed in step 5, saved at 3; continues from there, killed in step 8, saved at 6.
     assert -signal.SIGKILL in run_ranks(train_rank, 2, dataset, folder, two, 4 * 2 + 0)
     assert run_ranks(train_rank, 1, dataset, folder, one, 7 * 4 + 1) == [-signal.SIGKILL]
     assert run_ranks(train_rank, 2, dataset, folder, two, None) == [0, 0]

@@ -164,7 +164,7 @@ def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _spans(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, command) of every command that stands in a sentence."""
+    """Yield (line, command) of every command that is in a sentence."""
     lines = text.splitlines()
     for number, block in _blocks(text):
         lines[number : number + len(block)] = [""] * len(block)

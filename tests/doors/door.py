@@ -26,7 +26,7 @@ READ = "items 8, items_without_description 8, users 12, events 48"
 """What that command then says."""
 
 Follow = Callable[[str, str], str]
-"""From a command and the remedy printed for it to the command that a reader types next; it may mend files before."""
+"""From a command and the remedy printed for it to the command that a reader types next; it may fix files before."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a newcomer does wrong with finished runs, stages and clusters. Beside each lies a finished run, `r`."""
+"""What a newcomer does wrong with finished runs, stages and clusters. Next to each lies a finished run, `r`."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ DOORS = [
         "prepare run=/sys/trialign data.num_items=64 data.num_users=40",
         value="/sys/trialign/prepare cannot be made",
         rule="a run directory is a writable folder",
-        remedy="choose another run=DIR, or mend its permissions",
+        remedy="choose another run=DIR, or fix its permissions",
         follow=lambda command, remedy: command.replace("/sys/trialign", "n"),
         outcome="prepare: built",
     ),
@@ -205,7 +205,7 @@ DOORS = [
         "pipeline run=r evaluate.generator=rl train.rl_holdout=0",
         code=2,
         value="train.rl_holdout=0 in a pipeline with reinforcement learning",
-        rule="it learns from positions that supervised training kept back",
+        rule="it learns from positions that supervised training held out",
         remedy="set train.rl_holdout=0.2, or leave rl out with evaluate.generator=train",
         follow=settings("with (evaluate.generator=train)"),
         outcome="the same as a page",

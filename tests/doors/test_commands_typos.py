@@ -1,4 +1,4 @@
-"""What a newcomer mistypes: verbs, settings, choices, values. Beside each lies a finished run, `r`."""
+"""What a newcomer mistypes: verbs, settings, choices, values. Next to each lies a finished run, `r`."""
 
 from __future__ import annotations
 

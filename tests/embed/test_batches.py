@@ -91,7 +91,7 @@ def test_a_vector_that_is_not_finite_is_refused_at_once_by_item(tmp_path, bad):
     def rows(skip):
         for items, vectors_BD in rows_after(skip):
             yield items, np.where(np.array(items)[:, None] == 5, bad, vectors_BD)
-            assert 5 not in items, "went on"
+            assert 5 not in items, "continued"
 
     with pytest.raises(DataError, match="the text vector of item 'k5' holds NaN or infinity") as raised:
         write(tmp_path, rows)

@@ -23,7 +23,7 @@ def test_co_occurrence_of_three_histories_by_hand():
     expected[0, 1] = 1 + 1  # next to each other in the first and in the second
     expected[1, 2] = 1
     expected[0, 2] = 1 / 2  # two places apart
-    expected[0, 3] = 1 + 1 / 2  # twice in the third; an item beside itself does not count
+    expected[0, 3] = 1 + 1 / 2  # twice in the third; an item next to itself does not count
     np.testing.assert_allclose(counts_NN, expected + expected.T)
 
 
@@ -66,7 +66,7 @@ def test_items_chosen_by_the_same_users_lie_together():
 def test_an_item_without_train_events_has_no_vector():
     encoder = PpmiSvd(PpmiConfig(dim=64, window=10, smoothing=0.75, text_prior=0))
     modality = encoder.encode([*make_histories(), np.array([25], np.int32)], 27, None)
-    assert modality.present_N.tolist() == [True] * 24 + [False] * 3, "25 stands alone, 24 and 26 in no history"
+    assert modality.present_N.tolist() == [True] * 24 + [False] * 3, "25 is alone, 24 and 26 in no history"
     assert (modality.vectors_ND[24:] == 0).all()
     assert encoder.notes == ["collaborative vectors are 24 wide, not 64: so many items co-occur"]
 
@@ -91,7 +91,7 @@ def test_of_many_equals_ten_others_are_neighbours():
 
 def test_seldom_chosen_items_move_and_often_chosen_ones_hardly():
     given, draws = make_histories(), np.random.default_rng(1)
-    seldom = [np.array([24, item], np.int32) for item in draws.integers(8, size=2)]  # 24 beside the first group
+    seldom = [np.array([24, item], np.int32) for item in draws.integers(8, size=2)]  # 24 next to the first group
     text = Modality((np.arange(25)[:, None] // 8 == np.arange(4)).astype(np.float32), np.ones(25, bool))
     text.vectors_ND[24] = [0, 1, 0, 0]  # and its text is that of the second
     before, after = (
@@ -119,7 +119,7 @@ def test_twelve_thousand_items_take_seconds():
 
 
 def test_what_cannot_be_used_is_refused():
-    with pytest.raises(DataError, match="no two items stand in one") as raised:
+    with pytest.raises(DataError, match="no two items are in one") as raised:
         PpmiSvd(PpmiConfig("", 8, 10, 0.75, 0)).encode(histories([0], [1], [2, 2]), 3, None)
     assert "embed/collaborative=none" in raised.value.remedy
     with pytest.raises(DataError, match="no two items"):

@@ -106,7 +106,7 @@ def test_keyphrases_worked_by_hand():
 
 
 def test_company_worked_by_hand():
-    # Items 0, 1, 2; 0 stands 5 times beside 1 and 5 times beside 2. Interest 0 is told of item 1 alone.
+    # Items 0, 1, 2; 0 is 5 times next to 1 and 5 times next to 2. Interest 0 is told of item 1 alone.
     together_NN = csr_array(np.array([[0.0, 5, 5], [5, 0, 0], [5, 0, 0]]))
     own_NV = csr_array(np.array([[0.0, 1], [1, 0], [0, 1]]))
     share_NV, surprise_NV = company(together_NN, own_NV)
@@ -115,7 +115,7 @@ def test_company_worked_by_hand():
     share = (5 + 5 * base) / (10 + 5)
     assert share_NV.toarray()[0, 0] == pytest.approx(share)
     assert surprise_NV.toarray()[0, 0] == pytest.approx(share * np.log(share / base))
-    # Item 2 stands beside item 0 alone, of which interest 0 is not told.
+    # Item 2 is next to item 0 alone, of which interest 0 is not told.
     assert share_NV.toarray()[2, 0] == 0
 
 

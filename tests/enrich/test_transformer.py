@@ -163,7 +163,7 @@ def test_a_language_model_answers_in_batches_as_alone(tmp_path):
 
 
 def test_a_reply_ends_at_the_first_end(tmp_path):
-    """All logits equal but that of the end: every reply is empty, and costs one token beside the prompt's."""
+    """All logits equal but that of the end: every reply is empty, and costs one token next to the prompt's."""
     model = save_reader(tmp_path)
     found = AutoModelForCausalLM.from_pretrained(model)
     found.lm_head.weight.data.zero_()
@@ -192,7 +192,7 @@ def test_settings_of_the_models_own_do_not_reach_generation(tmp_path):
 
 
 def test_no_evidence_becomes_a_turn_of_the_conversation():
-    """Tokens that end a turn stand in a prompt as often whatever the title says."""
+    """Tokens that end a turn are in a prompt as often whatever the title says."""
     tokenizer = make_tokenizer()
 
     def turns(title: str) -> int:

@@ -1,4 +1,4 @@
-"""Many runs beside each other: who is grouped, who is paired, and what is said of the rest."""
+"""Many runs next to each other: who is grouped, who is paired, and what is said of the rest."""
 
 from __future__ import annotations
 

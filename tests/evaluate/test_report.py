@@ -23,7 +23,7 @@ def rankings(items_UK: np.ndarray, invalid_rate: float = 0.0) -> Rankings:
 
 
 def measured(places: list[int], invalid_rate: float = 0.0) -> Measured:
-    """Users whose single target stands at these places, counted from 0; -1 for a target not found."""
+    """Users whose single target is at these places, counted from 0; -1 for a target not found."""
     items = np.tile(np.arange(1, 51, dtype=np.int32), (len(places), 1))
     for user, place in enumerate(places):
         if place >= 0:

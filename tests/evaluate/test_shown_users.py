@@ -1,4 +1,4 @@
-"""The users that an evaluation's page shows: where their targets stand, and what is left out."""
+"""The users that an evaluation's page shows: where their targets are, and what is left out."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ SOUND: dict[str, dict[str, Any]] = {
     "qwen3_moe": EXPERTS,
     "deepseek_v3": LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
 }
-"""Families and what their config says beside the sizes."""
+"""Families and what their config says next to the sizes."""
 
 REFUSED: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("mistral", "a window"): ({"sliding_window": 8}, "last 8 tokens"),
@@ -169,7 +169,7 @@ def test_codes_are_read_as_long_as_text_is(
     with torch.no_grad():
         text = generator.backbone.get_input_embeddings()(torch.arange(200)).norm(dim=1).mean()
         items = generator.items.embed(torch.arange(9) + generator.text_vocab).norm(dim=1).mean()
-    # At a position stands the sum of three codes, and from scratch a table that also answers is read sqrt(D) longer.
+    # At a position is the sum of three codes, and from scratch a table that also answers is read sqrt(D) longer.
     longer = 1.0 if encoding == "tokens" else 3**0.5 * (4.0 if family == "llama" else 1.0)
     assert items / text == pytest.approx(longer, rel=0.15)
     assert embedding_scale(generator.backbone) == pytest.approx(4.0 if family == "gemma" else 1.0)

@@ -1,4 +1,4 @@
-"""A spike ends the training before the optimizer has taken it in; rewound, it goes on without the batch behind it."""
+"""A spike ends the training before the optimizer has taken it in; rewound, it continues without the batch behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generator's own parts: codes beside text, and predictions at target positions only."""
+"""The generator's own parts: codes next to text, and predictions at target positions only."""
 
 from __future__ import annotations
 

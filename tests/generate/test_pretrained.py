@@ -349,7 +349,7 @@ def test_adapters_under_strategies_that_cut_parameters_up_on_any_number_of_ranks
 ) -> None:
     """Frozen parameters are cut up too, and what is merged and saved is what one process saves.
 
-    Interrupted on two ranks, one goes on. Red: adapters that begin anew, moments that do.
+    Interrupted on two ranks, one continues. Red: adapters that begin anew, moments that do.
     """
     settings |= ADAPTED | {"backbone": {"model": str(saved("qwen2")), "dropout": 0.0}}
     given, moved = (dataset, table, tmp_path, settings), (dataset, table, tmp_path / "moved", settings)

@@ -1,4 +1,4 @@
-"""A saved generator is read back as it was, and only beside the semantic IDs it was trained on."""
+"""A saved generator is read back as it was, and only next to the semantic IDs it was trained on."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from trialign.stream.rows import Examples
 from trialign.testing import NUM_ITEMS, catalogue_texts, train_ring
 
 SHARE = 0.4
-"""Of the positions, kept back."""
+"""Of the positions, held out."""
 CAPTIONS = [f"a picture of {item}" if item % 3 else "" for item in range(NUM_ITEMS)]
 EQUAL: dict[str, Any] = {
     "tasks": dict.fromkeys(TASKS, 1.0),
@@ -151,7 +151,7 @@ class Walk:
             self.drawn[task].add(places[-1])
 
     def learn(self, task: str, tokens: Any, targets: Any, records: Any, index: int) -> None:
-        """Note the positions learned that are kept back, and those that are not."""
+        """Note the positions learned that are held out, and those that are not."""
         kept = dict(
             zip(records[index]["items"].tolist(), held_out_for_rl(records, np.array([index]), SHARE), strict=True)
         )

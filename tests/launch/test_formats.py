@@ -1,4 +1,4 @@
-"""The commands of docs/data.md, run as they stand: one log in many formats is one dataset."""
+"""The commands of docs/data.md, run as they are: one log in many formats is one dataset."""
 
 from __future__ import annotations
 

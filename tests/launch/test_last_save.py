@@ -86,5 +86,5 @@ def test_asked_after_its_last_step_a_training_is_finished_first(
     overrides = [f"run={tmp_path}", *SETTINGS, *earlier, *how]
     found = run_ranks(pipeline, world_size, overrides, where, rank, number)
     assert (tmp_path / "train" / MANIFEST).exists()
-    # The other ranks end with the training; the first rank is the one that goes on to further stages, or not.
+    # The other ranks end with the training; the first rank is the one that continues to further stages, or not.
     assert found[0] == (PreemptedError.exit_code if rank == 0 else 0)

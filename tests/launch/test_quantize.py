@@ -1,4 +1,4 @@
-"""`trialign quantize` beside settings that are meant for the training, and by classes from outside."""
+"""`trialign quantize` next to settings that are meant for the training, and by classes from outside."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_quantizer_is_told_of_the_ranks_that_its_job_has(
 def test_the_other_ranks_end_once_the_first_has_fitted_the_quantizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Red: they go on to the pipeline's next stages, which the first rank makes."""
+    """Red: they continue to the pipeline's next stages, which the first rank makes."""
     words = ["embed/image=none", "data.num_items=60", "data.num_users=80", "embed.text.dim=8"]
     config = compose("quantize", [f"run={tmp_path}", *words])
     for verb in ("prepare", "embed"):

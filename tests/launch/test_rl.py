@@ -1,4 +1,4 @@
-"""`trialign rl` by its configuration, and its evaluation in a run of its own beside the supervised one's."""
+"""`trialign rl` by its configuration, and its evaluation in a run of its own next to the supervised one's."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ def test_every_change_fits_the_tree() -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"old": "a * b"}, "its old text stands 0 times in shop.py"),
-        ({"old": "found"}, "its old text stands 2 times in shop.py"),
-        ({"file": "stop.py"}, "its old text stands 0 times in stop.py"),
+        ({"old": "a * b"}, "its old text is 0 times in shop.py"),
+        ({"old": "found"}, "its old text is 2 times in shop.py"),
+        ({"file": "stop.py"}, "its old text is 0 times in stop.py"),
         ({"new": "a + b"}, "another number of lines than one"),
         ({"new": "a - b\n    a = b"}, "another number of lines than one"),
         ({"new": "a -"}, "does not compile with it: invalid syntax"),

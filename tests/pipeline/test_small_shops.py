@@ -1,4 +1,4 @@
-"""The smallest shops: the README's own gets through as it stands, others by the one remedy they are refused with."""
+"""The smallest shops: the README's own gets through as it is, others by the one remedy they are refused with."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_hand_worked_clusters():
 
 
 def lloyd(points_ND, num_clusters, num_iterations):
-    """As it stands in a textbook, in float64, from the same seeds."""
+    """As it is in a textbook, in float64, from the same seeds."""
     centers_KD = module._seed_centers(points_ND, num_clusters, generator()).double()
     for done in range(num_iterations + 1):
         distances_NK = (points_ND[:, None].double() - centers_KD).square().sum(dim=2)

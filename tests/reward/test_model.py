@@ -11,7 +11,7 @@ from trialign.reward.labels import Labels
 from trialign.reward.model import Reader, RewardModel, tiny_model
 from trialign.reward.module import pair_loader
 
-ITEMS = ["a red cup", "a tall lamp that stands beside a chair and gives light to whoever reads in it"]
+ITEMS = ["a red cup", "a tall lamp that is next to a chair and gives light to whoever reads in it"]
 INTERESTS = ["tea", "reading in the evening"]
 
 

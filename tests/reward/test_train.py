@@ -69,7 +69,7 @@ class Catalogue(NamedTuple):
 def world() -> tuple[Catalogue, Evidence]:
     signs = [SIGNS[item % len(SIGNS)] for item in range(NUM_ITEMS)]
     titles, texts = [f"thing {item}" for item in range(NUM_ITEMS)], [sign for sign, _ in signs]
-    # Every tenth item has no interests, every seventh a wrong one beside its own.
+    # Every tenth item has no interests, every seventh a wrong one next to its own.
     interests = [[] if item % 10 == 9 else [wanted] for item, (_, wanted) in enumerate(signs)]
     for item in range(0, NUM_ITEMS, 7):
         if interests[item]:
@@ -122,7 +122,7 @@ def test_a_title_does_not_give_away_the_purpose_of_a_description_of_the_corpus()
     for item in titled:
         known.setdefault(texts[item].splitlines()[0], set()).add(purposes[item])
     assert {len(found) for found in known.values()} == {8}
-    assert len(titled) == pytest.approx(640, abs=100)  # the others stand alone
+    assert len(titled) == pytest.approx(640, abs=100)  # the others are alone
     assert all(
         phrase != purposes[item] for item, phrase in list(zip(labels.items_M, labels.interests, strict=True))[1280:]
     )

@@ -1,4 +1,4 @@
-"""Chance is a function of seed, name and where training stands, and of nothing else."""
+"""Chance is a function of seed, name and where training is, and of nothing else."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ def test_dropout_differs_between_steps_micro_batches_ranks_and_seeds(monkeypatch
     assert len(set(found)) == len(found)
     monkeypatch.undo()
     assert drawn(0, 3, 6) == found[0]
-    assert drawn(0, 3, 2) == found[0]  # counted anew by an attempt that goes on
+    assert drawn(0, 3, 2) == found[0]  # counted anew by an attempt that continues

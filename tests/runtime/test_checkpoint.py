@@ -57,7 +57,7 @@ def test_the_newest_checkpoints_stay(saved: Path) -> None:
 
 
 def opened(checkpoint: Path | None) -> int:
-    """Stand for a training that goes on from a checkpoint."""
+    """Stand for a training that continues from a checkpoint."""
     if checkpoint is None:
         return 0
     CheckedTogether(checkpoint).setup(None, None, "fit")  # type: ignore[arg-type]  # neither is asked for anything
@@ -130,7 +130,7 @@ def save_on_rank(folder: Path) -> None:
 
 
 def open_on_rank(folder: Path) -> None:
-    """Go on from the newest."""
+    """Continue from the newest."""
     dist.init_process_group("gloo")
     note_reading(folder / f"read-{dist.get_rank()}")
     (folder / f"step-{dist.get_rank()}").write_text(str(from_newest(folder / "checkpoints", opened)))
@@ -162,7 +162,7 @@ def test_two_ranks_read_their_own_files_and_leave_one_record_of_all(tmp_path: Pa
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("readers", [1, 2])
 def test_damage_that_one_rank_finds_is_damage_to_all(tmp_path: Path, rank: int, readers: int) -> None:
-    """Red: one rank goes on from the newest, the other from the one before."""
+    """Red: one rank continues from the newest, the other from the one before."""
     assert run_ranks(save_on_rank, 2, tmp_path) == [0, 0]
     (tmp_path / "checkpoints/step-00000012/state" / OWN[0].format(rank)).write_text("0013 of 0")
     assert run_ranks(open_on_rank, readers, tmp_path) == [0] * readers

@@ -1,4 +1,4 @@
-"""What an attempt that goes on takes from the one before: the lines of its log, and no checkpoint of another model."""
+"""What an attempt that continues takes from the one before: lines of its log, and no checkpoint of another model."""
 
 from __future__ import annotations
 

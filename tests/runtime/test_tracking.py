@@ -81,7 +81,7 @@ def written(file: Path) -> None:
 
 
 def figures(path: Path, about: str) -> dict[int, dict[str, float]]:
-    """Return the figures of a CSV log by the steps that were taken, the later line where one stands twice."""
+    """Return the figures of a CSV log by the steps that were taken, the later line where one is twice."""
     found: dict[int, dict[str, float]] = {}
     with path.open(newline="") as file:
         for line in csv.DictReader(file):
@@ -124,7 +124,7 @@ def test_a_killed_training_goes_on_in_its_run_and_sends_no_step_twice(tmp_path: 
     dataset, run = tmp_path / "dataset", tmp_path / "sweep" / "one"
     dataset.mkdir()
     ring_dataset(dataset)
-    # Four lanes, two rows at a time: inside the sixth step, whose checkpoint stands behind the third.
+    # Four lanes, two rows at a time: inside the sixth step, whose checkpoint is behind the third.
     assert run_ranks(train_rank, 1, dataset, run, 2 * 5) == [-signal.SIGKILL]
     (before,), _ = sent(run)
     assert run_ranks(train_rank, 1, dataset, run, None) == [0]

@@ -134,7 +134,7 @@ def test_held_tuples_stay_and_the_others_go_around_them():
 
 
 def test_held_tuples_that_fill_a_prefix_push_the_new_ones_out():
-    """K = 2: code 0 of the first level is full of old items, so the new one that would stand there goes to code 1."""
+    """K = 2: code 0 of the first level is full of old items, so the new one that would be there goes to code 1."""
     codebooks_LKD = np.array([[[0.0], [1.0]], [[-0.1], [0.1]]])
     held = FixedAssignments(np.array([0, NO_ITEM]), np.array([[0, 0], [0, 1]]))
     codes_NL, latents_ND = np.array([[0, 0], [0, 1]]), np.array([[-0.1], [0.1]])

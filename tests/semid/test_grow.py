@@ -73,7 +73,7 @@ def test_the_table_of_another_catalogue_is_refused(keys):
 
 
 def test_few_items_of_a_code_are_not_alike_for_being_near_their_own_mean():
-    """Two unrelated items stand half as far from the mean of both as from that of all."""
+    """Two unrelated items are half as far from the mean of both as from that of all."""
     draws = np.random.default_rng(3)
     ours, theirs = (draws.normal(size=(300, 20)).astype(np.float32) for _ in range(2))
     older, _ = make_table(quantized(theirs, codebook_size=150, num_levels=2), KEYS, "reassign", 0.8)

@@ -77,7 +77,7 @@ def test_neighbour_lift_by_hand():
 
 
 def test_a_popular_item_earns_no_lift():
-    """Everybody goes on to item 0, whatever came before: the prefix that holds it tells nothing."""
+    """Everybody continues to item 0, whatever came before: the prefix that holds it tells nothing."""
     codes_NL = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     pairs_P2 = np.array([[1, 0], [2, 0], [3, 0]] * 5)
     assert neighbour_lift(codes_NL, pairs_P2)["prefix_1"] == pytest.approx(1.0)

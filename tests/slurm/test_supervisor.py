@@ -47,7 +47,7 @@ def test_ranks_that_stand_still_are_ended_and_queued_again(cluster: Slurm, tmp_p
         tmp_path / "run", f"test -e {tmp_path}/again || {{ touch {tmp_path}/again; sleep 600; }}", watchdog_seconds=6.0
     )
     assert ended(cluster, job) == "COMPLETED"
-    assert outcomes(tmp_path / "run", "train", job) == ["stood still", "done"]
+    assert outcomes(tmp_path / "run", "train", job) == ["stuck", "done"]
 
 
 BEATS = """
@@ -68,7 +68,7 @@ with telling("quantize", folder, Intervals(beat=0.0)), Progress("passes", 100) a
     ("each", "expected"),
     [
         ("progress.add()", ["done"]),  # says nothing, writes nothing but its beat
-        ("print(second, flush=True); (folder / 'log').write_text(str(second))", ["stood still"] * 2 + ["gave up"]),
+        ("print(second, flush=True); (folder / 'log').write_text(str(second))", ["stuck"] * 2 + ["gave up"]),
     ],
 )
 def test_the_watchdog_goes_by_what_is_counted(cluster: Slurm, tmp_path: Path, each: str, expected: list[str]) -> None:
@@ -78,7 +78,7 @@ def test_the_watchdog_goes_by_what_is_counted(cluster: Slurm, tmp_path: Path, ea
     ended(cluster, job)
     assert outcomes(tmp_path / "run", "train", job) == expected
     told = (tmp_path / "run" / FOLDER / "log" / f"train_{job}.log").read_text()
-    assert ("the last beat: quantize, passes: 3 of 100" in told) == (expected[0] == "stood still")
+    assert ("the last beat: quantize, passes: 3 of 100" in told) == (expected[0] == "stuck")
 
 
 def test_restarts_that_get_further_are_not_counted(cluster: Slurm, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_pickle_hidden_in_a_shard_is_named_and_never_loaded(tmp_path: Path) ->
     shard.write_bytes(content)
     with pytest.raises(DamagedBlockError, match="crc32c"):
         store.read(0)
-    # Whoever hides it may have mended the checksums, too.
+    # Whoever hides it may have fixed the checksums, too.
     index = np.array(store.index)
     index["crc32c"] = google_crc32c.value(trap)
     _forge(folder, index)

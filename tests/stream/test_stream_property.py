@@ -1,7 +1,7 @@
 """The exact, elastic stream as one property, over random layouts, kills, and numbers of ranks and workers.
 
 Whatever the layout (sources, records per block, sizes, weights, lanes, window), and however often a run is killed and
-goes on from the state last saved on other numbers of ranks and workers: every step's global batch is, byte for byte,
+continues from the state last saved on other numbers of ranks and workers: every step's global batch is, byte for byte,
 that of one uninterrupted process without workers, and every record of every source occurs exactly once per epoch.
 
 Seen to fail under each of these changes:
@@ -10,7 +10,7 @@ Seen to fail under each of these changes:
 2. a lane's bound off by one: `(lane + 1) * num_records // num_lanes - (lane > 0)` as the end in `lane_range`;
 3. a worker takes neighbouring lanes: `self.lanes[worker * n : worker * n + n]`, n for each, in `LaneStream.rows`;
 4. what follows the short block is not shifted: `start` instead of `start + missing * after` in `SourceOrder.run`;
-5. a window that gives examples back goes on behind them: `start + self._window` in `LaneStream._rows`;
+5. a window that gives examples back continues behind them: `start + self._window` in `LaneStream._rows`;
 6. chance comes from a generator that runs on: `np.random.random(len(chosen))` for `draws` in `LaneStream._read`.
 """
 
@@ -196,7 +196,7 @@ def world(chance: np.random.Generator, num_lanes: int) -> tuple[int, int, int]:
 
 
 def killed_and_resumed(layout: Layout, chance: np.random.Generator, num_steps: int) -> list[Step]:
-    """Return as many steps of a run that is killed again and again, always going on elsewhere from the last save."""
+    """Return as many steps of a run that is killed again and again, always continuing elsewhere from the last save."""
     kept: list[Step] = []
     while len(kept) < num_steps:
         left = num_steps - len(kept)
@@ -241,7 +241,7 @@ def loaded(layout: Layout, rank: int, world_size: int, state: State, workers: in
 
 
 def train(layout: Layout, shape: tuple[int, int, int], checkpoint: Path, every: int, told: Connection) -> None:
-    """Go on from the checkpoint for ever: tell of each step, and save at every few."""
+    """Continue from the checkpoint for ever: tell of each step, and save at every few."""
     done, state = read(checkpoint)
     for step in steps(layout, loaded, *shape, state):
         done += 1

@@ -95,7 +95,7 @@ def first_cause(heard: Sequence[str], ends: Mapping[int, End]) -> Cause | None:
         if (told := _HEARD.match(line)) is None:
             continue
         ranks = _ranks(told["ranks"])
-        # Several that ended at once are told of in one line: the first of them that left word speaks for all.
+        # Several that ended at once are reported in one line: the first of them that left word speaks for all.
         first = min((ends[rank] for rank in ranks if rank in ends), key=lambda end: end.at, default=None)
         if first is not None:
             return Cause(first.rank, told["node"], told["how"], first.code, first.words)

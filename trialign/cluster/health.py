@@ -1,4 +1,4 @@
-"""Is this node fit for work? Run once per node before the ranks; what it finds stands in FOLDER/NODE.
+"""Is this node fit for work? Run once per node before the ranks; what it finds is in FOLDER/NODE.
 
 python -m trialign.cluster.health FOLDER RUN NUM_GPUS
 """

@@ -1,12 +1,12 @@
 """The supervisor: what a batch job runs, one process on its first node.
 
 `python -m trialign.cluster.job SPEC SCRIPT` looks at the nodes, starts the ranks by srun, tells them when Slurm wants
-room, ends them when they stand still, and queues the job again where that may help. By how the first rank ended:
+room, ends them when they are stuck, and queues the job again where that may help. By how the first rank ended:
 
 | rank | job |
 |---|---|
 | 0 | done |
-| 1, 2: an error that is told and would come again, a refused configuration | fails |
+| 1, 2: an error that is reported and would come again, a refused configuration | fails |
 | 75, or Slurm asked for the room | queued again |
 | anything else (killed, a lost peer, out of memory) | queued again, without the node of that rank |
 | no progress for too long, or not done a moment before the time limit | queued again |
@@ -93,7 +93,7 @@ class Supervisor:
             return code
         if outcome == "died":
             return self._requeue(outcome, code, exclude=[self.cause.node] if self.cause else [])
-        if outcome in ("preempted", "stood still", "out of time"):
+        if outcome in ("preempted", "stuck", "out of time"):
             return self._requeue(outcome, code)
         self._note_end(outcome, code)
         if code:
@@ -170,7 +170,7 @@ class Supervisor:
                     self.say(f"{watchdog}; the ranks' stacks are in their logs")
                     ranks.send_signal(signal.SIGUSR2)  # each rank dumps its threads
                     time.sleep(5.0)
-                    return "stood still", REQUEUE
+                    return "stuck", REQUEUE
         self._listener.join(_POLL)
         return self._judged(code)
 
@@ -195,7 +195,7 @@ class Supervisor:
         if not self.spec.saves:
             self.say(f"asked to save and stop; {self.spec.verb} cannot save itself and works on until it is ended")
             return
-        self.say("asked to save and stop; the ranks are told")
+        self.say("asked to save and stop; the ranks are notified")
         ranks.send_signal(signal.SIGUSR1)  # srun hands it on to every rank
 
     def _out_of_time(self, limit: TimeLimit) -> tuple[str, int]:
@@ -204,8 +204,8 @@ class Supervisor:
             self.say("not done, and the time limit is reached")
             return "out of time", REQUEUE
         self.say(
-            f"{self.spec.verb} is not done at the time limit and leaves nothing to go on from: the same time would not "
-            "do again; set a longer cluster.time"
+            f"{self.spec.verb} is not done at the time limit and leaves nothing to continue from: the same time would "
+            "not do again; set a longer cluster.time"
         )
         return "failed", 1
 
@@ -242,7 +242,7 @@ class Supervisor:
             self.say(f"may not be queued again ({refused.value}); job {successor} takes over")
             left = hand_over(self.job, successor)
         except slurm.ClusterError as cause:
-            self.say(f"{refused}\n{cause}\nthe same `trialign submit` goes on from where it stands")
+            self.say(f"{refused}\n{cause}\nthe same `trialign submit` continues from where it is")
             return 1
         if left:
             self.say(f"warning: {' '.join(left)} still wait for this job; `trialign submit` queues them again")

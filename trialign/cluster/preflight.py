@@ -132,7 +132,7 @@ def check_run(run: Path, jobs: Sequence[JobSpec]) -> None:
         raise StageError(
             f"{run} cannot be written: {cause}",
             rule="a run directory is a writable folder that all nodes see",
-            remedy="choose another run=DIR, or mend its permissions",
+            remedy="choose another run=DIR, or fix its permissions",
         ) from cause
     recorded = jobs_of(run)
     now = slurm.states(list(recorded.values()))

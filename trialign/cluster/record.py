@@ -96,7 +96,7 @@ class JobSpec:
         srun: further options.
         python: the interpreter of supervisor and health check.
         health_check: look at the nodes first.
-        watchdog_seconds: without anything counted, until it stands still.
+        watchdog_seconds: without anything counted, until it is stuck.
         leave_seconds: before the time limit, when it is too late to save.
         saves: the verb saves itself when it is asked to save and stop.
         max_restarts: in a row that get no further.
@@ -183,13 +183,13 @@ def attempts_of(folder: Path, name: str, job: str) -> list[AttemptEvent]:
 
 
 def reached(stage: Path) -> int:
-    """Return the step that a stage would go on from: of its newest checkpoint, else 0."""
+    """Return the step that a stage would continue from: of its newest checkpoint, else 0."""
     steps = (path.stem.removeprefix("step-") for path in (stage / "checkpoints").glob("step-*.json"))
     return max(map(int, steps), default=0)
 
 
 def place_of(spec: JobSpec) -> list[int]:
-    """Return how far a stage, or a run of several, is with what it would go on from; a larger list is further.
+    """Return how far a stage, or a run of several, is with what it would continue from; a larger list is further.
 
     Finished stages, the step of the newest checkpoint; where nothing is saved on request, also what the last beat
     counted and the files that lie there.

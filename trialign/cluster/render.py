@@ -60,7 +60,7 @@ def _word(option: str) -> str:
     if not option.isprintable():
         raise ConfigError(
             f"{option!r} as an option of sbatch",
-            rule="an option stands in one line of a script",
+            rule="an option is in one line of a script",
             remedy="leave the character out, in cluster.* or in run=DIR",
         )
     if re.fullmatch(r"[\w%+,./:=@^-]+", option):

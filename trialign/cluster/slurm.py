@@ -196,5 +196,5 @@ def _refused(command: Sequence[str], said: str) -> ClusterError:
     return ClusterError(
         f"`{' '.join(command)}` failed: {said}",
         rule="Slurm accepts what it is asked",
-        remedy="mend what it names, in conf/cluster/ or on the command line; `sinfo` shows whether the cluster is up",
+        remedy="fix what it names, in conf/cluster/ or on the command line; `sinfo` shows whether the cluster is up",
     )

@@ -1,4 +1,4 @@
-"""How a run or a sweep stands: its stages, their jobs and logs, how far they are, how the last attempt went."""
+"""How a run or a sweep is: its stages, their jobs and logs, how far they are, how the last attempt went."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StageStatus:
 
 
 def status(run: Path) -> list[StageStatus]:
-    """Return how every stage of a run stands, and every job that is no stage; of a sweep's folder, every member."""
+    """Return how every stage of a run is, and every job that is no stage; of a sweep's folder, every member."""
     members = _members(run)
     found = {(place, name): (place, name) for place, name in members}
     if not members or any((run / verb).exists() for verb in STAGES):
@@ -85,7 +85,7 @@ def _line(
 
 
 def _one_stage(folder: Path, jobs: Sequence[str] = ()) -> tuple[str, str]:
-    """Return how a stage stands, and how far it is; `jobs` are those whose own it is to write it."""
+    """Return how a stage is, and how far it is; `jobs` are those whose own it is to write it."""
     places = _places(folder)
     owner, where = next(((found, place) for place in places if (found := _owner(place))), (None, folder))
     if owner is None and (folder / MANIFEST).exists():
@@ -106,7 +106,7 @@ def _whole_pipeline(run: Path) -> tuple[str, str]:
 
 
 def _places(folder: Path) -> Sequence[Path]:
-    """Return the folders that a stage writes: every split has an evaluation of its own; the latest stands one up."""
+    """Return the folders that a stage writes: every split has an evaluation of its own; the latest is one up."""
     splits = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.name == "evaluate" else []
     return [folder, *splits]
 

@@ -112,7 +112,7 @@ def queue(members: Sequence[Member], say: Callable[[str], None]) -> dict[str, st
 
 
 def wait_for(jobs: dict[str, str], say: Callable[[str], None]) -> None:
-    """Wait until the jobs have ended; interrupted, they go on.
+    """Wait until the jobs have ended; interrupted, they continue.
 
     Raises:
         StageError: some did not end well.
@@ -132,7 +132,7 @@ def wait_for(jobs: dict[str, str], say: Callable[[str], None]) -> None:
         raise StageError(
             f"{len(failed)} of {len(jobs)} members did not end well: {', '.join(failed)}",
             rule="every member of a sweep is finished",
-            remedy=f"read {failed[0]}/{FOLDER}/log, mend it, and give the same command again: finished members stay",
+            remedy=f"read {failed[0]}/{FOLDER}/log, fix it, and give the same command again: finished members stay",
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether a stage stands still: by its beats, not by what it writes, since a loop that goes nowhere may write too."""
+"""Whether a stage is stuck: by its beats, not by what it writes, since a loop that goes nowhere may write too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Watchdog:
 
     Args:
         folder: of the stage, or of the run where a job makes all stages.
-        seconds: without anything counted, until a stage stands still. Times are of this machine alone.
+        seconds: without anything counted, until a stage is stuck. Times are of this machine alone.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:

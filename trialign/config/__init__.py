@@ -1,1 +1,1 @@
-"""Config: typed schemas, composition, and what of it a stage is made from. The only home of Hydra beside launch/."""
+"""Config: typed schemas, composition, and what of it a stage is made from. The only home of Hydra next to launch/."""

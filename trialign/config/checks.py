@@ -56,7 +56,7 @@ def check_pipeline(config: Config, verbs: Collection[str]) -> None:
     if {"train", "rl"} <= set(verbs).difference(config.from_stage) and not config.train.rl_holdout:
         raise ConfigError(
             "train.rl_holdout=0 in a pipeline with reinforcement learning",
-            rule="it learns from positions that supervised training kept back",
+            rule="it learns from positions that supervised training held out",
             remedy="set train.rl_holdout=0.2, or leave rl out with evaluate.generator=train",
         )
 
@@ -91,7 +91,7 @@ def _train(config: Config) -> None:
     if train.lora is not None and not isinstance(train.backbone, PretrainedConfig):
         raise ConfigError(
             "train/lora=lora without train/backbone=pretrained",
-            rule="adapters stand in a frozen backbone, and random weights are not worth freezing",
+            rule="adapters are in a frozen backbone, and random weights are not worth freezing",
             remedy="set train/backbone=pretrained train.backbone.model=NAME-OR-FOLDER, or train/lora=none",
         )
 

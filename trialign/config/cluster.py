@@ -1,4 +1,4 @@
-"""Group `cluster`: where jobs run. Everything about a site stands in its file of conf/cluster/, and nowhere else."""
+"""Group `cluster`: where jobs run. Everything about a site is in its file of conf/cluster/, and nowhere else."""
 
 from __future__ import annotations
 

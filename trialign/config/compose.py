@@ -97,7 +97,7 @@ def to_config(tree: DictConfig) -> Config:
         ConfigError: a mandatory value is missing, a key is unknown, a value out of its bounds, or a rule broken.
     """
     _refuse_strays(tree)
-    if OmegaConf.is_missing(tree, "run"):  # before a setting that stands in the run directory is missed
+    if OmegaConf.is_missing(tree, "run"):  # before a setting that is in the run directory is missed
         raise ConfigError(
             "no run directory",
             rule="a setting without a default must be given",
@@ -200,8 +200,12 @@ def readable(cause: Exception) -> ConfigError:
     text = str(inner).splitlines()[0]
     key = str(getattr(inner, "full_key", "") or "")
     if isinstance(inner, MissingMandatoryValue) or "Missing mandatory value" in text:
-        remedy = f"add {key or text.rsplit(' ', 1)[-1]}=VALUE"
-        return ConfigError(text, rule="a setting without a default must be given", remedy=remedy)
+        key = key or text.rsplit(" ", 1)[-1]
+        return ConfigError(
+            f"Missing mandatory value: {key}",
+            rule="a setting without a default must be given",
+            remedy=f"add {key}=VALUE",
+        )
     if "not in" in text and key:
         typed = re.match("Could not override '(.*)'", str(cause))  # the whole key; `key` ends where nothing was found
         kind = getattr(inner, "object_type", None)
@@ -216,7 +220,7 @@ def readable(cause: Exception) -> ConfigError:
     if isinstance(cause, OverrideParseException):
         return ConfigError(
             f"{cause.override!r} cannot be read: {text.removeprefix('LexerNoViableAltException: ')}",
-            rule="an override reads key=value; a value with ; [ ] or quotes stands in quotes of its own",
+            rule="an override reads key=value; a value with ; [ ] or quotes is in quotes of its own",
             remedy="write it as 'key=\"value\"', the outer quotes for the shell; see `trialign --help`",
         )
     return ConfigError(str(cause).splitlines()[0], rule="overrides read key=value", remedy="see `trialign --help`")
@@ -254,7 +258,7 @@ def _conf() -> Iterator[None]:
 
 
 def readable_below_none(cause: AssertionError, overrides: Sequence[str]) -> Exception:
-    """Rewrite what OmegaConf asserts where a setting stands below a choice that is none; `cause` itself elsewhere."""
+    """Rewrite what OmegaConf asserts where a setting is below a choice that is none; `cause` itself elsewhere."""
     if "Unexpected type for root: NoneType" not in str(cause):
         return cause
     chosen = dict(override.split("=", 1) for override in overrides if "=" in override)
@@ -276,7 +280,7 @@ def _identity(node: DictConfig) -> dict[str, Json]:
 
 
 def _recorded(node: DictConfig) -> dict[str, Json]:
-    """Return a group's fields that are recorded beside its identity, those of nested groups by dotted names."""
+    """Return a group's fields that are recorded next to its identity, those of nested groups by dotted names."""
     schema = OmegaConf.get_type(node)
     own = recorded(schema) if is_dataclass(schema) else set()
     kept: dict[str, Json] = {}

@@ -55,4 +55,4 @@ class Config(Groups):
     identity: dict[str, dict[str, Json]]
     """The fields of every group that belong to a stage's identity, for manifests."""
     recorded: dict[str, dict[str, Json]]
-    """Those beside it that can change the numbers all the same, dotted within their group, for manifests."""
+    """Those next to it that can change the numbers all the same, dotted within their group, for manifests."""

@@ -122,7 +122,7 @@ class ItemColumns:
 
 @dataclass
 class FilesConfig(DataConfig):
-    """A catalogue in files, for whoever brings events or examples beside it."""
+    """A catalogue in files, for whoever brings events or examples next to it."""
 
     root: str | None = option(
         "${oc.env:TRIALIGN_DATA,null}", "folder that holds the files; default $TRIALIGN_DATA", hashed=False

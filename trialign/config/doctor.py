@@ -9,7 +9,7 @@ from trialign.config.option import option
 
 @dataclass
 class DoctorConfig:
-    """What is looked at beside the machine."""
+    """What is looked at next to the machine."""
 
     airgap: bool = option(
         False, "run every stage on a tiny built-in shop with all connections refused; about a minute", hashed=False

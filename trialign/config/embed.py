@@ -34,7 +34,7 @@ class ModelConfig(EncoderConfig):
 
 @dataclass
 class ClipModelConfig(ModelConfig):
-    """A model that may need a file of weights beside its name."""
+    """A model that may need a file of weights next to its name."""
 
     checkpoint: str | None = option(None, "weights to load")
 
@@ -99,7 +99,7 @@ class OpenClipConfig(ClipModelConfig):
 
 @dataclass
 class PpmiConfig(EncoderConfig):
-    """Collaborative vectors: PPMI and truncated SVD of what stands near each other in train histories."""
+    """Collaborative vectors: PPMI and truncated SVD of what is near each other in train histories."""
 
     _target_: str = "trialign.embed.collaborative.PpmiSvd"
     dim: int = option(128, "width of the vectors; lowered to what the histories allow, and said so", least=1)
@@ -109,7 +109,7 @@ class PpmiConfig(EncoderConfig):
     )
     text_prior: float = option(
         0.0,
-        "events that the mean of an item's ten nearest in text is worth beside its own; 0: text plays no part",
+        "events that the mean of an item's ten nearest in text is worth next to its own; 0: text plays no part",
         least=0,
     )
 

@@ -93,7 +93,7 @@ class AnnotatorConfig:
     )
     max_failure_rate: float = option(
         0.01,
-        "share of questions that may stay without a reply; more stop the stage, which then goes on",
+        "share of questions that may stay without a reply; more stop the stage, which then continues",
         least=0,
         most=1,
         hashed=False,
@@ -127,7 +127,7 @@ class AnnotatorInterestsConfig(AnnotatorConfig):
 
     variant: str = option(
         "direct",
-        "direct; cot: reasons first, and the reasoning stands in a column of its own",
+        "direct; cot: reasons first, and the reasoning is in a column of its own",
         choices=("direct", "cot"),
     )
     max_interests: int = option(5, "per item; a reply with more cannot be used", least=1)

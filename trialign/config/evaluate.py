@@ -61,9 +61,9 @@ class EvaluateConfig:
     generator: str = option(
         "train", "which generator: train, or rl; each in a run of its own (from.train=DIR)", choices=("train", "rl")
     )
-    baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows beside the model")
+    baselines: list[str] = option(["popularity", "item_to_item", "item_knn", "sasrec"], "rows next to the model")
     exclude_seen: bool = option(
-        False, "filter items that the user chose before, however long ago; the other rule is always reported beside it"
+        False, "filter items that the user chose before, however long ago; the other rule is always reported next to it"
     )
     num_beams: int = option(50, "beams of the constrained search, at least 50 for recall@50", least=50)
     unconstrained_users: int = option(

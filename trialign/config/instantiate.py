@@ -25,7 +25,7 @@ def create(settings: Any, group: str, stage: type | None = None) -> Any:
 
     Args:
         settings: of the group's options, or the base that stands for a class from outside.
-        group: where the settings stand in the config, for errors.
+        group: where the settings are in the config, for errors.
         stage: a dataclass whose settings the stage reads itself, so that the class need not take them.
 
     Raises:

@@ -82,9 +82,9 @@ def option(
         hashed: whether it belongs to a stage's identity. False for where and how fast a stage runs (paths, workers,
             devices, logging): changing it neither rebuilds nor refuses a finished stage.
         recorded: of one that is not hashed: it can change the numbers all the same (how sums are rounded, what is left
-            out), and stands in the manifest beside the hash.
+            out), and is in the manifest next to the hash.
         open_keys: of a mapping: any key may be set, as `group.field.KEY=value`, not only those of its default. Of
-            settings: a class from outside may stand there, with keys of its own.
+            settings: a class from outside may be there, with keys of its own.
     """
     bounds = Bounds(least, above, most, below, choices)
     metadata = {"help": help, "bounds": bounds, "hashed": hashed, "recorded": recorded, "open_keys": open_keys}

@@ -180,7 +180,7 @@ def register() -> None:
 def _node(schema: type) -> DictConfig:
     node: DictConfig = OmegaConf.structured(schema)
     if hasattr(schema, "_target_"):
-        OmegaConf.set_struct(node, True)  # where a class from outside may stand, one of ours has its own keys alone
+        OmegaConf.set_struct(node, True)  # where a class from outside may be, one of ours has its own keys alone
     for found in fields(schema):
         if found.metadata.get("open_keys"):
             child = node._get_node(found.name)

@@ -1,4 +1,4 @@
-"""Group `rl`: reinforcement learning of the generator on what supervised training kept back, and its control."""
+"""Group `rl`: reinforcement learning of the generator on what supervised training held out, and its control."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RLConfig:
 
     objective: str = option(
         "grpo",
-        "grpo; or sft, the control: supervised training goes on with the held-out positions (rows as `stream`)",
+        "grpo; or sft, the control: supervised training continues with the held-out positions (rows as `stream`)",
         choices=("grpo", "sft"),
     )
     rewards: dict[str, float] = option(

@@ -12,7 +12,7 @@ STRATEGIES = ("single", "ddp", "fsdp2", "zero1", "zero2", "zero3", "zero3_offloa
 
 @dataclass
 class RuntimeConfig:
-    """Devices and ranks, checkpoints, and what is told on the way."""
+    """Devices and ranks, checkpoints, and what is reported on the way."""
 
     accelerator: str = option(
         "auto",
@@ -58,7 +58,7 @@ class RuntimeConfig:
     )
     checkpoint_every: int = option(
         200,
-        "steps between two checkpoints of train, which a killed command goes on from; 0: none",
+        "steps between two checkpoints of train, which a killed command continues from; 0: none",
         least=0,
         hashed=False,
     )
@@ -70,8 +70,8 @@ class RuntimeConfig:
     )
     on_loss_spike: str = option(
         "stop",
-        "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command goes on from "
-        "the last checkpoint without that batch)",
+        "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command continues "
+        "from the last checkpoint without that batch)",
         choices=("stop", "rewind"),
         hashed=False,
         recorded=True,

@@ -87,7 +87,7 @@ def identity_of(verb: str, config: Config) -> dict[str, Json]:
 
 
 def recorded_of(verb: str, config: Config) -> dict[str, Json]:
-    """Return the settings beside a stage's identity that can change its numbers, dotted, as its manifest has them."""
+    """Return the settings next to a stage's identity that can change its numbers, dotted, as its manifest has them."""
     spec = STAGES[verb]
     own = {f"{group}.{key}": value for group in spec.groups for key, value in config.recorded[group].items()}
     used = ["threads", *(["accelerator"] if spec.gpu(config) else [])]

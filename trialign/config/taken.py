@@ -1,8 +1,8 @@
 """What a run was made with need not be typed again: `trialign train run=DIR` after a pipeline takes its settings.
 
 A manifest says what its stage was made with: the hashed values of its groups, the seed where it is seeded (`config`),
-and beside them the settings that can change the numbers all the same (`executions`). The record of a killed attempt
-says the same, so that the same training goes on. A config `hydra/taken` is made of them, which every verb composes
+and next to them the settings that can change the numbers all the same (`executions`). The record of a killed attempt
+says the same, so that the same training continues. A config `hydra/taken` is made of them, which every verb composes
 behind the options of groups and before the experiment: the command line and the files that it names (choices,
 experiment, variant) come first, then the run, then the defaults. Whatever composes, composes with it: a verb, each
 member of a sweep, `submit`, `--cfg job`.
@@ -80,7 +80,7 @@ class Taken:
 
 
 def takes(verb: str) -> bool:
-    """Return whether a verb goes on with a run."""
+    """Return whether a verb continues with a run."""
     return VERBS[verb].resumes
 
 
@@ -138,13 +138,15 @@ def _records(verb: str, tree: DictConfig) -> tuple[tuple[Path, ...], dict[str, J
     return tuple(runs), {group: node for group, node in found.items() if node != {}}
 
 
-def _of_stage(stage: str, config: Mapping[str, Json], beside: Mapping[str, Json], *, alone: bool) -> dict[str, Json]:
+def _of_stage(
+    stage: str, config: Mapping[str, Json], executions: Mapping[str, Json], *, alone: bool
+) -> dict[str, Json]:
     """Return what the record of one stage says, as a config; `alone`, without what stages share."""
     groups = [group for group in STAGES[stage].groups if group in config and not (alone and _is_shared(group))]
     made: dict[str, Json] = {group: config[group] for group in groups}
     if not alone and "seed" in config:
         made["seed"] = config["seed"]
-    for key, value in beside.items():
+    for key, value in executions.items():
         group, *parts, last = key.split(".")
         if (key == _EVER and not alone) or (group in groups and "://" not in str(value)):
             node = _mapping(made.setdefault(group, {}))
@@ -211,7 +213,7 @@ def _nearest(path: str, node: Json, chosen: str, folders: Sequence[Path]) -> str
 
 
 def _option(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], dict[str, Json]]:
-    """Return the keys of a group by one of its options, and what that says beside the schema's own defaults, dotted."""
+    """Return the keys of a group by one of its options, and what that adds to the schema's own defaults, dotted."""
     file = next((found for folder in folders if (found := folder / path / f"{name}.yaml").exists()), None)
     if file is None:
         schema = SCHEMAS[path].get(name)

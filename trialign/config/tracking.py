@@ -1,4 +1,4 @@
-"""Group `tracking`: where a run can be followed, beside its own CSV files."""
+"""Group `tracking`: where a run can be followed, next to its own CSV files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class Tracking:
-    """What W&B is told of a stage.
+    """What W&B logs of a stage.
 
     Args:
         run: the run directory; `run/wandb` holds W&B's files.

@@ -42,7 +42,7 @@ def _as_typed(override: str) -> str:
             raise ConfigError(
                 f"{override} is a list",
                 rule="one user at a time",
-                remedy=f"""set {_USER}=KEY; a key in brackets stands in quotes: '{_USER}="{value}"'""",
+                remedy=f"""set {_USER}=KEY; a key in brackets is in quotes: '{_USER}="{value}"'""",
             )
         return f"{name}={_quoted(value)}"
     if name == _ITEMS:

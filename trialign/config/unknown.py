@@ -79,7 +79,7 @@ def typed_remedy(key: str) -> str:
             if key in _keys_of(group, schema):
                 kind = _type_of(schema, key.removeprefix(group.replace("/", ".") + ".").split("."))
                 return f"{key} is {_words(kind).replace('KEY', key)}; its default is {_keys_of(group, schema)[key]!r}"
-    return f"{key} is {_words(type(known_keys().get(key)))}" if known_keys().get(key) is not None else f"mend {key}"
+    return f"{key} is {_words(type(known_keys().get(key)))}" if known_keys().get(key) is not None else f"fix {key}"
 
 
 def _choices_with(folder: Path, path: str, key: str) -> str:
@@ -117,7 +117,7 @@ def _nearest(key: str, known: Iterable[str]) -> str | None:
 
 
 def _around(key: str, known: Iterable[str]) -> list[str]:
-    """Return what stands below the longest start of `key` that exists."""
+    """Return what is below the longest start of `key` that exists."""
     parts = key.split(".")
     for length in range(len(parts) - 1, 0, -1):
         start = ".".join(parts[:length]) + "."

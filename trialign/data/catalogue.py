@@ -47,7 +47,7 @@ def index_catalogue(items: pa.Table) -> pa.Table:
     twice = [str(key) for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise DataError(
-            f"{len(twice)} item keys stand in the catalogue more than once, e.g. {', '.join(twice[:3])}",
+            f"{len(twice)} item keys are in the catalogue more than once, e.g. {', '.join(twice[:3])}",
             rule="one row per item",
             remedy="remove the duplicates",
         )

@@ -24,7 +24,7 @@ _BIN = 1 << 16
 
 
 def impossible_times(order: ibis.ir.IntegerColumn) -> dict[str, ibis.ir.BooleanValue]:
-    """Return which times cannot be seconds of the past, by what is told of them; a time has at most one fault."""
+    """Return which times cannot be seconds of the past, by what is said of them; a time has at most one fault."""
     return {
         "lie before 1970": order < 0,
         "look like milliseconds among seconds": order >= _NO_SECONDS,
@@ -81,7 +81,7 @@ def times_of_shares(events: ibis.Table, shares: Sequence[float], tables: DuckTab
         tables: where it is computed. Two passes of counting, so nothing is sorted and nothing held.
 
     Raises:
-        DataError: too many events of one time stand at the end: nothing comes after.
+        DataError: too many events of one time are at the end: nothing comes after.
     """
     return [_time_of_share(events, share, tables) for share in shares]
 

@@ -13,7 +13,7 @@ from trialign.types import Items
 def co_occurrence(histories: Sequence[Items], num_items: int, window: int) -> csr_array:
     """Return [N, N], symmetric: the sum over pairs of places at most `window` apart of 1 / their distance.
 
-    An item beside itself does not count.
+    An item next to itself does not count.
     """
     total_NN = csr_array((num_items, num_items), dtype=np.float64)
     if not histories:

@@ -87,7 +87,7 @@ def core_of(
             raise DataError(
                 f"after data.core_rounds={max_rounds} rounds {num_left} events are left, the last round removed "
                 f"{found['users']} users and {found['items']} items",
-                rule="rounds go on until every user and item has enough events",
+                rule="rounds continue until every user and item has enough events",
                 remedy="raise data.core_rounds, or lower data.min_user_interactions or data.min_item_interactions",
             )
     return Core(_without(events, gone, tables), rounds)

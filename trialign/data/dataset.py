@@ -41,7 +41,7 @@ class Evaluation:
     older: list[Items]
 
     def first(self, num_users: int) -> Evaluation:
-        """Return the first users with all of their examples: a fair sample, as users stand in hash order."""
+        """Return the first users with all of their examples: a fair sample, as users are in hash order."""
         names = list(dict.fromkeys(self.users))[:num_users]
         end = len(self.users) - self.users[::-1].index(names[-1])
         return Evaluation(self.users[:end], self.histories[:end], self.targets[:end], self.older[:end])
@@ -59,7 +59,7 @@ class Example:
     Attributes:
         user: the user's key.
         history: what the user had chosen, oldest first, the last window of it.
-        targets: what came next. Of the train split, every one is predicted from all that stands before it.
+        targets: what came next. Of the train split, every one is predicted from all that is before it.
         older: the distinct items that were chosen before the window and are not in it; () in the train split.
 
     Examples:

@@ -261,7 +261,7 @@ def _check_items(items: ibis.Table, tables: DuckTables, missing_items: str) -> i
     if missing_items == "refuse":
         raise DataError(
             told,
-            rule="every event's item stands in the catalogue",
+            rule="every event's item is in the catalogue",
             remedy=f"add the items, or lose these {num_unknown} events: data.missing_items=drop",
         )
     if not tables.execute(items.index.count()):
@@ -292,7 +292,7 @@ def _pieces(bucket: Path, tables: DuckTables) -> Iterator[pa.Table]:
         if num_pending < _PIECE_EVENTS:
             continue
         whole = pa.Table.from_batches(pending)
-        # The last user may go on in the next batch.
+        # The last user may continue in the next batch.
         end = pc.index(whole["user"], whole["user"][-1]).as_py()
         if end:
             yield whole.slice(0, end)

@@ -167,7 +167,7 @@ class ExampleWriter:
 
 
 def _place(example: Example) -> tuple[str, str, tuple[int, ...], int, str]:
-    # By the whole sequence: an example stands right after the one that it continues.
+    # By the whole sequence: an example is right after the one that it continues.
     return example.hash, example.user, example.items + example.target, len(example.items), example.split
 
 
@@ -232,7 +232,7 @@ def _check(examples: ibis.Table, tables: DuckTables) -> None:
 
 
 def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: DuckTables, missing_items: str) -> Counts:
-    """Refuse examples of unknown items, or tell of them and return how many stand in histories."""
+    """Refuse examples of unknown items, or tell of them and return how many are in histories."""
     keys = ibis.memtable(catalogue.select(["key"]))
     roles = {"history": examples["items"], "target": examples.target}
     lists = [examples.select(key=column.unnest(), role=ibis.literal(role)) for role, column in roles.items()]
@@ -244,14 +244,14 @@ def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: DuckTables, 
     named = dict.fromkeys(missing["key"].to_pylist())
     told = (
         f"{len(named)} items of the examples are not in the catalogue, e.g. {', '.join(list(named)[:3])}; "
-        f"they stand in {lost['history']} places of histories and {lost['target']} of targets"
+        f"they are in {lost['history']} places of histories and {lost['target']} of targets"
     )
-    rule = "every example's items stand in the catalogue"
+    rule = "every example's items are in the catalogue"
     num_places = tables.execute(examples["items"].length().sum())
     if lost["history"] == num_places:
         raise DataError(
             f"{told}; no history keeps any item",
-            rule="at least one item of the histories stands in the catalogue",
+            rule="at least one item of the histories is in the catalogue",
             remedy="check that examples and catalogue use the same item keys, and data.item_separator",
         )
     if missing_items == "refuse":

@@ -69,7 +69,7 @@ class SplitWriters:
         self.num_windows += len(starts)
 
     def evaluation(self, name: EvaluationSplit, histories: Histories, begin: Lengths, end: Lengths) -> None:
-        """Write each user with targets `begin : end`, the last window of what stands before, and what is older."""
+        """Write each user with targets `begin : end`, the last window of what is before, and what is older."""
         for part in _parts(np.flatnonzero(end > begin)):
             user, items, times, older = self._window(histories, part, begin[part], begin[part])
             targets = lists_of(histories.items, histories.starts[part] + begin[part], (end - begin)[part])
@@ -193,7 +193,7 @@ class EventWriter:
 
 
 def _cut_in_ties(histories: Histories, cuts: Cuts) -> NDArray[np.bool_]:
-    """Return whose events of one time stand on both sides of a cut, so that a hash chose what is held out."""
+    """Return whose events of one time are on both sides of a cut, so that a hash chose what is held out."""
     found_U = np.zeros(len(histories.lengths), np.bool_)
     for position in (cuts.train, *(targets.begin for targets in cuts.held.values())):
         inside = position < histories.lengths

@@ -1,4 +1,4 @@
-"""Image shards: one WebDataset sample per picture, `<item>.json` beside `<item>.jpg` or `.png`, checked to decode."""
+"""Image shards: one WebDataset sample per picture, `<item>.json` next to `<item>.jpg` or `.png`, checked to decode."""
 
 from __future__ import annotations
 

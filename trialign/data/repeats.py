@@ -1,4 +1,4 @@
-"""Events that stand in a log more than once: one user, item and time, down to its fraction and to the tie.
+"""Events that are in a log more than once: one user, item and time, down to its fraction and to the tie.
 
 A second purchase has a time of its own. Where there is no time but a rank, nothing tells a repeat, and all events stay.
 """
@@ -53,7 +53,7 @@ def without_repeats(
         if policy == "refuse":
             raise DataError(
                 told,
-                rule="data.repeated_events=refuse: a user, an item and a time stand in the log once",
+                rule="data.repeated_events=refuse: a user, an item and a time are in the log once",
                 remedy="remove the repeats; or data.repeated_events=drop leaves one of each, keep leaves them all",
             )
         many = num_repeats > _MANY * num_events

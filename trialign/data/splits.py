@@ -17,7 +17,7 @@ class Targets:
     """Which positions of U histories are the targets of a split: `begin : end`, none where both are equal.
 
     Attributes:
-        begin: int64 [U]; what stands before is the history that a ranker reads.
+        begin: int64 [U]; what is before is the history that a ranker reads.
         end: int64 [U].
     """
 
@@ -74,7 +74,7 @@ def temporal(before_first: Lengths, before_second: Lengths, lengths: Lengths, mi
     """Train on what happened before the first of two times; targets are all of a user's events between and after.
 
     Nothing later than the first time is ever trained on: the held-out events of a user who is not evaluated, because
-    no history or too few events stand before them, are not used at all.
+    no history or too few events are before them, are not used at all.
 
     Args:
         before_first: int64 [U], a user's events before the first time.

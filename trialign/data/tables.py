@@ -139,5 +139,5 @@ def _readable(folder: Path, memory: str) -> Iterator[None]:
         raise DataError(
             f"the disk is full while writing below {folder}: {str(cause).splitlines()[0]}",
             rule="prepare needs room for three copies of the log as Parquet, and for the dataset",
-            remedy="free some space and run the same command again; it goes on from the last finished step",
+            remedy="free some space and run the same command again; it continues from the last finished step",
         ) from cause

@@ -35,7 +35,7 @@ def sample(
         index: the catalogue's prefixes, on the scorer's device.
         num_samples: G, draws per prompt; without replacement fewer are returned where the catalogue is smaller.
         draws: on the scorer's device.
-        replacement: independent draws, which may repeat; else distinct items, those drawn first standing first.
+        replacement: independent draws, which may repeat; else distinct items, those drawn first being first.
     """
     logits_BWK = scorer.start()[:, None]
     num_prompts, width = len(logits_BWK), num_samples if replacement else 1

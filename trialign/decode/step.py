@@ -43,7 +43,7 @@ class Children(NamedTuple):
         """
         width = self.codes.shape[-1]
         parents_BV = chosen_BV // width
-        # A place without a child goes on as its beam's first child, of probability 0, so that every node exists.
+        # A place without a child continues as its beam's first child, of probability 0, so that every node exists.
         offsets_BV = (chosen_BV % width).masked_fill(scores_BV == -torch.inf, 0)
         return Beams(
             nodes=self.first.gather(1, parents_BV) + offsets_BV,

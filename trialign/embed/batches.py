@@ -1,4 +1,4 @@
-"""Long encodings: rows go to disk as they come, and a killed stage goes on where it was.
+"""Long encodings: rows go to disk as they come, and a killed stage continues where it was.
 
 `<modality>.npy` and `<modality>.present.npy` are written in place, memory-mapped. `<modality>.progress.json` says how
 many rows are safe on disk; it is written after them, at most every few seconds.
@@ -76,7 +76,7 @@ def write_rows(
                 raise DataError(
                     f"the {modality} vector of item {item_keys[first]!r} holds NaN or infinity",
                     rule="vectors are finite",
-                    remedy=f"mend that item's evidence or the model that encodes it, or set {without}",
+                    remedy=f"fix that item's evidence or the model that encodes it, or set {without}",
                 )
             store.add(items, vectors_BD)
             progress.add(len(items))
@@ -108,7 +108,7 @@ class _Rows:
             self.done = json.loads(self._progress.read_text())["rows"]
             self._vectors_ND = np.load(self._vectors, mmap_mode="r+", allow_pickle=False)
             self._present_N = np.load(self._present, allow_pickle=False)
-            log.info("  %s: goes on after %d rows of an attempt that was interrupted", modality, self.done)
+            log.info("  %s: continues after %d rows of an attempt that was interrupted", modality, self.done)
 
     def add(self, items: Sequence[int], vectors_BD: NDArray[np.float32]) -> None:
         if self._vectors_ND is None:

@@ -27,7 +27,7 @@ _NEIGHBOURS = 10
 
 
 class PpmiSvd:
-    """Items to vectors by PPMI and a truncated SVD; an item that stands beside no other has none of its own.
+    """Items to vectors by PPMI and a truncated SVD; an item that is next to no other has none of its own.
 
     Args:
         settings: of `embed/collaborative=ppmi`; the width is lowered to what the matrix allows. `text_prior`: see
@@ -53,7 +53,7 @@ class PpmiSvd:
         counts_NN = co_occurrence(histories, num_items, settings.window)
         if not counts_NN.nnz:
             raise DataError(
-                f"no two items stand in one of the {len(histories)} train histories",
+                f"no two items are in one of the {len(histories)} train histories",
                 rule="collaborative vectors need histories of two items or more",
                 remedy="bring more events per user; or, where items have texts or pictures that are embedded, set "
                 "embed/collaborative=none",
@@ -79,7 +79,7 @@ class PpmiSvd:
 def shrink(collaborative: Modality, text: Modality, events_N: NDArray[np.int64], prior: float) -> Modality:
     """Draw the vectors of seldom chosen items towards those of their ten nearest neighbours in text.
 
-    An item chosen five times stands where chance put it beside five users' other items. As an empirical Bayes
+    An item chosen five times is where chance put it next to five users' other items. As an empirical Bayes
     estimate, n its own events: (n x own + prior x mean of the neighbours) / (n + prior), means and results brought to
     length 1. A new item, which has only a text, begins at its neighbours' mean.
 

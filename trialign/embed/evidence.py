@@ -26,7 +26,7 @@ def item_texts(items: pa.Table, fields: Sequence[str] | None = None, enriched: E
         items: columns `title`, `description`, `brand` (string), `categories` (list<string>), without nulls; where the
             catalogue came with captions, `caption` (string) too.
         fields: of FIELDS, in the order of the lines; None for all that the catalogue holds.
-        enriched: captions and interests by the enrich stage; interests stand in their order, without confidences.
+        enriched: captions and interests by the enrich stage; interests are in their order, without confidences.
 
     Raises:
         ConfigError: a field is asked for that was not made.
@@ -65,7 +65,7 @@ def lacking(embed: EmbedConfig, items: pa.Table, *, told: bool) -> list[str]:
 
 
 def without(embed: EmbedConfig, names: Sequence[str]) -> str:
-    """Return the settings that leave modalities out; where none is left, items are told by what is chosen together."""
+    """Return the settings that leave modalities out; where none is left, items are described by co-occurrence."""
     words = [f"embed/{name}=none" for name in names]
     found = embed.collaborative
     leans = isinstance(found, PpmiConfig) and found.text_prior and "text" in names

@@ -42,7 +42,7 @@ class Interests:
 
     Args:
         vectors_UD: float32, one row per distinct interest.
-        ids_M: int64, rows of `vectors_UD`; an item's stand together, strongest first.
+        ids_M: int64, rows of `vectors_UD`; an item's are together, strongest first.
         offsets: int64 [N + 1]; item i has ids_M[offsets[i] : offsets[i + 1]], perhaps none.
     """
 
@@ -89,7 +89,7 @@ def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = 
             raise DataError(
                 f"the {name} vector of item {item} holds NaN or infinity ({(~finite_N).sum()} such items)",
                 rule="vectors are finite",
-                remedy=f"mend that item's evidence or the checkpoint of embed.{name}, or set embed/{name}=none",
+                remedy=f"fix that item's evidence or the checkpoint of embed.{name}, or set embed/{name}=none",
             )
 
 
@@ -129,7 +129,7 @@ def load(folder: Path) -> dict[str, Modality]:
 
 
 def save_interests(folder: Path, found: Modality, interests: Sequence[Sequence[int]]) -> None:
-    """Write beside `interests.npy` which rows of it each item has: `ids.npy` and `offsets.npy`.
+    """Write next to `interests.npy` which rows of it each item has: `ids.npy` and `offsets.npy`.
 
     Args:
         folder: the embed stage's.

@@ -32,7 +32,7 @@ def mean_pool(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def last_pool(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the vector of each text's last token; padding stands on the right."""
+    """Return the vector of each text's last token; padding is on the right."""
     last_B = mask_BT.sum(dim=1) - 1
     return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B]
 
@@ -92,7 +92,7 @@ class TransformersText:
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         filled = [self._filled(text) for text in texts]
         read = self._tokenizer(filled, truncation=True, max_length=self.settings.max_tokens)
-        # Padded here: a decoder's tokenizer may have no padding token, and the mask hides whatever stands there.
+        # Padded here: a decoder's tokenizer may have no padding token, and the mask hides whatever is there.
         tokens_BT = pad_sequence([torch.tensor(ids) for ids in read["input_ids"]], batch_first=True)
         mask_BT = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in read["input_ids"]], batch_first=True)
         mask_BT = mask_BT.to(self.device)

@@ -90,7 +90,7 @@ class Annotator(Generic[Found]):
         max_side: pixels of a picture's longer side, beyond which it is scaled down.
         retries: further questions about a reply that cannot be used.
         max_failure_rate: share of the questions that may stay without a reply.
-        bare: a reply's text to the part that `read` reads, to count what stands around it.
+        bare: a reply's text to the part that `read` reads, to count what is around it.
         group: config group that asks, for errors.
     """
 

@@ -34,7 +34,7 @@ class BuiltinInterests:
     """Interests without a language model.
 
     Args:
-        settings: of `enrich/interests=builtin`; interests of company are told by train histories alone.
+        settings: of `enrich/interests=builtin`; interests of company come from train histories alone.
 
     Raises:
         ConfigError: nothing is asked for.
@@ -110,7 +110,7 @@ def purposes_of(texts: Sequence[str], num_pairs: int) -> tuple[list[str], Scores
     It is fitted on the pretraining corpus alone, which shares no item with any catalogue.
     """
     corpus = list(description_purposes(_CORPUS_SEED, num_pairs))
-    # Which verb stands before which paraphrase decides: pairs of words.
+    # Which verb is before which paraphrase decides: pairs of words.
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
     model = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, tol=None, random_state=0)
     model.fit(vectorizer.fit_transform([pair.description for pair in corpus]), [pair.purpose for pair in corpus])
@@ -122,7 +122,7 @@ def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], cs
 
     Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794, equation 1): all texts of a class, here of the deepest
     category, are one document; tf(t, c) log(1 + A / f(t)), f over all classes, A words per class. A phrase of two words
-    weighs two words. Scores are shares of the best of the class. Words that stand in more than half of the items (and
+    weighs two words. Scores are shares of the best of the class. Words that are in more than half of the items (and
     in more than ten), such as those with which every caption begins, are read over.
 
     Raises:
@@ -164,10 +164,10 @@ def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], cs
 
 
 def company(together_NN: csr_array, own_NV: csr_array) -> tuple[csr_array, csr_array]:
-    """Return what the items that stand near each item are for.
+    """Return what the items that are near each item are for.
 
     Args:
-        together_NN: how often two items stand near each other; zero on the diagonal, so no item speaks for itself.
+        together_NN: how often two items are near each other; zero on the diagonal, so no item speaks for itself.
         own_NV: what each item's own texts tell.
 
     Returns:

@@ -19,7 +19,7 @@ from trialign.errors import ConfigError
 from trialign.foreign import parse_json
 
 _MOST_BYTES = 8 << 20
-"""Of a reply, unpacked: a thousand times what `max_tokens` makes, also beside the figures that `extra` may ask for.
+"""Of a reply, unpacked: a thousand times what `max_tokens` makes, also next to the figures that `extra` may ask for.
 
 A server that never ends would fill the memory long before `timeout`.
 """
@@ -55,7 +55,7 @@ class Endpoint:
 
     @property
     def identity(self) -> str:
-        """Return model and decoding settings; where the server stands changes no reply."""
+        """Return model and decoding settings; where the server is changes no reply."""
         return f"{self.source} temperature=0 max_tokens={self._max_tokens} {json.dumps(self._extra, sort_keys=True)}"
 
     def answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
@@ -67,7 +67,7 @@ class Endpoint:
             raise group.exceptions[0] from None
 
     async def _answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
-        # As many stand ready as are under way: replies that come together find their workers' next questions made.
+        # As many are ready as are under way: replies that come together find their workers' next questions made.
         ready: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(self._concurrency)
 
         async def prepare() -> None:
@@ -172,7 +172,7 @@ def _headers(api_key_env: str | None) -> dict[str, str]:
     if not os.environ.get(api_key_env):
         raise ConfigError(
             f"api_key_env={api_key_env}, but that environment variable is not set",
-            rule="the server's key stands in the environment, never in a config or a manifest",
+            rule="the server's key is in the environment, never in a config or a manifest",
             remedy=f"export {api_key_env}=..., or set api_key_env=null for a server without a key",
         )
     return kind | {"Authorization": f"Bearer {os.environ[api_key_env]}"}

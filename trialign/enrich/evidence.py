@@ -15,7 +15,7 @@ from trialign.errors import DataError
 
 CAPTIONS, INTERESTS = "captions.parquet", "interests.parquet"
 DESCRIPTION, CO_ENGAGEMENT = "description", "co-engagement"
-"""Where an interest comes from: what is told of the item itself, or what the same users also chose."""
+"""Where an interest comes from: what is said of the item itself, or what the same users also chose."""
 _CAPTIONS = pa.schema({"item": pa.int32(), "caption": pa.string(), "source": pa.string(), "failure": pa.string()})
 _INTERESTS = pa.schema(
     {

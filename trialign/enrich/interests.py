@@ -1,4 +1,4 @@
-"""Interests asked for, and read from a reply: strict, or refused by cause; nothing mended and nothing invented."""
+"""Interests asked for, and read from a reply: strict, or refused by cause; nothing fixed and nothing invented."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 120  # characters of one interest
 
 
 def evidence_of(dataset: Dataset, captions: Sequence[str]) -> list[dict[str, str]]:
-    """Return what is told about each item: title, description and caption, as far as there are any."""
+    """Return what is known about each item: title, description and caption, as far as there are any."""
     columns = {name: dataset.items[name].to_pylist() for name in ("title", "description")}
     columns["caption"] = list(captions) or [""] * dataset.num_items
     rows = zip(*columns.values(), strict=True)
@@ -45,8 +45,8 @@ def parse_interests(text: str, variant: str, max_interests: int) -> Interests | 
     """Read a reply.
 
     Args:
-        text: the reply; what stands around its JSON is left out, see `bare_json`.
-        variant: `direct`, a list of `{"interest", "confidence"}`; `cot`, that list beside a `reasoning`.
+        text: the reply; what is around its JSON is left out, see `bare_json`.
+        variant: `direct`, a list of `{"interest", "confidence"}`; `cot`, that list next to a `reasoning`.
         max_interests: more are a failure.
 
     Returns:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("prompts")
 # Inside a string of JSON these may be written as escapes. Unescaped, `<|im_start|>` or `[INST]` in a title would be a
-# turn of the conversation to some tokenizers, and a line separator might end the line that the evidence stands on.
+# turn of the conversation to some tokenizers, and a line separator might end the line that the evidence is on.
 _ESCAPED = {letter: f"\\u{ord(letter):04x}" for letter in ("<", ">", "[", "]", "\x7f", "\x85", "\u2028", "\u2029")}
 
 

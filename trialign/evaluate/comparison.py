@@ -1,4 +1,4 @@
-"""Many runs beside each other: what differs, how good each is, and how sure one can be of the difference."""
+"""Many runs next to each other: what differs, how good each is, and how sure one can be of the difference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _COMPARED = (DECIDES, "recall@10")
 _UNSET = "unset"
 _UNRECORDED = "not recorded"
-_BESIDE = "Not part of the configuration, but able to change figures:"
+_EXECUTION_NOTE = "Not part of the configuration, but able to change figures:"
 _SEEDS = ("enrich.seed", "quantize.seed", "train.seed", "rl.seed", "baselines.seed")
 """Luck. `data.seed` is none: it makes another world."""
 
@@ -214,10 +214,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for key, holders in _by_value(comparison.groups).items():
         who = "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items())
         console.print(f"{key}: {who}")
-    beside = differing_executions(comparison.runs)
-    if beside:
-        console.print(_BESIDE)
-    for key, values in beside.items():
+    executions = differing_executions(comparison.runs)
+    if executions:
+        console.print(_EXECUTION_NOTE)
+    for key, values in executions.items():
         holders = _holders(values, [run.name for run in comparison.runs])
         console.print(f"  {key}: " + "; ".join(f"{value} ({', '.join(names)})" for value, names in holders.items()))
     for sentence in comparison.left_out:
@@ -241,7 +241,7 @@ def comparison_page(comparison: Comparison) -> str:
         unpaired=[(name, found) for name, found in comparison.paired.items() if isinstance(found, str)],
         told=[(heading, columns, rows) for heading, rows in _told(comparison)],
         differing=differing(runs),
-        beside=_BESIDE,
+        execution_note=_EXECUTION_NOTE,
         executions=differing_executions(runs),
         runs=(("", "seen items", *header[1:]), _run_rows(runs)),
         curves=_curves(runs),

@@ -62,7 +62,7 @@ def grounding(ranker: GeneratorRanker, texts: ItemTexts, num_items: int) -> Grou
 
 
 def token_f1(written: str, truth: str) -> float:
-    """Return the harmonic mean of precision and recall of words, each counted as often as it stands, case ignored."""
+    """Return the harmonic mean of precision and recall of words, each counted as often as it is, case ignored."""
     one, other = Counter(written.lower().split()), Counter(truth.lower().split())
     shared = (one & other).total()
     return 2 * shared / (one.total() + other.total()) if shared else 0.0

@@ -137,7 +137,7 @@ def _grounding(found: Grounding, dataset: Dataset) -> list[tuple[Sequence[str], 
 
 @dataclass(frozen=True)
 class _ShownItem:
-    """An item of a user: where it stands, and how it is shown."""
+    """An item of a user: where it is, and how it is shown."""
 
     what: str
     title: str

@@ -21,7 +21,7 @@ class Rankings:
 
     Attributes:
         items_UK: best first, NO_ITEM where fewer can be ranked.
-        scores_UK: the ranker's own scale, never rising along a row, -inf beside NO_ITEM.
+        scores_UK: the ranker's own scale, never rising along a row, -inf next to NO_ITEM.
         invalid_rate: share of the owed places that hold no item of the catalogue; see `rank_users`.
     """
 
@@ -153,7 +153,7 @@ def _check(
     if repeated.any():
         row = int(repeated.any(axis=1).argmax())
         item = int(ordered_BK[row, 1:][repeated[row]][0])
-        raise _broken(f"item {item} more than once in one user's ranking", "an item stands in a ranking once")
+        raise _broken(f"item {item} more than once in one user's ranking", "an item is in a ranking once")
     # A comparison with NaN is False, so this refuses NaN too.
     falling = scores_BK[:, 1:] <= scores_BK[:, :-1]
     if not falling.all() or np.isnan(scores_BK).any():
@@ -170,5 +170,5 @@ def _check(
 
 def _broken(found: str, rule: str) -> TrialignError:
     return TrialignError(
-        f"the ranker returned {found}", rule=rule, remedy="mend its rank(); trialign/types.py states the contract"
+        f"the ranker returned {found}", rule=rule, remedy="fix its rank(); trialign/types.py states the contract"
     )

@@ -221,7 +221,7 @@ def sentences(record: EvaluationRecord) -> list[str]:
 
 
 def against_best(results: Results) -> list[str]:
-    """Return how the model stands against the best baseline, in words; nothing without baselines."""
+    """Return how the model is against the best baseline, in words; nothing without baselines."""
     best = best_baseline(results)
     if best is None:
         return []

@@ -56,7 +56,7 @@ def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: 
 
 
 def prefix_recall(items_UK: NDArray[np.int32], targets: Sequence[Items], codes_NL: NDArray[Any]) -> Figures:
-    """Return the share of targets whose first l codes stand among the first ten places, for l = 1..L.
+    """Return the share of targets whose first l codes are among the first ten places, for l = 1..L.
 
     The last one is item recall, as semantic IDs are unique; papers that count strings over colliding SIDs report
     something between the last two.

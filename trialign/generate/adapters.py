@@ -12,7 +12,7 @@ from trialign.runtime.transformers import Conv1D, PreTrainedModel
 
 
 def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) -> None:
-    """Freeze a backbone, its text rows included, and put adapters beside its linear layers; they start at no change.
+    """Freeze a backbone, its text rows included, and put adapters next to its linear layers; they start at no change.
 
     Args:
         backbone: changed in place.
@@ -30,7 +30,7 @@ def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) 
     if unknown := sorted(set(settings.targets) - set(known)):
         raise ConfigError(
             f"train.lora.targets names {', '.join(unknown)}",
-            rule="adapters stand beside linear layers that the backbone has",
+            rule="adapters are next to linear layers that the backbone has",
             remedy=f"{backbone.config.model_type} has: {', '.join(known)}; an empty list takes all of them",
         )
     transposed = any(isinstance(found, Conv1D) for found in backbone.base_model.modules())
@@ -49,7 +49,7 @@ def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) 
 
 
 def merge_adapters(backbone: PreTrainedModel) -> None:
-    """Add what the adapters learned to the weights beside them and take the adapters out; nothing where none are."""
+    """Add what the adapters learned to the weights next to them and take the adapters out; nothing where none are."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted = [(name, found) for name, found in backbone.named_modules() if isinstance(found, BaseTunerLayer)]

@@ -352,7 +352,7 @@ def _require_plain_head(backbone: PreTrainedModel) -> None:
         raise _unfit(
             backbone.config,
             "its logits are not its head's: they are scaled or capped",
-            "text is written by the head alone, beside the heads of the codes",
+            "text is written by the head alone, next to the heads of the codes",
             "choose",
         )
 
@@ -426,7 +426,7 @@ def decoder_layers(backbone: PreTrainedModel) -> list[nn.Module]:
     """Return the layers through which the hidden states pass one after the other.
 
     Raises:
-        ConfigError: they do not stand in one list.
+        ConfigError: they do not be in one list.
     """
     stacks = [child for child in backbone.base_model.children() if isinstance(child, nn.ModuleList)]
     if len(stacks) != 1:

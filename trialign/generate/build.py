@@ -229,7 +229,7 @@ def _backbone(
         decoder, reader = pretrained_backbone(backbone.model, weights=weights)
         require_positions(decoder.config, seq_len)
         table_VD = text_table(decoder)
-        tokenizer = TextTokenizer.beside(reader, len(table_VD))
+        tokenizer = TextTokenizer.with_added_tokens(reader, len(table_VD))
         read_VD = table_VD * embedding_scale(decoder)
         own = AddedTokens(len(tokenizer.own), read_VD, decoder.get_output_embeddings().weight, seed)
         if settings.lora is not None:

@@ -11,7 +11,7 @@ from trialign.semid.tokens import TokenSpace
 
 
 class ItemEncoding(Protocol):
-    """Where the items of a row stand, and under which token ids."""
+    """Where the items of a row are, and under which token ids."""
 
     @property
     def positions_per_item(self) -> int:

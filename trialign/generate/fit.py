@@ -22,7 +22,7 @@ from trialign.stage import CHECKPOINTS
 from trialign.stream.module import TrainedRows
 
 BEST = f"{CHECKPOINTS}/best.safetensors"
-"""The best weights so far, while training goes on."""
+"""The best weights so far, while training continues."""
 
 
 def fit(
@@ -46,7 +46,7 @@ def fit(
         runtime: ranks, checkpoints, what to do at a loss spike.
         seed: of dropout, by step.
         watching: callbacks that validate.
-        tracking: what W&B is told; None leaves it out.
+        tracking: what W&B logs; None leaves it out.
     """
     if runtime.activation_checkpointing:
         module.generator.backbone.gradient_checkpointing_enable({"use_reentrant": False})

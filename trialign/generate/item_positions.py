@@ -64,7 +64,7 @@ class ItemPositions(nn.Module):
         self.read_scale = read_scale
         self.widths = [level.width for level in index.levels]
         self.joint = max([0, *(i for i, level in enumerate(index.levels) if level.num_children <= joint_nodes)])
-        # Rows of the item tables stand in the order of the trie, so that the leaves of a node are neighbours.
+        # Rows of the item tables are in the order of the trie, so that the leaves of a node are neighbours.
         in_order = torch.from_numpy(np.array(codes_NL, np.int64))[index.items]
         for name, table in {
             "leaf_of_item_N": torch.argsort(index.items),
@@ -219,7 +219,7 @@ class PositionScorer:
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
         places_T = torch.arange(tokens_BT.shape[1], device=device)
-        # Padding stands on the right, out of sight of every prompt's own tokens, and no place restarts.
+        # Padding is on the right, out of sight of every prompt's own tokens, and no place restarts.
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
         self._hidden_BD = hidden_BTD[torch.arange(len(tokens_BT), device=device), lengths_B - 1]
         self._joint_BS = self._logits(items.joint).log_softmax(dim=1)

@@ -83,7 +83,7 @@ class ItemTokens(nn.Module):
         return CachedScorer(generator, self, prompts)
 
     def search_vectors(self) -> list[torch.Tensor]:
-        """Return nothing: codes are scored by the head as it stands."""
+        """Return nothing: codes are scored by the head as it is."""
         return []
 
 
@@ -104,7 +104,7 @@ class CachedScorer:
         self._generator = generator
         self._items = items
         self._lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        # Padding stands on the right, where causal attention keeps it out of sight of every prompt's own tokens.
+        # Padding is on the right, where causal attention keeps it out of sight of every prompt's own tokens.
         self._tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
         self._cache = DynamicCache(config=generator.backbone.config)
         self._level = 0

@@ -1,4 +1,4 @@
-"""The item side of a generator by name: how items stand in a row, and what reads and writes them."""
+"""The item side of a generator by name: how items are in a row, and what reads and writes them."""
 
 from __future__ import annotations
 

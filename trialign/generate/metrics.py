@@ -32,7 +32,7 @@ class TaskMeter:
         return None if self._sums is None else all_reduce_sum(self._sums)
 
     def restore(self, total: torch.Tensor | None) -> None:
-        """Go on from `total`; it is one rank's from now on."""
+        """Continue from `total`; it is one rank's from now on."""
         self._sums = total if rank() == 0 or total is None else torch.zeros_like(total)
 
     def flush(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The generator: a backbone for text, and beside it what reads and writes items."""
+"""The generator: a backbone for text, and next to it what reads and writes items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trialign.runtime.transformers import PreTrainedModel
 
 
 class AddedTokens(nn.Module):
-    """Vectors of our special tokens beside a pretrained vocabulary, for reading and for writing.
+    """Vectors of our special tokens next to a pretrained vocabulary, for reading and for writing.
 
     Args:
         num: how many.

@@ -163,7 +163,7 @@ class Validate(StepCallback):
         return {"measured": self.measured}
 
     def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
-        """Go on behind what was measured."""
+        """Continue behind what was measured."""
         self.measured = list(state_dict["measured"])
 
     def restore(self, module: GeneratorModule) -> None:

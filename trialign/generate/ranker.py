@@ -19,7 +19,7 @@ from trialign.types import NO_ITEM, Items
 
 _MOST_BEAMS = 2**14
 _MOST_CELLS = 2**24
-"""Of the largest tensors of one search, so that it fits beside a model on a small machine."""
+"""Of the largest tensors of one search, so that it fits next to a model on a small machine."""
 
 
 class GeneratorRanker:

@@ -1,4 +1,4 @@
-"""Which positions of the training histories are learned where some are kept back for reinforcement learning."""
+"""Which positions of the training histories are learned where some are held out for reinforcement learning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RLHoldout:
     """An `Encode` by which no position that is held out is a target of any task; all of them are still read.
 
     Args:
-        encode: as `Template.encode_many`, but for the texts: what is told so, as `learned`.
+        encode: as `Template.encode_many`, but for the texts: what is passed so, as `learned`.
         tasks: names, in the order of their numbers.
         share: of the positions of the histories that is held out.
         only: learn the held-out positions and no others; else the others and not these.

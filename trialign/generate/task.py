@@ -198,7 +198,7 @@ class ItemTask:
     """A task on the catalogue: each item is an example.
 
     Args:
-        parts: what is read and written of an item, in order; the task's task token stands before it.
+        parts: what is read and written of an item, in order; the task's task token is before it.
         needs: fields that it reads or writes. An item that lacks one of them is no example.
         evaluation: how `trialign evaluate` scores the task. It asks by all parts but the last, which is the right
             answer: an item that is searched for in the whole catalogue (`finds`: recall) or a text that is written

@@ -87,7 +87,7 @@ class Template:
         lengths = lists.lengths * self.encoding.positions_per_item + 1
         starts = np.cumsum(lengths) - lengths
         is_item = np.ones(lengths.sum(), np.bool_)
-        is_item[starts] = False  # there stands the task token
+        is_item[starts] = False  # there is the task token
         tokens = np.full(len(is_item), self.tokenizer.task_token(self.tasks[task]))
         tokens[is_item] = self.encoding.positions(lists.items)
         targets = np.zeros(len(is_item), np.bool_)

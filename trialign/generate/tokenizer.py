@@ -71,8 +71,8 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def beside(cls, tokenizer: Tokenizer, rows: int) -> TextTokenizer:
-        """Return a pretrained model's tokenizer with our special tokens beside it; `rows` as in the class."""
+    def with_added_tokens(cls, tokenizer: Tokenizer, rows: int) -> TextTokenizer:
+        """Return a pretrained model's tokenizer with our special tokens next to it; `rows` as in the class."""
         return cls(tokenizer, rows, [END, *(task_token(task) for task in TASKS)])
 
     @classmethod
@@ -115,7 +115,7 @@ class TextTokenizer:
     def _special(self, token: str) -> int:
         if token in self.own:
             return self._rows + self.own.index(token)
-        # Where ours stand beside it, a foreign vocabulary's token of the same spelling is not meant.
+        # Where ours are next to it, a foreign vocabulary's token of the same spelling is not meant.
         found = None if self.own else self._tokenizer.token_to_id(token)
         if found is None:
             raise DataError(

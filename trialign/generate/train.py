@@ -44,7 +44,7 @@ def train(
         stream: of the rows.
         runtime: ranks, checkpoints, logging.
         seed: of weights, dropout and the order of the rows.
-        tracking: what W&B is told; None leaves it out.
+        tracking: what W&B logs; None leaves it out.
 
     Returns:
         Counts for the manifest.

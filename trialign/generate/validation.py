@@ -32,7 +32,7 @@ class Validation:
     """Measures a generator on validation users.
 
     Args:
-        users: the split; the first `num_users` are taken, a fair sample because they stand in hash order.
+        users: the split; the first `num_users` are taken, a fair sample because they are in hash order.
         template: how the generator reads histories.
         index: prefixes of the semantic IDs.
         num_users: 0 takes all.
@@ -100,7 +100,7 @@ class Validation:
         """Return (summed loss, tokens) of the next items of some users, float64 [2]."""
         task = self._template.tasks.index(TASK)
         examples = [self._template.encode(task, self._window(user)) for user in users]
-        # Padding stands on the right and its places go on counting: as one example, causal attention hides it.
+        # Padding is on the right and its places continue counting: as one example, causal attention hides it.
         tokens_BT, targets_BT = (
             pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True).to(device)
             for parts in zip(*((example.tokens, example.targets) for example in examples), strict=True)

@@ -43,7 +43,7 @@ def _tokens(
     """Yield the next token of every prompt, int64 [B], until all have ended or have as many as they may."""
     device = generator.items.code_embedding.weight.device
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    # Padding stands on the right, where causal attention keeps it out of sight; what is written must not see it.
+    # Padding is on the right, where causal attention keeps it out of sight; what is written must not see it.
     tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
     places_T = torch.arange(tokens_BT.shape[1], device=device)
     cache = DynamicCache(config=generator.backbone.config)

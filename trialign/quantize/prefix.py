@@ -1,4 +1,4 @@
-"""Codebooks that know which items stand under one prefix.
+"""Codebooks that know which items are under one prefix.
 
 Plain residual k-means serves the squared error alone. What a generator meets are prefixes: few and telling ones above,
 and below them items that must differ. Two dials, both off at 0, both in the fitting; `residual.encode` stays one pass.
@@ -122,7 +122,7 @@ def separate(residual_ND: Tensor, prefixes_N: Tensor, vectors_KD: Tensor, num_ro
 
     Args:
         residual_ND: what the levels before left over.
-        prefixes_N: int64, which items stand under one prefix.
+        prefixes_N: int64, which items are under one prefix.
         vectors_KD: where to start.
         num_rounds: the round with the fewest collisions is kept.
     """

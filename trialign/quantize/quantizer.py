@@ -55,7 +55,7 @@ class Quantizer(Protocol):
 
         That is metrics.codebook_stats, `codebook_size`, the K that was fitted, and `reconstruction`: by modality, the
         squared error of reading it back as a share of what predicting its mean would cost. `runtime` says where it
-        trains, `tracking` what W&B is told; `interests` are the vectors of the items' interests, for who measures its
+        trains, `tracking` what W&B logs; `interests` are the vectors of the items' interests, for who measures its
         codes against them.
         """
         ...

@@ -30,7 +30,7 @@ _HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 class RQKMeansQuantizer:
     """L codebooks by k-means, each on what the ones before left over.
 
-    Every modality has the same mean squared norm times its weight, however wide it is; an item without one stands at
+    Every modality has the same mean squared norm times its weight, however wide it is; an item without one is at
     its mean.
 
     Args:

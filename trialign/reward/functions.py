@@ -62,8 +62,8 @@ def quality_item(found: Candidates) -> Rewards:
 def rank(found: Candidates) -> Rewards:
     """Return, in groups that hold the target, minus 1/log2(1 + place) for every other candidate.
 
-    Places count by the policy's own probability, the most probable one standing on 1: of the wrong answers, those that
-    would stand high in a list cost most. 0 for the target, and wherever the target was not drawn.
+    Places count by the policy's own probability, the most probable one being on 1: of the wrong answers, those that
+    would be high in a list cost most. 0 for the target, and wherever the target was not drawn.
     """
     hits_BG = hit(found)
     order_BG = np.argsort(np.argsort(-found.log_probs_BG, axis=1, kind="stable"), axis=1, kind="stable")
@@ -112,7 +112,7 @@ def score(found: Candidates, weights: Mapping[str, float]) -> tuple[Rewards, dic
     if (outside := found.targets_B[(found.targets_B < 0) | (found.targets_B >= num_items)]).size:
         raise DataError(
             f"target {outside[0]} of a catalogue of {num_items} items",
-            rule="what a user chose stands in the catalogue that the semantic IDs were made for",
+            rule="what a user chose is in the catalogue that the semantic IDs were made for",
             remedy="run `trialign assign` and `trialign train` for this dataset, then this again",
         )
     parts = {name: REWARDS[name](found) for name in weights}
@@ -122,7 +122,7 @@ def score(found: Candidates, weights: Mapping[str, float]) -> tuple[Rewards, dic
             raise TrainingError(
                 f"reward '{name}' of item {found.items_BG[row, column]} is {values[row, column]}",
                 rule="a reward is a finite number",
-                remedy=f"mend the function, or set rl.rewards.{name}=0",
+                remedy=f"fix the function, or set rl.rewards.{name}=0",
             )
     total: Rewards = sum((weight * parts[name] for name, weight in weights.items()), np.zeros(found.items_BG.shape))
     return total, parts

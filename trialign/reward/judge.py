@@ -56,12 +56,12 @@ def judged_labels(
 
     Args:
         labels: the pairs of `builtin_labels`.
-        evidence: what is told of every item.
+        evidence: what is known of every item.
         backend: who is asked.
         cache: replies from before.
         retries: further questions about a reply that cannot be used.
         max_failure_rate: share of the items that may stay without a usable reply; their pairs are left out.
-        seed: of the order in which an item's phrases stand.
+        seed: of the order in which an item's phrases are.
 
     Raises:
         StageError: too many items stay without a usable reply; all replies are kept.

@@ -87,8 +87,8 @@ def builtin_labels(interests: Sequence[Sequence[str]], texts: Sequence[str], see
 def corpus_labels(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Labels, list[str]]:
     """Return descriptions of the storefront's pretraining corpus, each with its purpose and with another one.
 
-    Half of them stand behind one of `titles`, drawn without regard to it, as they do in an item's text. The other half
-    stand alone: there a small encoder learns what affirms and what denies, which behind titles it did not begin to.
+    Half of them are behind one of `titles`, drawn without regard to it, as they do in an item's text. The other half
+    are alone: there a small encoder learns what affirms and what denies, which behind titles it did not begin to.
 
     Returns:
         The pairs, and the texts that their `items_M` number.

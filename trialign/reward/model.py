@@ -23,7 +23,7 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
 class Pairs(NamedTuple):
     """Tokens of some pairs, the interest first, padded on the right.
 
-    `tokens_BT`: int64. `real_BT`: bool, no padding. `interest_BT`: bool, of the interest; the item stands behind it.
+    `tokens_BT`: int64. `real_BT`: bool, no padding. `interest_BT`: bool, of the interest; the item is behind it.
     """
 
     tokens_BT: torch.Tensor
@@ -94,7 +94,7 @@ def tiny_model(
 ) -> tuple[RewardModel, Reader]:
     """Return a small bidirectional encoder of random weights, its BPE trained on `texts`."""
     tokenizer = TextTokenizer.train(texts, vocab_size=settings.vocab_size)
-    # Rotary positions: which verb stands before a word is a question of how far, not of where.
+    # Rotary positions: which verb is before a word is a question of how far, not of where.
     config = AutoConfig.for_model(
         "modernbert",
         vocab_size=tokenizer.size,

@@ -68,7 +68,7 @@ def train_reward(
         settings: the judge, the model, its schedule; a share of the items is held out, as many more calibrate.
         runtime: accelerator and log lines; the training is one process.
         seed: of labels, split, weights and order.
-        tracking: what W&B is told; None leaves it out.
+        tracking: what W&B logs; None leaves it out.
 
     Returns:
         Counts for the manifest.
@@ -178,7 +178,7 @@ def score_pairs(
 
 
 def _texts(dataset: Dataset, evidence: Evidence) -> list[str]:
-    """Return what is told of every item: title, description and caption."""
+    """Return what is known of every item: title, description and caption."""
     columns = [dataset.items[name].to_pylist() for name in ("title", "description")]
     columns.append(evidence.captions or [""] * dataset.num_items)
     return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]

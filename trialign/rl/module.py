@@ -142,7 +142,7 @@ class RolloutDataModule(pl.LightningDataModule):
         return {"places": all_gather_objects(to_state(self.source.place))}
 
     def load_state_dict(self, state_dict: dict[str, list[SavedState]]) -> None:
-        """Go on where a checkpoint of as many ranks stood."""
+        """Continue where a checkpoint of as many ranks was."""
         places = state_dict["places"]
         # Rollouts belong to the rank that drew them; what other numbers of ranks would hold is drawn anew.
         self.source.place = (

@@ -1,4 +1,4 @@
-"""What reinforcement learning asks: the training positions that supervised training kept back, and their order."""
+"""What reinforcement learning asks: the training positions that supervised training held out, and their order."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ def _check(targets: NDArray[np.int32], num_items: int, share: float) -> None:
     if (worst := int(targets.max())) >= num_items or int(targets.min()) < 0:
         raise DataError(
             f"target {worst} of a catalogue of {num_items} items",
-            rule="what a user chose stands in the catalogue",
+            rule="what a user chose is in the catalogue",
             remedy="run `trialign prepare` again",
         )

@@ -12,7 +12,7 @@ from trialign.semid.table import SIDTable
 
 
 def frozen_copy(generator: Generator) -> Generator:
-    """Return the generator as it stands, never to be trained."""
+    """Return the generator as it is, never to be trained."""
     return _frozen(copy.deepcopy(generator))
 
 

@@ -55,7 +55,7 @@ class Policy:
 
     @contextmanager
     def unsharded(self) -> Iterator[Policy]:
-        """Give the policy as it stands for drawing, where ranks may take as many steps as they like; a collective."""
+        """Give the policy as it is now for drawing, where ranks may take as many steps as they like; a collective."""
         with self.summon_full_params() as generator:
             yield Policy(generator, self._template, self._on_device())
 

@@ -1,4 +1,4 @@
-"""The control of reinforcement learning: supervised training that goes on with the positions it had kept back."""
+"""The control of reinforcement learning: supervised training that continues with the positions it had held out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scored rollouts as a stream: drawn from the policy as it stands, scored, each used a stated number of times.
+"""Scored rollouts as a stream: drawn from the policy as it is, scored, each used a stated number of times.
 
 A step's rollouts are drawn when the step is asked for, so the loader must not be read ahead: it has a length, and by
 that Lightning knows the last batch without looking. Its state is one place in the prompts, and between two uses of the
@@ -68,7 +68,7 @@ class RolloutGroups:
 
 @dataclass
 class RolloutState:
-    """Where a rank's rollouts stand after a step.
+    """Where a rank's rollouts are after a step.
 
     Attributes:
         round: rollouts drawn so far.

@@ -25,7 +25,7 @@ class Start:
 
     Attributes:
         folder: the finished train stage.
-        share: of the positions that it kept back.
+        share: of the positions that it held out.
         quality_N: of the items' interests, where the reward stage judged them.
     """
 

@@ -48,7 +48,7 @@ def reinforce(
         stream: of the rows of the control.
         runtime: ranks, checkpoints, logging.
         seed: of rollouts, adapters and the order of prompts.
-        tracking: what W&B is told; None leaves it out.
+        tracking: what W&B logs; None leaves it out.
 
     Returns:
         Counts for the manifest.

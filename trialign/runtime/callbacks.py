@@ -1,6 +1,6 @@
 """What a training does with its machine: tokens per second, arithmetic, memory, waiting for data; and the gradient.
 
-What tells of the machine differs from run to run and stands in `log/machine.csv`; `log/metrics.csv` holds what the same
+What tells of the machine differs from run to run and is in `log/machine.csv`; `log/metrics.csv` holds what the same
 command gives again.
 """
 
@@ -113,7 +113,7 @@ def logs_at(trainer: pl.Trainer, step: int) -> bool:
 
 
 class MachineUse(StepCallback):
-    """Writes a line to `log/machine.csv`, and to the loggers beside the CSV one, wherever training logs.
+    """Writes a line to `log/machine.csv`, and to the loggers next to the CSV one, wherever training logs.
 
     Args:
         clock: the Trainer's profiler.

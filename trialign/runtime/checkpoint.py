@@ -1,7 +1,7 @@
-"""Training checkpoints: what a killed run goes on from, on its own.
+"""Training checkpoints: what a killed run continues from, on its own.
 
 A checkpoint is taken after an optimizer step, never inside an accumulation window: gradients summed so far are part of
-no checkpoint. It is written under another name, brought to disk and renamed; beside it stands an index of the sizes and
+no checkpoint. It is written under another name, brought to disk and renamed; next to it is an index of the sizes and
 sha256 of its files, written last. Only a checkpoint that matches its index is ever opened. DeepSpeed unpickles what it
 loads, so a file that we did not write could run code.
 
@@ -56,7 +56,7 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class CheckpointIndex:
-    """The JSON beside a checkpoint: the training that wrote it, how long that took, and its files by name.
+    """The JSON next to a checkpoint: the training that wrote it, how long that took, and its files by name.
 
     Attributes:
         strategy: how ranks shared the work.
@@ -229,7 +229,7 @@ def publish(partial: Path, path: Path, written: CheckpointIndex) -> None:
 
 
 def index_of(checkpoint: Path) -> CheckpointIndex:
-    """Return what is written beside a checkpoint.
+    """Return what is written next to a checkpoint.
 
     Raises:
         DamagedError: it cannot be read.

@@ -38,10 +38,10 @@ class RewoundError(TrialignError):
 class LossWatch(StepCallback):
     """Looks at the mean loss of every step, over all ranks, between its last backward pass and the optimizer.
 
-    All ranks see the same figure and do the same. Each writes `spike-STEP-RANK.json` beside the log: step, number of
+    All ranks see the same figure and do the same. Each writes `spike-STEP-RANK.json` next to the log: step, number of
     the global batch, loss, and the records that this rank read. Then the stage ends: for good (`stop`), or, having put
     the batch down as one to be skipped, with the exit code that asks to be started again (`rewind`); the next attempt
-    goes on from the last checkpoint and leaves that batch out.
+    continues from the last checkpoint and leaves that batch out.
 
     Args:
         folder: of the stage.
@@ -102,7 +102,7 @@ class LossWatch(StepCallback):
         return {"recent": list(self._recent)}
 
     def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
-        """Go on behind them."""
+        """Continue behind them."""
         self._recent.extend(state_dict["recent"])
 
     def _end(self, trainer: pl.Trainer, loss: float, rule: str) -> None:
@@ -127,7 +127,7 @@ class LossWatch(StepCallback):
         raise RewoundError(
             value,
             rule=rule,
-            remedy=f"the same command goes on from the last checkpoint and leaves batch {number} out (exit code 75)",
+            remedy=f"the same command continues from the last checkpoint and leaves batch {number} out (exit code 75)",
         )
 
 

@@ -111,5 +111,5 @@ def exit_for_requeue(done: str) -> NoReturn:
     raise PreemptedError(
         f"preempted, {done}",
         rule=f"exit code {PreemptedError.exit_code}: queue me again",
-        remedy="the same command goes on from there",
+        remedy="the same command continues from there",
     )

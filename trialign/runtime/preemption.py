@@ -54,7 +54,7 @@ class Preemption(StepCallback):
                 raise SavedError(
                     f"interrupted, saved after step {step}",
                     rule="Ctrl-C ends a training behind a save; twice, at once",
-                    remedy="the same command goes on from there",
+                    remedy="the same command continues from there",
                 )
             exit_for_requeue(f"saved after step {step}")
 
@@ -72,5 +72,5 @@ class Preemption(StepCallback):
                     os.write(2, _INTERRUPTED)  # a handler may run inside a `print`
             else:
                 hear(number, frame)
-        elif number == signal.SIGTERM:  # a loader's worker, which inherited the handler, is told to end
+        elif number == signal.SIGTERM:  # a loader's worker, which inherited the handler, is asked to end
             os._exit(128 + number)

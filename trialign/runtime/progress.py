@@ -39,7 +39,7 @@ class TrainingPace(StepCallback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Say how far it came; what goes on in this process is not counted as a part of it."""
+        """Say how far it came; what continues in this process is not counted as a part of it."""
         self._end(exception)
 
     def _end(self, cause: BaseException | None) -> None:

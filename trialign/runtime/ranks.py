@@ -16,7 +16,7 @@ def launched_rank() -> int:
 
 
 def end_other_ranks(*, first: bool) -> None:
-    """End this process well unless it is the first rank's, which alone goes on once several have built a stage."""
+    """End this process well unless it is the first rank's, which alone continues once several have built a stage."""
     if not first:
         sys.exit(0)
 

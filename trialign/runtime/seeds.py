@@ -1,4 +1,4 @@
-"""Chance in training as a function of where training stands, so that a checkpoint need not remember it."""
+"""Chance in training as a function of where training is, so that a checkpoint need not remember it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trialign.runtime.seeding import seed_global
 class StepSeeds(Callback):
     """Seeds dropout anew for every micro-batch, from the seed of the run, the micro-batch's number and the rank.
 
-    A run that goes on from a checkpoint then drops what the uninterrupted one would have dropped.
+    A run that continues from a checkpoint then drops what the uninterrupted one would have dropped.
     """
 
     def __init__(self, seed: int) -> None:

@@ -70,7 +70,8 @@ def shards_parameters(strategy: Strategy) -> bool:
 def fully_shard_all(layers: Iterable[nn.Module], root: nn.Module, mesh: DeviceMesh, *, ways: Iterable[str]) -> None:
     """Cut a module up by FSDP2: `layers` are gathered one at a time, what lies outside of them with the root.
 
-    `ways` are the root's methods, beside `forward`, through which training passes; what they call finds its parameters.
+    `ways` are the root's methods, besides `forward`, through which training passes; what they call finds its
+    parameters.
     """
     for module in (*layers, root):
         fully_shard(module, mesh=mesh["data_parallel"])
@@ -109,7 +110,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     _starting = False
 
     def __init__(self, stage: int, *, offload: bool, bf16: bool, universal: bool) -> None:
-        # A number, as "auto" would build the loader before a checkpoint has said where the stream stands.
+        # A number, as "auto" would build the loader before a checkpoint has said where the stream is.
         super().__init__(
             stage=stage, offload_optimizer=offload, offload_parameters=offload, logging_batch_size_per_gpu=1
         )

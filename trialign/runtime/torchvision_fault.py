@@ -1,6 +1,6 @@
-"""Lets torchvision import beside a build of torch that lacks its compiled operators.
+"""Lets torchvision import next to a build of torch that lacks its compiled operators.
 
-A torchvision wheel built for CUDA, installed beside a CPU build of torch, cannot load its own library and then fails
+A torchvision wheel built for CUDA, installed next to a CPU build of torch, cannot load its own library and then fails
 while registering shapes for two operators nobody here calls ("operator torchvision::nms does not exist"). Everything
 that imports torchvision in passing (lightning, open_clip, timm, peft) fails with it. Declaring the two operators is
 enough: the image transforms need none of them.

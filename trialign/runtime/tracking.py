@@ -1,10 +1,10 @@
-"""Following a run in Weights & Biases, beside its CSV files: offline unless a key is set, and never in its way.
+"""Following a run in Weights & Biases, next to its CSV files: offline unless a key is set, and never in its way.
 
-A stage is one W&B run. Its id stands beside the stage's checkpoints, so a job that was killed and goes on continues the
-same run. W&B loses what it had not written when the process died; the CSV does not. So an attempt that goes on sends
+A stage is one W&B run. Its id is next to the stage's checkpoints, so a job that was killed and continues continues the
+same run. W&B loses what it had not written when the process died; the CSV does not. So an attempt that continues sends
 the lines of the CSV again, from the first one the server lacks; offline it replaces the files of the attempt before.
-Whatever W&B meets (no network, a wrong key, a full disk, its own process killed) is a warning; the run goes on offline,
-or without W&B.
+Whatever W&B meets (no network, a wrong key, a full disk, its own process killed) is a warning; the run continues
+offline, or without W&B.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def wandb_logger(
     """Return the logger of a stage that trains; None on ranks but the first, and where W&B cannot be started.
 
     Args:
-        tracking: what W&B is told.
+        tracking: what W&B logs.
         memory: file that remembers the id; None where an attempt that is killed begins again from nothing.
         past: figures that earlier attempts left in the CSV files, by their step.
     """
@@ -106,7 +106,7 @@ def wandb_logger(
 
 
 def past_figures(log: Iterable[Mapping[str, str]], machine: Iterable[Mapping[str, str]]) -> dict[int, dict[str, float]]:
-    """Return the figures of lines of metrics.csv and machine.csv by step, the later line where one stands twice."""
+    """Return the figures of lines of metrics.csv and machine.csv by step, the later line where one is twice."""
     found: dict[int, dict[str, float]] = {}
     for lines, about in ((log, ""), (machine, ABOUT)):
         for line in lines:
@@ -143,7 +143,7 @@ def _told(tell: Callable[[], Any]) -> bool:
     try:
         tell()
     except Exception as cause:  # as in `_start`
-        logger.warning("  W&B is lost, the run goes on without it: %s", str(cause) or type(cause).__name__)
+        logger.warning("  W&B is lost, the run continues without it: %s", str(cause) or type(cause).__name__)
         return False
     return True
 

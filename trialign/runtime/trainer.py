@@ -60,8 +60,8 @@ def build_trainer(
         runtime: accelerator, ranks, strategy, log lines.
         plan: steps, micro-batches, clipping, precision.
         callbacks: Lightning callbacks of the stage.
-        resumed: the checkpoint that training resumes from; the log goes on behind its steps.
-        tracking: what W&B is told; None leaves it out.
+        resumed: the checkpoint that training resumes from; the log continues behind its steps.
+        tracking: what W&B logs; None leaves it out.
         memory: file by which a killed attempt's W&B run is continued, see `tracking`.
         clock: times micro-batches and the waiting for them.
 
@@ -110,7 +110,7 @@ def _log(folder: Path, flush_every: int, done_steps: int) -> tuple[CSVLogger, li
     lines = _lines(path, done_steps)
     if launched_rank() == 0 and path.exists():
         path.unlink()  # Lightning would do it, with a warning
-        log.experiment.metrics = lines  # type: ignore[assignment]  # written back as they stood
+        log.experiment.metrics = lines  # type: ignore[assignment]  # written back as they was
         log.save()
     return log, lines
 
@@ -137,6 +137,6 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a policy is, on purpose
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its datamodule is
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")  # a login node may train without it
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*")  # an attempt that goes on writes on
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*")  # an attempt that continues writes on
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")  # DeepSpeed's

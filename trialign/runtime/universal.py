@@ -88,11 +88,11 @@ def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, mode
     if checkpoint is None:
         return AT_THE_START
     steps, made_by = step_of(checkpoint), index_of(checkpoint)
-    logger.info("  going on from step %d of an attempt that did not finish", steps)
+    logger.info("  continuing from step %d of an attempt that did not finish", steps)
     if made_by.model != model:
         raise ConfigError(
             f"{checkpoint} is of another model: its parameters have other names, shapes, or are trained otherwise",
-            rule="training goes on with the model that it began with",
+            rule="training continues with the model that it began with",
             remedy=f"undo the change of the model, or delete {checkpoint.parent} to begin anew",
         )
     then, now = (made_by.strategy, made_by.world_size), (strategy, world_size)
@@ -135,7 +135,7 @@ def _convert(checkpoint: Path, path: Path, made_by: CheckpointIndex, now: int) -
     size = sum(written.bytes for written in made_by.files.values())
     needed, free = _ROOM * size, shutil.disk_usage(checkpoint).free
     logger.info(
-        "  %s is converted from %d ranks to %d: about %.2f GB beside it while that lasts; by the %.1f s that "
+        "  %s is converted from %d ranks to %d: about %.2f GB next to it while that lasts; by the %.1f s that "
         "%d ranks took to write it, one process needs %.0f s or more",
         checkpoint.name,
         then,

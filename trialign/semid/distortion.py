@@ -53,7 +53,7 @@ def neighbourhoods(
 
 
 def shared(one_QW: Tensor, other_QW: Tensor) -> float:
-    """Return the mean share of a row of `one_QW` that stands in the same row of `other_QW` too."""
+    """Return the mean share of a row of `one_QW` that is in the same row of `other_QW` too."""
     return float((one_QW[:, :, None] == other_QW[:, None, :]).any(dim=2).float().mean())
 
 

@@ -103,7 +103,7 @@ def _tiles(report: Quality) -> list[tuple[str, str]]:
 
 
 def _agreements(report: Quality) -> list[tuple[str, ...]]:
-    """Return what prefixes say of items, beside what random codes would."""
+    """Return what prefixes say of items, next to what random codes would."""
     rows = [
         (
             "strongest interest" if name == "interest" else name,
@@ -130,7 +130,7 @@ def _neighbourhoods(found: Mapping[str, Neighbourhood]) -> list[tuple[str, ...]]
 
 
 def _histogram(codes_NL: NDArray[np.int64], level: int, report: Quality) -> dict[str, Any]:
-    """Return the heights of a level's bars, the most frequent code first, and what is written beside them."""
+    """Return the heights of a level's bars, the most frequent code first, and what is written next to them."""
     counts = np.sort(np.bincount(codes_NL[:, level]))[::-1]
     counts = counts[counts > 0]
     top = np.log1p(counts[0])

@@ -2,7 +2,7 @@
 
 After the history h_1 .. h_T, item j is next with probability
 
-    p(j | h)  =  0                                                  if j stands in h: nothing is chosen twice
+    p(j | h)  =  0                                                  if j is in h: nothing is chosen twice
     p(j | h)  ~  popularity_j * product over a of exp(weight_a * appeal_a(j | h))      otherwise
 
 for the attributes a = category, style and purpose. The appeal of j is the recency-weighted share, among the last

@@ -1,7 +1,7 @@
 """Blocks: about a thousand records as one Arrow record batch, the unit of writing, shuffling and reading.
 
 Four kinds of record exist: a window of a train history, a user to evaluate, a user as of now, and an item of the
-catalogue. Records of users stand in the order of `user_hash`.
+catalogue. Records of users are in the order of `user_hash`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ ITEM = pa.schema(
         "categories": pa.list_(pa.string()),
     }
 )
-"""An item's own words; its picture, if any, stands in the image shards."""
+"""An item's own words; its picture, if any, is in the image shards."""
 
 
 def user_hash(user: str) -> int:

@@ -36,7 +36,7 @@ depend on more, no resume would be exact.
 """
 
 State = Mapping[int, tuple[int, int]]
-"""(start of a window, row) that each lane goes on with; a lane that is absent starts at (0, 0)."""
+"""(start of a window, row) that each lane continues with; a lane that is absent starts at (0, 0)."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -124,7 +124,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         seed: decides the order of everything.
         rank: r.
         world_size: W; divides V.
-        state: where each lane goes on.
+        state: where each lane continues.
         sample_log: whether rows say which records they hold.
 
     Raises:
@@ -223,7 +223,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         for source in range(len(self.sources)):
             mine = np.flatnonzero(sources == source)
             if len(mine):
-                # Neighbours in a lane's own sequence over a source, whatever stands between them in the mixture.
+                # Neighbours in a lane's own sequence over a source, whatever is between them in the mixture.
                 self._read(reading, lane, source, int(indices[mine[0]]), len(mine))
                 places.append(mine)
         order = np.concatenate(places)

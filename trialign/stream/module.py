@@ -71,7 +71,7 @@ class LaneDataModule(pl.LightningDataModule):
         return max(1, round(epochs * self._stream(0, 1).rows_per_epoch() / self._num_lanes))
 
     def train_dataloader(self) -> MicroBatches:
-        """Return this rank's micro-batches, from where its lanes stand.
+        """Return this rank's micro-batches, from where its lanes are.
 
         Raises:
             ConfigError: the lanes cannot be divided over ranks and micro-batches.
@@ -136,7 +136,7 @@ class LaneDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint stood, on any number of ranks.
+        """Continue where a checkpoint was, on any number of ranks.
 
         Raises:
             ConfigError: the checkpoint belongs to another stream.

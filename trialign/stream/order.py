@@ -1,4 +1,4 @@
-"""The order of examples, as arithmetic: which record stands at which position of an epoch, and who reads it.
+"""The order of examples, as arithmetic: which record is at which position of an epoch, and who reads it.
 
 Nothing here is stored or shuffled in memory. A keyed permutation is computed per index, so any worker can name the
 record at any position of any epoch at once, which is what makes resuming and changing the number of ranks exact.
@@ -280,7 +280,7 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def number_of_key(*parts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return a number in 0..1, 1 excluded, for every key; its parts stand at one place of each array."""
+    """Return a number in 0..1, 1 excluded, for every key; its parts are at one place of each array."""
     key = np.zeros(len(parts[0]), np.uint64)
     for part in parts:
         key = _mix((key ^ part.astype(np.uint64)) + np.uint64(_GOLDEN))

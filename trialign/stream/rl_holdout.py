@@ -1,7 +1,7 @@
 """Training positions that supervised training leaves to reinforcement learning, chosen by a key (method.md 9).
 
 Whether a position is held out depends on its user, item and time alone: not on the seed, the rank, or the window that
-it is read in. So every variant of a comparison keeps back the same ones, and a larger share holds the smaller ones.
+it is read in. So every variant of a comparison holds out the same ones, and a larger share holds the smaller ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trialign.stream.order import number_of_key
 
 
 def held_out_for_rl(records: Records, chosen: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Return which positions of some training windows are kept back, side by side as `records.lists` gives them.
+    """Return which positions of some training windows are held out, side by side as `records.lists` gives them.
 
     Args:
         records: a block of training windows.

@@ -1,10 +1,10 @@
-"""Shards: blocks as members of plain tar files, and beside them an index that finds any block with one read.
+"""Shards: blocks as members of plain tar files, and next to them an index that finds any block with one read.
 
 A folder of shards holds
 
     shards-000000.tar ...   one member `<block>.arrow` per block: an Arrow IPC stream of one record batch
     shards.json             {"format", "records_per_block", "shards": [file name, ...], "index_crc32c", "users_crc32c"}
-    users.npy               where records stand in the order of users: `user_hash` of each block's first record
+    users.npy               where records are in the order of users: `user_hash` of each block's first record
     index.npy               one row per block: shard, offset, length, records, items, crc32c; written last
 
 Every block has exactly `records_per_block` records, only the last is shorter. Nothing but `index.npy` is needed to
@@ -174,7 +174,7 @@ class ShardWriter:
 
 
 class DamagedBlockError(DataError):
-    """A block is not what was written: what a stream may be told to skip."""
+    """A block is not what was written: what a stream may be asked to skip."""
 
 
 class BlockStore:

@@ -45,7 +45,7 @@ def _parquet() -> bytes:
             lambda: _packed()[:3000] + b"\xff" * 20 + _packed()[3020:],
             "it is damaged and cannot be unpacked",
         ),
-        ("e.csv.gz", lambda: _packed() + b"more", "something stands behind what is"),
+        ("e.csv.gz", lambda: _packed() + b"more", "something is behind what is"),
         ("e.csv.gz", lambda: b"user,item,time\n", "it is not packed by gzip"),
         ("e.parquet", lambda: _parquet()[:-20], "it breaks off, or is no Parquet"),
         ("e.parquet", bytes, "it breaks off, or is no Parquet: it is too short"),
@@ -67,7 +67,7 @@ def test_damage_is_said_in_words_of_our_own(
 
 def test_zeros_behind_what_is_packed_are_said_and_go_by_the_command_named(tables: Make, tmp_path: Path) -> None:
     (tmp_path / "e.csv.gz").write_bytes(_packed() + bytes(512))
-    with pytest.raises(DataError, match="zeros stand behind") as refused:
+    with pytest.raises(DataError, match="zeros are behind") as refused:
         tables("e.csv.gz").load(tmp_path)
     subprocess.run(refused.value.remedy.partition(": ")[2], shell=True, check=True, timeout=60)
     assert _rows(tables("new-e.csv.gz"), tmp_path) == 5000

@@ -46,7 +46,7 @@ def test_a_folder_of_partitions_is_read_with_the_columns_that_its_folders_name(
             folder.mkdir(parents=True)
             text = f"user,item\n{user},{item}\n" if suffix == "csv" else f'{{"user": "{user}", "item": "{item}"}}\n'
             (folder / f"part-0.{suffix}").write_text(text)
-    # What Spark and pandas leave beside the rows.
+    # What Spark and pandas leave next to the rows.
     (tmp_path / root / "events" / "_SUCCESS").touch()
     (tmp_path / root / "events" / ".part-0.crc").touch()
     events = str(Path(root) / "events")

@@ -111,8 +111,8 @@ class CatalogueFiles:
         if bare:
             raise DataError(
                 f"the text of {len(bare)} captions lacks the mark {mark!r}, e.g. that of item '{bare[0]}'",
-                rule="data.caption_after stands in the text of every caption",
-                remedy="mend the mark, or set data.caption_after=null",
+                rule="data.caption_after is in the text of every caption",
+                remedy="fix the mark, or set data.caption_after=null",
             )
         return [(text or "").partition(mark)[2].strip() for text in captions]
 

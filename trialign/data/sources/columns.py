@@ -121,7 +121,7 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
         moment = column.try_cast("timestamp('UTC')").cast("timestamp")
         fine = moment.microsecond().cast("int64") * 1000
         if kind.is_string():
-            # A timestamp ends at the microsecond; a text may go on.
+            # A timestamp ends at the microsecond; a text may continue.
             fine += column.re_extract(r"\.\d{6}(\d{1,3})", 1).rpad(3, "0").cast("int64")
         # `infinity` is a timestamp to DuckDB; its seconds are null.
         return moment.truncate("s").epoch_seconds().cast("int64"), fine

@@ -17,21 +17,21 @@ _KNOWN = {
     "ended before the end-of-stream": ("it breaks off, gzip's end is missing", _ANEW),
     "CRC check failed": ("it is damaged, what is unpacked is not what was packed", _ANEW),
     "Error -3 while decompressing": ("it is damaged and cannot be unpacked", _ANEW),
-    "Not a gzipped file": ("it is not packed by gzip, or something stands behind what is", _ANEW),
-    "not a GZIP stream": ("zeros stand behind what is packed", "pack it again: |cat"),
+    "Not a gzipped file": ("it is not packed by gzip, or something is behind what is", _ANEW),
+    "not a GZIP stream": ("zeros are behind what is packed", "pack it again: |cat"),
     "Parquet magic bytes not found": ("it breaks off, or is no Parquet: Parquet's end is missing", _ANEW),
     "Parquet file size is": ("it breaks off, or is no Parquet: it is too short", _ANEW),
     "codec can't decode": ("", "write it as UTF-8; from the letters of Windows: |iconv -f CP1252 -t UTF-8"),
-    "unterminated quote": ("", "where quotes are text, set data.quotes=false; else mend the line"),
+    "unterminated quote": ("", "where quotes are text, set data.quotes=false; else fix the line"),
 }
 """What DuckDB, Arrow or Python say: what it means ("": as they put it), and the remedy; behind a bar a program that
-mends the file."""
+fixes the file."""
 _ENDS = {"\n": "LF", "\r\n": "CR LF", "\r": "CR"}
 
 
 def unreadable(paths: Sequence[Path], cause: Exception) -> DataError:
     """Return the refusal of files, or of one of them, for what DuckDB, Arrow or Python said of it."""
-    # DuckDB goes on for thirty lines: the settings it tried, and the query.
+    # DuckDB continues for thirty lines: the settings it tried, and the query.
     text = str(cause).partition("\nPossible")[0].partition("\nLINE 1:")[0]
     told = " ".join([line.strip()[:_SHOWN] for line in text.splitlines() if line.strip()][:3])
     named = f"{paths[0]}" if len(paths) == 1 else f"one of {len(paths)} files, {paths[0]} the first,"
@@ -76,6 +76,6 @@ def _line_ends(path: Path, quotes: bool) -> Iterator[tuple[int, str]]:
 
 
 def _rewritten(path: Path, command: str) -> str:
-    """Return the shell's line that sends a file through a command into a new file beside it."""
+    """Return the shell's line that sends a file through a command into a new file next to it."""
     old, new = shlex.quote(str(path)), shlex.quote(str(path.with_name(f"new-{path.name}")))
     return f"gzip -dc {old} | {command} | gzip > {new}" if is_packed(path) else f"{command} < {old} > {new}"

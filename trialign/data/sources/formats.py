@@ -198,7 +198,7 @@ def _csv(paths: Sequence[Path], dialect: Dialect) -> list[Part]:
     parts = []
     for members in _alike({path: "\n".join(header) for path, header in headers.items()}):
         names = headers[members[0]]
-        # With every column named nothing is left to sniff, and a fault is told as a fault.
+        # With every column named nothing is left to sniff, and a fault is reported as a fault.
         table = ibis.read_csv(
             _escaped(members),
             columns=dict.fromkeys(names, "VARCHAR"),
@@ -305,14 +305,14 @@ def _header(path: Path, dialect: Dialect) -> list[str]:
         raise DataError(
             f"{path} begins with {', '.join(header)[:80] or 'nothing'}",
             rule="the first line names the columns, each once, whether upper or lower case",
-            remedy="add or mend that line",
+            remedy="add or fix that line",
         )
     other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
     if other:
         ending = ".tsv" if other == "\t" else "" if dialect.setting else ".csv"
         raise DataError(
             f"the first line of {path} names one column, {header[0][:80]!r}",
-            rule=f"{dialect.delimiter!r} stands between values: "
+            rule=f"{dialect.delimiter!r} is between values: "
             + (f"data.{dialect.setting}" if dialect.setting else "so the file's ending says"),
             remedy=f"give the file the ending {ending}" if ending else f"set {typed(dialect.setting, other)}",
         )

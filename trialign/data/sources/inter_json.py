@@ -92,7 +92,7 @@ def read_object(path: Path) -> dict[str, Value]:
             twice = [key for key in found if keys.count(key) > 1]
             raise DataError(
                 f"{path} has {len(twice)} duplicate key(s), e.g. {', '.join(map(repr, twice[:3]))}",
-                rule="a user, an item or a field stands in the file once",
+                rule="a user, an item or a field is in the file once",
                 remedy="remove the duplicates",
             )
         return found

@@ -1,7 +1,7 @@
 """Pictures from outside: files of a folder, members of tar files. Nothing is unpacked to disk, nothing unpickled.
 
 A picture belongs to the item whose `image`, or else whose key, is its name without folder and suffix. WebDataset shards
-are tar files like any other; what stands beside the pictures in them (`.json`, `.cls`, even `.pkl`) is not opened.
+are tar files like any other; what is next to the pictures in them (`.json`, `.cls`, even `.pkl`) is not opened.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _members(place: Path, passed: dict[str, list[str]]) -> Iterator[_File]:
         # tarfile takes whatever is no header for the end; only zeros are.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("it breaks off, or goes on with something else")
+            raise tarfile.ReadError("it breaks off, or continues with something else")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> bytes:

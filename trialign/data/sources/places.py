@@ -12,7 +12,7 @@ from trialign.data.sources.endings import ending_of
 from trialign.errors import ConfigError, DataError
 
 _JOURNALS = ("_delta_log", ".hoodie")
-"""Of Delta Lake and Hudi: their folders keep the files of older states beside those of the newest."""
+"""Of Delta Lake and Hudi: their folders keep the files of older states next to those of the newest."""
 
 
 def below(root: str | None) -> Path:

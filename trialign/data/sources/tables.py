@@ -1,4 +1,4 @@
-"""Events in tables of any common format, beside a catalogue."""
+"""Events in tables of any common format, next to a catalogue."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class PairBatches:
 
     Args:
         pixels: pictures [M, 3, H, W] in half precision.
-        tokens: all texts [A, T]; those of one picture stand together.
+        tokens: all texts [A, T]; those of one picture are together.
         first_text_M: where the texts of each picture begin.
         num_texts_M: how many it has, at least one.
         batch_size: pairs per step, over all ranks; what a pass leaves over is in another pass.

@@ -39,7 +39,7 @@ def train_clip(
         folder: made if missing.
         settings: the model, its schedule, the share of the pairs that it is judged on and not trained on.
         runtime: the accelerator; the training is one process.
-        tracking: what W&B is told; None leaves it out.
+        tracking: what W&B logs; None leaves it out.
 
     Returns:
         Counts for the manifest, tag accuracy among them.

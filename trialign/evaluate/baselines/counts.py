@@ -29,7 +29,7 @@ def count_items(histories: Sequence[Items], num_items: int) -> NDArray[np.int64]
 
 
 def count_pairs(histories: Sequence[Items], num_items: int, distance: int) -> sp.csr_array:
-    """Return counts_NN of how often item b (column) stands exactly `distance` events after item a (row)."""
+    """Return counts_NN of how often item b (column) is exactly `distance` events after item a (row)."""
     items = np.concatenate([*histories, np.empty(0, np.int32)])
     owners = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
     together = owners[distance:] == owners[:-distance]
@@ -40,7 +40,7 @@ def count_pairs(histories: Sequence[Items], num_items: int, distance: int) -> sp
 class CountingRanker(ABC):
     """A ranker whose scores are sums of non-negative counts.
 
-    Items of equal score stand in the order of their popularity in the train histories, then of their index. Items that
+    Items of equal score are in the order of their popularity in the train histories, then of their index. Items that
     nothing was counted for score 0, so this rule is also the back-off: they follow by popularity, and a full ranking
     exists for every history, the empty one included. Scores are added in double and compared in single precision,
     which leaves sums that differ by rounding alone to the same rule.

@@ -21,7 +21,7 @@ class ItemKNN(CountingRanker):
 
     c(i, j) adds 1 / distance for every two events of one train history, one of i and one of j, at most `window` events
     apart, whichever comes first. The age of the last item is 0; an item that occurs twice among the last `window` is
-    read twice. Items of equal score stand by popularity, then by index; so do all that are near to nothing and score 0.
+    read twice. Items of equal score are by popularity, then by index; so are all that are near to nothing and score 0.
 
     Args:
         popularity_N: how often each item occurs in the train histories.
@@ -44,7 +44,7 @@ class ItemKNN(CountingRanker):
     ) -> None:
         super().__init__(popularity_N, pairs_NN)
         self.window, self.decay, self.damping = window, decay, damping
-        # Items that never occurred stand in no pair; the 1 only avoids dividing by 0.
+        # Items that never occurred are in no pair; the 1 only avoids dividing by 0.
         damping_N = np.maximum(popularity_N, 1).astype(np.float64) ** -damping
         self._nearness_NN = (pairs_NN @ sp.diags_array(damping_N)).tocsr()
 

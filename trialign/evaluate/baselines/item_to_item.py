@@ -15,7 +15,7 @@ from trialign.types import Items
 class ItemToItem(CountingRanker):
     """Scores an item by how often it came directly after the history's last item in the train histories.
 
-    Forward only: a pair (a, b) counts for a -> b. Items of equal count stand by popularity, then by index, and so do
+    Forward only: a pair (a, b) counts for a -> b. Items of equal count are by popularity, then by index, and so are
     all that never followed and score 0; a history that is empty, or ends in an item nothing ever followed, is therefore
     ranked by popularity alone.
     """

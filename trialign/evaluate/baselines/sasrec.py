@@ -87,7 +87,7 @@ class SASRec(nn.Module):
         """Return what each place predicts the next item with, [B, T + 1, D]; place 0 has read nothing yet.
 
         Args:
-            items_BT: int64, oldest first, padded on the right by any item: no place sees what stands behind it.
+            items_BT: int64, oldest first, padded on the right by any item: no place sees what is behind it.
             vectors_ND: `item_vectors()`.
         """
         read_BTD = functional.pad(vectors_ND[items_BT] * vectors_ND.shape[1] ** 0.5, (0, 0, 1, 0))
