@@ -1,4 +1,4 @@
-"""Turn codes into unique semantic IDs, and say how good they are."""
+"""Turn codes into unique semantic IDs, and measure their quality."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def _examples(dataset: Dataset, table: SIDTable) -> tuple[Sequence[str], Sequenc
 
 
 def _judge(report: Quality, config: AssignConfig) -> Health:
-    """Return what is wrong with semantic IDs and by which thresholds, and warn of it.
+    """Return the faults of semantic IDs with the thresholds, and warn of each.
 
     Raises:
-        DataError: something is, and `assign.unhealthy` is refuse.
+        DataError: there is a fault, and `assign.unhealthy` is refuse.
     """
     from trialign.semid.health import faults
 
@@ -131,7 +131,7 @@ def _encode(stage: Stage, config: Config) -> tuple[ItemCodes, dict[str, Statisti
 
 
 def _labels(dataset: Dataset, stage: Stage) -> dict[str, NDArray[np.int64]]:
-    """Return what prefixes are compared with, next to categories: as far as it is known or was made."""
+    """Return the labels that prefixes are compared with, next to categories: true attributes, captions, interests."""
     from trialign.enrich.evidence import load_evidence
     from trialign.semid.labels import evidence_labels
 
@@ -151,7 +151,7 @@ def _neighbourhoods(table: SIDTable, coded: ItemCodes, stage: Stage) -> dict[str
 
 
 def _folder(extend: str | None) -> Path | None:
-    """Return the assign folder that `assign.extend` names: of a run, or itself."""
+    """Return the assign folder that `assign.extend` names, or that of the run that it names."""
     if extend is None:
         return None
     return Path(extend) if (Path(extend) / "sids.json").exists() else Path(extend) / "assign"

@@ -1,4 +1,4 @@
-"""`trialign VERB [overrides]`: finds the verb's script and hands it a checked config.
+"""`trialign VERB [overrides]`: runs the verb's script with a checked config.
 
 Nothing heavy is imported before it is known what to do: `trialign --help` answers at once.
 """
@@ -67,7 +67,7 @@ def main() -> None:
     Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (preempted), 130
     (Ctrl-C).
     """
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # titles know more than Latin letters
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # titles may hold any script
     listen()
     with recorded() as transcript:
         _answer(sys.argv[1:], transcript)
@@ -75,7 +75,7 @@ def main() -> None:
 
 def _answer(arguments: list[str], transcript: Transcript) -> None:
     if "SLURM_STEP_ID" in os.environ:
-        faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor asks for it when nothing moves
+        faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor sends it to a stuck rank
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(_overview())
@@ -92,7 +92,7 @@ def _answer(arguments: list[str], transcript: Transcript) -> None:
     except TrialignError as error:
         _give_up(error)
     except BrokenPipeError:
-        # `trialign VERB --help | head`: whoever read has seen enough.
+        # `trialign VERB --help | head` closes the pipe early; that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (KeyboardInterrupt, Interrupted):
         words = "interrupted; what was finished stays finished, and the same command continues from there"
@@ -155,16 +155,16 @@ def _start(verb: str, overrides: list[str], transcript: Transcript) -> None:
                 os.environ.setdefault("OMP_NUM_THREADS", str(config.runtime.threads))
             _tell(_made(verb, config, transcript))
         except TrialignError as error:
-            _give_up(error)  # in here, so that Hydra adds no words of its own
+            _give_up(error)  # caught here, or Hydra would add its own message
 
     register()
     register_plugins()
     options, words = _parted(overrides)
     words = as_typed(words)
     taken = words_of_run(verb, words)
-    # What `recommend` answers is on stdout alone, so that a program can read it.
+    # Only the result of `recommend` goes to stdout, so that a program can read it.
     _log_plainly("stderr" if verb == "recommend" else "stdout")
-    command, sys.argv = sys.argv, [f"trialign {verb}", *options, *words, *taken.words]  # what Hydra's messages call it
+    command, sys.argv = sys.argv, [f"trialign {verb}", *options, *words, *taken.words]  # for Hydra's messages
     try:
         hydra.main(config_path=str(conf_dir()), config_name=verb, version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException) as cause:
@@ -174,7 +174,7 @@ def _start(verb: str, overrides: list[str], transcript: Transcript) -> None:
 
 
 def _made(verb: str, config: Config, transcript: Transcript) -> Any:
-    """Run a verb's script; where it stumbles over a finished stage that lost a file, or part of one, say so."""
+    """Run a verb's script; if it fails over a finished stage with missing or truncated files, raise that error."""
     from trialign.config.stages import damage
 
     try:
@@ -189,10 +189,10 @@ def _made(verb: str, config: Config, transcript: Transcript) -> Any:
 
 
 def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return (Hydra's options, settings); the folder of --config-dir becomes a setting, for whoever composes again.
+    """Return Hydra's options and the overrides; --config-dir becomes an override, so that jobs compose with it too.
 
     Raises:
-        ConfigError: a word with dashes is no option: Hydra would answer with a usage of its own.
+        ConfigError: a word with dashes is not an option: Hydra would print its own usage.
     """
     options: list[str] = []
     settings: list[str] = []
@@ -213,7 +213,7 @@ def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _folder_of_yaml(folder: str) -> str:
-    """Return the setting by which Hydra finds a folder of the user's own YAML files, after ours."""
+    """Return the override that makes Hydra search a folder of the user's YAML files, after ours."""
     from pathlib import Path
 
     from trialign.config.compose import as_override
@@ -256,7 +256,7 @@ def _end(code: int, words: str) -> NoReturn:
 
 @contextmanager
 def _watched(verb: str, config: Config, transcript: Transcript) -> Iterator[None]:
-    """Keep what a stage or a pipeline says in its run, and draw a bar; the first rank does for all."""
+    """Record the console output of a stage or pipeline in its run, and draw a progress bar; on the first rank only."""
     from trialign.bar import bar
     from trialign.runtime.ranks import launched_rank
 
@@ -269,10 +269,10 @@ def _watched(verb: str, config: Config, transcript: Transcript) -> Iterator[None
 
 
 def _tell(made: Any) -> None:
-    """Say what became of a stage, and where it is; the verbs that are no stage speak for themselves."""
+    """Print the outcome and the folder of a stage; verbs that are not stages print their own results."""
     from trialign.stage import Stage
 
-    if not isinstance(made, Stage) or made.name == "evaluate" or not made.finished:  # one share of enrich is none
+    if not isinstance(made, Stage) or made.name == "evaluate" or not made.finished:  # a shard of enrich is not
         return
     manifest = made.read()
     counts = [f"{name} {value:,}" for name, value in manifest.counts.items() if type(value) is int and value]
@@ -281,7 +281,7 @@ def _tell(made: Any) -> None:
 
 
 def _log_plainly(stream: str) -> None:
-    """Send the package's own messages to the terminal, once, without a prefix that nobody reads."""
+    """Log the package's own messages to the terminal, once and without a prefix."""
     from trialign.runtime.ranks import launched_rank
 
     log = logging.getLogger("trialign")
@@ -294,14 +294,14 @@ def _log_plainly(stream: str) -> None:
 
 
 class _Said(logging.StreamHandler[TextIO]):
-    """Writes to `sys.stdout` or `sys.stderr` as it is at the time; what a bar says is in the run's log alone."""
+    """Logs to the current `sys.stdout` or `sys.stderr`; messages that a bar shows go only to the run's log."""
 
     def __init__(self, name: str) -> None:
         logging.Handler.__init__(self)
         self._name = name
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # as logging does for its last resort
+    def stream(self) -> TextIO:  # type: ignore[override]  # as in logging's own last-resort handler
         found: TextIO = getattr(sys, self._name)
         return found
 

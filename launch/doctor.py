@@ -1,4 +1,4 @@
-"""Say what this machine offers: hardware, versions, tools, disk, network; and prove that nothing reaches out.
+"""Report what this machine offers: hardware, versions, tools, disk, network; and prove that nothing uses the network.
 
 trialign doctor
 trialign doctor doctor.airgap=true      # runs every stage on a tiny built-in shop with all connections refused
@@ -33,7 +33,7 @@ def run(config: Config) -> None:
 
 
 def _reached_out() -> str:
-    """Run every stage on a tiny world without network.
+    """Run every stage on a tiny built-in shop with the network blocked.
 
     Raises:
         StageError: something tried to reach another machine.

@@ -1,4 +1,4 @@
-"""Embed every item: its text, its picture, both together, and what it is chosen with, one vector each."""
+"""Embed every item: its text, its picture, both together, and its co-occurrence with other items, one vector each."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(config: Config) -> Stage:
 
 
 def _weights(config: Config) -> dict[str, Path]:
-    """Return the files of models named by path: their content, not their name, is part of what was made by them."""
+    """Return the files of models that are named by path: the stage's identity covers their content."""
     found: dict[str, Path] = {}
     for modality, settings in config.embed.encoders().items():
         for key, name in settings.files().items():
@@ -66,7 +66,7 @@ def _weights(config: Config) -> dict[str, Path]:
 
 
 def _located(modality: str, settings: EncoderConfig, stage: Stage) -> EncoderConfig:
-    """Put the folder of the small CLIP in the place of its name."""
+    """Replace the name of the small CLIP by its folder."""
     if settings.files().get("model") != CLIP_OF_ENRICH:
         return settings
     folder = stage.inputs["enrich"] / "clip"
@@ -77,5 +77,5 @@ def _located(modality: str, settings: EncoderConfig, stage: Stage) -> EncoderCon
             remedy=f"set enrich/clip=storefront or enrich/clip=catalogue too, or choose another embed/{modality}",
         )
     located = copy(settings)
-    vars(located)["model"] = f"local-dir:{folder}"  # of a class from outside too
+    vars(located)["model"] = f"local-dir:{folder}"  # works for a class from outside too
     return located

@@ -1,4 +1,4 @@
-"""Make evidence that the catalogue does not hold as such: captions, interests, and the small CLIP behind them."""
+"""Generate item captions and interests, and train the small CLIP that some of them need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("trialign")
 
 
 def run(config: Config) -> Stage:
-    """Make what `enrich` asks for, which may be nothing, or find it made; a shard only asks its share."""
+    """Generate what `enrich` configures, if anything, unless it is finished; a shard generates only its share."""
     stage = open_stage("enrich", config, sources=_sources(config))
     if stage.finished:
         return stage
@@ -47,7 +47,7 @@ def _train_clip(config: Config, stage: Stage, folder: Path) -> None:
 
 
 def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
-    """Make captions, then interests, which read them; written to `folder` if there is one."""
+    """Generate captions, then interests, which read the captions; write them to `folder` if there is one."""
     wanted = config.enrich
     if wanted.captions is None and wanted.interests is None:
         return
@@ -92,7 +92,7 @@ def _answer(config: Config, stage: Stage, folder: Path | None) -> None:
 
 
 def _tell_left(config: Config) -> None:
-    """Say what is left when a share is answered: shares that nobody has begun, and the command that joins all."""
+    """Print what is left after a shard: the shards that have not begun, and the command that joins all."""
     from trialign.enrich.asking import Part
 
     shards, cache = config.enrich.shards, Path(config.enrich.cache).expanduser()
@@ -108,7 +108,7 @@ def _tell(stage: Stage, what: str, counts: Mapping[str, Json]) -> None:
 
 
 def _sources(config: Config) -> dict[str, Path]:
-    """Return the files whose content decides what is made: prompts, and models named by path."""
+    """Return the files whose content the stage's identity covers: prompts, and models named by path."""
     found: dict[str, Path] = {}
     captions, interests = config.enrich.captions, config.enrich.interests
     if annotator_of(captions, AnnotatorCaptionsConfig) is not None:

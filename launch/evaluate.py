@@ -39,7 +39,7 @@ def build(config: Config) -> Stage:
 
 
 def _copy_up(stage: Stage) -> None:
-    """Make `evaluate/` the same finished stage as the latest split's folder: all that its manifest lists, then that."""
+    """Copy the latest split's folder to `evaluate/`: the files that its manifest lists, then the manifest."""
     above = stage.folder.parent
     (above / MANIFEST).unlink(missing_ok=True)
     for name in (*stage.read().files, MANIFEST):

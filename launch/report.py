@@ -1,4 +1,4 @@
-"""Compare finished runs from their directories alone: what differs, metrics, paired differences, curves.
+"""Compare finished runs from their directories alone: settings that differ, metrics, paired differences, curves.
 
 trialign report 'report.runs=[runs/a,runs/b]'
 trialign report 'report.runs=[runs/sweep/*]' run=runs/comparison
@@ -25,7 +25,7 @@ def run(config: Config) -> Path:
     wanted = config.report
     found, left_out = [], []
     folders = _folders(wanted.runs, leave_out=config.run)
-    common = os.path.commonpath([folder.parent for folder in folders])  # names say what sets the runs apart
+    common = os.path.commonpath([folder.parent for folder in folders])  # the names show how the runs differ
     for folder in tracked(folders, "runs read"):
         try:
             found.append(read_run(folder, os.path.relpath(folder, common), wanted.split))

@@ -1,4 +1,4 @@
-"""Train the judge of mined interests, and say how good every item's interests are."""
+"""Train the reward model, a judge of mined interests, and score the quality of every item's interests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(config: Config) -> Stage:
 
 
 def _sources(config: Config) -> dict[str, Path]:
-    """Return the files whose content decides what is made: models named by path, and the judge's prompts."""
+    """Return the files whose content the stage's identity covers: models named by path, and the judge's prompts."""
     from trialign.enrich.templates import template_file
 
     judge, found = config.reward.judge, model_files("model", config.reward.model)

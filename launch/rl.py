@@ -1,4 +1,4 @@
-"""Reinforcement learning of the trained generator on what it has not learned, or its control."""
+"""Train the generator further on held-out positions, by reinforcement learning or by its supervised control."""
 
 from __future__ import annotations
 

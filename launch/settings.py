@@ -1,6 +1,6 @@
 """`trialign VERB --help` and docs/configuration.md: every setting with its type, bounds, default and meaning.
 
-Settings and meanings are the schemas'; defaults are what the files of conf/ make of them, as a verb composes them.
+Settings and meanings come from the schemas; defaults are those that a verb composes with the files of conf/.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def describe(verb: str) -> str:
 
 
 def _inputs(stage: StageSpec) -> str:
-    """Return the stages that a stage reads; in brackets those that it reads where its settings ask for it."""
+    """Return the stages that a stage reads; in brackets those that it reads only with certain settings."""
     return ", ".join([*stage.inputs, *(f"[{name}]" for name in stage.inputs_if)]) or "files"
 
 

@@ -1,4 +1,4 @@
-"""Show how a run or a sweep is: stages, jobs, nodes, time, how far they are, the last attempt, the logs.
+"""Show the status of a run or a sweep: stages, jobs, nodes, time, progress, the last attempt, the logs.
 
 trialign status run=DIR
 """
@@ -19,7 +19,7 @@ _COLUMNS = ("", "stage", "job", "state", "nodes", "limit in", "progress", "last 
 
 
 def run(config: Config) -> list[StageStatus]:
-    """Print the table, without columns that say nothing, and the logs; return the table's lines."""
+    """Print the table, without empty columns, and the logs; return the table's lines."""
     if not config.run.is_dir():
         raise StageError(f"{config.run} is not there", rule="a run is a directory", remedy="fix run=DIR")
     lines = status(config.run)

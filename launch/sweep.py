@@ -32,7 +32,7 @@ log = logging.getLogger("trialign")
 
 
 class MembersSweeper(Sweeper):  # type: ignore[misc]  # Hydra is untyped
-    """All combinations, each with what it takes from its run."""
+    """Sweeps all combinations of values, each with the settings taken from its run."""
 
     __module__ = "hydra_plugins.trialign"
 
@@ -40,14 +40,14 @@ class MembersSweeper(Sweeper):  # type: ignore[misc]  # Hydra is untyped
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
-        """Keep what composes a member, and what launches it."""
+        """Store the config loader and the launcher."""
         self.hydra_context, self.config = hydra_context, config
         self._loader, self._verb = hydra_context.config_loader, str(config.hydra.job.config_name)
         self._member = partial(self._loader.load_sweep_config, config)
         self._launch = Plugins.instance().instantiate_launcher(hydra_context, task_function, config).launch
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch the members at once; no multirun.yaml is left, which would lie wherever the command was given."""
+        """Launch all members together; write no multirun.yaml, which would land in the working directory."""
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # not before Hydra itself imports it
 
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
@@ -57,7 +57,7 @@ class MembersSweeper(Sweeper):  # type: ignore[misc]  # Hydra is untyped
         self.validate_batch_is_legal(members)
         results = self._launch(members, initial_job_idx=0)
         for result in results:
-            _ = result.return_value  # raises what the member raised
+            _ = result.return_value  # raises the member's exception
         return [results]
 
     def _taken(self, words: Sequence[str]) -> list[str]:
@@ -79,7 +79,7 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]  # Hydra is untyped
 
     @override
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
-        """Keep what composes a member."""
+        """Store the config loader."""
         self.hydra_context, self.config = hydra_context, config
 
     @override
@@ -103,12 +103,12 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]  # Hydra is untyped
 
 
 def own_folders(config: DictConfig) -> list[str]:
-    """Return the words by which a job finds the YAML files of --config-dir."""
+    """Return the overrides by which a job finds the YAML files of --config-dir."""
     return [str(word) for word in config.hydra.overrides.hydra if str(word).startswith("hydra.searchpath=")]
 
 
 def register() -> None:
-    """Make the sweeper and `hydra/launcher=slurm` known to Hydra, which looks in the package `hydra_plugins` alone."""
+    """Make the sweeper and `hydra/launcher=slurm` known to Hydra, which searches only the package `hydra_plugins`."""
     place, _, name = SlurmLauncher.__module__.partition(".")
     Plugins.instance()  # imports the package where others have installed something there
     package = sys.modules.setdefault(place, ModuleType(place))

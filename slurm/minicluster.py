@@ -142,7 +142,7 @@ class Minicluster:
         names = [f"n{number}" for number in range(1, nodes + 1)]
         for part in ("state", "log", *(f"spool/{name}" for name in names)):
             (self.folder / part).mkdir(parents=True)
-        # The path of a socket has room for 107 characters, and munge wants safe folders above it.
+        # The path of a socket has at most 107 characters, and munge requires safe folders above it.
         sockets = Path(tempfile.mkdtemp(prefix="minicluster-"))
         sockets.chmod(0o755)
         key = self.folder / "munge.key"
@@ -175,7 +175,7 @@ class Minicluster:
         self._launch(f"slurmd.{name}", [_find("slurmd"), "-D", "-N", name, "-f", str(self.configuration)], mark)
 
     def kill_node(self, name: str) -> None:
-        """Let a node fail: nothing on it has time for a last word."""
+        """Make a node fail: kill its slurmd and its jobs by SIGKILL."""
         self._kill(f"slurmd.{name}")
         for process in self._job_processes(name):
             _send(process, signal.SIGKILL)
@@ -196,7 +196,7 @@ class Minicluster:
         return {"SLURM_CONF": str(self.configuration)}
 
     def status(self) -> str:
-        """Return which processes live, and what the controller says."""
+        """Return which processes run, and the controller's report."""
         lines = [f"{name:<12} {'up' if self._alive(name) else 'DOWN'}" for name in self._processes()]
         return "\n".join([*lines, self._ask("sinfo", "-N", "-l"), self._ask("squeue")])
 
@@ -230,7 +230,7 @@ class Minicluster:
         self.configuration.write_text(_CONFIGURATION.format(**values))
 
     def _launch(self, name: str, command: list[str], more: Mapping[str, str] | None = None) -> None:
-        # What a batch step finds in its surroundings besides what the submitter had: nothing of another cluster.
+        # A batch step inherits this environment: it must hold no variables of another cluster.
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
         with (self.folder / "log" / f"{name}.out").open("ab") as out:
             process = subprocess.Popen(

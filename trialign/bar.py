@@ -1,4 +1,4 @@
-"""A bar at a terminal: what is counted now, how much of it is done, how fast, how long the rest takes.
+"""A progress bar in the terminal: the current work, how much is done, the rate, and the time left.
 
 It is drawn at the bottom of the terminal from `progress.counted()`, and gone when nothing is counted.
 """
@@ -28,7 +28,7 @@ def bar(stream: TextIO, *, wanted: bool) -> Iterator[Callable[[str], None] | Non
     """Draw the bar on `stream` while the block runs; what is yielded writes a line above it.
 
     Args:
-        stream: standard error; where nobody looks at it, nothing is drawn and None is yielded.
+        stream: standard error; if it is not a terminal, nothing is drawn and None is yielded.
         wanted: whether to draw it at all.
     """
     if not (wanted and _looked_at(stream)):
@@ -47,7 +47,7 @@ def bar(stream: TextIO, *, wanted: bool) -> Iterator[Callable[[str], None] | Non
 
 
 def _looked_at(stream: TextIO) -> bool:
-    """Tell whether somebody looks: a terminal that can move its cursor, and no log of a job."""
+    """Return whether the stream is a terminal that can move its cursor, and not the log of a job."""
     return stream.isatty() and "SLURM_JOB_ID" not in os.environ and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
@@ -65,7 +65,7 @@ def _drawn() -> Table:
 
 
 def _told(progress: Progress) -> str:
-    """Return the figures of `str(progress)`, short."""
+    """Return the figures of `str(progress)` in short form."""
     rate, left = progress.rate(), progress.seconds_left()
     words = [
         f"{progress.done:,}" + ("" if progress.total is None else f"/{progress.total:,}")

@@ -1,4 +1,4 @@
-"""Where a stage was executed: what rounds its sums next to its settings, recorded in every manifest."""
+"""The machine that executed a stage: it affects rounding, so every manifest records it."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 @cache
 def _gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> str:
-    """Return the models of the node's NVIDIA GPUs, as the driver tells them: no library is loaded for it."""
+    """Return the models of the node's NVIDIA GPUs from the driver's files, without loading a library."""
     told = [line.partition(":") for path in root.glob("*/information") for line in path.read_text().splitlines()]
     return ", ".join(sorted({model.strip() for key, _, model in told if key == "Model"}))

@@ -114,7 +114,7 @@ def is_same_file(path: Path, before: SourceRecord) -> bool:
 
 
 def open_to_the_umask(folder: Path) -> None:
-    """Give every file the mode a plain `open` would: safetensors writes for its owner alone, and runs are shared."""
+    """Give every file the mode that the umask allows: safetensors writes owner-only files, and runs are shared."""
     umask = os.umask(0)
     os.umask(umask)
     for path in folder.rglob("*"):
@@ -123,7 +123,7 @@ def open_to_the_umask(folder: Path) -> None:
 
 
 def disk_is_full(cause: Exception) -> bool:
-    """Tell whether a write failed for want of room, whichever library says so: some keep no error number."""
+    """Return whether a write failed because the disk is full, for any library: some drop the error number."""
     if getattr(cause, "errno", None) in _NO_ROOM:
         return True
     return any(words in str(cause) for words in ("No space left", "File too large", "Disk quota exceeded")) or (
@@ -133,7 +133,7 @@ def disk_is_full(cause: Exception) -> bool:
 
 @contextmanager
 def full_disk_reported(folder: Path) -> Iterator[None]:
-    """Name a full disk for what it is, whichever library's error the block ends with.
+    """Convert any library's error about a full disk in the block to a StageError.
 
     Raises:
         StageError: the block ended because the disk is full.

@@ -1,8 +1,8 @@
-"""Text from outside (titles, keys, replies, paths) at the doors: it is read or refused, shown, and it does nothing.
+"""Make text from outside (titles, keys, replies, paths) safe to parse and to show.
 
 A terminal obeys escape sequences, and anything that draws text reorders it at a direction control, so that what is read
-is not what is there. `harmless` writes such characters out. Each door adds its own markup to that: `terminal.console`
-for a terminal, `page.render` for HTML.
+is not what is there. `harmless` escapes such characters. Each output adds its own escaping: `terminal.console`
+for a terminal, `html.render` for HTML.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LINES = "\n\t"
 
 
 def harmless(text: str, *, keep: str = "") -> str:
-    r"""Return `text` with every character that acts instead of showing written out, e.g. `\x1b` and `\u202e`.
+    r"""Return `text` with control characters escaped, e.g. `\x1b` and `\u202e`.
 
     Args:
         text: from outside.
@@ -33,10 +33,10 @@ def harmless(text: str, *, keep: str = "") -> str:
 
 
 def parse_json(text: str | bytes, **how: Any) -> Any:
-    """Return what a JSON text says; `how` as in `json.loads`.
+    """Parse a JSON text; `how` as in `json.loads`.
 
     Raises:
-        ValueError: it is no JSON, or nested so deeply that Python's parser gives up, which is another error by itself.
+        ValueError: it is not JSON, or nested too deeply for Python's parser, which alone would raise another error.
     """
     try:
         return json.loads(text, **how)

@@ -1,4 +1,4 @@
-"""Pages for the eye: one HTML file that needs no script, no font and no network.
+"""HTML pages and SVG charts: a page is one file that needs no script, no font and no network.
 
 A page is a template in `trialign/templates/`. What is put into it is shown as text, whatever it holds, except the
 `Markup` that charts here return.
@@ -44,7 +44,7 @@ _CHARACTERS = 36
 
 
 def render(template: str, title: str, **values: Any) -> str:
-    """Return a page: text from outside without effect as markup, and what would act in it written out.
+    """Return a page from a template, with text escaped: neither markup nor control characters in it take effect.
 
     Args:
         template: file in `trialign/templates/`.
@@ -191,5 +191,5 @@ def _dashed(x: float, top: float, bottom: float) -> Markup:
 
 
 def _short(name: str) -> str:
-    """Keep a long name's end, which tells sibling folders apart."""
+    """Shorten a long name to its end, which differs between sibling folders."""
     return name if len(name) <= _CHARACTERS else "…" + name[1 - _CHARACTERS :]

@@ -65,7 +65,7 @@ class Owner:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, beat while the block runs, let go.
+    """Hold the lock of a folder while the block runs, with heartbeats.
 
     Raises:
         HeldError: a living process holds it.
@@ -83,19 +83,19 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def living_owner(folder: Path) -> Owner | None:
-    """Return who holds a folder, or None."""
+    """Return the living process that holds a folder, or None."""
     path = _newest(folder)
     owner = None if path is None else _read(path)
     return owner if path is not None and owner is not None and _lives(path, owner) else None
 
 
 def is_lock(path: Path) -> bool:
-    """Tell a lock from what a stage writes."""
+    """Return whether a file is a lock rather than an output of a stage."""
     return path.name.startswith(PREFIX)
 
 
 def started(pid: int) -> str | None:
-    """Return when a process of this machine started, None if it is no more."""
+    """Return when a process of this machine started, None if it no longer exists."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -115,7 +115,7 @@ def _acquire(folder: Path) -> Path:
             if before is not None and owner is not None:
                 if _lives(before, owner):
                     if owner.job and owner.job == mine.job and owner.machine != mine.machine:
-                        # Slurm queued this very job again: what is left of it on a lost node falls silent soon.
+                        # Slurm requeued this very job: its remains on a lost node stop their heartbeat soon.
                         log.info("waiting for what is left of %s to fall silent", owner)
                         time.sleep(1.0)
                         continue
@@ -130,7 +130,7 @@ def _acquire(folder: Path) -> Path:
                 os.link(draft, path)
             except FileExistsError:
                 continue
-            if _newest(folder) != path:  # while we looked, somebody came from further on
+            if _newest(folder) != path:  # meanwhile another process linked a higher number
                 path.unlink()
                 continue
             for older in _locks(folder)[:-1]:
@@ -166,7 +166,7 @@ def _lives(path: Path, owner: Owner) -> bool:
 
 
 def _read(path: Path) -> Owner | None:
-    """Return what a lock says; None if it was let go meanwhile."""
+    """Return the owner that a lock names; None if it was released meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         return Owner(**json.loads(path.read_text()))
     return None

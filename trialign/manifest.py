@@ -56,7 +56,7 @@ class Execution(TypedDict):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished stage says of itself: its `manifest.json`, key by key as docs/files.md has it.
+    """The record of a finished stage: its `manifest.json`, with the keys that docs/files.md lists.
 
     Examples:
         >>> manifest = trialign.Manifest.read("runs/quickstart/assign")
@@ -126,7 +126,7 @@ class Manifest:
         return found
 
     def not_whole(self, folder: Path) -> list[str]:
-        """Return what is gone of the files that the stage was finished with, or has another size, in words."""
+        """Return the files of the manifest that are missing or have another size, in words."""
         sizes = {name: record["bytes"] for name, record in self.files.items() if Path(name).name != MACHINE}
         found = {name: size_of(folder / name) for name in sizes}
         return [

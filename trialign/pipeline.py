@@ -1,4 +1,4 @@
-"""The stages in order: finished ones are skipped, those of another run taken, or made there for all who share them."""
+"""Run the stages in order: skip finished ones, and build those that `from.STAGE` shares once, in their own run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAY = 60.0
 
 @dataclass(frozen=True)
 class StageRun:
-    """What the pipeline did about one stage."""
+    """What the pipeline did with one stage."""
 
     verb: str
     outcome: str
@@ -42,13 +42,13 @@ def run_pipeline(
     announce: Callable[[str], None],
     checks: Mapping[str, Callable[[Config], None]] | None = None,
 ) -> list[StageRun]:
-    """Run every stage that is planned in this process.
+    """Run every planned stage in this process.
 
     Args:
         config: the composed config, the same for all stages.
         scripts: verb -> `run(config)`, handed in by launch/.
         announce: called with a line at the start of each stage.
-        checks: verb -> what to look at once its stage is there, before the next one starts.
+        checks: verb -> a check to run once its stage is finished, before the next one starts.
 
     Returns:
         One record per stage, in order.
@@ -115,7 +115,7 @@ def _made_once(
 
 
 def _there(config: Config, verb: str, folder: Path) -> Config:
-    """Return the config by which a stage reads what it does here, and writes into another run."""
+    """Return the config with which a stage reads the same inputs but writes into another run."""
     others = {other: locate_stage(config, other) for other in planned(config) if other != verb}
     return replace(config, run=folder.parent, from_stage=others)
 

@@ -1,7 +1,7 @@
-"""How far a stage is: a line in the log now and then, and a beat that the watchdog of a job and `status` read.
+"""Progress of a stage: lines in the log, and a heartbeat file that the watchdog of a job and `status` read.
 
-A long piece of work counts what it has done, by a `Progress`. No clock of its own reports: work that is stuck reports
-nothing, which is what shows it. It needs nothing but Python's standard library, as a job's supervisor
+A long piece of work counts what it has done, by a `Progress`. No timer reports: stuck work reports
+nothing, which reveals it. The module needs nothing but Python's standard library, as a job's supervisor
 may run outside the container of the ranks.
 """
 
@@ -46,7 +46,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A beat: how far a stage is.
+    """A heartbeat: the progress of a stage at one time.
 
     Attributes:
         stage: the verb.
@@ -89,7 +89,7 @@ class Heartbeat:
 
 
 def read_progress(folder: Path) -> Heartbeat | None:
-    """Return the last beat of the stage that is made in `folder`; None where there is none that can be read."""
+    """Return the last heartbeat of the stage that is built in `folder`; None if none can be read."""
     try:
         found = parse_json((folder / BEAT).read_text())
         return Heartbeat(**{field.name: found[field.name] for field in fields(Heartbeat)})
@@ -98,7 +98,7 @@ def read_progress(folder: Path) -> Heartbeat | None:
 
 
 class Progress:
-    """Counts what is done of a long piece of work, for the stage that is being made.
+    """Counts what is done of a long piece of work, and reports it as progress of the current stage.
 
     A block: `with Progress("users", 6000) as progress: ... progress.add(1024)`. Inside another one that has a total it
     is reported as a part of that. It may be given a `note`, which is reported behind the count, e.g. the loss.
@@ -122,21 +122,21 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, cause: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._teller.close(self, whole=kind in (None, GeneratorExit))  # a loop that ends early is no fault
+        self._teller.close(self, whole=kind in (None, GeneratorExit))  # a loop may end early
 
     def add(self, count: int = 1, *, reused: bool = False) -> None:
-        """Count what is done; what is `reused` cost nothing and says nothing about the rate."""
+        """Count what is done; what is `reused` cost no time and does not count for the rate."""
         if count:
             self.done += count
             self._reused += count * reused
             self._teller.advanced()
 
     def moved(self) -> None:
-        """Tell that the work continues, by what it writes, though none of what is counted is whole."""
+        """Report that the work continues, because it writes, though no further unit is complete."""
         self._teller.advanced()
 
     def reach(self, done: int) -> None:
-        """Count up to `done`, where the work itself says how far it is."""
+        """Set the count to `done`, for work that keeps a count of its own."""
         self.add(max(0, done - self.done))
 
     def rate(self) -> float | None:
@@ -162,7 +162,7 @@ class Progress:
 
 @contextmanager
 def watched(look: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Call `look` in a thread next to the block, for work that is counted elsewhere; its event is set at the end."""
+    """Call `look` in a thread next to the block, for work that cannot count itself; its event is set at the end."""
     ended = threading.Event()
     thread = threading.Thread(target=look, args=(ended,), daemon=True)
     thread.start()
@@ -174,7 +174,7 @@ def watched(look: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def tracked(pieces: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield `pieces` and count each once it is worked through; `total` where they do not say how many they are."""
+    """Yield `pieces` and count each once it is processed; give `total` if they have no length."""
     if total is None and isinstance(pieces, Sized):
         total = len(pieces)
     with Progress(what, total) as progress:
@@ -185,7 +185,7 @@ def tracked(pieces: Iterable[T], what: str, total: int | None = None) -> Iterato
 
 @contextmanager
 def telling(stage: str, folder: Path | None, intervals: Intervals, number: int = 0) -> Iterator[_Teller]:
-    """Tell what is counted in the block as the progress of `stage`; beats go to `folder`, where there is one.
+    """Report what is counted in the block as progress of `stage`; heartbeats go to `folder`, if there is one.
 
     Inside another such block, as a stage of a pipeline is, the outer one reports too. `number` counts of the stage came
     before the block; how many there were after it, what is yielded says.
@@ -201,7 +201,7 @@ def telling(stage: str, folder: Path | None, intervals: Intervals, number: int =
 
 
 def counted() -> list[Progress]:
-    """Return what is counted at this moment, the outermost first: the command's own stage, then all that is open."""
+    """Return all open counts, the outermost first, beginning with those of the command's own stage."""
     tellers: list[_Teller] = []
     teller: _Teller | None = _current
     while teller is not None:
@@ -212,7 +212,7 @@ def counted() -> list[Progress]:
 
 
 class _Teller:
-    """Tells what is counted in one attempt at a stage."""
+    """Reports the progress of one attempt at a stage."""
 
     def __init__(
         self, stage: str, folder: Path | None, intervals: Intervals, outer: _Teller | None = None, number: int = 0
@@ -256,7 +256,7 @@ class _Teller:
                 self.outer.advanced()
 
     def beat(self) -> None:
-        """Write how far the stage is, where somebody may look and something is counted."""
+        """Write the heartbeat file, if there is a folder for it and something is counted."""
         if self._folder is None or not self.open_progress:
             return
         path = self._folder / BEAT
@@ -280,10 +280,10 @@ class _Teller:
         )
         aside = path.with_name(path.name + ".partial")
         try:
-            # Not forced to the disk: a beat that a power cut takes is one of a stage that is gone.
+            # Not fsynced: a heartbeat that a power cut loses belongs to a stage that was killed too.
             aside.write_text(json.dumps(asdict(beat)) + "\n")
             aside.replace(path)
-        except OSError as cause:  # the stage itself may need no more room
+        except OSError as cause:  # no reason to fail: the stage itself may need no more disk space
             log.warning("the beat %s cannot be written: %s", path, cause)
 
 
@@ -300,7 +300,7 @@ def _line(what: str, done: int, total: int | None, rate: float | None, left: flo
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it, e.g. `1 min 30 s`."""
+    """Return a duration in words, e.g. `1 min 30 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

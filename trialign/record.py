@@ -30,7 +30,7 @@ _JSON: dict[type, type | tuple[type, ...]] = {float: (float, int), tuple: list}
 
 
 def to_json(value: Any) -> Any:
-    """Return a record, or a list or mapping of records, as JSON has it."""
+    """Return a record, or a list or mapping of records, as JSON values."""
     if is_dataclass(value):
         tree: dict[str, Json] = {}
         for own in fields(value):

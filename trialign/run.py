@@ -86,11 +86,11 @@ class Run:
         folder = self._folders.get(_stage_named(verb))
         if folder is None:
             folder = folder_of(verb, self.folder, self._from_stage)
-            Manifest.read(folder)  # says that it is not finished, and what to do
+            Manifest.read(folder)  # raises that it is not finished, with the remedy
         return folder
 
     def manifest(self, verb: str) -> Manifest:
-        """Return what a finished stage says of itself; errors as `stage`.
+        """Return the manifest of a finished stage; errors as `stage`.
 
         Examples:
             >>> run.manifest("prepare").config["data"]["split"]

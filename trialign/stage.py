@@ -52,14 +52,14 @@ _LOOK, _OWNERLESS = 0.5, 4
 
 
 class FirstRankLostError(StageError):
-    """The first of several ranks ended before it had finished the stage; another attempt may."""
+    """The first of several ranks ended before it finished the stage; another attempt may succeed."""
 
     exit_code = 70
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What a stage is being built from, and where: `.attempt.json`, which goes when the manifest comes.
+    """The inputs and machines of an unfinished build: `.attempt.json`, which is removed once the manifest exists.
 
     Args:
         identity: config, inputs and sources, as JSON has them.
@@ -71,14 +71,14 @@ class _Attempt:
 
     @property
     def config(self) -> dict[str, Json]:
-        """The settings among them."""
+        """The settings of the attempt."""
         config = self.identity["config"]
         assert isinstance(config, dict)
         return config
 
     @staticmethod
     def read(folder: Path) -> _Attempt | None:
-        """Read what an attempt that never finished left in a stage's folder, None if there was none."""
+        """Read the record of an unfinished attempt in a stage's folder, None if there is none."""
         record = bytes_of(folder / _ATTEMPT)
         if record is None:
             return None
@@ -93,7 +93,7 @@ class _Attempt:
 
 @dataclass
 class Stage:
-    """One stage of one run, opened: what it reads is finished, and whether it is finished itself is known.
+    """An opened stage of a run: its inputs are finished, and `finished` says whether it is itself.
 
     Args:
         name: the verb, e.g. `quantize`.
@@ -104,11 +104,11 @@ class Stage:
         recorded: fields next to `config` that can change the numbers all the same, dotted.
         lineage: the hash of every stage it descends from, its inputs among them, by verb.
         manifest_before: the bytes of the manifest that was there when it was opened; None without one.
-        intervals: how often it tells how far it is.
+        intervals: how often it reports its progress.
         finished: a valid manifest is there.
         built: this process wrote it.
         counts: what the stage counted; goes into its manifest.
-        advances: how much progress it told before it was built.
+        advances: how much progress it reported before it was built.
     """
 
     name: str
@@ -199,7 +199,7 @@ class Stage:
                         yield self.folder
                 except ConfigError:
                     if not goes_on:
-                        # Settings that are refused are none of the run, whose settings the next command takes.
+                        # Refused settings must not be recorded: the next command takes the run's settings.
                         (self.folder / _ATTEMPT).unlink()
                     raise
                 (self.folder / _ATTEMPT).unlink()
@@ -210,14 +210,14 @@ class Stage:
 
     @contextmanager
     def working_out(self) -> Iterator[None]:
-        """Tell how far the block is as progress of the stage, before `building`: what it refuses costs nothing yet."""
+        """Report the block as progress of the stage, before `building`: a refusal in it discards no earlier work."""
         make_folder(self.folder)
         with telling(self.name, self.folder, self.intervals) as told:
             yield
         self.advances = told.number
 
     def _compare(self, before: Manifest, *, rebuild: bool) -> None:
-        """Count as finished by the manifest that is there, or refuse to, or leave it to be built again.
+        """Compare with the manifest in the folder: mark the stage finished, refuse it, or leave it to be rebuilt.
 
         Raises:
             StageError: it was made from something else, or lost a file, and `rebuild` is False.
@@ -228,7 +228,7 @@ class Stage:
         if not changes and not gone:
             self.finished = True
             self._tell_execution(before)
-            self._clear_checkpoints()  # an attempt may have been killed right behind its manifest
+            self._clear_checkpoints()  # an attempt may have been killed right after writing its manifest
         elif not rebuild:
             raise _finished_otherwise(self.folder, changes)
 
@@ -261,7 +261,7 @@ class Stage:
         return attempt, goes_on
 
     def _refuse_to_clear_checkpoints(self) -> None:
-        """Refuse to begin anew where an attempt with other settings left a training that could continue.
+        """Refuse to start over if an attempt with other settings left checkpoints that a training could resume.
 
         Raises:
             StageError: it did.
@@ -303,7 +303,7 @@ class Stage:
         return {verb: self.lineage[verb] for verb in self.inputs}
 
     def _is_beside(self, path: Path) -> bool:
-        """Tell what is next to what a stage makes (who makes it, how far it is, what it continues from)."""
+        """Return whether a file is not an output of the stage, but a lock, a heartbeat or a checkpoint."""
         top = path.relative_to(self.folder).parts[0]
         return is_lock(path) or top in (BEAT, f"{BEAT}.partial", CHECKPOINTS)
 
@@ -318,7 +318,7 @@ class Stage:
         return changes
 
     def _tell_execution(self, before: Manifest) -> None:
-        """Say where a finished stage was made with other settings of those that are recorded; its numbers stay."""
+        """Warn if a finished stage was made with other recorded settings; its numbers stay."""
         made = before.executions[-1]["settings"] if before.executions else self.recorded
         if changes := changes_of(made, _as_json(self.recorded)):
             log.warning("%s is finished and keeps the numbers it was made with: %s", self.folder, "; ".join(changes))
@@ -349,7 +349,7 @@ class Stage:
 
 
 def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Json], dict[str, Json]] | None:
-    """Return what a stage was made with: its `config`, and the settings recorded next to it; None without a record.
+    """Return the settings that a stage was made with: its `config` and its recorded ones; None without a record.
 
     Args:
         folder: a stage's.
@@ -366,7 +366,7 @@ def settings_of(folder: Path, *, attempts: bool) -> tuple[dict[str, Json], dict[
 
 
 def require_same_settings(folder: Path, config: Mapping[str, Json]) -> None:
-    """Refuse what `Stage.open` will refuse, as far as settings alone show it: its inputs need not be there yet.
+    """Refuse other settings, as `Stage.open` will, before the inputs of the stage need to exist.
 
     Args:
         folder: a stage's.
@@ -393,7 +393,7 @@ def _as_json(value: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _launch() -> str:
-    """Return what only the ranks of one srun share, "" outside Slurm."""
+    """Return an identifier of the current srun launch, equal on its ranks only; "" outside Slurm."""
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     return ".".join(os.environ.get(name, "0") for name in names) if "SLURM_STEP_ID" in os.environ else ""
 
@@ -407,7 +407,7 @@ def _finished_otherwise(folder: Path, changes: Sequence[str]) -> StageError:
 
 
 def finished_and_gone(folder: Path, gone: Sequence[str], otherwise: str) -> StageError:
-    """Return the refusal of a finished stage some of whose files are gone or cut short."""
+    """Return the error for a finished stage with missing or truncated files."""
     return StageError(
         f"{folder} lacks {len(gone)} of the files it was finished with: {', '.join(gone[:3])}",
         rule=f"a finished stage holds every file that its {MANIFEST} lists",

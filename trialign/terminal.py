@@ -1,4 +1,4 @@
-"""The terminal: the one place that makes a rich console, whose strings are text and never markup."""
+"""Rich consoles for the terminal, whose strings are text and never markup; no other module makes one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def console(*, width: int | None = None, file: IO[str] | None = None) -> Console
 
 
 def moving(terminal: TextIO) -> Console:
-    """Return a console for what is drawn anew at its place on a terminal."""
+    """Return a console for output that is redrawn in place on a terminal."""
     return _Plain(file=terminal, force_terminal=True, highlight=False)
 
 

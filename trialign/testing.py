@@ -142,7 +142,7 @@ class Ring(Source):
 def catalogue_texts(
     titles: Sequence[str], captions: Sequence[str] = (), interests: Sequence[Sequence[str]] = ()
 ) -> ItemTexts:
-    """Return the texts of a catalogue that says nothing of its items but this."""
+    """Return the texts of a catalogue that has only these fields."""
     made = Evidence(list(captions), [list(found) for found in interests], [])
     return ItemTexts(pa.table({"title": pa.array(titles, pa.string())}), made)
 

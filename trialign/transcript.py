@@ -1,4 +1,4 @@
-"""What a command says: on its standard output and error, above a bar where one is drawn, and kept in its run.
+"""The console output of a command: standard output and error, above a progress bar if any, recorded in its run.
 
 `console.log` in a run's folder holds it, attempt after attempt, as plain text.
 """
@@ -36,13 +36,13 @@ class Transcript:
         self._waiting: list[str] = []
 
     def keep(self, run: Path, command: Sequence[str]) -> None:
-        """Keep what is said from now on in a run's folder, once that is there: a refused command makes none."""
+        """Record the output from now on in a run's folder, once that exists: a refused command makes none."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._path, self._waiting = run / CONSOLE, []
         self.line(f"--- {now}, {platform.node()}, pid {os.getpid()}: {shlex.join(command)}")
 
     def line(self, text: str) -> None:
-        """Add a line; what goes wrong with it is no fault of the stage, which may itself need no more room."""
+        """Append a line; a failed write does not fail the stage, which may itself need no more disk space."""
         if self._path is None:
             return
         self._waiting.append(harmless(_CODES.sub("", text), keep="\t") + "\n")
@@ -58,7 +58,7 @@ class Transcript:
 
     @contextmanager
     def below(self, bar: Line | None) -> Iterator[None]:
-        """Write lines for the terminal by `bar` while the block runs; None where none is drawn."""
+        """Write lines for the terminal through `bar` while the block runs; None if no bar is drawn."""
         self.above_bar = bar
         try:
             yield
@@ -67,7 +67,7 @@ class Transcript:
 
 
 class Stream:
-    """A standard stream whose lines are kept, and are above the bar.
+    """A standard stream whose lines are recorded, and printed above the bar.
 
     Args:
         raw: the stream itself, which has all else that a stream has.
@@ -83,7 +83,7 @@ class Stream:
 
     @property
     def above_bar(self) -> Line | None:
-        """What writes a line of this stream above the bar; None where no bar is drawn on its terminal.
+        """The function that writes a line above the bar; None if no bar is drawn on this stream's terminal.
 
         A process that was forked has none: nobody there gives back the lock that the thread of the bar held then.
         """
@@ -107,7 +107,7 @@ class Stream:
             self.write(line)
 
     def keep(self, text: str) -> None:
-        """Keep what a bar says at the same time."""
+        """Record text that the bar already shows, without printing it."""
         for line in text.splitlines():
             self._transcript.line(line)
 
@@ -120,7 +120,7 @@ class Stream:
 
 @contextmanager
 def recorded() -> Iterator[Transcript]:
-    """Read along on standard output and error while the block runs."""
+    """Record standard output and error while the block runs."""
     before = sys.stdout, sys.stderr
     transcript = Transcript()
     sys.stdout, sys.stderr = cast(TextIO, transcript.out), cast(TextIO, transcript.err)

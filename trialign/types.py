@@ -28,7 +28,7 @@ NO_ITEM = -1
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Whatever orders the catalogue for a history: the generator and every baseline.
+    """A model that ranks the catalogue for a history: the generator and every baseline.
 
     Examples:
         >>> isinstance(run.ranker(), trialign.Ranker)

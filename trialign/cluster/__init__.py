@@ -1,1 +1,1 @@
-"""Slurm: jobs rendered, queued, watched over and taken up again."""
+"""Slurm: render, queue, supervise and requeue jobs."""

@@ -1,7 +1,7 @@
-"""How the ranks of an attempt ended: which was the first, on which node, and what it said.
+"""How the ranks of a job attempt ended: which ended first, on which node, and with which error.
 
-`srun` tells of every rank that ended badly, in the order in which it hears of them; its own exit code is the largest,
-and so that of a rank that it ended itself. A rank that ends by an error leaves its words in the folder that `ENDS`
+`srun` reports every rank that failed, in the order in which it hears of them. Its own exit code is the largest one,
+often that of a rank that it killed itself. A rank that ends by an error writes its message to the folder that `ENDS`
 names. Needs nothing but Python's standard library.
 """
 
@@ -24,13 +24,13 @@ _CODE = re.compile(r"exit code (\d+)")
 
 @dataclass(frozen=True)
 class End:
-    """The end of a rank, in its own words.
+    """How a rank ended, as the rank itself recorded it.
 
     Attributes:
         rank: which it is.
         node: where it ran.
         code: its exit code.
-        words: the whole error that it told, or the last line of one that nobody foresaw.
+        words: the whole error message, or the last line of an unforeseen exception.
         at: when, in seconds since 1970, by the clock of its node.
     """
 
@@ -43,14 +43,14 @@ class End:
 
 @dataclass(frozen=True)
 class Cause:
-    """The end of the rank that ended first.
+    """How the rank that ended first ended.
 
     Attributes:
         rank: which it is.
         node: where it ran.
         how: in the words of `srun`, e.g. `Killed`.
         code: its exit code; None where a signal ended it.
-        words: its own; empty where it left none.
+        words: its error message; empty if it left none.
     """
 
     rank: int
@@ -64,19 +64,19 @@ class Cause:
 
 
 def note_end(code: int, words: str, at: float) -> None:
-    """Leave the end of this rank where its supervisor looks; outside a supervisor's job, do nothing."""
+    """Record how this rank ended, for the supervisor; do nothing outside a supervised job."""
     if ENDS not in os.environ:
         return
     rank, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME", "")
     path = Path(os.environ[ENDS]) / f"{rank}.json"
-    with contextlib.suppress(OSError):  # the disk may be what is full; srun tells of the code
+    with contextlib.suppress(OSError):  # the disk may be full; srun still reports the exit code
         aside = path.with_suffix(".partial")
         aside.write_text(json.dumps(asdict(End(rank, node, code, words, at))))
         aside.replace(path)
 
 
 def ends_of(folder: Path) -> dict[int, End]:
-    """Return the ends that ranks left in a folder, by rank."""
+    """Return how ranks ended, by rank, as they recorded it in a folder."""
     found = {}
     for path in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -85,17 +85,17 @@ def ends_of(folder: Path) -> dict[int, End]:
 
 
 def first_cause(heard: Sequence[str], ends: Mapping[int, End]) -> Cause | None:
-    """Return the end of the rank that ended first, None where nobody told of one.
+    """Return how the rank that ended first ended, None if neither srun nor a rank reported one.
 
     Args:
-        heard: the lines of `srun`, in order.
-        ends: of the ranks that left one.
+        heard: the messages of `srun`, in order.
+        ends: how ranks ended, by rank, as they recorded it.
     """
     for line in heard:
         if (told := _HEARD.match(line)) is None:
             continue
         ranks = _ranks(told["ranks"])
-        # Several that ended at once are reported in one line: the first of them that left word speaks for all.
+        # One line reports several that ended at once: the first of them that left a record counts as the cause.
         first = min((ends[rank] for rank in ranks if rank in ends), key=lambda end: end.at, default=None)
         if first is not None:
             return Cause(first.rank, told["node"], told["how"], first.code, first.words)
@@ -106,6 +106,6 @@ def first_cause(heard: Sequence[str], ends: Mapping[int, End]) -> Cause | None:
 
 
 def _ranks(told: str) -> list[int]:
-    """Return the ranks behind e.g. `0,4-7`."""
+    """Return the ranks of a list such as `0,4-7`."""
     bounds = [part.partition("-") for part in told.split(",")]
     return [rank for first, _, last in bounds for rank in range(int(first), int(last or first) + 1)]

@@ -1,4 +1,4 @@
-"""What a training will ask for, before it is queued: parameters, memory per rank, steps, hours, disk."""
+"""Estimate a training before it is queued: parameters, memory per rank, steps, hours, disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEPT = 3
 
 @dataclass(frozen=True)
 class Size:
-    """What is known of a training.
+    """The size of a training, as far as it is known.
 
     Attributes:
         parameters: of the generator; of its backbone with all of `vocab_size` and of its codes while the dataset is not
@@ -51,7 +51,7 @@ def state_bytes(strategy: str, world_size: int) -> float:
 
 
 def estimate(config: Config) -> list[str]:
-    """Return lines for the terminal.
+    """Return the estimate of a training as lines for the terminal.
 
     Raises:
         ConfigError: the state of the training alone exceeds a GPU's memory.
@@ -128,7 +128,7 @@ def _time(steps: int | None, positions: int, rate: float | None, world_size: int
 
 
 def _disk(parameters: int, run: Path) -> str:
-    """Weights and moments per checkpoint, then the weights, twice where validation keeps the best."""
+    """Return the disk space of a training: weights and moments per checkpoint, then the final and the best weights."""
     need = parameters * (12 * _KEPT + 8) / GIB
     there = next(folder for folder in (run, *run.parents) if folder.exists())
     free = shutil.disk_usage(there).free / GIB

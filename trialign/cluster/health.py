@@ -1,4 +1,4 @@
-"""Is this node fit for work? Run once per node before the ranks; what it finds is in FOLDER/NODE.
+"""The health check of a node. It runs once per node before the ranks, and writes its result to FOLDER/NODE.
 
 python -m trialign.cluster.health FOLDER RUN NUM_GPUS
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Look, and write down `ok` or what is wrong."""
+    """Check the node, and write `ok` or the fault."""
     folder, run, num_gpus = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     node = os.environ.get("SLURMD_NODENAME", "here")
     try:
@@ -37,7 +37,7 @@ def _require_disk(probe: Path) -> None:
 
 
 def _require_gpus(number: int) -> None:
-    """Count the GPUs that the driver answers for; a GPU that fell off the bus makes it fail or fall silent."""
+    """Count the GPUs that the driver answers for; a GPU that fell off the bus makes it fail or hang."""
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
     found = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
     if found < number:

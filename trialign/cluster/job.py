@@ -1,17 +1,17 @@
-"""The supervisor: what a batch job runs, one process on its first node.
+"""The supervisor of a batch job: one process on the first node that starts and watches the ranks.
 
-`python -m trialign.cluster.job SPEC SCRIPT` looks at the nodes, starts the ranks by srun, tells them when Slurm wants
-room, ends them when they are stuck, and queues the job again where that may help. By how the first rank ended:
+`python -m trialign.cluster.job SPEC SCRIPT` checks the nodes, starts the ranks by srun, asks them to save before
+Slurm preempts them, kills them when they hang, and requeues the job if that may help. How the first rank ended decides:
 
 | rank | job |
 |---|---|
 | 0 | done |
 | 1, 2: an error that is reported and would come again, a refused configuration | fails |
-| 75, or Slurm asked for the room | queued again |
+| 75, or preempted by Slurm | queued again |
 | anything else (killed, a lost peer, out of memory) | queued again, without the node of that rank |
 | no progress for too long, or not done a moment before the time limit | queued again |
 
-and no more once `max_restarts` in a row got no further. Where Slurm does not queue it again, a successor takes over
+It is requeued no more after `max_restarts` restarts in a row without progress. If Slurm refuses, a successor takes over
 (`successor.py`). It needs nothing but Python's standard library, as it may run outside the container of the ranks.
 """
 
@@ -102,11 +102,11 @@ class Supervisor:
 
     @property
     def stage(self) -> Path:
-        """Where progress is seen."""
+        """The folder whose progress is watched."""
         return Path(self.spec.stage)
 
     def say(self, words: str) -> None:
-        """Write into the job's log."""
+        """Write a line to the job's log."""
         print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {self.spec.name}, job {self.job}: {words}", flush=True)
 
     def _unfit(self) -> list[str]:
@@ -125,14 +125,14 @@ class Supervisor:
 
     @property
     def _ends(self) -> Path:
-        """Where the ranks of this attempt leave how they ended."""
+        """The folder in which the ranks of this attempt record how they ended."""
         return self.spec.folder.absolute() / "ends" / f"{self.job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
     def _start(self) -> subprocess.Popen[bytes]:
         spec = self.spec
         self._ends.mkdir(parents=True, exist_ok=True)
         command = step(spec, self.job)
-        # By the first job of its lineage a lock knows whose it is, after a requeue and in a successor.
+        # A lock names the first job of the lineage: a requeued job and a successor recognize it as their own.
         known_as = {LOCK_JOB: lineage(spec.folder, self.job)[0], ENDS: str(self._ends)}
         meeting = {"MASTER_ADDR": slurm.node_address(self.nodes[0])} | known_as
         self._log_before = {path: path.stat().st_size for path in self._logs()}  # by earlier attempts
@@ -142,7 +142,7 @@ class Supervisor:
         return ranks
 
     def _listen(self, ranks: subprocess.Popen[bytes]) -> None:
-        """Hand on what srun says, and keep it."""
+        """Forward the messages of srun, and keep them."""
         assert ranks.stderr is not None
         for line in ranks.stderr:
             sys.stderr.buffer.write(line)
@@ -150,7 +150,7 @@ class Supervisor:
             self._heard.append(line.decode(errors="replace").rstrip())
 
     def _watch(self, ranks: subprocess.Popen[bytes], limit: TimeLimit) -> tuple[str, int]:
-        """Wait for the ranks; return what became of them and their code."""
+        """Wait for the ranks; return their outcome and exit code."""
         watchdog = Watchdog(self.stage, self.spec.watchdog_seconds)
         look_every = min(60.0, self.spec.watchdog_seconds / 4)
         looked = time.monotonic()
@@ -175,7 +175,7 @@ class Supervisor:
         return self._judged(code)
 
     def _judged(self, code: int) -> tuple[str, int]:
-        """Return what became of ranks that ended, by the first of them, and the code that counts."""
+        """Return the outcome and the exit code of ranks that ended: those of the first one that failed."""
         if code == 0:
             return "done", 0
         self.cause = first_cause(self._heard, ends_of(self._ends))
@@ -190,16 +190,16 @@ class Supervisor:
         return "died", first
 
     def _tell(self, ranks: subprocess.Popen[bytes]) -> None:
-        """Tell the ranks that room is wanted, where they can save themselves."""
+        """Signal the ranks to save and stop, if their verb can save."""
         self.asked, self.told_at = True, time.time()
         if not self.spec.saves:
             self.say(f"asked to save and stop; {self.spec.verb} cannot save itself and works on until it is ended")
             return
         self.say("asked to save and stop; the ranks are notified")
-        ranks.send_signal(signal.SIGUSR1)  # srun hands it on to every rank
+        ranks.send_signal(signal.SIGUSR1)  # srun forwards it to every rank
 
     def _out_of_time(self, limit: TimeLimit) -> tuple[str, int]:
-        """Judge ranks that are not done a moment before Slurm ends the job."""
+        """Return the outcome and exit code for ranks that still run just before Slurm's time limit."""
         if self.spec.saves or limit.moved_up or place_of(self.spec) > self._place:
             self.say("not done, and the time limit is reached")
             return "out of time", REQUEUE
@@ -210,9 +210,9 @@ class Supervisor:
         return "failed", 1
 
     def _requeue(self, outcome: str, code: int = REQUEUE, exclude: Sequence[str] = ()) -> int:
-        """Queue the job again; Slurm ends what is left of this attempt, this process included.
+        """Requeue the job; Slurm then ends what is left of this attempt, this process included.
 
-        Where it may not be queued again, a successor takes over, and this job's own code is of no account.
+        If Slurm refuses, a successor takes over, and this job's own exit code does not matter.
         """
         before = self._excluded_now()
         given, ours = self._left_out(before, exclude)
@@ -232,10 +232,10 @@ class Supervisor:
         return REQUEUE
 
     def _succeeded(self, refused: slurm.ClusterError, exclude: Sequence[str]) -> int:
-        """Hand over to a successor, as this job may not be queued again."""
+        """Queue a successor, because this job may not be requeued."""
         try:
             state = slurm.states([self.job])[self.job]
-            if state != "RUNNING":  # whoever ends a job does not want another
+            if state != "RUNNING":  # a cancelled job needs no successor
                 self.say(f"is not queued again: {state}")
                 return 1
             successor = queue_successor(self.spec, self.script, self.job, exclude=exclude)
@@ -266,10 +266,10 @@ class Supervisor:
         note_attempt(self.spec, "end", **notes)
 
     def _left_out(self, before: Sequence[str], nodes: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return the nodes that the next attempt is to leave out: the user's, and as many of ours as leave enough.
+        """Return the nodes to exclude next: the user's, and as many failed ones as leave enough nodes for the job.
 
-        An attempt that ended by no fault of a node leaves out only what the user did: Slurm changes the list of waiting
-        jobs alone, and a job must not wait for a node that failed later because of one that failed long ago.
+        After an attempt without a failed node, only the user's nodes are excluded: Slurm changes the list of pending
+        jobs only, and a job must not wait for a node that failed later because of one that failed long ago.
         """
         ends = attempts_of(self.spec.folder, self.spec.name, self.job)
         ours = [node for line in reversed(ends) for node in line.get("excluded", [])]
@@ -296,7 +296,7 @@ class Supervisor:
         return True
 
     def _quote_ranks(self) -> None:
-        """Put what the rank that ended first said into the job's log, and the end of its log where it was killed."""
+        """Copy the error of the rank that ended first into the job's log, or the end of its log if it was killed."""
         if self.cause is not None and self.cause.words:
             self.say(f"{self.cause}\n{self.cause.words}")
             if self.cause.code in _TOLD:

@@ -21,12 +21,12 @@ _LOOK = 30.0
 
 
 class TimeLimit:
-    """How far the end of a job is.
+    """The time limit of a job, and how near it is.
 
     Args:
-        end: asks when Slurm ends the job, in seconds since 1970; None where it does not.
+        end: returns when Slurm ends the job, in seconds since 1970; None if it does not.
         stage: whose saves are measured.
-        earlier: the events of earlier attempts; one that was out of time tells how long a save takes at least.
+        earlier: the events of earlier attempts; one that was out of time shows how long a save takes at least.
         leave: seconds before the end at which it is too late.
         began: when the attempt began.
     """
@@ -53,7 +53,7 @@ class TimeLimit:
         return self._end is not None and now >= self._end - self._lead
 
     def is_reached(self, now: float) -> bool:
-        """Return whether nothing that is not saved will be; the limit may have been moved at the last moment."""
+        """Return whether it is too late to save; asks Slurm again, as the limit may have been extended."""
         self._look()
         if self._end is None or now < self._end - self._leave:
             return False
@@ -62,7 +62,7 @@ class TimeLimit:
 
     @property
     def moved_up(self) -> bool:
-        """Whether the end came nearer since the attempt began: Slurm wants the room for another job."""
+        """Whether Slurm moved the time limit closer since the attempt began, to preempt the job."""
         return self._first is not None and self._end is not None and self._end < self._first
 
     def _look(self, *, again: bool = False) -> None:
@@ -73,12 +73,12 @@ class TimeLimit:
         self._first = self._end if self._first is None else self._first
         if self._end is not None:
             slowest = max(self._longer, slowest_save(self._stage))
-            # At least half of the time is for work, or a job would save and do nothing else.
+            # At least half of the time is for work, or a job would only save.
             self._lead = min(_SAVES * slowest + self._leave, (self._end - self._began) / 2)
 
 
 def slowest_save(stage: Path) -> float:
-    """Return the seconds that the slowest save took of the checkpoints below a folder, 0 where there are none."""
+    """Return the seconds of the slowest save among the checkpoints below a folder, 0 if there are none."""
     seconds = [0.0]
     for index in [*stage.glob("checkpoints/step-*.json"), *stage.glob("*/checkpoints/step-*.json")]:
         try:

@@ -1,4 +1,4 @@
-"""Which jobs a verb makes, each with the ranks and GPUs that its stage can use (`config/stages.py`)."""
+"""Plan the Slurm jobs of a verb, each with the ranks and GPUs that its stage can use (`config/stages.py`)."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def job_for(verb: str, config: Config, overrides: Sequence[str]) -> JobSpec:
 
 
 def _pinned(config: Config, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with the run, the stages taken and the data by absolute paths.
+    """Return the overrides with absolute paths for the run, `from.STAGE` and the data.
 
-    A container starts wherever it likes, and what is relative to it would be another folder.
+    A container may start in another working directory, where a relative path is another folder.
     """
     paths = {"run": config.run, **{f"from.{verb}": folder for verb, folder in config.from_stage.items()}}
     root: str | None = getattr(config.data, "root", None)  # a class from outside may have one too

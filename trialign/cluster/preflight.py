@@ -1,4 +1,4 @@
-"""What can be known to go wrong before a job has waited for hours."""
+"""Checks before a job is queued, of faults that would otherwise show after hours in the queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trialign.stage import require_same_settings
 
 
 def check_settings(config: Config, jobs: Sequence[JobSpec]) -> None:
-    """Refuse what the config alone shows.
+    """Refuse faults that the config alone shows.
 
     Raises:
         ConfigError: no cluster is named, one process is asked for several ranks, or nodes have too few GPUs.
@@ -71,9 +71,9 @@ def check_finished(config: Config, jobs: Sequence[JobSpec]) -> None:
 
 
 def begun_anew(config: Config, jobs: Sequence[JobSpec]) -> str | None:
-    """Return what a preemption and the time limit mean for stages that cannot save half-way; None without such stages.
+    """Return the warning that preemption or the time limit loses the work of stages without checkpoints, or None.
 
-    Finished ones are left out: they answer in seconds.
+    Finished stages are left out: their jobs end in seconds.
     """
     names = [job.name for job in jobs if not job.saves and not (Path(job.stage) / MANIFEST).exists()]
     if not names:

@@ -1,4 +1,4 @@
-"""What a run keeps of its jobs: `DIR/slurm/`, readable by the supervisor in the job, by `status` and by people.
+"""The records of a run's jobs in `DIR/slurm/`, for the supervisor in the job, for `status` and for people.
 
 | path | content |
 |---|---|
@@ -7,7 +7,7 @@
 | `NAME.config.json` | the resolved configuration |
 | `NAME.sbatch` | the script |
 | `NAME.attempts.jsonl` | one line when an attempt starts, one when it ends |
-| `ends/` | how the ranks of every attempt ended, in their own words |
+| `ends/` | how the ranks of every attempt ended, as they recorded it |
 | `log/` | the supervisor's log `NAME_JOB.log`, each rank's `NAME_JOB_RANK.log` |
 """
 
@@ -30,7 +30,7 @@ FOLDER = "slurm"
 
 
 class _Links(TypedDict, total=False):
-    """What a job has to do with others."""
+    """The jobs and the sweep that a job belongs to."""
 
     after: list[str]
     """The jobs that it waits for."""
@@ -49,7 +49,7 @@ class QueuedJob(_Links):
 
 
 class FirstEnd(TypedDict):
-    """The end of the rank that ended first; see `ends.Cause`."""
+    """How the rank that ended first ended; see `ends.Cause`."""
 
     rank: int
     node: str
@@ -59,7 +59,7 @@ class FirstEnd(TypedDict):
 
 
 class AttemptNotes(TypedDict, total=False):
-    """What is noted of an attempt: of its start what it starts from, of its end how it went."""
+    """The fields of an attempt's lines: at the start, where it continues from; at the end, its outcome."""
 
     job: str
     step: int
@@ -85,7 +85,7 @@ class JobSpec:
     """One job: a verb on so many ranks, and when to give up.
 
     Attributes:
-        name: of its files: the verb.
+        name: the name of its files, which is the verb.
         verb: what runs.
         run: the run directory.
         stage: the folder that the verb writes, where the supervisor looks for progress; the run's for a pipeline.
@@ -96,10 +96,10 @@ class JobSpec:
         srun: further options.
         python: the interpreter of supervisor and health check.
         health_check: look at the nodes first.
-        watchdog_seconds: without anything counted, until it is stuck.
-        leave_seconds: before the time limit, when it is too late to save.
+        watchdog_seconds: seconds without progress after which it counts as stuck.
+        leave_seconds: seconds before the time limit at which it is too late to save.
         saves: the verb saves itself when it is asked to save and stop.
-        max_restarts: in a row that get no further.
+        max_restarts: the most restarts in a row without progress.
         revision: the code that was submitted.
     """
 
@@ -128,24 +128,24 @@ class JobSpec:
         return Path(self.run) / FOLDER
 
     def save(self) -> Path:
-        """Write it to `DIR/slurm/NAME.json` and return that."""
+        """Write the job to `DIR/slurm/NAME.json` and return that path."""
         path = self.folder / f"{self.name}.json"
         write_atomically(path, json.dumps(asdict(self), indent=2) + "\n")
         return path
 
     @staticmethod
     def load(path: Path) -> JobSpec:
-        """Read one."""
+        """Read a job from its file."""
         return JobSpec(**json.loads(path.read_text()))
 
 
 def note_job(folder: Path, name: str, job: str, **links: Unpack[_Links]) -> None:
-    """Note that a job was queued."""
+    """Append a queued job to `jobs.jsonl`."""
     _append(folder / "jobs.jsonl", {"name": name, "job": job, "at": _now(), **links})
 
 
 def lineage(folder: Path, job: str) -> list[str]:
-    """Return a job and those it succeeds, the first of them first."""
+    """Return a job and the jobs that it succeeds, the oldest first."""
     succeeds, jobs = _successions(folder), [job]
     while jobs[0] in succeeds:
         jobs.insert(0, succeeds[jobs[0]])
@@ -153,7 +153,7 @@ def lineage(folder: Path, job: str) -> list[str]:
 
 
 def last_of(folder: Path, job: str) -> str:
-    """Return the job that took over from one, the last if several did in turn; itself if none did."""
+    """Return the last of the jobs that took over from a job in turn; the job itself if none did."""
     successors = {before: after for after, before in _successions(folder).items()}
     while job in successors:
         job = successors[job]
@@ -166,12 +166,12 @@ def jobs_of(run: Path) -> dict[str, str]:
 
 
 def last_jobs(run: Path) -> dict[str, QueuedJob]:
-    """Return what `jobs.jsonl` says of the last job of every name."""
+    """Return the line of `jobs.jsonl` for the last job of every name."""
     return {line["name"]: line for line in _jobs(run / FOLDER)}
 
 
 def note_attempt(spec: JobSpec, event: str, **notes: Unpack[AttemptNotes]) -> None:
-    """Note that an attempt starts or ends."""
+    """Append the start or the end of an attempt to `NAME.attempts.jsonl`."""
     _append(spec.folder / f"{spec.name}.attempts.jsonl", {"event": event, "at": _now(), **notes})
 
 
@@ -189,9 +189,9 @@ def reached(stage: Path) -> int:
 
 
 def place_of(spec: JobSpec) -> list[int]:
-    """Return how far a stage, or a run of several, is with what it would continue from; a larger list is further.
+    """Return the progress that a stage, or a run of several, would continue from; a larger list is further.
 
-    Finished stages, the step of the newest checkpoint; where nothing is saved on request, also what the last beat
+    Finished stages, the step of the newest checkpoint; for stages that cannot save, also what the last heartbeat
     counted and the files that lie there.
     """
     stage = Path(spec.stage)

@@ -1,4 +1,4 @@
-"""From a job to its sbatch script: the only place where scripts are made, for single jobs, chains and sweeps."""
+"""Render the sbatch script of a job: for single jobs, chains and sweeps. No other module makes scripts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def render(
         "supervisor": f"{shlex.quote(spec.python)} -m trialign.cluster.job {specs}",
         "ranks": _comment(step(spec, "JOB")),
     }
-    return re.sub("@([a-z]+)@", lambda found: parts[found[1]], template)  # at once: a text may hold another's mark
+    return re.sub("@([a-z]+)@", lambda found: parts[found[1]], template)  # in one pass: values may hold placeholders
 
 
 def _word(option: str) -> str:

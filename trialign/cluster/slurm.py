@@ -1,4 +1,4 @@
-"""What is asked of Slurm, through its own commands."""
+"""Queries and requests to Slurm, through its own commands."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ENDED = (
 
 
 class ClusterError(TrialignError):
-    """Slurm is not there, or refused."""
+    """Slurm is not installed, or refused a command."""
 
 
 @dataclass(frozen=True)
 class Partition:
-    """What `sinfo` says of a partition.
+    """A partition, as `sinfo` describes it.
 
     Attributes:
         num_nodes: of all kinds together.
@@ -48,7 +48,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Queued:
-    """What the queue says of a job; a job that squeue has forgotten has its state alone.
+    """A job, as the queue describes it; a job that squeue no longer lists has only its state.
 
     Attributes:
         state: Slurm's word.
@@ -78,7 +78,7 @@ def require_slurm() -> None:
 
 
 def ask(*command: str) -> str:
-    """Return what a command of Slurm prints; what a job inherits from the job that submits it is left out.
+    """Run a Slurm command and return its output; the environment of the current Slurm job is not passed on.
 
     Raises:
         ClusterError: it failed.
@@ -112,7 +112,7 @@ def partitions() -> dict[str, Partition]:
 
 
 def states(jobs: Sequence[str]) -> dict[str, str]:
-    """Return the state of every job: by squeue, of those that it has forgotten by sacct, of others UNKNOWN."""
+    """Return the state of every job: from squeue, else from sacct, else UNKNOWN."""
     if not jobs:
         return {}
     queue = ask("squeue", "-h", "--me", "-r", "-t", "all", "-o", "%i|%T")
@@ -127,7 +127,7 @@ def states(jobs: Sequence[str]) -> dict[str, str]:
 
 
 def dependencies() -> dict[str, str]:
-    """Return what the user's waiting jobs wait for, as `sbatch --dependency` takes it."""
+    """Return the dependencies of the user's pending jobs, as `sbatch --dependency` takes them."""
     lines = ask("squeue", "-h", "--me", "-r", "-t", "PENDING", "-o", "%i|%E").splitlines()
     told = dict(line.split("|", 1) for line in lines)
     # afterok:7(unfulfilled),afterok:8(unfulfilled)
@@ -135,14 +135,14 @@ def dependencies() -> dict[str, str]:
 
 
 def excluded_nodes(job: str) -> list[str]:
-    """Return the nodes that a job leaves out, by name."""
+    """Return the nodes that a job excludes, by name."""
     words = ask("scontrol", "-o", "show", "job", job).split()
     nodes = next((word.partition("=")[2] for word in words if word.startswith("ExcNodeList=")), "(null)")
     return [] if nodes == "(null)" else nodes_of(nodes)
 
 
 def queued(jobs: Sequence[str]) -> dict[str, Queued]:
-    """Return what the queue says of every job; see `states`."""
+    """Return the queue's description of every job; see `states`."""
     if not jobs:
         return {}
     lines = ask("squeue", "-h", "--me", "-r", "-t", "all", "-o", "%i|%T|%N|%L|%r").splitlines()
@@ -166,7 +166,7 @@ def end_of(job: str) -> float | None:
         words = ask("scontrol", "-o", "show", "job", job).split()
         told = next(word.partition("=")[2] for word in words if word.startswith("EndTime="))
         return time.mktime(time.strptime(told, "%Y-%m-%dT%H:%M:%S"))
-    except (ClusterError, StopIteration, ValueError):  # a controller that is busy; no limit
+    except (ClusterError, StopIteration, ValueError):  # the controller is busy, or there is no limit
         return None
 
 
@@ -177,7 +177,7 @@ def node_address(node: str) -> str:
 
 
 def nodes_of(nodelist: str) -> list[str]:
-    """Return the names behind Slurm's shorthand, e.g. `n[1-3]`."""
+    """Expand a Slurm node list, e.g. `n[1-3]`, to names."""
     return ask("scontrol", "show", "hostnames", nodelist).split()
 
 
@@ -187,7 +187,7 @@ def _table(lines: Iterable[str]) -> dict[str, str]:
 
 
 def _gpus(gres: str) -> int:
-    """Read the number from e.g. `gpu:a100:8(S:0-1)`."""
+    """Return the number of GPUs in e.g. `gpu:a100:8(S:0-1)`."""
     counts = [entry.split("(")[0].split(":")[-1] for entry in gres.split(",") if entry.startswith("gpu")]
     return sum(int(count) for count in counts if count.isdigit())
 

@@ -1,4 +1,4 @@
-"""How a run or a sweep is: its stages, their jobs and logs, how far they are, how the last attempt went."""
+"""The status of a run or a sweep: its stages, their jobs, logs and progress, and the outcome of the last attempt."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StageStatus:
 
 
 def status(run: Path) -> list[StageStatus]:
-    """Return how every stage of a run is, and every job that is no stage; of a sweep's folder, every member."""
+    """Return the status of a run's stages and of its other jobs; for a sweep's folder, of every member."""
     members = _members(run)
     found = {(place, name): (place, name) for place, name in members}
     if not members or any((run / verb).exists() for verb in STAGES):
@@ -85,7 +85,7 @@ def _line(
 
 
 def _one_stage(folder: Path, jobs: Sequence[str] = ()) -> tuple[str, str]:
-    """Return how a stage is, and how far it is; `jobs` are those whose own it is to write it."""
+    """Return the state and the progress of a stage; `jobs` are the jobs that should write it."""
     places = _places(folder)
     owner, where = next(((found, place) for place in places if (found := _owner(place))), (None, folder))
     if owner is None and (folder / MANIFEST).exists():
@@ -98,7 +98,7 @@ def _one_stage(folder: Path, jobs: Sequence[str] = ()) -> tuple[str, str]:
 
 
 def _whole_pipeline(run: Path) -> tuple[str, str]:
-    """Return how many stages of a pipeline in one job are finished, and how far the one under way is."""
+    """Return how many stages of a pipeline in one job are finished, and the progress of the current one."""
     made = [verb for verb in STAGES if (run / verb / MANIFEST).exists()]
     now = next((verb for verb in STAGES if any(map(_owner, _places(run / verb)))), None)
     told = f"{len(made)} finished" if made else ""
@@ -116,9 +116,9 @@ def _owner(folder: Path) -> Owner | None:
 
 
 def _last_attempt(events: Sequence[AttemptEvent], state: str) -> str:
-    """Return how the last attempt went, and while it runs how the one before ended.
+    """Return the outcome of the last attempt; while it runs, that of the one before.
 
-    One that nobody could write the end of is lost, whatever was before.
+    An attempt without a recorded end is lost, whatever was before.
     """
     if not events:
         return ""
@@ -132,7 +132,7 @@ def _last_attempt(events: Sequence[AttemptEvent], state: str) -> str:
 
 
 def _end(event: AttemptEvent) -> str:
-    """Return how an attempt ended, and why: the rank that ended first, in its own words where it left some."""
+    """Return the outcome of an attempt and its cause: the rank that ended first, with its own error if recorded."""
     told = event["outcome"] + (f", code {event['code']}" if event["code"] else "")
     if (cause := event.get("cause")) is None:
         return str(told)

@@ -14,8 +14,8 @@ def step(spec: JobSpec, job: str) -> list[str]:
         f"--ntasks-per-node={spec.tasks_per_node}",
         f"--ntasks={spec.nodes * spec.tasks_per_node}",
         f"--cpus-per-task={spec.cpus_per_task}",  # not inherited from sbatch in Slurm 22.05 to 23.02
-        "--kill-on-bad-exit=1",  # the other ranks would wait for the one that died
-        "--wait=0",  # a rank that ends well ends behind the manifest: the first may still send what W&B waits for
+        "--kill-on-bad-exit=1",  # or the other ranks would wait for a dead one
+        "--wait=0",  # ranks exit with 0 after the manifest is written: the first may still be uploading to W&B
         f"--output={log}{job}_%t.log",
         "--open-mode=append",
         *spec.srun,

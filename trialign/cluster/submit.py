@@ -1,4 +1,4 @@
-"""Queue jobs: check, estimate, render, keep what was rendered, hand it to sbatch."""
+"""Queue jobs: check, estimate, render and store the scripts, and submit them by sbatch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def submit(jobs: Sequence[JobSpec], config: Config, say: Callable[[str], None]) 
 
 
 def keep(job: JobSpec, config: Config) -> Path:
-    """Put what a job is made from into the run directory; return its script."""
+    """Write the spec, the config and the script of a job to the run directory; return the script's path."""
     job.save()
     write_config(job.folder / f"{job.name}.config.json", config)
     script = job.folder / f"{job.name}.sbatch"
@@ -63,7 +63,7 @@ def keep(job: JobSpec, config: Config) -> Path:
 def write_config(path: Path, config: Config) -> None:
     """Write the resolved config."""
     plain = asdict(config)
-    del plain["identity"]  # said once already
+    del plain["identity"]  # a copy of other fields
     write_atomically(path, json.dumps(plain, indent=2, default=str) + "\n")
 
 

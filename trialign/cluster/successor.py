@@ -1,7 +1,7 @@
-"""A job that takes over from another, where Slurm does not queue a job again.
+"""A successor: a job that takes over from another one that Slurm does not requeue.
 
 The successor runs the same script in the same folder once the job it succeeds has ended, and its attempts count
-together with those before it. Jobs that wait for the one wait for the other from then on.
+together with those before it. Jobs that depend on the job then depend on its successor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[
         options.append(f"--exclude={','.join(exclude)}")
     number = slurm.submit(script, *options)
     successor = f"{number}_{task}" if task else number
-    # Where an element's own log lies is known of its array.
+    # The log of an array's element lies in the folder of its sweep.
     record = last_jobs(Path(spec.run)).get(spec.name)
     if record is not None and "sweep" in record:
         note_job(spec.folder, spec.name, successor, succeeds=job, sweep=record["sweep"])
@@ -42,7 +42,7 @@ def queue_successor(spec: JobSpec, script: Path, job: str, *, exclude: Sequence[
 
 
 def hand_over(job: str, successor: str) -> list[str]:
-    """Let the jobs that wait for one wait for its successor; return those that Slurm does not let."""
+    """Make the jobs that depend on a job depend on its successor; return those that Slurm refuses to change."""
     name = re.compile(rf"(?<![\d_]){re.escape(job)}(?![\d_])")
     left = []
     for waiting, dependency in slurm.dependencies().items():

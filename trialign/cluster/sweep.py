@@ -1,6 +1,6 @@
 """A sweep: members of one shape as one throttled array of jobs, each with a run directory of its own.
 
-The same command again takes a sweep up: finished members stay as they are, queued and running ones are left alone, the
+The same command again resumes a sweep: finished members stay as they are, queued and running ones are left alone, the
 rest becomes a new array. Nothing but the run directories is needed for that.
 """
 
@@ -112,7 +112,7 @@ def queue(members: Sequence[Member], say: Callable[[str], None]) -> dict[str, st
 
 
 def wait_for(jobs: dict[str, str], say: Callable[[str], None]) -> None:
-    """Wait until the jobs have ended; interrupted, they continue.
+    """Wait until the jobs have ended; if the wait is interrupted, the jobs continue.
 
     Raises:
         StageError: some did not end well.

@@ -1,4 +1,4 @@
-"""Whether a stage is stuck: by its beats, not by what it writes, since a loop that goes nowhere may write too."""
+"""Detect a stuck stage: by its heartbeats, not by its files, since a loop without progress may write too."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BELOW = (BEAT, f"*/{BEAT}", f"*/*/{BEAT}")
 
 
 class Watchdog:
-    """Looks whether anything was counted since it last looked.
+    """Detects a stage without progress.
 
     Args:
         folder: of the stage, or of the run where a job makes all stages.
-        seconds: without anything counted, until a stage is stuck. Times are of this machine alone.
+        seconds: time without progress after which a stage is stuck, by the clock of this machine.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -25,7 +25,7 @@ class Watchdog:
         self._counted, self._since = self._look(), time.monotonic()
 
     def stands_still(self) -> bool:
-        """Look, and tell whether nothing was counted for too long."""
+        """Return whether the stage has made no progress for too long."""
         counted, now = self._look(), time.monotonic()
         if counted != self._counted:
             self._counted, self._since = counted, now

@@ -1,1 +1,1 @@
-"""Config: typed schemas, composition, and what of it a stage is made from. The only home of Hydra next to launch/."""
+"""Config: typed schemas, their composition by Hydra, and the settings of each stage. Only launch/ uses Hydra too."""

@@ -17,7 +17,7 @@ class AssignConfig:
         choices=("reassign", "suffix"),
     )
     max_load: float = option(0.8, "refuse more than this share of the K^L tuples", above=0, most=1)
-    # How the semantic IDs are judged changes none of them.
+    # The settings that judge semantic IDs do not change them.
     max_moved: float = option(
         0.25,
         "share of items that may be moved because they shared a tuple; more is unhealthy",
@@ -37,7 +37,7 @@ class AssignConfig:
         choices=("warn", "refuse"),
         hashed=False,
     )
-    # Files are identified by their content, not by where they lie.
+    # The manifest identifies files by their content, not by their path.
     index: str | None = option(
         None, "a released index file of the LC-Rec/LETTER family, whose codes replace a quantizer's", hashed=False
     )

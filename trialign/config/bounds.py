@@ -1,4 +1,4 @@
-"""Every value of a composed config against the bounds and choices that its field declares."""
+"""Check every value of a composed config against the bounds and choices that its field declares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trialign.errors import ConfigError, listing, suggest
 
 
 def check_bounds(node: DictConfig, path: str = "") -> None:
-    """Refuse a value that its field does not take.
+    """Refuse a value outside the bounds or choices of its field.
 
     Args:
         node: settings as composed: all of them, or those of one group.
@@ -39,7 +39,7 @@ def check_bounds(node: DictConfig, path: str = "") -> None:
 
 
 def _schema_of(node: DictConfig, path: str) -> type | None:
-    """Return the schema of a node: what types it, else its class's own, else what every class of the group has."""
+    """Return the schema of a node: the node's type, else the schema of its `_target_`, else the base of the group."""
     kind = OmegaConf.get_type(node)
     if kind is not None and is_dataclass(kind):
         return kind
@@ -49,7 +49,7 @@ def _schema_of(node: DictConfig, path: str) -> type | None:
 
 
 def _refusal(key: str, value: Any, one: Any, bounds: Bounds, declared: Field[Any] | None) -> ConfigError:
-    """Return the refusal of a value, or of one value of a list."""
+    """Return the error for a value, or for one value of a list."""
     many = isinstance(value, ListConfig)
     told, subject = (f"{key} holds {one}", "every value") if many else (f"{key}={one}", key)
     if bounds.choices:
@@ -65,7 +65,7 @@ def _refusal(key: str, value: Any, one: Any, bounds: Bounds, declared: Field[Any
 
 
 def _back(key: str, declared: Field[Any] | None) -> str:
-    """Return how to type a field's default."""
+    """Return the remedy that restores a field's default."""
     if declared is None:
         return f"leave {key} out"
     default = default_of(declared)

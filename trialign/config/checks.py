@@ -1,4 +1,4 @@
-"""Rules that the bounds of single settings cannot say, checked before any work is done."""
+"""Rules between several settings of a config, checked before any work starts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check(config: Config) -> None:
 
 
 def check_pipeline(config: Config, verbs: Collection[str]) -> None:
-    """Refuse settings with which one of a pipeline's stages cannot work, before another has.
+    """Refuse settings with which one stage of a pipeline would fail, before any stage starts.
 
     Args:
         config: the composed config.
@@ -52,7 +52,7 @@ def check_pipeline(config: Config, verbs: Collection[str]) -> None:
             rule="a process that asks about one share of the catalogue does not finish the stage that others read",
             remedy="run `trialign enrich` for every share, then the pipeline without enrich.shard",
         )
-    # A generator, or a train stage, of another run was made by settings of its own.
+    # A generator or train stage of another run was made with that run's settings.
     if {"train", "rl"} <= set(verbs).difference(config.from_stage) and not config.train.rl_holdout:
         raise ConfigError(
             "train.rl_holdout=0 in a pipeline with reinforcement learning",

@@ -1,6 +1,6 @@
-"""From YAML and overrides to one typed, resolved `Config`.
+"""Compose YAML files and overrides into one typed, resolved `Config`.
 
-Hydra composes; what leaves this module is plain Python. Stages see dataclasses, never OmegaConf.
+Hydra composes; this module returns plain Python. Stages see dataclasses, never OmegaConf.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def words_of_run(verb: str, overrides: Sequence[str]) -> Taken:
-    """Return what `trialign VERB OVERRIDES` takes from its run; nothing where Hydra will refuse them, or sweeps."""
+    """Return the settings that `trialign VERB OVERRIDES` takes from its run; none if Hydra refuses or sweeps them."""
     if not takes(verb):
         return Taken()
     try:
@@ -75,7 +75,7 @@ def words_of_run(verb: str, overrides: Sequence[str]) -> Taken:
 
 
 def _composed(verb: str, overrides: Sequence[str]) -> tuple[DictConfig, Taken]:
-    """Compose a verb's settings, those of its run among them, and return what was taken too."""
+    """Compose a verb's config, with the settings taken from its run; return both."""
     with _conf():
 
         def load(further: Sequence[str]) -> DictConfig:
@@ -91,13 +91,13 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[DictConfig, Taken]:
 
 
 def to_config(tree: DictConfig) -> Config:
-    """Turn what Hydra composed into a `Config`, and check its values, each and together.
+    """Convert a composed DictConfig into a `Config`; check the bounds of each value and the rules between them.
 
     Raises:
         ConfigError: a mandatory value is missing, a key is unknown, a value out of its bounds, or a rule broken.
     """
     _refuse_strays(tree)
-    if OmegaConf.is_missing(tree, "run"):  # before a setting that is in the run directory is missed
+    if OmegaConf.is_missing(tree, "run"):  # first: other settings interpolate it
         raise ConfigError(
             "no run directory",
             rule="a setting without a default must be given",
@@ -125,7 +125,7 @@ def to_config(tree: DictConfig) -> Config:
 
 
 def _complete(tree: DictConfig) -> None:
-    """Give settings without a schema that of the class they name; those of a class from outside the group's base."""
+    """Give untyped settings a schema: that of the class they name, or the group's base for a class from outside."""
     for path, schemas in SCHEMAS.items():
         key = path.replace("/", ".")
         node = OmegaConf.select(tree, key)
@@ -142,16 +142,16 @@ def _complete(tree: DictConfig) -> None:
 
 
 def as_override(key: str, value: str) -> str:
-    """Return `key=value` for a text without interpolations, whatever else it holds, as Hydra reads it."""
+    """Return the Hydra override `key=value`, quoted as needed, for a text without interpolations."""
     if re.fullmatch("/[A-Za-z0-9_/.-]*", value):
         return f"{key}={value}"
-    # A backslash is itself but before a quote.
+    # Hydra reads a backslash literally, except before a quote.
     text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return f"{key}='{text}'"
 
 
 def _refuse_strays(tree: DictConfig) -> None:
-    """Refuse what no schema has: +KEY=VALUE, and a user's own YAML files, add keys to anything.
+    """Refuse keys that no schema has: +KEY=VALUE and a user's own YAML files can add keys anywhere.
 
     Raises:
         ConfigError: a key exists in no schema, or a group was taken out.
@@ -177,7 +177,7 @@ def _refuse_strays(tree: DictConfig) -> None:
 
 
 def _refuse_addresses(tree: DictConfig) -> None:
-    """Refuse s3://, gs:// and their like where a file or a folder is named: as a path they would be a local `s3:`.
+    """Refuse addresses such as s3://... in settings that name a file or folder: as a path, `s3:` is a local folder.
 
     Raises:
         ConfigError: a setting holds one.
@@ -195,7 +195,7 @@ def _refuse_addresses(tree: DictConfig) -> None:
 
 
 def readable(cause: Exception) -> ConfigError:
-    """Rewrite an error of Hydra or OmegaConf: the value, the rule, and the nearest thing that exists."""
+    """Convert an error of Hydra or OmegaConf to one with value, rule and remedy, e.g. the nearest existing name."""
     inner = cause.__cause__ if isinstance(cause, ConfigCompositionException) and cause.__cause__ else cause
     text = str(inner).splitlines()[0]
     key = str(getattr(inner, "full_key", "") or "")
@@ -207,7 +207,7 @@ def readable(cause: Exception) -> ConfigError:
             remedy=f"add {key}=VALUE",
         )
     if "not in" in text and key:
-        typed = re.match("Could not override '(.*)'", str(cause))  # the whole key; `key` ends where nothing was found
+        typed = re.match("Could not override '(.*)'", str(cause))  # the whole key; `key` ends at its unknown part
         kind = getattr(inner, "object_type", None)
         return unknown_setting(typed[1] if typed else key, kind, conf_dir())
     if isinstance(inner, ValidationError):
@@ -235,13 +235,13 @@ def default_choices() -> dict[str, str]:
 
 
 def choice_of(group: str, option: str) -> str:
-    """Return the option by which a group's schema is shown: itself, or the default one that builds on it."""
+    """Return the option that documents a group's schema: the schema itself, or the default option that extends it."""
     return default_choices()[group] if option == BASE else option
 
 
 @cache
 def composed(group: str, choice: str) -> dict[str, Json]:
-    """Return the settings of a group by an option, interpolations and mandatory values as they are written."""
+    """Return the settings of one option of a group, with interpolations and mandatory values unresolved."""
     with _conf():
         node: Any = OmegaConf.to_container(hydra_compose(f"{group}/{choice}"), resolve=False)
     for name in group.split("/"):
@@ -258,7 +258,7 @@ def _conf() -> Iterator[None]:
 
 
 def readable_below_none(cause: AssertionError, overrides: Sequence[str]) -> Exception:
-    """Rewrite what OmegaConf asserts where a setting is below a choice that is none; `cause` itself elsewhere."""
+    """Convert OmegaConf's AssertionError for a setting of a group that is null; return any other `cause` as it is."""
     if "Unexpected type for root: NoneType" not in str(cause):
         return cause
     chosen = dict(override.split("=", 1) for override in overrides if "=" in override)
@@ -272,7 +272,7 @@ def _groups() -> list[str]:
 
 
 def _identity(node: DictConfig) -> dict[str, Json]:
-    """Return a group's fields without those that are not hashed, nested groups included."""
+    """Return the hashed fields of a group and of its nested groups."""
     schema = OmegaConf.get_type(node)
     spared = unhashed(schema) if is_dataclass(schema) else set()
     kept = {str(key): node[key] for key in node if key not in spared}
@@ -280,7 +280,7 @@ def _identity(node: DictConfig) -> dict[str, Json]:
 
 
 def _recorded(node: DictConfig) -> dict[str, Json]:
-    """Return a group's fields that are recorded next to its identity, those of nested groups by dotted names."""
+    """Return the fields of a group that are recorded but not hashed; those of nested groups by dotted names."""
     schema = OmegaConf.get_type(node)
     own = recorded(schema) if is_dataclass(schema) else set()
     kept: dict[str, Json] = {}

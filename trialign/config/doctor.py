@@ -1,4 +1,4 @@
-"""Group `doctor`: what the verb of that name looks at."""
+"""Group `doctor`: what `trialign doctor` checks."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class EncoderConfig:
     _target_: str = MISSING
 
     def files(self) -> dict[str, str | None]:
-        """Return by which names or paths it finds a model, as far as it does: its `model`, its `checkpoint`."""
+        """Return the names or paths of the encoder's model files: `model` and `checkpoint`, None where it has none."""
         return {name: vars(self).get(name) for name in ("model", "checkpoint")}
 
 
@@ -28,7 +28,7 @@ class ModelConfig(EncoderConfig):
     model: str = option("???", "a name, or a folder")
 
     def files(self) -> dict[str, str | None]:
-        """Return its name or path."""
+        """Return the model's name or path."""
         return {"model": self.model}
 
 
@@ -39,7 +39,7 @@ class ClipModelConfig(ModelConfig):
     checkpoint: str | None = option(None, "weights to load")
 
     def files(self) -> dict[str, str | None]:
-        """Return its name, and its weights."""
+        """Return the model's name, and the file of its weights."""
         return {"model": self.model, "checkpoint": self.checkpoint}
 
 

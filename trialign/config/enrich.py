@@ -1,4 +1,4 @@
-"""Group `enrich`: evidence that is made, and the models that make it."""
+"""Group `enrich`: generated captions and interests, and the models that generate them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BackendConfig:
     _target_: str = MISSING
 
     def loaded_model(self) -> str | None:
-        """Return the name or path of a model that is loaded here."""
+        """Return the name or path of the model that this process loads, None if there is none."""
         return None if "url" in vars(self) else vars(self).get("model")
 
 
@@ -56,7 +56,7 @@ class TransformersBackendConfig(BackendConfig):
     batch_size: int = option(8, "questions per forward pass", least=1, hashed=False, recorded=True)
 
     def loaded_model(self) -> str | None:
-        """Return its name or path."""
+        """Return the model's name or path."""
         return self.model
 
 
@@ -105,7 +105,7 @@ A = TypeVar("A", bound=AnnotatorConfig)
 
 
 def annotator_of(settings: BackendConfig | None, schema: type[A]) -> A | None:
-    """Return how a model is asked; None where nothing is asked. A class from outside is asked if it names `retries`."""
+    """Return the annotator settings of a backend, None if it has none; a class from outside has them with `retries`."""
     if settings is None or isinstance(settings, schema):
         return settings
     given = vars(settings)

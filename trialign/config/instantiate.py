@@ -1,4 +1,4 @@
-"""`_target_` to an object, with errors a person can act on.
+"""Build objects from `_target_`, with errors a person can act on.
 
 Used only where a class is really exchangeable: a source of data, an encoder, a quantizer. The class's own signature is
 the schema of last resort, so a new one needs a YAML and a file, nothing else.
@@ -20,8 +20,8 @@ from trialign.errors import ConfigError, StageError, suggest
 def create(settings: Any, group: str, stage: type | None = None) -> Any:
     """Build the object of the class that a dataclass of settings names by `_target_`.
 
-    A class with one parameter `settings` takes the dataclass. One from outside takes its settings as arguments, of
-    those that all options of the group have only what its signature names.
+    A class with one parameter `settings` takes the dataclass. A class from outside takes its settings as arguments; it
+    need not name those that all options of the group have.
 
     Args:
         settings: of the group's options, or the base that stands for a class from outside.
@@ -44,7 +44,7 @@ def create(settings: Any, group: str, stage: type | None = None) -> Any:
 
 
 def _check_names(given: Collection[str], accepted: Mapping[str, inspect.Parameter], path: str, group: str) -> None:
-    """Refuse arguments that the signature of a class does not have, and a lack of those it cannot do without."""
+    """Refuse arguments that are not in the signature of a class, and missing required ones."""
     for name in given:
         if name not in accepted:
             raise ConfigError(
@@ -75,10 +75,10 @@ def locate(path: str, group: str) -> Any:
 
 
 def locate_recorded(path: str, group: str, chosen: str, folder: Path) -> Any:
-    """Import the class that a finished stage was made by, as far as its reader answers for it.
+    """Import the class that made a finished stage, if it is trialign's own or named by the reader's configuration.
 
-    Runs are handed around, and to import a module is to run it: of what a manifest names, only trialign's own classes
-    and the one that the reader's own configuration names are imported.
+    Runs are shared, and importing a module executes it. So of the classes in a manifest, only trialign's own
+    and the one that the reader's configuration names are imported.
 
     Args:
         path: what the manifest names.

@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bounds:
-    """Which values of its type a field takes; of a list, which values it holds.
+    """The bounds and choices of a field's value; for a list, those of each of its values.
 
     Args:
         least: the smallest number that it takes.
-        above: what every number it takes is above.
+        above: an exclusive lower bound.
         most: the largest number that it takes.
-        below: what every number it takes is below.
+        below: an exclusive upper bound.
         choices: all values that it takes.
     """
 
@@ -26,7 +26,7 @@ class Bounds:
     choices: tuple[str | int, ...] = ()
 
     def take(self, value: object) -> bool:
-        """Return whether the field takes a value; NaN and infinities are taken by none."""
+        """Return whether a value is within the bounds; NaN and infinities never are."""
         if self.choices and value not in self.choices:
             return False
         if not isinstance(value, (int, float)):
@@ -40,7 +40,7 @@ class Bounds:
         )
 
     def __str__(self) -> str:
-        """Say it in words, as the end of a sentence."""
+        """Return the bounds in words, as the end of a sentence."""
         limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
         return " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
 
@@ -75,14 +75,14 @@ def option(
         default: its default; a list or a dict is copied for each instance, of a dataclass each gets its own.
         help: one line for docs/configuration.md, units included.
         least: the smallest number that it takes. None passes every bound where the type has it.
-        above: what every number it takes is above.
+        above: an exclusive lower bound.
         most: the largest number that it takes.
-        below: what every number it takes is below.
+        below: an exclusive upper bound.
         choices: all values that it takes.
         hashed: whether it belongs to a stage's identity. False for where and how fast a stage runs (paths, workers,
             devices, logging): changing it neither rebuilds nor refuses a finished stage.
-        recorded: of one that is not hashed: it can change the numbers all the same (how sums are rounded, what is left
-            out), and is in the manifest next to the hash.
+        recorded: of an unhashed field: whether it can still change the numbers (how sums are rounded, what is left
+            out); if so, the manifest has it next to the hash.
         open_keys: of a mapping: any key may be set, as `group.field.KEY=value`, not only those of its default. Of
             settings: a class from outside may be there, with keys of its own.
     """
@@ -98,7 +98,7 @@ def option(
 
 
 def bounds_of(found: Field[Any]) -> Bounds:
-    """Return which values a field takes."""
+    """Return the bounds and choices of a field."""
     bounds: Bounds = found.metadata.get("bounds", Bounds())
     return bounds
 
@@ -114,7 +114,7 @@ def unhashed(schema: type) -> set[str]:
 
 
 def recorded(schema: type) -> set[str]:
-    """Return the names of those among them that can change the numbers all the same."""
+    """Return the names of a schema's unhashed fields that can still change the numbers."""
     return {found.name for found in fields(schema) if found.metadata.get("recorded", False)}
 
 

@@ -1,4 +1,4 @@
-"""Group `quantize`: item vectors to L residual codes."""
+"""Group `quantize`: how item vectors become L residual codes."""
 
 from __future__ import annotations
 

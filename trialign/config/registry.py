@@ -1,4 +1,4 @@
-"""Registers with Hydra what a verb composes: a root per verb, and every schema as an option of its group.
+"""Register the schemas with Hydra: a root config per verb, and every schema as an option of its group.
 
 A mistyped key is refused while composing. Files of conf/ say only what differs from a schema.
 """
@@ -180,7 +180,7 @@ def register() -> None:
 def _node(schema: type) -> DictConfig:
     node: DictConfig = OmegaConf.structured(schema)
     if hasattr(schema, "_target_"):
-        OmegaConf.set_struct(node, True)  # where a class from outside may be, one of ours has its own keys alone
+        OmegaConf.set_struct(node, True)  # only classes from outside may have more keys
     for found in fields(schema):
         if found.metadata.get("open_keys"):
             child = node._get_node(found.name)

@@ -1,4 +1,4 @@
-"""Group `runtime`: where and how fast, not what; some change how sums are rounded, or which batches are left out."""
+"""Group `runtime`: where and how fast a stage runs; a few settings change rounding or which batches are skipped."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ class RuntimeConfig:
 
     @property
     def intervals(self) -> Intervals:
-        """How often a stage tells how far it is."""
+        """How often a stage reports its progress."""
         return Intervals(beat=self.beat_seconds, line=self.line_seconds)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def planned(config: Config) -> list[str]:
-    """Return the stages of a pipeline in the order they run: all but those optional ones that nothing here reads."""
+    """Return the stages of a pipeline in the order they run, without optional ones that no other stage reads."""
     wanted = set(REQUIRED)
     while further := {needed for verb in wanted for needed in needed_by(verb, config)} - wanted:
         wanted |= further
@@ -29,9 +29,9 @@ def planned(config: Config) -> list[str]:
 
 
 def model_files(role: str, name: str | None) -> dict[str, Path]:
-    """Return the files of a model named by path, by role: their content, not their name, decides what is made by them.
+    """Return the files of a model that is named by path, by role: a stage's identity covers their content.
 
-    A name that is no path has none.
+    A model that is named otherwise has none.
     """
     path = Path(str(name)).expanduser()
     files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
@@ -45,7 +45,7 @@ def needed_by(verb: str, config: Config) -> list[str]:
 
 
 def runtime_of(verb: str, config: Config) -> RuntimeConfig:
-    """Return `runtime` as a stage can use it: a stage of one process has one rank, whatever the run sets for others."""
+    """Return the runtime settings of a stage: `runtime`, reduced to one rank for a stage of one process."""
     if STAGES[verb].ranks(config):
         return config.runtime
     return replace(config.runtime, nodes=1, devices=1, strategy="single")
@@ -57,16 +57,16 @@ def locate_stage(config: Config, verb: str) -> Path:
 
 
 def folder_of(verb: str, run: Path, from_stage: Mapping[str, Path]) -> Path:
-    """Return the folder of a stage, as `locate_stage` does before there is a `Config`."""
+    """Return the folder of a stage, like `locate_stage`, but without a `Config`."""
     if verb in from_stage:
         folder = from_stage[verb]
-        # from.embed=RUN and from.embed=RUN/embed both say what is meant; a run may itself be called embed.
+        # from.embed=RUN and from.embed=RUN/embed mean the same; a run may itself be called embed.
         return folder if folder.name == verb and not (folder / verb / "manifest.json").exists() else folder / verb
     return run / verb
 
 
 def damage(config: Config) -> StageError | None:
-    """Return what to say of a finished stage that lost a file, or part of one: where a reader stumbles over it."""
+    """Return the error for a finished stage with missing or truncated files, None if all stages are whole."""
     for verb in STAGES:
         folder = locate_stage(config, verb)
         if (folder / MANIFEST).exists() and (gone := Manifest.read(folder).not_whole(folder)):
@@ -96,7 +96,7 @@ def recorded_of(verb: str, config: Config) -> dict[str, Json]:
 
 
 def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = None) -> Stage:
-    """Return the stage `verb` of this run, its inputs found and checked, `finished` if nothing is left to do.
+    """Open the stage `verb` of this run and check its inputs; it is `finished` if nothing is left to do.
 
     Args:
         verb: a key of STAGES.
@@ -119,14 +119,14 @@ def open_stage(verb: str, config: Config, *, sources: dict[str, Path] | None = N
 
 
 def tracking_of(config: Config, stage: Stage) -> Tracking | None:
-    """Return what `tracking` asks for, None where it asks for nothing."""
+    """Return the tracking settings of a stage, None if W&B is off."""
     if not config.tracking.wandb:
         return None
     return Tracking(
         run=config.run,
         stage=stage.name,
         project=config.tracking.project,
-        # A sweep on Slurm names its group to all of its members, however deep their directories lie.
+        # A sweep on Slurm passes its group to all members: their directories may be nested differently.
         group=config.tracking.group or os.environ.get("WANDB_RUN_GROUP") or config.run.parent.name,
         config={**stage.config, "runtime": asdict(config.runtime)},
     )

@@ -1,17 +1,17 @@
-"""What a run was made with need not be typed again: `trialign train run=DIR` after a pipeline takes its settings.
+"""Reuse the settings of an existing run: `trialign train run=DIR` after a pipeline takes them from its manifests.
 
 A manifest says what its stage was made with: the hashed values of its groups, the seed where it is seeded (`config`),
-and next to them the settings that can change the numbers all the same (`executions`). The record of a killed attempt
-says the same, so that the same training continues. A config `hydra/taken` is made of them, which every verb composes
-behind the options of groups and before the experiment: the command line and the files that it names (choices,
-experiment, variant) come first, then the run, then the defaults. Whatever composes, composes with it: a verb, each
+and next to them unhashed settings that can still change the numbers (`executions`). The record of a killed attempt
+says the same, so that the same training continues. They make a config `hydra/taken`, which every verb composes
+after the options of groups and before the experiment: the command line and the files that it names (choices,
+experiment, variant) come first, then the run, then the defaults. Every composition includes it: a verb, each
 member of a sweep, `submit`, `--cfg job`.
 
 Which stages: the verb's own and those upstream of it, of this run or of the one that `from.STAGE` names. The verb's own
 decides what stages share (seed, stream, runtime.micro_batch_size), else the last one of this run; another run decides
 only what belongs to the stage taken from it. A stage without a record starts from defaults.
 What: a choice (`quantize=rqvae`) is the option that comes nearest; where the user chose, the whole group is the
-user's. What is of the machine or the site is not taken: paths, addresses, workers, `cluster`, and `runtime` but
+user's. Settings of the machine or the site are not taken: paths, addresses, workers, `cluster`, and `runtime` but
 for `micro_batch_size`, of which `stream.global_batch_size` is a multiple.
 """
 
@@ -43,7 +43,7 @@ _EVER = "runtime.micro_batch_size"
 
 @dataclass(frozen=True)
 class Taken:
-    """What is taken from runs.
+    """The settings taken from runs.
 
     Args:
         words: overrides that make Hydra compose with it.
@@ -62,7 +62,7 @@ class Taken:
     before: Mapping[str, Json] = field(default_factory=dict)
 
     def told(self, tree: DictConfig) -> str:
-        """Return the line that says what of it took effect in a composed config; empty where nothing did."""
+        """Return the line that lists the taken settings that took effect in a composed config; empty if none did."""
         now = _flat(tree)
         changed = {key for key in now.keys() | self.first.keys() if now.get(key) != self.first.get(key)}
         choices = {
@@ -80,16 +80,16 @@ class Taken:
 
 
 def takes(verb: str) -> bool:
-    """Return whether a verb continues with a run."""
+    """Return whether a verb takes settings from its run."""
     return VERBS[verb].resumes
 
 
 def taken_for(verb: str, tree: DictConfig, load: Callable[[Sequence[str]], DictConfig]) -> Taken:
-    """Return what a verb takes from its run, and from the runs whose stages it takes.
+    """Return the settings that a verb takes from its run, and from the runs that `from.STAGE` names.
 
     Args:
         verb: what is composed.
-        tree: as it is composed without them, with Hydra's own settings.
+        tree: the verb's config without them, with Hydra's own settings.
         load: composes it with further overrides.
     """
     if not takes(verb) or OmegaConf.is_missing(tree, "run"):
@@ -104,8 +104,8 @@ def taken_for(verb: str, tree: DictConfig, load: Callable[[Sequence[str]], DictC
         found, {path: name for path, name in chosen.items() if path not in typed}, _folders(tree)
     )
     other = {path: name for path, name in nearest.items() if chosen[path] != name}
-    with suppress(HydraException):  # an experiment may set what only the choice has that is made without the run's
-        if other:  # the user's choice is stronger: what Hydra composes tells whose it is
+    with suppress(HydraException):  # an experiment may set a key that the run's option lacks
+        if other:  # the user's choice wins: composing again shows which one is the user's
             tree = load([_stored({}, nearest)])
             chosen = _choices(tree)
     ours = {path for path, name in nearest.items() if chosen[path] == name}
@@ -121,7 +121,7 @@ def taken_for(verb: str, tree: DictConfig, load: Callable[[Sequence[str]], DictC
 
 
 def _records(verb: str, tree: DictConfig) -> tuple[tuple[Path, ...], dict[str, Json]]:
-    """Return what the records of the stages say that a verb reads, as a config, and whose they are."""
+    """Return the runs whose stages a verb reads, and the recorded settings of those stages as one config."""
     own = OmegaConf.select(tree, "cluster.verb") if verb == "submit" else verb
     run, split = Path(tree.run).expanduser().absolute(), str(OmegaConf.select(tree, "evaluate.split"))
     sources = OmegaConf.select(tree, "from") or {}
@@ -141,7 +141,7 @@ def _records(verb: str, tree: DictConfig) -> tuple[tuple[Path, ...], dict[str, J
 def _of_stage(
     stage: str, config: Mapping[str, Json], executions: Mapping[str, Json], *, alone: bool
 ) -> dict[str, Json]:
-    """Return what the record of one stage says, as a config; `alone`, without what stages share."""
+    """Return the recorded settings of one stage as a config; with `alone`, without those that stages share."""
     groups = [group for group in STAGES[stage].groups if group in config and not (alone and _is_shared(group))]
     made: dict[str, Json] = {group: config[group] for group in groups}
     if not alone and "seed" in config:
@@ -157,7 +157,7 @@ def _of_stage(
 
 
 def _mapping(node: Json) -> dict[str, Json]:
-    """Return the settings of a group, of which there are none below a choice that is none."""
+    """Return the settings of a group; empty if the group is null."""
     return node if isinstance(node, dict) else {}
 
 
@@ -189,14 +189,14 @@ def _nearest_choices(found: Mapping[str, Json], chosen: Mapping[str, str], folde
             for name in below:
                 node = _mapping(node).get(name)
             if path == "runtime":
-                nearest[path] = "default"  # no option of a site, which says more than is recorded here
+                nearest[path] = "default"  # not a site's file, which sets more than is recorded
             elif (file := _nearest(path, node, chosen[path], folders)) is not None:
                 nearest[path] = file
     return nearest
 
 
 def _nearest(path: str, node: Json, chosen: str, folders: Sequence[Path]) -> str | None:
-    """Return the file of a group that says least against what was recorded, and most of it; None where none can."""
+    """Return the option of a group with the fewest conflicts with the recorded settings; None if no option fits."""
     if not isinstance(node, Mapping):
         return "none" if path in OPTIONAL else None
     names = {file.stem for folder in folders for file in (folder / path).glob("*.yaml")} | SCHEMAS[path].keys() - {BASE}
@@ -213,7 +213,7 @@ def _nearest(path: str, node: Json, chosen: str, folders: Sequence[Path]) -> str
 
 
 def _option(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], dict[str, Json]]:
-    """Return the keys of a group by one of its options, and what that adds to the schema's own defaults, dotted."""
+    """Return all keys of one option of a group, and the values that its files set, by dotted key."""
     file = next((found for folder in folders if (found := folder / path / f"{name}.yaml").exists()), None)
     if file is None:
         schema = SCHEMAS[path].get(name)
@@ -231,7 +231,7 @@ def _option(path: str, name: str, folders: Sequence[Path]) -> tuple[set[str], di
 
 
 def _without(found: Mapping[str, Json], paths: set[str]) -> dict[str, Json]:
-    """Return the records without these groups, and without those that are none."""
+    """Return the recorded settings without these groups, and without groups that are null."""
 
     def kept(node: Mapping[str, Json], prefix: str) -> dict[str, Json]:
         values: dict[str, Json] = {}
@@ -246,7 +246,7 @@ def _without(found: Mapping[str, Json], paths: set[str]) -> dict[str, Json]:
 
 
 def _stored(values: Mapping[str, Json], choices: Mapping[str, str]) -> str:
-    """Keep a config by a name of its own, so that members of a sweep have theirs; return the override that takes it."""
+    """Store a config under a unique name, since members of a sweep have different ones; return its override."""
     node = {"defaults": [*({f"override /{path}": name} for path, name in choices.items()), "_self_"], **values}
     name = f"run-{hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()[:12]}"
     ConfigStore.instance().store(group=_GROUP, name=name, node=node, package="_global_")
@@ -268,7 +268,7 @@ def _flat(tree: DictConfig) -> dict[str, Json]:
 
 
 def _escaped(node: Json) -> Json:
-    """Return values whose texts hold no interpolation: they are resolved twice (config/typed.py)."""
+    """Return values with `${` escaped in texts, for two resolutions (config/typed.py)."""
     if isinstance(node, Mapping):
         return {key: _escaped(value) for key, value in node.items()}
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""Group `tracking`: where a run can be followed, next to its own CSV files."""
+"""Group `tracking`: logging to Weights & Biases, next to a run's own CSV files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class Tracking:
-    """What W&B logs of a stage.
+    """The W&B run of a stage: its names and its config.
 
     Args:
         run: the run directory; `run/wandb` holds W&B's files.
         stage: the verb, W&B's job type.
-        project: W&B's.
-        group: W&B's; members of a sweep have one.
+        project: the W&B project.
+        group: the W&B group; members of a sweep share one.
         config: settings to show and filter by.
         part: what a stage of several W&B runs calls this one.
     """
@@ -55,7 +55,7 @@ def wandb_mode() -> str:
 
 
 def key_is_set() -> bool:
-    """Return whether there is a key to send data with; it is never looked at."""
+    """Return whether a W&B API key is set; the key itself is not used."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

@@ -122,7 +122,7 @@ class TasksConfig:
 
     @property
     def enriched(self) -> list[str]:
-        """What a trained task reads or writes of the enrich stage (`caption`, `interests`): the task's name says so."""
+        """The outputs of the enrich stage (`caption`, `interests`) that occur in the names of the trained tasks."""
         names = " ".join(name for name, weight in self.weights().items() if weight)
         return [field for field in ("caption", "interests") if field in names]
 

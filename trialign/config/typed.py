@@ -1,4 +1,4 @@
-"""Overrides as they were typed: Hydra reads 1_000, 1e3 or true as values of its own, but keys and names are text."""
+"""Quote overrides that are text: Hydra would read 1_000, 1e3 or true as numbers or booleans."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_TEXT = re.compile(r"[-+]?[\d_.]+(e[-+]?\d[\d_]*)?|[-+]?inf|nan|true|false", 
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:
-    """Return overrides whose texts Hydra reads letter by letter, as they were typed.
+    """Return the overrides with texts quoted, so that Hydra reads them as they were typed.
 
     A key of a user or an item is text whatever it looks like, `null` and `<|end|>` included; one that has a comma, or
     begins and ends with brackets or quotes, is put in quotes, as ever. Other settings that hold a text are text where
@@ -50,7 +50,7 @@ def _as_typed(override: str) -> str:
             raise ConfigError(f"{override} is no list", rule="items are a list", remedy=f"set '{_ITEMS}=[{value}]'")
         elements = _ELEMENT.findall(value[1:-1] + ",") if value[1:-1].strip() else []
         return f"{name}=[{','.join(text if re.fullmatch(_QUOTED, text) else _quoted(text) for text in elements)}]"
-    # `~` is no letter of Hydra's, and a shell leaves it alone behind `run=`.
+    # Hydra's grammar has no `~`, and a shell does not expand it after `run=`.
     if (_NO_TEXT.fullmatch(value) or value.startswith("~/")) and name in _texts():
         return f"{name}={_quoted(value)}"
     return override
@@ -64,7 +64,7 @@ def _quoted(text: str) -> str:
 
 @cache
 def _texts() -> frozenset[str]:
-    """Return the settings that hold a text, whichever choice of their group is made."""
+    """Return the dotted names of all settings of type str, over all options of every group."""
     found = {"run"}
     schemas = {(group, schema) for group, choices in SCHEMAS.items() for schema in choices.values()}
     for group, schema in {*schemas, ("from", FromConfig)}:

@@ -1,4 +1,4 @@
-"""What a mistyped setting was meant to be: the nearest that exists, in the choices that were made, else in others."""
+"""Suggest the nearest existing setting for a mistyped one: in the chosen options, else in others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALIKE = 0.6
 
 
 def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
-    """Return the refusal of a setting that does not exist.
+    """Return the error for a setting that does not exist.
 
     Args:
         key: as it was typed, with dots, or slashes where a choice was named.
@@ -62,7 +62,7 @@ def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
 
 
 def known_keys(path: str | None = None, kind: type | None = None) -> dict[str, Json]:
-    """Return every dotted key of every schema with its default; of the group `path`, of the schema `kind` alone."""
+    """Return every dotted key of every schema with its default; for the group `path`, only of the schema `kind`."""
     keys: dict[str, Json] = {"run": None, "seed": 0, "rebuild": False}
     keys |= {f"from.{field.name}": None for field in dataclasses.fields(FromConfig)}
     for group, schemas in SCHEMAS.items():
@@ -73,7 +73,7 @@ def known_keys(path: str | None = None, kind: type | None = None) -> dict[str, J
 
 
 def typed_remedy(key: str) -> str:
-    """Return what a value of a setting looks like."""
+    """Return the remedy that describes the values of a setting: its type and its default."""
     for group, schemas in SCHEMAS.items():
         for schema in schemas.values():
             if key in _keys_of(group, schema):
@@ -103,7 +103,7 @@ def _keys_of(group: str, schema: type) -> dict[str, Json]:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str | None:
-    """Return the key most like it, segment by segment, so that a long common start does not hide a wrong end."""
+    """Return the known key most similar to `key` in its worst segment: a long common prefix hides no wrong end."""
     wanted = key.replace("/", ".").split(".")
 
     def likeness(other: str) -> float:
@@ -117,7 +117,7 @@ def _nearest(key: str, known: Iterable[str]) -> str | None:
 
 
 def _around(key: str, known: Iterable[str]) -> list[str]:
-    """Return what is below the longest start of `key` that exists."""
+    """Return the names one level below the longest prefix of `key` that exists."""
     parts = key.split(".")
     for length in range(len(parts) - 1, 0, -1):
         start = ".".join(parts[:length]) + "."

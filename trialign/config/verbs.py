@@ -1,4 +1,4 @@
-"""The table of verbs: what the command line, its help, the plans for Slurm and the pipeline know of each.
+"""The table of verbs: the command line, its help, Slurm jobs and the pipeline derive from it.
 
 A stage is a verb that writes a folder of a run. A new verb is an entry here, a script `launch/VERB.py` with a function
 `run(config)` and, where it has settings of its own, a dataclass that is a field of `Config` (config.py).
@@ -29,7 +29,7 @@ def _never(_config: Config) -> bool:
 
 
 def reads_enriched_evidence(config: Config) -> bool:
-    """Return whether captions or interests are part of what is embedded."""
+    """Return whether `embed` reads captions or interests."""
     return config.embed.interests or not {"caption", "interests"}.isdisjoint(config.embed.evidence)
 
 
@@ -88,7 +88,7 @@ class Verb:
     Args:
         help: what it does, in one line.
         reads: groups of the config that it reads; of a stage, those that do not determine its numbers.
-        resumes: whether it takes up the settings of the run that `run=DIR` names.
+        resumes: whether it takes the settings of the run that `run=DIR` names.
         root: root settings that differ from those of the other verbs.
     """
 
@@ -100,7 +100,7 @@ class Verb:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpec(Verb):
-    """A verb that writes a folder of a run: its place in the graph, and what of a cluster it can use.
+    """A verb that writes a folder of a run: its place in the graph of stages, and the ranks and GPUs it can use.
 
     Args:
         inputs: stages that it reads.

@@ -1,1 +1,1 @@
-"""From a catalog and a log of events to the dataset that every later stage reads."""
+"""Prepare the dataset that every later stage reads, from a catalogue and a log of events."""

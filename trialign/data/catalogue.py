@@ -1,4 +1,4 @@
-"""The catalogue: which items exist, in which order, and their own words.
+"""The catalogue: which items exist, in which order, and their texts.
 
 An item's index is its row. Keys that are all numbers are ordered as numbers, others as text, so the index does not
 depend on the order in which a file happens to list them.
@@ -69,7 +69,7 @@ def index_catalogue(items: pa.Table) -> pa.Table:
 
 
 def reindexed(catalogue: pa.Table, kept: NDArray[np.int64]) -> pa.Table:
-    """Return the rows `kept` of a catalogue, indexed anew."""
+    """Return the rows `kept` of a catalogue, with new indices."""
     rows = catalogue.take(pa.array(kept)).combine_chunks()
     return rows.set_column(0, "item", pa.array(np.arange(len(kept), dtype=np.int32)))
 
@@ -77,7 +77,7 @@ def reindexed(catalogue: pa.Table, kept: NDArray[np.int64]) -> pa.Table:
 def write_catalogue(
     catalogue: pa.Table, has_image_N: NDArray[np.bool_], folder: Path, *, block_records: int, shard_blocks: int
 ) -> None:
-    """Write the item table: `items.parquet` for whoever wants it whole, `items/` in blocks for the stream."""
+    """Write the item table twice: `items.parquet` for reading it whole, `items/` in blocks for the stream."""
     pq.write_table(catalogue.append_column("has_image", pa.array(has_image_N)), folder / "items.parquet")
     with ShardWriter(folder / "items", records_per_block=block_records, blocks_per_shard=shard_blocks) as writer:
         for batch in catalogue.select(ITEM.names).cast(ITEM).to_batches():

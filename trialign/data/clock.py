@@ -1,4 +1,4 @@
-"""Times of events: which are impossible, and where shares of all events end."""
+"""Times of events: find impossible ones, and the times that split all events by shares."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BIN = 1 << 16
 
 
 def impossible_times(order: ibis.ir.IntegerColumn) -> dict[str, ibis.ir.BooleanValue]:
-    """Return which times cannot be seconds of the past, by what is said of them; a time has at most one fault."""
+    """Return the masks of times that are impossible, by the fault in words; a time has at most one fault."""
     return {
         "lie before 1970": order < 0,
         "look like milliseconds among seconds": order >= _NO_SECONDS,
@@ -34,12 +34,12 @@ def impossible_times(order: ibis.ir.IntegerColumn) -> dict[str, ibis.ir.BooleanV
 
 
 def between_times(order: ibis.ir.IntegerColumn) -> ibis.ir.BooleanValue:
-    """Return which times join those before March 1973 to those of today, so that a log may hold both."""
+    """Return the mask of times soon after March 1973: a log that holds some may hold earlier ones too."""
     return (order >= _EARLY) & (order < _LATER)
 
 
 def check_unit_of_times(events: ibis.Table, counts: Mapping[str, int], tables: DuckTables) -> None:
-    """Refuse a log of which no time can be.
+    """Refuse a log in which every time is impossible.
 
     Args:
         events: `order`.
@@ -66,7 +66,7 @@ def check_unit_of_times(events: ibis.Table, counts: Mapping[str, int], tables: D
 
 
 def times_of_day(events: ibis.Table, tables: DuckTables) -> int:
-    """Return how many times of a day the times of events have: one, where a log knows days and no more."""
+    """Return how many different times of day the events have: one if the log records only dates."""
     fine = [events.fine] if "fine" in events.columns else []
     times = events.select(events.order % _DAY, *fine).distinct()
     return int(tables.execute(times.count()))
@@ -89,7 +89,7 @@ def times_of_shares(events: ibis.Table, shares: Sequence[float], tables: DuckTab
 def _time_of_share(events: ibis.Table, share: float, tables: DuckTables) -> int:
     num_events = int(tables.execute(events.count()))
     place = max(1, math.ceil(share * num_events))
-    # A bin of times first, then the time in it: two short lists, however many events there are.
+    # First the bin of the time, then the time in it: two short lists for any number of events.
     bins = (events.order // _BIN).cast("int64")
     first, place = _entry_of(events.select(value=bins), place, tables)
     last, _ = _entry_of(events.filter(bins == first).select(value=events.order), place, tables)

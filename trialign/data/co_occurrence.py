@@ -1,4 +1,4 @@
-"""Which items are chosen near each other."""
+"""Co-occurrence of items in histories."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trialign.types import Items
 
 
 def co_occurrence(histories: Sequence[Items], num_items: int, window: int) -> csr_array:
-    """Return [N, N], symmetric: the sum over pairs of places at most `window` apart of 1 / their distance.
+    """Return the symmetric [N, N] sums of 1 / distance over pairs of positions at most `window` apart.
 
     An item next to itself does not count.
     """

@@ -1,4 +1,4 @@
-"""The k-core of a log: what is left when users and items with too few events leave, round after round."""
+"""The k-core of a log: users and items with too few events are removed, round after round."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Core:
-    """What the rounds left.
+    """The k-core of a log, and the counts of every round.
 
     Attributes:
         events: the rows whose user and item both stayed.
@@ -40,7 +40,7 @@ def core_of(
 ) -> Core:
     """Remove users and items with too few events, round after round, until all that are left have enough.
 
-    Each round counts the users' events, then the items' among those of the users who stay, and writes down who leaves:
+    Each round counts the events of users, then those of items among the users who stay, and writes who is removed:
     small tables, whatever the size of the log, which itself is only read.
 
     Args:
@@ -52,7 +52,7 @@ def core_of(
         max_rounds: stop with an error after this many rounds that removed something.
 
     Raises:
-        DataError: nothing is left, or the rounds did not come to an end.
+        DataError: nothing is left, or `max_rounds` did not suffice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     least = {"user": min_user_interactions, "item": min_item_interactions}

@@ -48,7 +48,7 @@ class Evaluation:
 
     @cached_property
     def seen(self) -> list[Items]:
-        """B item-index arrays: all that each user had chosen, however long ago."""
+        """B item-index arrays: all items that each user had ever chosen."""
         return [_joined(older, history) for older, history in zip(self.older, self.histories, strict=True)]
 
 
@@ -90,7 +90,7 @@ class User:
 
     @property
     def seen(self) -> Items:
-        """All items that the user chose, however long ago."""
+        """All items that the user ever chose."""
         return _joined(self.older, self.history)
 
 
@@ -105,7 +105,7 @@ class _History(NamedTuple):
     times: NDArray[np.int64]
 
     def continued(self, record: _History, first_target: int) -> _History | None:
-        """Return this history with what a record of the same user adds, None if it is another history.
+        """Return this history extended by a record of the same user, None if the record is of another history.
 
         A window begins with the end of the window before it, up to its first target. Ready examples count time in
         places, which tell what a record repeats: it may also hold all of the history so far.
@@ -121,7 +121,7 @@ class _History(NamedTuple):
 
 
 class Dataset:
-    """What `trialign prepare` wrote.
+    """The dataset that `trialign prepare` wrote.
 
     Args:
         folder: the stage's directory.
@@ -222,14 +222,14 @@ class Dataset:
         return read_images(self.folder / "images")
 
     def oracle(self, split: EvaluationSplit) -> pa.Table | None:
-        """Return each user's best attainable recall and NDCG, in a world where choices are known exactly; else None."""
+        """Return each user's best attainable recall and NDCG; None if the choice probabilities are not known."""
         path = self.folder / "oracle" / f"{split}.parquet"
         return pq.read_table(path) if path.exists() else None
 
     def truth(self) -> dict[str, list[str | None]]:
-        """Return what every item is, by attribute, in a world where it is known, None where nothing shows it; else {}.
+        """Return the true attributes of the items of a generated world, None where nothing shows one; else {}.
 
-        For judging, never for training.
+        For evaluation, never for training.
         """
         path = self.folder / "oracle" / "items.parquet"
         return pq.read_table(path).drop_columns(["item"]).to_pydict() if path.exists() else {}

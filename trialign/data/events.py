@@ -1,10 +1,10 @@
-"""Events: checked, numbered, cut to their k-core and spread over user buckets by Ibis; then read bucket by bucket.
+"""Events: Ibis checks and numbers them, cuts them to a k-core and partitions them by user; then buckets are read.
 
 A user's bucket is the beginning of md5(user). Buckets in order, and users inside a bucket by the rest of that hash,
 make one global order that has nothing to do with where a user came from: any block of it is a fair sample. Users are
 hashed once each, not once per event: from the first join on, an event is a few integers.
 
-The folder of spread events holds
+The folder of partitioned events holds
 
     users/bucket=b0/...     number, user, code     numbers follow the hash order; the code is the bucket's place
     events/bucket=b0/...    user (number), item (index), order, fine and tie where the source has them
@@ -100,7 +100,7 @@ def partition_by_user(
     items = _number_items(events, catalogue, steps, tables)
     counts["events_dropped"] = _check_items(items, tables, settings.missing_items)
     users = _number_users(events, folder / "users", steps, tables, settings.buckets)
-    # Integers alone: all that the search for repeats, the rounds and the sort have to carry.
+    # Only integers go through the search for repeats, the k-core rounds and the sort.
     known = items.filter(items.index.notnull())
     numbered = (
         events.join(users, events.user == users.user)
@@ -164,18 +164,18 @@ def read_buckets(folder: Path, keys: pa.ChunkedArray, tables: DuckTables) -> Ite
 
 
 def kept_items(folder: Path) -> NDArray[np.int64]:
-    """Return the catalogue's rows that stayed, in order; an event's item is a place in this list."""
+    """Return the catalogue's rows that were kept, in order; an event's item is an index into this list."""
     kept: NDArray[np.int64] = np.load(folder / "items.npy")
     return kept
 
 
 def num_events(folder: Path) -> int:
-    """Return how many events stayed."""
+    """Return how many events were kept."""
     return sum(pq.read_metadata(path).num_rows for path in (folder / "events").glob("*/*.parquet"))
 
 
 def times_of(folder: Path, tables: DuckTables) -> ibis.Table:
-    """Return the column `order` of all events that stayed."""
+    """Return the column `order` of all kept events."""
     return tables.read_back(folder / "events", partitioned=True).select("order")
 
 
@@ -195,7 +195,7 @@ def _read_log(log: ibis.Table, finer: Sequence[str], path: Path, tables: DuckTab
 
 
 def _number_items(events: ibis.Table, catalogue: pa.Table, steps: Path, tables: DuckTables) -> ibis.Table:
-    """Return how often each item occurs, and its index in the catalogue, null where it has none."""
+    """Return how often each item occurs, and its index in the catalogue, null for an unknown item."""
     counted = events.group_by(item=events.item).aggregate(num_events=events.count())
     entries = ibis.memtable(catalogue.select(["item", "key"]).rename_columns(["index", "key"]))
     joined = counted.left_join(entries, counted.item == entries.key)
@@ -210,7 +210,7 @@ def _number_users(events: ibis.Table, folder: Path, steps: Path, tables: DuckTab
     # The letter keeps the name of a bucket from being empty (16^0) or a number.
     hashed = tables.read_back(steps / "users.parquet")
     hashed = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)))
-    # Bucket by bucket: one order of all users would be the work of a single machine.
+    # Bucket by bucket: a single machine would have to sort all users.
     sizes = tables.to_pyarrow(hashed.group_by("bucket").aggregate(size=hashed.count()).order_by("bucket"))
     before = np.cumsum(sizes["size"].to_numpy()) - sizes["size"].to_numpy()
     starts = ibis.memtable(pa.table({"bucket": sizes["bucket"], "start": before, "code": _codes(len(sizes))}))
@@ -230,7 +230,7 @@ def _code_buckets(users: Path) -> ibis.Table:
 
 
 def _codes(num_buckets: int) -> pa.Int16Array:
-    """Return a number for each bucket in order: as text, its name would be half of what every event carries."""
+    """Return a number for each bucket in order: as text, its name would be half the size of every event."""
     return pa.array(range(num_buckets), pa.int16())
 
 

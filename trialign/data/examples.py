@@ -1,4 +1,4 @@
-"""Ready examples, split by whoever made them: checked, spread over user buckets, and written as the splits they name.
+"""Ready examples with a given split: checked, partitioned by user bucket, and written to the splits they name.
 
 Rows of one user that continue each other (a b -> c, then a b c -> d) are one history of which two positions are
 targets, so that training reads it once and learns each target once.
@@ -174,8 +174,8 @@ def _place(example: Example) -> tuple[str, str, tuple[int, ...], int, str]:
 def _all_chosen(examples: list[Example]) -> tuple[tuple[int, ...], int]:
     """Return every item that a user's examples name, and how many at the end are the newest example's, in its order.
 
-    The newest is one for testing, else for validation, and of those the longest. Lists may be cut by whoever made them:
-    what only the others hold was chosen too.
+    The newest is one for testing, else for validation, and of those the longest. Lists may be cut at the source:
+    items that only other examples hold were chosen too.
     """
     oldest_first = get_args(Split)
     newest = max(examples, key=lambda example: (oldest_first.index(example.split), len(example.items + example.target)))
@@ -185,7 +185,7 @@ def _all_chosen(examples: list[Example]) -> tuple[tuple[int, ...], int]:
 
 
 def _histories(users: list[str], sequences: list[tuple[int, ...]], ordered: Lengths | None = None) -> Histories:
-    """Return sequences as histories; their only clock is the place, among the last `ordered` where not all have one."""
+    """Return sequences as histories whose times are positions, 0 at the first of the last `ordered` items."""
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     starts = np.cumsum(lengths) - lengths
     firsts = starts if ordered is None else starts + lengths - ordered
@@ -232,7 +232,7 @@ def _check(examples: ibis.Table, tables: DuckTables) -> None:
 
 
 def _check_items(examples: ibis.Table, catalogue: pa.Table, tables: DuckTables, missing_items: str) -> Counts:
-    """Refuse examples of unknown items, or tell of them and return how many are in histories."""
+    """Refuse examples of unknown items, or warn of them and return how many are in histories."""
     keys = ibis.memtable(catalogue.select(["key"]))
     roles = {"history": examples["items"], "target": examples.target}
     lists = [examples.select(key=column.unnest(), role=ibis.literal(role)) for role, column in roles.items()]

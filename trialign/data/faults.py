@@ -1,4 +1,4 @@
-"""Events that cannot be: without user, item or order, or of an impossible time. A few may be left out."""
+"""Faulty events: without user, item or order, or with an impossible time. A small share may be dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMES = "a time lies in the past, after 1970"
 def without_faults(
     events: ibis.Table, unreadable: Mapping[str, Unreadable], tables: DuckTables, *, has_clock: bool, max_share: float
 ) -> tuple[ibis.Table, dict[str, int]]:
-    """Return the events that can be.
+    """Return the events without faults.
 
     Args:
         events: `user`, `item`, `order` and maybe `tie`; an empty key is null.
@@ -79,13 +79,13 @@ def _told(
     unreadable: Mapping[str, Unreadable],
     tables: DuckTables,
 ) -> str:
-    """Return what is wrong with the events of one fault, with an example."""
+    """Describe the events with one kind of fault, with an example."""
     found = unreadable.get(name)
     told = [] if found is None else [f"{found.count} of {counts['all']} rows hold {found.example}"]
     absent = counts[name] - (found.count if found else 0)
     if absent:
         what = f"events have no {name}" if name in events.columns else f"times {name}"
-        # An example of what is absent cannot be told from one of what is unreadable: both are null by now.
+        # Absent and unreadable values are both null by now, so an example could be either.
         shown = "" if found else f", e.g. {first_rows(events, fault, tables)}"
         told.append(f"{absent} of {counts['all']} {what}{shown}")
     return "; ".join(told)

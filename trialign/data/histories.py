@@ -102,7 +102,7 @@ class SplitWriters:
 def cutter(
     split: str, *, min_eval_events: int, last: int, cut_times: Sequence[int] | None
 ) -> Callable[[Histories], Cuts]:
-    """Return how a split divides histories of events.
+    """Return the function that cuts histories of events into train, validation and test.
 
     Args:
         split: `leave_one_out`, `last_n` or `temporal`.
@@ -124,11 +124,11 @@ def cutter(
 
 
 class EventWriter:
-    """Divides one piece of histories after the other among the splits, and counts.
+    """Cuts batches of histories into the splits, writes them, and counts.
 
     Args:
         splits: where they go.
-        oracles: who is asked about the evaluated users, by split.
+        oracles: writers of the best possible metrics of evaluated users, by split.
         num_items: items of the catalogue.
         cut: divides histories; see `cutter`.
     """
@@ -193,7 +193,7 @@ class EventWriter:
 
 
 def _cut_in_ties(histories: Histories, cuts: Cuts) -> NDArray[np.bool_]:
-    """Return whose events of one time are on both sides of a cut, so that a hash chose what is held out."""
+    """Return which users have events of one time on both sides of a cut: a hash chose which are held out."""
     found_U = np.zeros(len(histories.lengths), np.bool_)
     for position in (cuts.train, *(targets.begin for targets in cuts.held.values())):
         inside = position < histories.lengths

@@ -1,4 +1,4 @@
-"""HTML in the texts of a catalogue: shops export it, and it is no part of what an item is."""
+"""Strip HTML from the texts of a catalogue: shops export it, and it says nothing about an item."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENTITY = re.compile(r"&(?:[a-z][a-z0-9]+|#[0-9]+|#x[0-9a-f]+);", re.IGNORECASE)
 
 
 def holds_html(text: str) -> bool:
-    """Tell whether `text` holds a tag of HTML, a comment or an entity; `1 <b` and `AT&T` hold none."""
+    """Return whether `text` holds an HTML tag, comment or entity; `1 <b` and `AT&T` hold none."""
     return any(pattern.search(text) for pattern in (_ENTITY, _TAG_OF_BLOCK, _TAG_IN_WORDS, _UNSEEN))
 
 
@@ -35,7 +35,7 @@ def read_html(text: str) -> str:
 
 
 def html_read(items: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Read the HTML of a catalogue.
+    """Replace the HTML in a catalogue by its text.
 
     Args:
         items: as `RawData.items`.
@@ -64,6 +64,6 @@ def html_read(items: pa.Table) -> tuple[pa.Table, list[str]]:
 
 
 def _may_hold_html(column: pa.ChunkedArray) -> bool:
-    """Tell whether a column holds a character that all HTML needs: most hold none, and this is all that they cost."""
+    """Return whether a column holds a character that all HTML needs: a cheap test, which most columns fail."""
     texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     return any(pc.any(pc.match_substring(texts, character)).as_py() for character in "<&")

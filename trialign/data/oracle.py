@@ -1,4 +1,4 @@
-"""What is known of a generated world (method.md 11): the truth about its items, and the ceiling.
+"""Ground truth of a generated world (method.md 11): the attributes of its items, and the best possible metrics.
 
 The ceiling is what a ranker that knew the true choice probabilities would reach on each user.
 """
@@ -55,7 +55,7 @@ class OracleWriter:
 
 
 def write_truth(truth: pa.Table, keys: pa.ChunkedArray, path: Path) -> None:
-    """Write what items are, in the order of the catalogue.
+    """Write the true attributes of the items, in the order of the catalogue.
 
     Args:
         truth: see RawData.

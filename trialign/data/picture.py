@@ -1,6 +1,6 @@
-"""One picture: whole, of a sane size, and in bytes that every later reader turns into the same pixels.
+"""Check a picture: it decodes, has a sane size, and every later reader turns its bytes into the same pixels.
 
-Files of a picture come from anywhere, and the stages that look at them run for hours: whatever could stop them is found
+Picture files come from anywhere, and the stages that read them run for hours: every fault that could stop them is found
 here. Only five formats are tried, so that no reader of a richer one (some start other programs) ever sees the bytes.
 """
 
@@ -42,9 +42,9 @@ class Picture:
 
 
 def check_picture(data: bytes, max_pixels: int) -> Picture:
-    """Decode a picture once; one that is no plain JPEG or PNG becomes a PNG of 8-bit RGB.
+    """Decode a picture once; any other than a plain JPEG or PNG becomes a PNG of 8-bit RGB.
 
-    Other color spaces are converted, 16 bits keep the upper eight, what is transparent is laid on white.
+    Other color spaces are converted, 16 bits keep the upper eight, transparent pixels are blended with white.
 
     Args:
         data: the encoded picture.
@@ -75,7 +75,7 @@ def check_picture(data: bytes, max_pixels: int) -> Picture:
 
 @contextmanager
 def _no_other_limit() -> Iterator[None]:
-    """Switch off Pillow's own limit of pixels, which would speak before that of the caller."""
+    """Switch off Pillow's own limit of pixels, which would fail before the caller's limit."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -86,7 +86,7 @@ def _no_other_limit() -> Iterator[None]:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in _DEEP_MODES:
-        # Pillow would cut all that is brighter than 255 to white.
+        # Pillow would clip all values above 255 to white.
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         over = image.convert("RGBA")

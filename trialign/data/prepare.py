@@ -1,14 +1,14 @@
-"""The stage `prepare`: a source becomes a dataset.
+"""The stage `prepare`: convert a source of data into a dataset.
 
 items.parquet                 the catalogue, one row per item index
 items/                        the same without pictures, in blocks
 images/images-000000.tar      pictures
 train/ validation/ test/      histories in blocks
 oracle/<split>.parquet        each user's ceiling, where the world is known
-oracle/items.parquet          what every item is, likewise
+oracle/items.parquet          each item's true attributes, likewise
 raw/                          what a generated world wrote
 
-While it works, partitioned/ holds the log in user buckets: an attempt that is killed hands it on to the next.
+During the stage, partitioned/ holds the log in user buckets: the attempt after a killed one reuses it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def prepare(source: Source, folder: Path, settings: DataConfig) -> Counts:
 
 
 def _engine(settings: DataConfig, folder: Path, tables: DuckTables) -> AbstractContextManager[DuckTables]:
-    """Return what checks, numbers, cores and spreads the log for the length of a block."""
+    """Return the table engine (DuckDB or Spark) that partitions the log, for the length of a block."""
     if settings.engine == "duckdb":
         return nullcontext(tables)
     return started_spark(folder / "spill-spark", memory=settings.memory, threads=settings.threads)
@@ -132,7 +132,7 @@ def _cut_times(settings: DataConfig, spread: Path, tables: DuckTables) -> list[i
 
 
 class _Spread:
-    """The log in user buckets, finished once its record is there and the source's files are still the same.
+    """The log in user buckets; it is finished if its record exists and the source's files are unchanged.
 
     Args:
         folder: where it is.

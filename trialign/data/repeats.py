@@ -1,4 +1,4 @@
-"""Events that are in a log more than once: one user, item and time, down to its fraction and to the tie.
+"""Repeated events of a log: equal user, item and time, including the fraction of a second and the tie column.
 
 A second purchase has a time of its own. Where there is no time but a rank, nothing tells a repeat, and all events stay.
 """

@@ -1,4 +1,4 @@
-"""What a source of data hands over, whatever it was: events, a catalogue, pictures, and the truth where it is known."""
+"""The interface of a source of data: events, a catalogue, pictures, and the truth of a generated world."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class Oracle(Protocol):
-    """Whoever knows how choices are made; only a generated world has one."""
+    """The true choice probabilities; only a generated world has an oracle."""
 
     def next_item(self, history: list[str]) -> NDArray[np.float64]:
         """Return the exact probability of every item to come next.
@@ -33,7 +33,7 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Values of one column of a log that are not what the column is for; they are null in `RawData.events`.
+    """Values of one column of a log that could not be parsed; they are null in `RawData.events`.
 
     Attributes:
         count: how many.
@@ -48,7 +48,7 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class RawData:
-    """A catalogue and its events, or ready examples, as they were found; exactly one of `events` and `examples` is set.
+    """A catalogue and its events, or ready examples, unchecked; exactly one of `events` and `examples` is set.
 
     Rows may come in any order and hold faults: nulls, unknown items, absurd times. `prepare` sorts, and names what is
     wrong with counts and examples; a source refuses only what it cannot read.
@@ -69,7 +69,7 @@ class RawData:
             no pictures at all.
         oracle: the exact choice probabilities, where the world is known.
         truth: one row per item of what it is, where the world is known: `item` and any number of string columns, null
-            where nothing shows it. For judging, never for training.
+            where nothing shows it. For evaluation, never for training.
     """
 
     items: pa.Table
@@ -83,7 +83,7 @@ class RawData:
 
 
 class Source(Protocol):
-    """Where a catalogue and its events come from."""
+    """A source of a catalogue and its events."""
 
     def sources(self) -> dict[str, Path]:
         """Return the outside files that are read, by role; {} for a generated world.

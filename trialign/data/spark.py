@@ -28,7 +28,7 @@ _LOOK = 1.0
 
 
 class SparkTables(Backend):
-    """Ibis' backend, with `read_back` and `to_parquet` called as DuckDB's are."""
+    """Ibis' Spark backend, with `read_back` and `to_parquet` called as DuckDB's are."""
 
     def read_back(self, paths: Path | Sequence[Path], *, partitioned: bool = False) -> ibis.Table:
         """Return the rows that `to_parquet` wrote; see `DuckTables.read_back`."""
@@ -59,13 +59,13 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
         threads: of this machine; None leaves them to Spark.
 
     Raises:
-        DataError: Spark gave up.
+        DataError: Spark failed.
     """
     builder = SparkSession.builder.appName("trialign prepare").config("spark.ui.enabled", "false")
     builder = builder.config("spark.driver.memory", memory.lower().replace(" ", "").removesuffix("b").removesuffix("i"))
     builder = builder.config("spark.local.dir", str(spill)).config("spark.sql.warehouse.dir", str(spill))
     if threads:
-        # Spark's own 200 parts are for clusters: here each is a task that costs more than it does.
+        # Spark's default of 200 partitions is for clusters: on one machine each task costs more than its work.
         parts = str(_PARTS_PER_THREAD * threads)
         builder = builder.master(f"local[{threads}]").config("spark.sql.shuffle.partitions", parts)
     session = builder.getOrCreate()
@@ -87,7 +87,7 @@ def spark_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[S
 
 
 def _look(tracker: StatusTracker, ended: threading.Event) -> None:
-    """Count the tasks that are done, by Spark's own account."""
+    """Report the tasks that Spark counts as finished."""
     done: dict[int, int] = {}
     with Progress("tasks of Spark") as progress:
         while not ended.wait(_LOOK):

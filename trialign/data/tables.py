@@ -1,4 +1,4 @@
-"""Where tables are computed: DuckDB under a limit of memory, spilling inside the stage's own folder; or Spark."""
+"""The engines of tables: DuckDB with a memory limit, spilling into the stage's folder, or Spark."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Snappy, and a third smaller."""
 
 
 class DuckTables(Backend):
-    """Ibis' backend, and how it reads what it wrote."""
+    """Ibis' DuckDB backend, with a way to read back the files it wrote."""
 
     def read_back(self, paths: Path | Sequence[Path], *, partitioned: bool = False) -> ibis.Table:
         """Return the rows that `to_parquet` wrote.
 
-        Names of paths are names: DuckDB alone would read `runs/order=1` as a column and `runs/a[1]` as a pattern.
+        Paths are taken literally: DuckDB alone would read `runs/order=1` as a column and `runs/a[1]` as a pattern.
 
         Args:
             paths: files; where they are `partitioned`, the one folder that holds theirs.
-            partitioned: whether they are. What they are parted by is no column.
+            partitioned: whether they are. The partition key is not read as a column.
         """
         files = [paths] if isinstance(paths, Path) else paths
         if partitioned:
@@ -49,7 +49,7 @@ def check_engine(engine: str) -> None:
     """Refuse an engine that this machine lacks.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the engine is not installed.
     """
     if engine == "duckdb":
         return
@@ -73,7 +73,7 @@ def started_spark(spill: Path, *, memory: str, threads: int | None) -> AbstractC
 
 @contextmanager
 def bounded_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator[DuckTables]:
-    """Make a DuckDB of limited memory Ibis' current backend for the length of a block.
+    """Set a DuckDB with a memory limit as Ibis' current backend for the length of a block.
 
     Args:
         spill: what does not fit into memory goes here; removed at the end.
@@ -99,19 +99,19 @@ def bounded_tables(spill: Path, *, memory: str, threads: int | None) -> Iterator
 
 
 def first_rows(table: ibis.Table, fault: ibis.ir.BooleanValue, tables: Backend) -> str:
-    """Return three of the rows with a fault, always the same ones, for an error message."""
+    """Return the first three rows with a fault, in a fixed order, for an error message."""
     rows = tables.to_pyarrow(table.filter(fault).order_by(table.columns).limit(3)).to_pylist()
     return "; ".join(" ".join(f"{name}={value}" for name, value in row.items()) for row in rows)
 
 
 def _look(tables: Backend, spill: Path, ended: threading.Event) -> None:
-    """Count how far queries are, by DuckDB's own account and by what they write to `spill`."""
+    """Report the progress of queries, from DuckDB's own percentage and from the size of `spill`."""
     with ExitStack() as told:
         progress, size = None, 0
         while not ended.wait(_LOOK):
             percent = int(tables.con.query_progress())  # of the last query; -1 before it is known
             if progress is not None and not progress.done <= percent < 100:
-                progress.reach(100)  # another query came, or none
+                progress.reach(100)  # another query started, or none runs
                 told.close()
                 progress = None
             if progress is None and 0 <= percent < 100:

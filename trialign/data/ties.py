@@ -1,7 +1,7 @@
-"""Ties: a user's events of one time, whose order the log does not tell.
+"""Ties: events of one user with equal times, whose order the log does not define.
 
-The order of a file's rows, or of item keys, often follows what a recommender is to guess: logs are sorted by item, and
-keys count up with the age or the popularity of what they name. So neither decides. A hash of user, item and time does.
+The order of a file's rows, or of item keys, often leaks what a recommender must predict: logs are sorted by item, and
+keys count up with the age or popularity of items. So neither decides ties: a hash of user, item and time does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trialign.stream.order import number_of_key
 
 
 def find_ties(order: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
-    """Return tied_E: the event has the order of the event before it.
+    """Return tied_E: whether an event has the same order as the event before it.
 
     Args:
         order: int64 [E] each: the user of sorted events, their time, and what else orders them; at least one event.
@@ -30,7 +30,7 @@ def find_ties(order: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
 
 
 def in_ties(tied_E: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which events have the order of the event before or behind them."""
+    """Return which events have the same order as the event before or after them."""
     found_E = tied_E.copy()
     found_E[:-1] |= tied_E[1:]
     return found_E

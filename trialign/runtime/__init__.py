@@ -1,1 +1,1 @@
-"""Runtime: where and how fast a stage runs; what it computes, up to rounding, is not decided here."""
+"""Runtime: devices, ranks, checkpoints and logging; nothing here changes what a stage computes, up to rounding."""

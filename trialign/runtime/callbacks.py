@@ -1,7 +1,7 @@
-"""What a training does with its machine: tokens per second, arithmetic, memory, waiting for data; and the gradient.
+"""Callbacks that log throughput, FLOPs, memory, the wait for data, and the norm of the gradient.
 
-What tells of the machine differs from run to run and is in `log/machine.csv`; `log/metrics.csv` holds what the same
-command gives again.
+Figures of the machine differ from run to run and go to `log/machine.csv`; `log/metrics.csv` holds figures that the same
+command reproduces.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PEAK_FLOPS = {
 
 
 class StepClock(Profiler):
-    """Adds up the seconds of micro-batches and of waiting for them; validation and saving are in neither."""
+    """Sums the seconds of micro-batches and of the wait for data; validation and saving count as neither."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class StepClock(Profiler):
         self._begun: dict[str, float] = {}
 
     def start(self, action_name: str) -> None:
-        """Begin an action."""
+        """Start timing an action."""
         if action_name == _TRAINING or action_name.endswith(_WAITING):
             self._begun[action_name] = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """End it."""
+        """Stop timing an action."""
         begun = self._begun.pop(action_name, None)
         if begun is None:
             return
@@ -77,13 +77,13 @@ class StepCallback(Callback):
         """Act before the first micro-batch of a step."""
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Act after the last micro-batch of a step, which the optimizer has taken in."""
+        """Act after the optimizer step."""
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Call `on_step_start` where one begins."""
+        """Call `on_step_start` at the first micro-batch of a step."""
         if place_in_step(trainer, batch_idx) == 0:
             self.on_step_start(trainer, pl_module, trainer.global_step)
 
@@ -91,13 +91,13 @@ class StepCallback(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Call `on_step_end` where one ends."""
+        """Call `on_step_end` after the last micro-batch of a step."""
         if ends_step(trainer, batch_idx):
             self.on_step_end(trainer, pl_module, trainer.global_step)
 
 
 def place_in_step(trainer: pl.Trainer, batch_idx: int) -> int:
-    """Return the place of a micro-batch among those of its optimizer step, from 0."""
+    """Return the index of a micro-batch within its optimizer step, from 0."""
     return batch_idx % trainer.accumulate_grad_batches
 
 
@@ -113,12 +113,12 @@ def logs_at(trainer: pl.Trainer, step: int) -> bool:
 
 
 class MachineUse(StepCallback):
-    """Writes a line to `log/machine.csv`, and to the loggers next to the CSV one, wherever training logs.
+    """Logs throughput and memory to `log/machine.csv` and to the loggers next to the CSV one, when training logs.
 
     Args:
         clock: the Trainer's profiler.
-        path: the file; a later attempt writes on.
-        token_flops: arithmetic of one token in training, see `training_flops`.
+        path: the file; a later attempt appends to it.
+        token_flops: training FLOPs per token, see `training_flops`.
         precision: Lightning's name of it; the peaks are those of bfloat16.
     """
 
@@ -134,13 +134,13 @@ class MachineUse(StepCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count the micro-batch's tokens, padding apart; nothing waits for the device."""
+        """Count the micro-batch's tokens, without padding; do not wait for the device."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         tokens = batch.num_tokens
         self._tokens = tokens if self._tokens is None else self._tokens + tokens
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Write the line of the steps since the last one."""
+        """Write a line for the steps since the last line."""
         if not logs_at(trainer, step):
             return
         assert self._tokens is not None
@@ -166,11 +166,11 @@ class MachineUse(StepCallback):
 
 
 class GradientNorm(StepCallback):
-    """Logs the length of the gradient before it is clipped, wherever training logs."""
+    """Logs the norm of the gradient before clipping, when training logs."""
 
     @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        """Measure; under DeepSpeed, which cuts gradients up by rank, the engine does, in its step."""
+        """Log the norm, except under DeepSpeed: it shards gradients, and its engine computes the norm in its step."""
         if not logs_at(trainer, trainer.global_step + 1) or isinstance(trainer.strategy, DeepSpeedStrategy):
             return
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
@@ -178,17 +178,17 @@ class GradientNorm(StepCallback):
         pl_module.log("gradient_norm", norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Take the engine's figure."""
+        """Log the norm that DeepSpeed's engine computed."""
         if isinstance(trainer.strategy, DeepSpeedStrategy) and logs_at(trainer, step):
             module.log("gradient_norm", float(trainer.strategy.deepspeed_engine.get_global_grad_norm()))
 
 
 def training_flops(model: nn.Module) -> float:
-    """Return the floating-point operations that a token costs in training, in the products with weight matrices.
+    """Return the training FLOPs per token in matrix products with weights: a lower bound of all FLOPs.
 
-    Two per weight forward and two for the gradient of the input, two more for that of a weight that is trained. What
-    attention multiplies without weights, tables and output heads are left out: the figure is a lower bound. Model: the
-    backbone as it is built, before a strategy cuts it up.
+    Two per weight forward, two for the gradient of the input, two more for the gradient of a trained weight.
+    Attention scores, embedding tables and output heads are left out. The model is the backbone as it is built, before a
+    strategy shards it.
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     # GPT-2's Conv1D is a linear layer under another name.
@@ -202,7 +202,7 @@ def training_flops(model: nn.Module) -> float:
 
 
 def _append(path: Path, values: dict[str, float]) -> None:
-    """Write a line; where an attempt on another kind of machine left other columns, the file gets those of both."""
+    """Append a line; if an earlier attempt on another machine wrote other columns, rewrite the file with both."""
     path.parent.mkdir(parents=True, exist_ok=True)
     known, lines = [], []
     if path.exists():

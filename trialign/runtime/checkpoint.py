@@ -1,12 +1,12 @@
-"""Training checkpoints: what a killed run continues from, on its own.
+"""Training checkpoints: saved every so many steps; a killed run continues from the newest one by itself.
 
 A checkpoint is taken after an optimizer step, never inside an accumulation window: gradients summed so far are part of
-no checkpoint. It is written under another name, brought to disk and renamed; next to it is an index of the sizes and
+no checkpoint. It is written under another name, fsynced and renamed; next to it is an index of the sizes and
 sha256 of its files, written last. Only a checkpoint that matches its index is ever opened. DeepSpeed unpickles what it
 loads, so a file that we did not write could run code.
 
-Who reads what, to hash it: at a save, and before a checkpoint is loaded, each rank its share, and all ranks come to one
-verdict. Before ZeRO's is converted for other ranks, each rank the whole, as ranks that have not met cannot share.
+At a save, and before a checkpoint is loaded, each rank hashes its share of the files, and all ranks come to one
+verdict. Before a ZeRO checkpoint is converted, each rank hashes all files, as unconnected ranks cannot share.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _OF_A_RANK = re.compile(r"(?:zero_pp_rank_|__)(\d+)_[^/]*$")
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """Size and content of a file as it was written."""
+    """Size and hash of a file as it was written."""
 
     bytes: int
     sha256: str
@@ -74,13 +74,13 @@ class CheckpointIndex:
 
 
 class DamagedError(Exception):
-    """A checkpoint is not what was written; the one before it is to be tried."""
+    """A checkpoint is corrupt; the caller tries the one before it."""
 
 
 class TrainingCheckpoints(StepCallback):
     """Saves the whole state of training every so many optimizer steps.
 
-    At the start of the batch that follows the step: by then the step is validated, logged, and seen by everybody.
+    It saves at the start of the next batch: by then the step is validated and logged, and every callback has seen it.
 
     Args:
         folder: of this run's checkpoints.
@@ -100,7 +100,7 @@ class TrainingCheckpoints(StepCallback):
 
     @override
     def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Save where an optimizer step has just been taken and one is due."""
+        """Save if a checkpoint is due after the last optimizer step."""
         if self.every and step % self.every == 0:
             self.save(trainer)
 
@@ -108,7 +108,7 @@ class TrainingCheckpoints(StepCallback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Count micro-batches as this number of ranks would have: Lightning tells by them where a step ends."""
+        """Convert the count of micro-batches to this number of ranks: Lightning derives from it where a step ends."""
         self._newest = checkpoint["global_step"]
         taken = self._newest * trainer.accumulate_grad_batches
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -124,7 +124,7 @@ class TrainingCheckpoints(StepCallback):
         path = self.folder / f"step-{self._newest:08d}"
         partial = self.folder / _PARTIAL
         if trainer.is_global_zero:
-            shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed while saving
+            shutil.rmtree(partial, ignore_errors=True)  # left by an attempt that was killed while saving
             partial.mkdir(parents=True)
         trainer.strategy.barrier("checkpoint")
         trainer.save_checkpoint(partial / STATE)
@@ -133,7 +133,7 @@ class TrainingCheckpoints(StepCallback):
             seconds = time.monotonic() - begin
             publish(partial, path, CheckpointIndex(self.strategy, self.model, trainer.world_size, seconds, files))
             for old in sorted(self.folder.glob("step-*.json"))[: -self.keep]:
-                old.unlink()  # first: without its index a checkpoint counts no more
+                old.unlink()  # first: a checkpoint without its index is ignored
                 shutil.rmtree(old.with_suffix(""))
             for old in self.folder.glob(f"{UNIVERSAL}*"):  # of the checkpoint that this attempt began with
                 old.unlink() if old.is_file() else shutil.rmtree(old)
@@ -142,14 +142,14 @@ class TrainingCheckpoints(StepCallback):
 
 
 class CheckedTogether(Callback):
-    """Checks a checkpoint when the ranks have met, before anything of it is opened: each rank reads its share."""
+    """Verifies a checkpoint before any file of it is loaded, once the ranks are connected; each rank hashes a share."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check it.
+        """Verify the checkpoint.
 
         Raises:
             DamagedError: some rank found fault with it; on every rank.
@@ -160,7 +160,7 @@ class CheckedTogether(Callback):
 
 
 def from_newest(folder: Path, attempt: Callable[[Path | None], T]) -> T:
-    """Return what `attempt` makes of the newest checkpoint that is what was written, or of None.
+    """Call `attempt` with the newest intact checkpoint, or with None if there is none, and return its result.
 
     Args:
         folder: of the checkpoints.
@@ -180,15 +180,15 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the optimizer steps that a checkpoint has behind it."""
+    """Return the number of optimizer steps taken before a checkpoint."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def share_of(names: Sequence[str], rank: int, world_size: int) -> list[str]:
-    """Return the files of a checkpoint that are a rank's to read: those that name it, the others dealt in their order.
+    """Return the files of a checkpoint that a rank hashes: those named after it, and its share of the others.
 
-    What a rank wrote is in its node's memory still, and only there it can be brought to disk for sure. Where more ranks
-    wrote than are here, these take turns.
+    A rank's own files are still in its node's page cache, and only there fsync is sure to work. If more ranks wrote
+    than are here, these take turns.
     """
     named = {name: int(found[1]) for name in names if (found := _OF_A_RANK.search(name))}
     turns = named | {name: turn for turn, name in enumerate(sorted(set(names) - named.keys()))}
@@ -196,10 +196,10 @@ def share_of(names: Sequence[str], rank: int, world_size: int) -> list[str]:
 
 
 def recorded_together(folder: Path) -> dict[str, WrittenFile]:
-    """Return `recorded` of all files that the ranks have just written; a collective, each rank reads its share.
+    """Fsync and hash all files that the ranks have just written; a collective in which each rank reads its share.
 
-    That all say first which files they see has two reasons: no rank reads what another still writes, and none reads by
-    a list that a shared file system has remembered too long.
+    All ranks first exchange the files they see, for two reasons: no rank reads what another still writes, and none uses
+    a listing that a shared file system has cached for too long.
     """
     seen = all_gather_objects(names_in(folder))
     names = sorted(set().union(*seen), key=Path)
@@ -209,7 +209,7 @@ def recorded_together(folder: Path) -> dict[str, WrittenFile]:
 
 
 def recorded(folder: Path, names: Iterable[str]) -> dict[str, WrittenFile]:
-    """Bring files to disk and return what an index says of them."""
+    """Fsync files and return their sizes and hashes for the index."""
     record: dict[str, WrittenFile] = {}
     for name in names:
         file = folder / name
@@ -220,7 +220,7 @@ def recorded(folder: Path, names: Iterable[str]) -> dict[str, WrittenFile]:
 
 
 def publish(partial: Path, path: Path, written: CheckpointIndex) -> None:
-    """Give a checkpoint its name, then its index."""
+    """Rename a checkpoint to its final name, then write its index."""
     index = path.with_suffix(".json")
     index.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
@@ -229,7 +229,7 @@ def publish(partial: Path, path: Path, written: CheckpointIndex) -> None:
 
 
 def index_of(checkpoint: Path) -> CheckpointIndex:
-    """Return what is written next to a checkpoint.
+    """Return the index of a checkpoint.
 
     Raises:
         DamagedError: it cannot be read.
@@ -243,7 +243,7 @@ def index_of(checkpoint: Path) -> CheckpointIndex:
 
 
 def fault_of(checkpoint: Path, rank: int = 0, world_size: int = 1) -> str | None:
-    """Return what is wrong with a rank's share of a checkpoint, or with the names of its files, or None."""
+    """Return the fault in a rank's share of a checkpoint or in the names of its files, or None."""
     try:
         record = index_of(checkpoint).files
         for name in share_of(list(record), rank, world_size):

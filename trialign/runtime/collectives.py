@@ -1,4 +1,4 @@
-"""The few collectives trialign needs, which are the identity in a process that runs alone."""
+"""The few collectives that trialign needs; in a process without other ranks, each is the identity."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Return which of them this is."""
+    """Return the rank of this process."""
     return dist.get_rank() if _distributed() else 0
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of `tensor` over all ranks, on every rank; the argument is left alone."""
+    """Return the sum of `tensor` over all ranks, on every rank; the argument is not changed."""
     if not _distributed():
         return tensor
     total = tensor.clone()
@@ -30,7 +30,7 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def all_gather_rows(rows_BD: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Return the rows of all ranks, in the order of ranks, with gradients, and the place of this rank's first one.
+    """Return the rows of all ranks, in rank order, with gradients, and the index of this rank's first row.
 
     Ranks may hold different numbers of rows, none included.
     """
@@ -42,12 +42,12 @@ def all_gather_rows(rows_BD: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 
 class _GatherRows(torch.autograd.Function):
-    """Backward: what every rank's loss asks of a row adds up on the rank whose row it is."""
+    """All-gather of rows; backward sums the gradients of all ranks for a row on the rank that owns the row."""
 
     @staticmethod
     def forward(ctx: Any, rows_BD: torch.Tensor, sizes: list[int]) -> torch.Tensor:
         ctx.sizes = sizes
-        # Collectives want equal shapes.
+        # Collectives need equal shapes.
         padded = rows_BD.new_zeros(max(sizes), *rows_BD.shape[1:])
         padded[: len(rows_BD)] = rows_BD
         parts = [torch.empty_like(padded) for _ in sizes]

@@ -27,7 +27,7 @@ def device_of(accelerator: str) -> torch.device:
 
 
 def require_precision(precision: str, device: torch.device) -> None:
-    """Refuse `bf16-mixed` on a GPU without bfloat16, and warn where a CPU would only imitate it.
+    """Refuse `bf16-mixed` on a GPU without bfloat16, and warn if a CPU would only emulate it.
 
     Raises:
         ConfigError: the GPU has none.

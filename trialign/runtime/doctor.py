@@ -1,6 +1,6 @@
-"""What this machine offers, as a table, and a way to see that nothing reaches out.
+"""Report what this machine offers, as a table, and block the network to prove that nothing uses it.
 
-A check never fails: what is missing is said, with what it would be good for.
+A check never fails: it reports what is missing, and what that would be good for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOCAL = ("127.", "::1", "localhost")
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the table: what was looked at, what is there, and a remark where something is to be known."""
+    """A row of the table: what was checked, what was found, and an optional remark."""
 
     what: str
     found: str
@@ -34,7 +34,7 @@ class Finding:
 
 
 def examine(run: Path, constraints: Path | None) -> list[Finding]:
-    """Return what this machine offers.
+    """Return the table of what this machine offers.
 
     Args:
         run: where runs will be written.
@@ -45,10 +45,10 @@ def examine(run: Path, constraints: Path | None) -> list[Finding]:
 
 @contextmanager
 def refuse_network() -> Iterator[list[str]]:
-    """Refuse, in this process, every name to look up and every connection to another machine, and list them.
+    """Block every name lookup and every connection to another machine in this process, and list the attempts.
 
-    Sockets of this machine (a file, loopback) stay open: ranks and helpers meet by them. A library in C that opens its
-    own sockets is not seen; on Linux `unshare --net` holds for these too.
+    Sockets of this machine (a file, loopback) stay open: ranks and helpers connect by them. A C library that opens its
+    own sockets is not seen; on Linux `unshare --net` blocks these too.
 
     Yields:
         what was refused so far, as `connect HOST:PORT` or `look up HOST`.
@@ -67,7 +67,7 @@ _guards: list[list[str]] = []
 
 @cache
 def _listen() -> None:
-    sys.addaudithook(_audit)  # once and for good: Python has no way to take one back
+    sys.addaudithook(_audit)  # once per process: Python cannot remove an audit hook
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What we use of Lightning, behind the repair of torchvision that importing it may need; everybody takes it from here.
+"""Lightning, imported after the repair of torchvision that it may need; all modules import it from here.
 
 Importing it takes seconds: code that a verb may not need imports this inside of a function.
 """

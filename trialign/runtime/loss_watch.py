@@ -1,4 +1,4 @@
-"""A loss that is no number, or far above what it was: noticed before the optimizer takes it in, and written down."""
+"""Detect NaN or infinite losses and loss spikes before the optimizer step, and record the batch."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _MOST_AVOIDED = 10
 
 
 class RewoundError(TrialignError):
-    """Training is to go back to its last checkpoint; the exit code asks to be queued again."""
+    """Training must restart from its last checkpoint; the exit code asks for a requeue of the job."""
 
     exit_code = 75
 
 
 class LossWatch(StepCallback):
-    """Looks at the mean loss of every step, over all ranks, between its last backward pass and the optimizer.
+    """Checks the mean loss of every step, over all ranks, between its last backward pass and the optimizer step.
 
-    All ranks see the same figure and do the same. Each writes `spike-STEP-RANK.json` next to the log: step, number of
-    the global batch, loss, and the records that this rank read. Then the stage ends: for good (`stop`), or, having put
-    the batch down as one to be skipped, with the exit code that asks to be started again (`rewind`); the next attempt
+    All ranks see the same loss and act alike. Each rank writes `spike-STEP-RANK.json` next to the log: step, number of
+    the global batch, loss, and the records that it read. The stage then ends: for good (`stop`), or, after listing
+    the batch as one to skip, with the exit code that asks for a requeue (`rewind`); the next attempt
     continues from the last checkpoint and leaves that batch out.
 
     Args:
@@ -57,7 +57,7 @@ class LossWatch(StepCallback):
 
     @override
     def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Forget the step before."""
+        """Reset the sum of losses for a new step."""
         self._loss, self._batches = 0.0, []
 
     def on_train_batch_start(
@@ -78,7 +78,7 @@ class LossWatch(StepCallback):
 
     @override
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the step where its last micro-batch has passed.
+        """Check the step's loss after its last micro-batch.
 
         Raises:
             TrainingError: its loss is NaN, infinite or a spike, and the policy is to stop.
@@ -102,7 +102,7 @@ class LossWatch(StepCallback):
         return {"recent": list(self._recent)}
 
     def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
-        """Continue behind them."""
+        """Restore the losses of the last steps."""
         self._recent.extend(state_dict["recent"])
 
     def _end(self, trainer: pl.Trainer, loss: float, rule: str) -> None:

@@ -1,7 +1,7 @@
-"""Words from outside to this process, heard from its start: save and stop (SIGUSR1 in a Slurm job), and Ctrl-C.
+"""Handle signals from the start of the process: save and stop (SIGUSR1 in a Slurm job), and Ctrl-C.
 
-A training answers them by a save (`preemption.py`), a pipeline between two stages. What can do neither works on until
-it is ended. A training that is over saves what it leaves and records it, then answers. Imports nothing heavy.
+A training saves and ends (`preemption.py`), a pipeline ends between two stages. Other stages ignore the request until
+they are killed. A training after its last step first saves its outputs, then ends. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ INTERRUPTED = 130
 
 
 class PreemptedError(TrialignError):
-    """The process was asked to save and stop and has saved itself; the exit code asks to be queued again."""
+    """The process was asked to save and stop, and has saved; the exit code asks for a requeue of the job."""
 
     exit_code = 75
 
 
 class SavedError(TrialignError):
-    """Ctrl-C: the training has saved itself and ends."""
+    """Ctrl-C: the training has saved a checkpoint and ends."""
 
     exit_code = INTERRUPTED
 
@@ -39,15 +39,15 @@ class Interrupted(BaseException):  # no error; Lightning turns KeyboardInterrupt
 
 
 _heard = False
-_over = False  # a training is, and is being saved
+_over = False  # a training is over, and its outputs are being saved
 
 
 def listen() -> None:
-    """Listen from now on; called once, by the command."""
+    """Install the signal handlers; called once, by the command line."""
     process = os.getpid()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if os.getpid() == process:  # children hear it too where it is typed; this process ends them
+        if os.getpid() == process:  # a terminal sends it to children too; this process ends them
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends at once
             raise Interrupted
 
@@ -58,7 +58,7 @@ def listen() -> None:
 
 @contextmanager
 def saved_first() -> Iterator[None]:
-    """Let SIGNALS wait for the end of the block once a training in it is over; until then they do what they did."""
+    """Defer SIGNALS to the end of the block once a training in it is over; until then keep their default effect."""
     global _over
     _over, process = False, os.getpid()
 
@@ -81,13 +81,13 @@ def saved_first() -> Iterator[None]:
 
 
 def training_is_over() -> None:
-    """Let what the training leaves be saved before anybody is answered."""
+    """Defer signals from now on, until the outputs of the training are saved."""
     global _over
     _over = True
 
 
 def hear(_number: int, _frame: FrameType | None) -> None:
-    """Take down that this process was asked to save and stop; a signal handler."""
+    """Record that this process was asked to save and stop; a signal handler."""
     global _heard
     _heard = True
 
@@ -98,7 +98,7 @@ def preemption_requested() -> bool:
 
 
 def exit_for_requeue(done: str) -> NoReturn:
-    """End where nothing is lost.
+    """End the process at a point where no work is lost.
 
     Args:
         done: what was done before, as a phrase.
@@ -107,7 +107,7 @@ def exit_for_requeue(done: str) -> NoReturn:
         PreemptedError: always.
     """
     global _heard
-    _heard = False  # it is answered
+    _heard = False  # the request is handled
     raise PreemptedError(
         f"preempted, {done}",
         rule=f"exit code {PreemptedError.exit_code}: queue me again",

@@ -1,4 +1,4 @@
-"""Preemption, and Ctrl-C: save at the end of the step, on all ranks together, and end."""
+"""Preemption and Ctrl-C: save a checkpoint after the current step, on all ranks together, and end."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _INTERRUPTED = b"\ninterrupted: saves after this step, then ends; Ctrl-C once mo
 class Preemption(StepCallback):
     """Ends training after the optimizer step in which any rank was sent one of SIGNALS, or Ctrl-C.
 
-    The handlers do nothing but take it down. The module carries it to the other ranks with the step's token count, and
-    answers with `exit_for_requeue`; so all ranks save after the same step, and no collective runs in a signal handler.
-    A second Ctrl-C ends at once. Asked in the last step, training just ends: what it leaves is saved as fast.
+    The handlers only set a flag. The module sends it to the other ranks with the step's token count, and this callback
+    calls `exit_for_requeue`: all ranks save after the same step, and no collective runs in a signal handler.
+    A second Ctrl-C ends at once. A signal in the last step has no effect: training ends and saves its outputs anyway.
 
     Args:
         checkpoints: where to save.
@@ -34,17 +34,17 @@ class Preemption(StepCallback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen; Lightning's own handlers are in place by now, and it gives back those that it met."""
+        """Install the handlers over Lightning's, which restores the previous ones when training ends."""
         self._process = os.getpid()
         for number in (*SIGNALS, signal.SIGINT):
             signal.signal(number, self._listen)
 
     def on_step_start(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Tell the module whether this rank was asked; save and end, where the step before was to be the last.
+        """Tell the module whether this rank was asked to stop; if any rank was, save and end.
 
         Raises:
-            PreemptedError: it was.
-            SavedError: by Ctrl-C.
+            PreemptedError: a rank was asked to stop.
+            SavedError: this one was, by Ctrl-C.
         """
         asked = self._interrupted or preemption_requested()
         module.preemption_requested = asked  # type: ignore[assignment]  # an attribute of modules that know of it
@@ -60,7 +60,7 @@ class Preemption(StepCallback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let it be saved, whoever asks from now on."""
+        """Defer later signals until the outputs of the training are saved."""
         training_is_over()
 
     def _listen(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The optimizer steps of a training, counted where others can see it."""
+"""Report the optimizer steps of a training as its progress."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from trialign.runtime.lightning import pl
 
 
 class TrainingPace(StepCallback):
-    """Counts the steps taken; those of the attempts before say nothing about the rate."""
+    """Counts optimizer steps; those of earlier attempts do not count for the rate."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to count."""
+        """Start the count."""
         self._progress = Progress("steps", int(trainer.estimated_stepping_batches))
         self._progress.__enter__()
         self._progress.add(trainer.global_step, reused=True)
 
     @override
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Count the step; figures are read where training logs, as they wait for the device."""
+        """Count the step; read metrics only when training logs, because reading them waits for the device."""
         assert self._progress is not None
         if logs_at(trainer, step):
             self._progress.note = ", ".join(
@@ -34,12 +34,12 @@ class TrainingPace(StepCallback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how long it took."""
+        """Report the duration."""
         self._end(None)
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Say how far it came; what continues in this process is not counted as a part of it."""
+        """Report how many steps were taken; later work of this process does not count as part of the training."""
         self._end(exception)
 
     def _end(self, cause: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""The ranks of a stage before they have met and after they have parted. Imports nothing heavy."""
+"""Ranks before their process group exists and after it is destroyed. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _GIVEN_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "
 
 
 def launched_rank() -> int:
-    """Return the rank that a launcher (torchrun, srun, Lightning) gave this process, before the ranks have met."""
+    """Return the rank that a launcher (torchrun, srun, Lightning) gave this process; needs no process group."""
     return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0))
 
 
 def end_other_ranks(*, first: bool) -> None:
-    """End this process well unless it is the first rank's, which alone continues once several have built a stage."""
+    """Exit with 0 unless this is the first rank: it alone continues after several ranks have built a stage."""
     if not first:
         sys.exit(0)
 
 
 @contextmanager
 def ranks_for_a_while() -> Iterator[None]:
-    """Forget, after the block, the ranks that Lightning started in it, so that a later stage can start its own."""
+    """After the block, reset the process group that Lightning started in it: a later stage can start its own."""
     before = {name: os.environ[name] for name in _GIVEN_BY_LIGHTNING if name in os.environ}
     try:
         yield

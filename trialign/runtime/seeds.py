@@ -1,4 +1,4 @@
-"""Chance in training as a function of where training is, so that a checkpoint need not remember it."""
+"""Random numbers of training as a function of the step, so that checkpoints need no generator states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trialign.runtime.seeding import seed_global
 
 
 class StepSeeds(Callback):
-    """Seeds dropout anew for every micro-batch, from the seed of the run, the micro-batch's number and the rank.
+    """Reseeds dropout for every micro-batch, from the seed of the run, the micro-batch's number and the rank.
 
     A run that continues from a checkpoint then drops what the uninterrupted one would have dropped.
     """

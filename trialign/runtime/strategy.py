@@ -32,7 +32,7 @@ LEAST_CUT = 100_000
 def build_strategy(
     name: str, *, devices: int, on_cpu: bool, bf16: bool = False, universal: bool = False
 ) -> Strategy | str:
-    """Return what Lightning takes as its strategy.
+    """Return the strategy of Lightning's Trainer.
 
     Args:
         name: `runtime.strategy`.
@@ -68,10 +68,10 @@ def shards_parameters(strategy: Strategy) -> bool:
 
 
 def fully_shard_all(layers: Iterable[nn.Module], root: nn.Module, mesh: DeviceMesh, *, ways: Iterable[str]) -> None:
-    """Cut a module up by FSDP2: `layers` are gathered one at a time, what lies outside of them with the root.
+    """Shard a module by FSDP2: each of `layers` is gathered on its own, all other parameters with the root.
 
-    `ways` are the root's methods, besides `forward`, through which training passes; what they call finds its
-    parameters.
+    `ways` are the root's methods, besides `forward`, that training calls; FSDP2 gathers the root's
+    parameters for them too.
     """
     for module in (*layers, root):
         fully_shard(module, mesh=mesh["data_parallel"])
@@ -80,14 +80,14 @@ def fully_shard_all(layers: Iterable[nn.Module], root: nn.Module, mesh: DeviceMe
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
-    """Parameters, gradients and optimizer cut up over all ranks of all nodes by torch's `fully_shard` (FSDP2).
+    """FSDP2: torch's `fully_shard` shards parameters, gradients and optimizer state over all ranks.
 
-    The module cuts itself up in `configure_model`. Checkpoints are torch's distributed ones, which any number of ranks
+    The module shards itself in `configure_model`. Checkpoints are torch's distributed ones, which any number of ranks
     reads.
     """
 
     def setup_environment(self) -> None:
-        """Start the ranks; how many there are is known only now."""
+        """Start the ranks, and shard over all of them: their number is known only now."""
         self._tensor_parallel_size = 1
         assert self.cluster_environment is not None
         self._data_parallel_size = self.num_nodes * self.num_processes
@@ -95,13 +95,13 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
 
 class ZeroStrategy(DeepSpeedStrategy):
-    """DeepSpeed as Lightning drives it, on CUDA or on CPU, with gradients averaged once.
+    """DeepSpeed's ZeRO through Lightning, on CUDA or on CPU, with gradients averaged once.
 
-    The parent refuses an accelerator that is not CUDA, then wants a device with an index, which a CPU has not.
+    The parent refuses an accelerator that is not CUDA, then requires a device index, which a CPU does not have.
 
     Args:
-        stage: 1 cuts up the optimizer's state, 2 the gradients too, 3 the parameters too.
-        offload: of stage 3: what is cut up lives in main memory.
+        stage: 1 shards the optimizer state, 2 the gradients too, 3 the parameters too.
+        offload: for stage 3: sharded tensors are kept in CPU memory.
         bf16: products in bfloat16, everything that is kept in float32, as under every other strategy. What DeepSpeed
             and Lightning call bf16 rounds the parameters themselves.
         universal: load a checkpoint in the universal format.
@@ -115,7 +115,7 @@ class ZeroStrategy(DeepSpeedStrategy):
             stage=stage, offload_optimizer=offload, offload_parameters=offload, logging_batch_size_per_gpu=1
         )
         assert self.config is not None
-        # Its own Adam for offloading is compiled on first use (a minute); torch's does.
+        # DeepSpeed's own Adam for offloading compiles on first use (a minute); torch's suffices.
         self.config["zero_force_ds_cpu_optimizer"] = False
         self.config["zero_optimization"]["stage3_param_persistence_threshold"] = LEAST_CUT
         if universal:
@@ -156,7 +156,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         super(DeepSpeedStrategy, self).setup_environment()
 
     def setup_distributed(self) -> None:
-        """Meet the other ranks."""
+        """Create the process group."""
         if isinstance(self.accelerator, CUDAAccelerator):
             super().setup_distributed()
             return
@@ -171,7 +171,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
     def teardown(self) -> None:
-        """Give every parameter memory of its own again; DeepSpeed leaves views of one flat buffer."""
+        """Give every parameter its own memory again; DeepSpeed leaves views of one flat buffer."""
         super().teardown()
         if self.lightning_module is not None:
             for parameter in self.lightning_module.parameters():
@@ -179,7 +179,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     @property
     def root_device(self) -> torch.device:
-        """This rank's device; while DeepSpeed starts on CPU, with the index that it wants to see."""
+        """This rank's device; while DeepSpeed starts on CPU, with the index that it requires."""
         device = super().root_device
         return torch.device("cpu", self.local_rank) if self._starting and device.type == "cpu" else device
 

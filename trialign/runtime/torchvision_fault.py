@@ -3,7 +3,7 @@
 A torchvision wheel built for CUDA, installed next to a CPU build of torch, cannot load its own library and then fails
 while registering shapes for two operators nobody here calls ("operator torchvision::nms does not exist"). Everything
 that imports torchvision in passing (lightning, open_clip, timm, peft) fails with it. Declaring the two operators is
-enough: the image transforms need none of them.
+enough: the image transforms do not use them.
 
 It must run before the first of those imports, so it does when this module is imported; where torchvision is sound, it
 does nothing.
@@ -25,7 +25,7 @@ _OPERATORS = (
 
 @cache
 def repair_torchvision() -> torch.library.Library | None:
-    """Declare the two operators where torchvision lacks them; they last as long as what this returns, and keeps."""
+    """Declare the two operators if torchvision lacks them; they exist as long as the returned library does."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError as fault:

@@ -1,4 +1,4 @@
-"""Following a run in Weights & Biases, next to its CSV files: offline unless a key is set, and never in its way.
+"""Log a run to Weights & Biases, next to its CSV files: offline unless a key is set, and without failing the run.
 
 A stage is one W&B run. Its id is next to the stage's checkpoints, so a job that was killed and continues continues the
 same run. W&B loses what it had not written when the process died; the CSV does not. So an attempt that continues sends
@@ -42,10 +42,10 @@ _DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 class SteadyWandb(WandbLogger):
-    """Lightning's W&B logger, whose steps strictly increase over any number of attempts, and which ends its run.
+    """Lightning's W&B logger with steps that strictly increase over all attempts; it also finishes its W&B run.
 
     W&B's step is the number of optimizer steps taken, one more than the CSV files say, which count from the step under
-    way: a measurement before the first step is W&B's step 0. Once W&B's own process is gone it tells it nothing more.
+    way: a measurement before the first step is W&B's step 0. After W&B's process died, it logs nothing more.
 
     Args:
         run: a started W&B run.
@@ -58,7 +58,7 @@ class SteadyWandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send figures of a step, unless the server has it."""
+        """Log the metrics of a step, unless the server already has that step."""
         assert step is not None
         taken = step + 1
         if taken >= self._first:
@@ -66,7 +66,7 @@ class SteadyWandb(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the run, so that the next stage of this process can have one of its own."""
+        """Finish the W&B run, so that the next stage of this process can start its own."""
         if self._experiment is not None:
             self._tell(lambda: self.experiment.finish(exit_code=0 if status == "success" else 1))
             self._experiment = None
@@ -106,11 +106,11 @@ def wandb_logger(
 
 
 def past_figures(log: Iterable[Mapping[str, str]], machine: Iterable[Mapping[str, str]]) -> dict[int, dict[str, float]]:
-    """Return the figures of lines of metrics.csv and machine.csv by step, the later line where one is twice."""
+    """Return the metrics of metrics.csv and machine.csv by step; of two lines for one step, the later one."""
     found: dict[int, dict[str, float]] = {}
     for lines, about in ((log, ""), (machine, ABOUT)):
         for line in lines:
-            with contextlib.suppress(ValueError, TypeError):  # half a line, left by a full disk
+            with contextlib.suppress(ValueError, TypeError):  # a truncated line, left by a full disk
                 figures = {about + name: float(value) for name, value in line.items() if name != "step" and value}
                 found.setdefault(int(line["step"]), {}).update(figures)
     return found
@@ -119,7 +119,7 @@ def past_figures(log: Iterable[Mapping[str, str]], machine: Iterable[Mapping[str
 def log_table(
     tracking: Tracking, figures: Mapping[str, Json], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
-    """Send the figures of a stage that trains nothing, numbers and lists of them, and a table; bytes are pictures."""
+    """Log the metrics of a stage that does not train: numbers, lists of numbers, and a table; bytes are images."""
     import wandb
 
     run = _start(tracking, None)
@@ -139,7 +139,7 @@ def _shown(cell: Any) -> Any:
 
 
 def _told(tell: Callable[[], Any]) -> bool:
-    """Tell W&B something; return whether it listens."""
+    """Make a call to W&B; return whether it succeeded."""
     try:
         tell()
     except Exception as cause:  # as in `_start`
@@ -149,7 +149,7 @@ def _told(tell: Callable[[], Any]) -> bool:
 
 
 def _start(tracking: Tracking, run_id: str | None) -> Any | None:
-    """Return a W&B run, offline where online does not answer, None where not even that can be had."""
+    """Start a W&B run: offline if the server does not answer; None if that fails too."""
     import wandb
     from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
@@ -180,7 +180,7 @@ def _start(tracking: Tracking, run_id: str | None) -> Any | None:
             )
             unregister_all_post_import_hooks()  # with its process gone, they would fail every import that they watch
             return run
-        except Exception as cause:  # whatever it is, it is no reason to lose a training
+        except Exception as cause:  # no failure of W&B may end a training
             logger.warning("  W&B cannot be had %s: %s", mode, str(cause).splitlines()[0])
     return None
 

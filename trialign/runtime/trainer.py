@@ -25,7 +25,7 @@ from trialign.runtime.universal import AT_THE_START, Resumed
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a module is trained, and by what steps.
+    """The length of a training, and how its optimizer steps are made.
 
     Args:
         max_steps: optimizer steps, or -1 for no limit.
@@ -78,7 +78,7 @@ def build_trainer(
     if tracking is not None:
         machine = _lines(folder / "log" / MACHINE, resumed.steps)
         tracked = wandb_logger(tracking, memory, past_figures(past, machine))
-    # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply made again.
+    # Lightning's own requeue handler saves inside a signal handler; a killed stage is simply started again.
     plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         default_root_dir=folder,
@@ -104,13 +104,13 @@ def build_trainer(
 
 
 def _log(folder: Path, flush_every: int, done_steps: int) -> tuple[CSVLogger, list[dict[str, str]]]:
-    """Return the log, and the lines in it of an earlier attempt up to the step it is taken up at."""
+    """Return the CSV logger, and its lines of earlier attempts up to the step that training resumes from."""
     log = CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=flush_every)
     path = folder / "log" / "metrics.csv"
     lines = _lines(path, done_steps)
     if launched_rank() == 0 and path.exists():
         path.unlink()  # Lightning would do it, with a warning
-        log.experiment.metrics = lines  # type: ignore[assignment]  # written back as they was
+        log.experiment.metrics = lines  # type: ignore[assignment]  # written back as they were
         log.save()
     return log, lines
 
@@ -124,19 +124,19 @@ def _lines(path: Path, done_steps: int) -> list[dict[str, str]]:
 
 
 def _quieten() -> None:
-    """Keep Lightning's greetings and its advice for other designs out of the log; warnings of substance stay."""
+    """Filter Lightning's greetings and irrelevant advice out of the log; other warnings stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    # Every rank greets by itself.
+    # Every rank logs its own greeting.
     for greeting in ("lightning_fabric.utilities.distributed", "pytorch_lightning.strategies.deepspeed"):
         logging.getLogger(greeting).setLevel(logging.WARNING)
-    # Says at every checkpoint how it will be read by default.
+    # Logs at every checkpoint how it will be loaded by default.
     logging.getLogger("pytorch_lightning.trainer.connectors.checkpoint_connector").setLevel(logging.WARNING)
     # The loaders are small tensors in memory or a stream with workers of its own.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # a policy is, on purpose
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")  # the policy of rl is, on purpose
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its datamodule is
     warnings.filterwarnings("ignore", message=".*srun. command is available.*")  # a login node may train without it
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*")  # an attempt that continues writes on
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*")  # a resumed attempt appends to it
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-    warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")  # DeepSpeed's
+    warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")  # DeepSpeed's own use

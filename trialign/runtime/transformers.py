@@ -1,4 +1,4 @@
-"""What we use of transformers, behind the repair of torchvision that its models may need; everybody takes it from here.
+"""Transformers, imported after the repair of torchvision that its models may need; all modules import it from here.
 
 Importing it takes seconds: code that a verb may not need imports this inside of a function.
 """

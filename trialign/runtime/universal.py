@@ -1,8 +1,8 @@
-"""A checkpoint for other ranks than those that wrote it.
+"""Load a checkpoint on another number of ranks than wrote it.
 
-One process's checkpoint, DDP's and FSDP2's are read by any number of ranks. ZeRO cuts the optimizer's state up by rank;
+Any number of ranks can load a checkpoint of one process, DDP or FSDP2. ZeRO shards the optimizer state by rank;
 DeepSpeed's universal format, one file per parameter and state, serves any number of ranks of the same stage. One
-process writes it before the ranks have met, so that no collective waits for it.
+process writes it before the ranks connect, so that no collective waits for it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TAG = "checkpoint"
 
 
 class Resumed(NamedTuple):
-    """What Lightning is to load, the steps that it has behind it, and what is to check it when the ranks have met."""
+    """The checkpoint that Lightning loads, its number of steps, and the callback that verifies it."""
 
     state: Path | None = None
     steps: int = 0
@@ -59,7 +59,7 @@ class Resumed(NamedTuple):
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the names, shapes and parts that are trained of a model; before any strategy cuts it up."""
+    """Return a hash of a model's parameters: names, shapes, and which are trained; before a strategy shards it."""
     parts = [f"{name} {list(p.shape)} {p.requires_grad}" for name, p in model.named_parameters()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -69,9 +69,9 @@ AT_THE_START = Resumed()
 
 
 def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, model: str, patience: float) -> Resumed:
-    """Return what to load on these ranks, converted where it must be; called by every rank before they meet.
+    """Return the checkpoint to load, converted for these ranks if needed; every rank calls it before they connect.
 
-    What is converted is checked here, by every rank the whole; what is not, is to be checked when they have met.
+    A checkpoint to convert is verified here, whole, by every rank; any other once the ranks are connected.
 
     Args:
         checkpoint: one that has an index; None to begin anew.
@@ -111,7 +111,7 @@ def resume_from(checkpoint: Path | None, *, strategy: str, world_size: int, mode
 
 
 def _converted(checkpoint: Path, made_by: CheckpointIndex, now: int, patience: float) -> Path:
-    """Return the universal form of a checkpoint; the first rank makes it, the others watch the folder."""
+    """Return the universal form of a checkpoint; the first rank writes it, the others wait for it."""
     path = checkpoint.parent / f"{UNIVERSAL}{step_of(checkpoint):08d}"
     index = path.with_suffix(".json")
     if launched_rank() == 0:

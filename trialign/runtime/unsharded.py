@@ -1,7 +1,7 @@
-"""A module whose parameters are cut up over the ranks, whole again for a while.
+"""A temporary unsharded copy of a sharded module (FSDP2, ZeRO-3).
 
-Under FSDP2 and ZeRO-3 no rank holds a whole parameter, and asking for one is a collective. Whatever is no training step
-(search, validation, saving) works on a copy that is filled for it and emptied after: a plain module, in which ranks may
+Under FSDP2 and ZeRO-3 no rank holds a whole parameter, and gathering one is a collective. All but the training step
+(search, validation, saving) uses a copy that is filled before and emptied after: a plain module, in which ranks may
 take as many steps as they like.
 """
 
@@ -21,7 +21,7 @@ class UnshardedCopy(Generic[M]):
     """A copy of a module without memory for its parameters, until it is filled.
 
     Args:
-        module: copied before it is cut up; parameters that are shared in it are shared in the copy.
+        module: copied before it is sharded; tied parameters stay tied in the copy.
     """
 
     def __init__(self, module: M) -> None:
@@ -29,9 +29,9 @@ class UnshardedCopy(Generic[M]):
         self.module = copy.deepcopy(module, hollow)  # type: ignore[arg-type]  # what is in the memo is not copied
 
     def fill(self, module: nn.Module) -> None:
-        """Take the parameters from the module that was cut up, which must be of the same structure; a collective.
+        """Copy the full parameters of the sharded module, which must have the same structure; a collective.
 
-        The copy's buffers, which are never cut up, follow to where the parameters are.
+        The copy's buffers, which are never sharded, move to the device of the parameters.
         """
         for (name, parameter), (other, cut) in zip(
             self.module.named_parameters(), module.named_parameters(), strict=True
@@ -41,13 +41,13 @@ class UnshardedCopy(Generic[M]):
         self.module.to(parameter.device)
 
     def empty(self) -> None:
-        """Give the memory back."""
+        """Free the memory of the parameters."""
         for parameter in self.module.parameters():
             parameter.data = torch.empty(0)
 
 
 def whole(parameter: nn.Parameter) -> torch.Tensor:
-    """Return a parameter's whole value, memory of its own, on every rank; a collective where it is cut up."""
+    """Return the full value of a parameter, in its own memory, on every rank; a collective if it is sharded."""
     if hasattr(parameter, "ds_id"):
         import deepspeed
 

@@ -86,7 +86,7 @@ class Storefront:
         )
 
     def attributes(self) -> Attributes:
-        """Return what the items are: the truth that the catalogue shows in part; for judging, never for training."""
+        """Return the true attributes of the items, which the catalogue shows in part; never for training."""
         return draw_attributes(self.world, self.settings.num_items, self.settings.seed)
 
     def interests_from(self) -> Integers:

@@ -1,4 +1,4 @@
-"""What a model may have seen and read before it meets the storefront: its pretraining corpus.
+"""The pretraining corpus of models for the storefront: pictures with sentences, descriptions with purposes.
 
 It stands for the knowledge of a vision-language model and a language model (method.md 11): pictures of the same styles
 with a sentence on each, and descriptions of the same kind with the purpose they affirm. Its pictures and texts are

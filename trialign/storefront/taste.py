@@ -31,7 +31,7 @@ _CELLS = 1 << 20  # of the users-by-items table that is held at a time while sam
 
 @dataclass(frozen=True)
 class Preference:
-    """How one attribute draws choices.
+    """How one attribute influences choices.
 
     Attributes:
         values_N: the evident value of each item, NONE where nothing shows it.

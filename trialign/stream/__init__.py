@@ -1,1 +1,1 @@
-"""From blocks of records to batches of rows: what a training reads, in an order that survives restarts."""
+"""Read blocks of records as batches of packed rows for training, in an order that survives restarts."""

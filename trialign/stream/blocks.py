@@ -64,13 +64,13 @@ ITEM = pa.schema(
 
 
 def user_hash(user: str) -> int:
-    """Return the first 8 bytes of md5(user), most significant first: what records of users are ordered by."""
+    """Return the first 8 bytes of md5(user), most significant first: the order of records of users."""
     return int.from_bytes(hashlib.md5(user.encode(), usedforsecurity=False).digest()[:8])
 
 
 def encode_block(batch: pa.RecordBatch) -> bytes:
     """Return a record batch as the bytes of an Arrow IPC stream; equal records are equal bytes."""
-    # A slice would drag along what lies around it, and its bytes would tell how the records had arrived.
+    # A slice would also write the buffers around it, so equal records could have different bytes.
     batch = batch.take(pa.array(np.arange(batch.num_rows)))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
@@ -136,7 +136,7 @@ class Records:
         return values[spans(starts, lengths)], lengths
 
     def keys(self, chosen: NDArray[np.int64]) -> list[str | int]:
-        """Return what names the chosen records: the users, or the items of the catalogue."""
+        """Return the keys of the chosen records: users, or items of the catalogue."""
         name = "user" if "user" in self._batch.schema.names else "item"
         keys: list[str | int] = self._batch.column(name).take(pa.array(chosen)).to_pylist()
         return keys

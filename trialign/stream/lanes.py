@@ -42,7 +42,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def one_by_one(encode: Callable[[int, Record], TokenizedExample]) -> Encode:
-    """Return an `Encode` that asks a function of a single record and leaves nothing to chance; slower than many."""
+    """Return an `Encode` that calls a deterministic function on one record at a time; slower than a batched one."""
 
     def encoded(source: int, records: Records, chosen: Indices, _draws: Draws) -> Examples:
         return Examples.of([encode(source, records[index]) for index in chosen.tolist()])
@@ -57,7 +57,7 @@ class LaneSource:
     Attributes:
         name: another name, another order of the records.
         store: the blocks.
-        weight: how many times per epoch of the mixture the source is gone through, in the mean; 1 for all sources is
+        weight: mean number of passes over the source per epoch of the mixture; 1 for all sources is
             the mixture in proportion to their sizes.
     """
 
@@ -92,7 +92,7 @@ class _Window:
 
 @dataclass
 class _Reading:
-    """What a lane reads of a window before it is packed, source by source."""
+    """The examples of a lane's window before packing, source by source."""
 
     parts: list[Examples] = field(default_factory=list)
     records: list[tuple[int, int, str | int]] = field(default_factory=list)
@@ -100,7 +100,7 @@ class _Reading:
 
 
 class _Opened(NamedTuple):
-    """The part of an epoch that a lane is in: its run, the block (None: damaged) and a draw for each of its records."""
+    """The part of an epoch that a lane reads: its run, the block (None: damaged) and a random number per record."""
 
     run: Run
     records: Records | None
@@ -108,9 +108,9 @@ class _Opened(NamedTuple):
 
 
 class LaneStream(IterableDataset[Row | TrialignError]):
-    """The rows of one rank's lanes, one per lane and round, without end.
+    """The endless rows of one rank's lanes, one row per lane and round.
 
-    In a worker process an error meant for the user is yielded rather than raised: torch would hand on its text alone.
+    In a worker process an error meant for the user is yielded rather than raised: torch would pass on only its text.
 
     Memory: one decoded block per lane and source (a block of 1,024 histories is about 0.2 MB) and one window of packed
     rows per lane, divided over the workers.
@@ -128,7 +128,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         sample_log: whether rows say which records they hold.
 
     Raises:
-        ConfigError: V exceeds a source's examples, or a weight is no positive number.
+        ConfigError: V exceeds a source's examples, or a weight is not positive.
     """
 
     def __init__(
@@ -223,14 +223,14 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         for source in range(len(self.sources)):
             mine = np.flatnonzero(sources == source)
             if len(mine):
-                # Neighbours in a lane's own sequence over a source, whatever is between them in the mixture.
+                # Neighbors in a lane's own sequence over a source, whatever is between them in the mixture.
                 self._read(reading, lane, source, int(indices[mine[0]]), len(mine))
                 places.append(mine)
         order = np.concatenate(places)
         examples = Examples.merge(reading.parts, order)
         num_taken, rows = pack_window(examples.lengths, self._seq_len)
         if rows:
-            # Packing puts the longest examples into the first rows; nothing may learn from that order.
+            # Packing puts the longest examples into the first rows; training must not see that order.
             shuffle = Permutation(len(rows), derive(self._seed, "rows", lane, start // self._window))
             rows = [rows[row] for row in shuffle(np.arange(len(rows))).tolist()]
         records = [reading.records[place] for place in np.argsort(order)] if self._sample_log else []
@@ -272,7 +272,7 @@ class LaneStream(IterableDataset[Row | TrialignError]):
         return opened
 
     def _refuse_idleness(self, lane: int, num_idle: int) -> None:
-        """Refuse a lane that has gone through all it owns and found nothing: it would search for ever."""
+        """Fail if a lane has read all its examples and found no target token: it would search forever."""
         per_epoch = sum(source.examples_per_epoch for source in self.sources)
         longest = max(
             -(-source.store.num_records // self.num_lanes) * per_epoch / source.examples_per_epoch
@@ -291,11 +291,11 @@ def load_rows(stream: LaneStream, *, workers: int, prefetch: int) -> Iterable[Ro
 
     Args:
         stream: one rank's lanes.
-        workers: loader processes; they divide the lanes. 0: rows are made where they are asked for.
+        workers: loader processes; they divide the lanes. 0: the calling process makes the rows.
         prefetch: optimizer steps that the workers read ahead.
     """
     if workers == 0:
-        return stream  # a DataLoader without workers only adds its own cost to every row
+        return stream  # a DataLoader without workers only adds overhead to every row
     return DataLoader(
         stream,
         batch_size=None,
@@ -306,10 +306,10 @@ def load_rows(stream: LaneStream, *, workers: int, prefetch: int) -> Iterable[Ro
 
 
 def _start_worker(_worker: int) -> None:
-    """Leave the batch system's warnings to the process that trains, and die with it."""
+    """Set up a worker: ignore the signals of the batch system, and end when the training process dies."""
     for warning in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(warning, signal.SIG_IGN)
-    # A trainer killed by SIGKILL tells nobody, and its workers would wait for ever to hand over their rows.
+    # After a SIGKILL of the training process, its workers would wait forever to deliver their rows.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

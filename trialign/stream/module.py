@@ -1,4 +1,4 @@
-"""The stream of rows as Lightning drives it: loaders, and the state that makes a resumed run the uninterrupted one."""
+"""The Lightning datamodule of the stream: loaders, and state that makes a resumed run equal an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class LaneDataModule(pl.LightningDataModule):
-    """Serves micro-batches of packed rows, for ever; training ends by steps.
+    """Serves micro-batches of packed rows without end; training ends after its steps.
 
     Its state is the (start of a window, row) of every lane after the last batch *trained on*, not the last one loaded:
     add `TrainedRows` to the Trainer's callbacks.
@@ -36,7 +36,7 @@ class LaneDataModule(pl.LightningDataModule):
         settings: lanes, rows and loaders. Workers are lowered, with a warning, to what shares a rank's lanes evenly.
         seed: decides the order of everything.
         micro_batch_size: rows per forward pass and rank.
-        sample_log: folder to write down in what was trained on at which step; None writes nothing.
+        sample_log: folder of the log of which records were trained on at which step; None writes nothing.
         skip: numbers of global batches, from 1, that are read and not trained on.
     """
 
@@ -61,9 +61,9 @@ class LaneDataModule(pl.LightningDataModule):
         self._sample_log: SampleLog | None = None
         self._skip = frozenset(skip)
         self._step = 0
-        self._read = 0  # global batches behind us: those of `_step`, and the skipped ones between them
+        self._read = 0  # global batches read: those of `_step`, and the skipped ones between them
         self._state = dict.fromkeys(range(settings.global_batch_size), (0, 0))
-        self._before, self._read_before = self._state, 0  # where the step under way began
+        self._before, self._read_before = self._state, 0  # where the current step began
         self._skipped: set[tuple[str, int]] = set()  # (folder of shards, block)
 
     def steps(self, epochs: float) -> int:
@@ -71,7 +71,7 @@ class LaneDataModule(pl.LightningDataModule):
         return max(1, round(epochs * self._stream(0, 1).rows_per_epoch() / self._num_lanes))
 
     def train_dataloader(self) -> MicroBatches:
-        """Return this rank's micro-batches, from where its lanes are.
+        """Return this rank's micro-batches, from the current state of its lanes on.
 
         Raises:
             ConfigError: the lanes cannot be divided over ranks and micro-batches.
@@ -175,7 +175,7 @@ class LaneDataModule(pl.LightningDataModule):
     def records_of(self, batches: Sequence[RowBatch]) -> list[SampleLine]:
         """Return which records micro-batches of the step under way hold: per lane and task, `users` or `items`.
 
-        Its rows are made once more, this time with the keys of their records, so that the keys cost nothing otherwise.
+        It makes the rows again, with the keys of their records: normal training does not pay for the keys.
         """
         wanted = {lane for batch in batches for lane in batch.lanes_R.tolist()}
         stream = self._stream(rank(), world_size(), state=self._before, sample_log=True)
@@ -259,5 +259,5 @@ class TrainedRows(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: RowBatch, batch_idx: int
     ) -> None:
-        """Tell the datamodule."""
+        """Tell the datamodule that the batch was trained on."""
         trainer.datamodule.mark(batch)  # type: ignore[attr-defined]  # set by Trainer.fit

@@ -1,4 +1,4 @@
-"""The order of examples, as arithmetic: which record is at which position of an epoch, and who reads it.
+"""The order of examples, as arithmetic: which record is at which position of an epoch, and which lane reads it.
 
 Nothing here is stored or shuffled in memory. A keyed permutation is computed per index, so any worker can name the
 record at any position of any epoch at once, which is what makes resuming and changing the number of ranks exact.
@@ -50,7 +50,7 @@ class Permutation:
         self._half = max(1, ((size - 1).bit_length() + 1) // 2)
         counters = np.arange(1, _NUM_ROUNDS + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
         self._round_keys = _mix(counters + np.uint64(key))
-        # A round sees half of the bits only: of a small network all it can ever be asked is mixed once.
+        # A round sees only half of the bits: for a small network all its outputs are tabulated once.
         self._rounds = self._scrambled(np.arange(1 << self._half)) if self._half <= _TABLED_BITS else None
 
     def __call__(self, indices: Indices) -> Indices:
@@ -62,7 +62,7 @@ class Permutation:
         return self._walk(indices, range(_NUM_ROUNDS)[::-1], forward=False)
 
     def _walk(self, indices: Indices, rounds: range, *, forward: bool) -> Indices:
-        # From outside the walk might never come in.
+        # From an index outside 0..size-1, cycle walking might never end.
         assert ((indices >= 0) & (indices < self._size)).all(), self._size
         domain = 1 << 2 * self._half
         values = indices
@@ -91,7 +91,7 @@ class Permutation:
         return (left << self._half) | right
 
     def _scrambled(self, halves: Indices, rounds: int | slice = slice(None)) -> Indices:
-        """Return what one round, or each of several, makes of half the bits."""
+        """Return the output of one round function, or of each of several, for half of the bits."""
         keys = self._round_keys[rounds, None]
         return (_mix(halves.astype(np.uint64) ^ keys) & np.uint64((1 << self._half) - 1)).astype(np.int64)
 
@@ -159,7 +159,7 @@ class SourceOrder:
         return Run(epoch, start, block, Permutation(num_inside, key)(offsets))
 
     def draws(self, epoch: int, block: int, records: Indices) -> Draws:
-        """Return one number for each of some records of a block: what chance an example of this epoch needs.
+        """Return a random number for each of some records of a block, for the random choices of its example.
 
         It depends on the record and the epoch alone, not on who reads it or when.
         """
@@ -246,7 +246,7 @@ def fitting_workers(workers: int, lanes_per_rank: int) -> int:
 
 
 def fitting_lanes(lanes: int, ranks: int, micro_batch_size: int, num_examples: int) -> tuple[int, int]:
-    """Return lanes and rows per micro-batch that so few examples can fill: each lane owns one at least.
+    """Return the lanes and the micro-batch size, lowered so that each lane owns at least one example.
 
     Args:
         lanes: V as asked for; kept where there are as many examples.
@@ -280,7 +280,7 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def number_of_key(*parts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return a number in 0..1, 1 excluded, for every key; its parts are at one place of each array."""
+    """Return a number in [0, 1) for every key; key i consists of the elements i of all arrays."""
     key = np.zeros(len(parts[0]), np.uint64)
     for part in parts:
         key = _mix((key ^ part.astype(np.uint64)) + np.uint64(_GOLDEN))

@@ -1,6 +1,6 @@
 """Packed rows: several examples side by side in one row of T positions, and the batches made of such rows.
 
-A row is the unit a lane deals in. What an example's tokens mean is none of this module's business.
+A lane produces rows one by one. This module does not know what the tokens of an example mean.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Examples:
 
     @classmethod
     def nothing(cls, num_examples: int) -> Examples:
-        """Return as many empty examples."""
+        """Return that many empty examples."""
         zeros = np.zeros(num_examples, np.int64)
         return cls(zeros[:0], np.zeros(0, np.bool_), zeros, zeros, zeros)
 
@@ -92,7 +92,7 @@ class Examples:
         )
 
 
-@dataclass(slots=True)  # not frozen: that doubles what it costs to make one, and they are made by the thousand
+@dataclass(slots=True)  # not frozen: freezing doubles the cost of making one, and there are thousands
 class Row:
     """One packed row, and the state of its lane after it. Numpy, because rows cross process borders as bytes.
 
@@ -155,7 +155,7 @@ class RowBatch:
 
     @property
     def num_tokens(self) -> torch.Tensor:
-        """How many tokens are read, padding apart; a tensor, so that nothing waits for the device."""
+        """How many tokens are read, without padding; a tensor, so that nothing waits for the device."""
         return (self.segments_RT > 0).sum()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RowBatch:
@@ -204,7 +204,7 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], seq_len: int) -> list[list[
                 rows.append([])
             else:
                 room, row = rooms.pop(tightest)
-            # The tightest row for a length stays the tightest for the same length, as long as it has room.
+            # The tightest row for a length stays the tightest for that length while it has room.
             rows[row] += left[: room // length]
             insort(rooms, (room - length * min(len(left), room // length), row))
             del left[: room // length]
@@ -232,11 +232,11 @@ def pack_window(lengths: NDArray[np.int64], seq_len: int) -> tuple[int, list[lis
     if len(rows) < 2 or used[-1] >= (1 - _MOST_PADDING) * len(rows) * seq_len:
         return len(lengths), rows
     room = (len(rows) - 1) * seq_len
-    # Rows cannot always be filled to the last position: what does not pack into one row less is lowered a little.
+    # Rows cannot always be filled to the last position: lower the number of tokens until they fit one row less.
     for share in (1.0, 0.99, 0.98, 0.97, 0.96):
         num_taken = int(np.searchsorted(used, share * room, side="right"))
         fewer = pack(lengths[:num_taken], seq_len)
-        # One that does not fit may be nearly a row itself: then giving it back leaves the rows emptier.
+        # An example that does not fit may fill nearly a row: giving it back would then leave the rows emptier.
         if fewer and used[num_taken - 1] * len(rows) > used[-1] * len(fewer):
             return num_taken, fewer
     return len(lengths), rows

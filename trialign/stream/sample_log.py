@@ -33,7 +33,7 @@ class SampleLog:
         folder: made if missing.
         names: of the sources.
         rank: r.
-        world_size: W; files of ranks that are no more are trimmed by those that are.
+        world_size: W; the present ranks also trim the files of ranks that no longer exist.
         step: the last optimizer step that counts; what was written after it is dropped.
     """
 
@@ -51,12 +51,12 @@ class SampleLog:
             self._file.write(json.dumps({"step": step, **line}) + "\n")
 
     def sync(self) -> None:
-        """Put everything on disk, so that no checkpoint is ahead of the sample log."""
+        """Fsync all lines, so that no checkpoint is ahead of the sample log."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Put everything on disk and close the file."""
+        """Fsync all lines and close the file."""
         self.sync()
         self._file.close()
 
@@ -82,7 +82,7 @@ def _drop_after(path: Path, step: int) -> None:
     keep = 0
     with path.open("rb+") as file:
         for line in file:
-            # A process that was killed may have left half a line.
+            # A killed process may have left a truncated line.
             if not line.endswith(b"\n") or json.loads(line)["step"] > step:
                 break
             keep += len(line)

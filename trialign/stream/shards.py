@@ -73,7 +73,7 @@ class TarWriter:
 
 
 class _Names(TypedDict):
-    """`shards.json`."""
+    """The content of `shards.json`."""
 
     format: int
     records_per_block: int
@@ -174,7 +174,7 @@ class ShardWriter:
 
 
 class DamagedBlockError(DataError):
-    """A block is not what was written: what a stream may be asked to skip."""
+    """A block is corrupt; `stream.damaged=skip` skips it."""
 
 
 class BlockStore:
@@ -279,7 +279,7 @@ class BlockStore:
         return index  # type: ignore[no-any-return]
 
     def _check(self, name: str, index: NDArray[Any], written: int | None) -> int:
-        """Return the crc32c of an index, which is the one that `NAMES` names."""
+        """Return the crc32c of an index; refuse it if `NAMES` records another one."""
         found = fingerprint_of(index)
         if found != written:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Where shards lie: a local folder, read by pread, or any address that fsspec reads ranges from."""
+"""Storage of shards: a local folder, read by pread, or any address that fsspec reads ranges from."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _Rows = Callable[[], Iterable[Row]]
 
 
 class CatalogueFiles:
-    """The part of a source that tells what its items are.
+    """The part of a source that reads its catalogue.
 
     Items are in Parquet, CSV, TSV, JSON lines, RecBole's `.item`, or `.json`, one object `{item: {field: value}}`;
     captions in the same formats. Several columns make a title or a description of several lines. Pictures are in
@@ -103,7 +103,7 @@ class CatalogueFiles:
         return items, partial(read_pictures, self._find("images"), owners)
 
     def _cut(self, captions: Sequence[str | None], keys: Sequence[str | None]) -> list[str]:
-        """Return each caption from behind the mark on."""
+        """Return the part of each caption after the mark."""
         mark = self._caption_after
         if mark is None:
             return [text or "" for text in captions]
@@ -149,7 +149,7 @@ class CatalogueFiles:
 
 
 def _tell_swallowed(items: pa.Table, path: Path) -> None:
-    """Say where a text holds whole lines of the file: quotes that are text swallow all up to the next one."""
+    """Warn where a text holds whole lines of the file: an unpaired quote swallows all lines up to the next one."""
     for name in TEXTS:
         texts = items[name]
         whole = pc.and_(pc.match_substring(texts, "\n"), pc.match_substring(texts, "\t"))
@@ -162,7 +162,7 @@ def _tell_swallowed(items: pa.Table, path: Path) -> None:
 
 
 def _open(path: Path, dialect: Dialect) -> tuple[list[str], _Rows]:
-    """Return the columns of a file of any format, and what yields its rows."""
+    """Return the columns of a file of any format, and an iterator of its rows."""
     if ending_of(path) in (".json", ".json.gz"):
         records = object_records(path)
         return list(dict.fromkeys(name for record in records for name in record)), lambda: records
@@ -170,7 +170,7 @@ def _open(path: Path, dialect: Dialect) -> tuple[list[str], _Rows]:
         # Read twice: a line may lack what another one has.
         return list(dict.fromkeys(name for record in json_lines(path) for name in record)), lambda: json_lines(path)
     [part] = read_rows([path], None, dialect)
-    # Python has floats of 64 bits alone, and would write 9.99 as 9.989999771118164.
+    # Python has only 64-bit floats, and would write a 32-bit 9.99 as 9.989999771118164.
     short = {name: part.table[name].cast("string").cast("float64") for name in _floats_of_32_bits(part.table)}
     table = part.table.mutate(**short)
 

@@ -1,4 +1,4 @@
-"""Columns of outside tables as what they are used for: keys, ranks, times; what does not fit is counted.
+"""Convert columns of outside tables to keys, ranks and times, and count the values that do not fit.
 
 A conversion gives null where a value does not fit, so that one pass over the rows counts all faults at once.
 """
@@ -40,7 +40,7 @@ def pick(part: Part, setting: str, name: str) -> ibis.Column:
 
 
 def text_of(column: ibis.Column) -> ibis.ir.StringValue:
-    """Return a column as text; of JSON strings what they hold, of other JSON values how they are written."""
+    """Return a column as text: the content of JSON strings, the source text of other JSON values."""
     written = column.cast("string")
     return ibis.coalesce(column.str, written) if column.type().is_json() else written
 
@@ -85,14 +85,14 @@ def as_keys(column: ibis.Column, separator: str | None, paths: Sequence[Path]) -
     text = key.fill_null("").strip()
     inside = text.re_replace(r"^\[|\]$", "")
     literal = text.startswith("[") & text.endswith("]") & ~(inside.contains("[") | inside.contains("]"))
-    # A list as Python or JSON writes it, `[7, 'a']`: brackets and quotes are no part of a key.
+    # A list as Python or JSON writes it, `[7, 'a']`: brackets and quotes are not part of a key.
     listed = inside.split(",").map(lambda part: part.strip().re_replace(r"""^(?:"(.*)"|'(.*)')$""", r"\1\2"))
     parts = literal.ifelse(listed, text.split(separator).map(lambda part: part.strip()))
     return parts.filter(lambda part: part != "")
 
 
 def as_whole(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.IntegerValue:
-    """Return whole numbers, null where a value is none.
+    """Return a column as integers, null where a value is not a whole number.
 
     Raises:
         DataError: the column can hold none.
@@ -103,7 +103,7 @@ def as_whole(column: ibis.Column, paths: Sequence[Path]) -> ibis.ir.IntegerValue
 
 
 def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis.ir.IntegerValue, ibis.ir.IntegerValue]:
-    """Return whole seconds since 1970, and the nanoseconds beyond them; null where a value is no time in `unit`.
+    """Return whole seconds since 1970, and the nanoseconds beyond them; null where a value is not a time in `unit`.
 
     Args:
         column: numbers or text; a column of timestamps or dates tells its own unit. A time without a zone is UTC.
@@ -121,9 +121,9 @@ def as_time(column: ibis.Column, unit: str, paths: Sequence[Path]) -> tuple[ibis
         moment = column.try_cast("timestamp('UTC')").cast("timestamp")
         fine = moment.microsecond().cast("int64") * 1000
         if kind.is_string():
-            # A timestamp ends at the microsecond; a text may continue.
+            # A timestamp ends at the microsecond; a text may have more digits.
             fine += column.re_extract(r"\.\d{6}(\d{1,3})", 1).rpad(3, "0").cast("int64")
-        # `infinity` is a timestamp to DuckDB; its seconds are null.
+        # DuckDB reads `infinity` as a timestamp; its seconds are null.
         return moment.truncate("s").epoch_seconds().cast("int64"), fine
     if unit == "iso":
         raise DataError(
@@ -151,7 +151,7 @@ def _whole_and_fine(nanos: ibis.ir.IntegerValue) -> tuple[ibis.ir.IntegerValue, 
 
 
 def tell_lost_nanoseconds(part: Part, name: str) -> None:
-    """Say how many times of a column are read to the microsecond alone, as DuckDB reads nanoseconds with a zone."""
+    """Warn how many times of a column lose their nanoseconds: with a time zone, DuckDB reads only microseconds."""
     kind = part.table[name].type()
     if not (kind.is_timestamp() and kind.timezone):
         return
@@ -191,7 +191,7 @@ def find_unreadable(
     unreadable = {}
     with readable(paths):
         counts = {name: fault.sum() for name, fault in faults.items()}
-        # A column that nobody asks for is not read, and what is no text in it not found.
+        # DuckDB reads only columns that a query uses, and finds invalid text only there.
         counts |= {f"raw_{name}": rows[f"raw_{name}"].count() for name in ("user", "item")}
         [found] = rows.aggregate(also=also, **counts).to_pyarrow().to_pylist()
         for name, rule in rules.items():
@@ -204,7 +204,7 @@ def find_unreadable(
 
 
 def tell_mixed(parts: Sequence[Part], names: Sequence[str]) -> None:
-    """Say where one column is of different types, in different files or JSON lines; keys are read as text from all."""
+    """Warn where a column has different types in different files or JSON lines; all its keys are read as text."""
     for name in names:
         kinds = {str(part.table[name].type()): part.paths[0] for part in parts}
         told = [f"{kind} in {path.name}" for kind, path in kinds.items()] if len(kinds) > 1 else []
@@ -214,7 +214,7 @@ def tell_mixed(parts: Sequence[Part], names: Sequence[str]) -> None:
 
 
 def _mixed_values(part: Part, name: str) -> list[str]:
-    """Return what to say of a column of JSON that holds text in some rows only."""
+    """Return the warning for a column of JSON that holds text in some rows only."""
     column = part.table[name]
     if not column.type().is_json():
         return []

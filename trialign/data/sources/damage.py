@@ -1,4 +1,4 @@
-"""What is wrong with a file that DuckDB or Arrow refuse, in words of our own where the cause is known."""
+"""Explain why DuckDB or Arrow refuses a file, in our own words if the cause is known."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _ENDS = {"\n": "LF", "\r\n": "CR LF", "\r": "CR"}
 
 
 def unreadable(paths: Sequence[Path], cause: Exception) -> DataError:
-    """Return the refusal of files, or of one of them, for what DuckDB, Arrow or Python said of it."""
-    # DuckDB continues for thirty lines: the settings it tried, and the query.
+    """Return the error for files that DuckDB, Arrow or Python cannot read; it names one file where possible."""
+    # DuckDB's message has thirty more lines: the settings it tried, and the query.
     text = str(cause).partition("\nPossible")[0].partition("\nLINE 1:")[0]
     told = " ".join([line.strip()[:_SHOWN] for line in text.splitlines() if line.strip()][:3])
     named = f"{paths[0]}" if len(paths) == 1 else f"one of {len(paths)} files, {paths[0]} the first,"
@@ -46,7 +46,7 @@ def unreadable(paths: Sequence[Path], cause: Exception) -> DataError:
 
 
 def check_line_ends(path: Path) -> None:
-    """Refuse a file of which not all lines end alike: DuckDB goes by the first.
+    """Refuse a file with mixed line endings: DuckDB expects the ending of the first line everywhere.
 
     Raises:
         DataError: they do not; the first that ends otherwise is named.
@@ -76,6 +76,6 @@ def _line_ends(path: Path, quotes: bool) -> Iterator[tuple[int, str]]:
 
 
 def _rewritten(path: Path, command: str) -> str:
-    """Return the shell's line that sends a file through a command into a new file next to it."""
+    """Return the shell command that rewrites a file, through a given command, into a new file next to it."""
     old, new = shlex.quote(str(path)), shlex.quote(str(path.with_name(f"new-{path.name}")))
     return f"gzip -dc {old} | {command} | gzip > {new}" if is_packed(path) else f"{command} < {old} > {new}"

@@ -1,4 +1,4 @@
-"""What the ending of a file's name says: its format, whether it is packed, and what to do where it is not read."""
+"""File extensions: the format, whether the file is compressed, and the remedy for formats that are not read."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ _CONVERTED_BY = {".feather": "feather", ".arrow": "feather", ".orc": "orc"}
 
 
 def ending_of(path: Path) -> str:
-    """Return the ending of a file's name in lower case, with the `.gz` behind it: `.csv`, `.csv.gz`."""
+    """Return the extension of a file in lower case, including a final `.gz`: `.csv`, `.csv.gz`."""
     name = path.name.lower()
     return Path(name.removesuffix(".gz")).suffix + ".gz" * name.endswith(".gz")
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a file is to be unpacked while it is read."""
+    """Return whether a file is decompressed while it is read."""
     return ending_of(path).endswith(".gz")
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, unpacked."""
+    """Open a file for reading, decompressed."""
     return gzip.open(path) if is_packed(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def format_of(path: Path, chosen: str | None = None) -> str:
-    """Return the format of a file: the one chosen, else what its ending says (a `.gz` behind it is no part of it).
+    """Return the format of a file: the chosen one, else that of its extension, without a final `.gz`.
 
     Raises:
-        DataError: the ending says none, or that it is packed by something that is not read.
+        DataError: the extension is unknown, or names a compression that is not supported.
     """
     ending = ending_of(path)
     found = chosen or FORMATS.get(ending.removesuffix(".gz"))
     packed_otherwise = path.suffix.lower() in _UNPACKED_BY and not is_packed(path)
-    # Parquet packs its columns itself, and is read from its end.
+    # Parquet compresses its columns itself, and is read from its end.
     if found is None or packed_otherwise or (found == "parquet" and is_packed(path)):
         raise DataError(
             f"{path} ends in {ending}, which is not read" if ending else f"{path} has no ending",

@@ -1,4 +1,4 @@
-"""An item's own words, from whatever a file holds in their place."""
+"""Convert the fields of items in a file to texts and categories."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def items_table(records: Iterable[Row], path: Path, *, separator: str = ",", als
 
 @contextmanager
 def unicode_of(path: Path) -> Iterator[None]:
-    """Name the file whose text cannot be written: JSON can escape halves of a character, which no encoding knows.
+    """Name the file in the error for text that cannot be encoded: JSON can escape half of a surrogate pair.
 
     Raises:
         DataError: text of the file is no Unicode.

@@ -19,7 +19,7 @@ from trialign.types import Split
 
 
 class Examples(Source):
-    """Examples (user, what was chosen before, what came next) split by whoever made them, and a catalogue.
+    """Examples (user, what was chosen before, what came next) with a given split, and a catalogue.
 
     Args:
         settings: the group `data`.
@@ -52,7 +52,7 @@ class Examples(Source):
 
     @override
     def load(self, folder: Path) -> RawData:
-        """Read the catalogue, and the examples lazily; `folder` is left alone."""
+        """Read the catalogue, and the examples lazily; `folder` is not used."""
         items, images = self._catalogue.load()
         tables = []
         for split, names in self._splits.items():
@@ -72,6 +72,6 @@ class Examples(Source):
             split=ibis.literal(split),
         )
         with readable(part.paths):
-            # A file that breaks off in the middle is named here, where its name is known.
+            # Here the error for a truncated file can name it.
             examples.aggregate(users=examples.user.max(), longest=examples["items"].length().max()).to_pyarrow()
         return examples

@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the values of a row are told apart in CSV and TSV files.
+    """How CSV and TSV files separate and quote the values of a row.
 
     Attributes:
         delimiter: one character between two values.
@@ -103,7 +103,7 @@ def read_rows(paths: Sequence[Path], chosen: str | None, dialect: Dialect) -> li
 
 @contextmanager
 def readable(paths: Sequence[Path]) -> Iterator[None]:
-    """Turn what DuckDB or Arrow say of a file into a sentence.
+    """Convert errors of DuckDB or Arrow in the block to a DataError that names the file.
 
     Raises:
         DataError: they refused it.
@@ -112,7 +112,7 @@ def readable(paths: Sequence[Path]) -> Iterator[None]:
         yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as cause:
         if "gzip" not in str(cause).lower():
-            raise  # of the machine, not of the file
+            raise  # a fault of the machine, not of the file
         raise unreadable(paths, cause) from cause
     except duckdb.InvalidInputException as cause:
         _name_line(paths, str(cause))
@@ -122,7 +122,7 @@ def readable(paths: Sequence[Path]) -> Iterator[None]:
 
 
 def _name_line(paths: Sequence[Path], told: str) -> None:
-    """Refuse a line where DuckDB names none, or a wrong one: it counts a line too many where JSON breaks off."""
+    """Raise the error for the faulty line of a file, if DuckDB names no line or, for truncated JSON, the next one."""
     for path in paths:
         if "JSON" in told:
             for _ in json_lines(path):
@@ -132,7 +132,7 @@ def _name_line(paths: Sequence[Path], told: str) -> None:
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Value]]:
-    """Yield the objects of a file of JSON lines; empty lines are none.
+    """Yield the objects of a file of JSON lines; empty lines are skipped.
 
     Raises:
         DataError: a line is no JSON object; it is named.
@@ -156,7 +156,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Value]]:
 
 
 def _require_shallow(line: bytes, number: int, path: Path) -> None:
-    """Refuse a line whose values are nested too deeply for those who read it.
+    """Refuse a line whose values are nested too deeply for the parsers that read it.
 
     Raises:
         DataError: they are.
@@ -173,7 +173,7 @@ def _require_shallow(line: bytes, number: int, path: Path) -> None:
 
 
 def _read_to_end(path: Path) -> None:
-    """Unpack a file once: DuckDB takes one that is cut off for one that ends there."""
+    """Decompress a file once, to find a truncated one: DuckDB would read it as if it ended there."""
     with open_bytes(path) as file:
         while file.read(_CHUNK):
             pass
@@ -192,13 +192,13 @@ def _parquet(paths: Sequence[Path], _dialect: Dialect) -> list[Part]:
 
 
 def _csv(paths: Sequence[Path], dialect: Dialect) -> list[Part]:
-    """Read lines of values; without quotes a quote is a character like any other, and a line's end ends a row."""
+    """Read a CSV file; without `quotes`, a quote is an ordinary character and every line end ends a row."""
     headers = {path: _header(path, dialect) for path in paths}
     quote = '"' if dialect.quotes else ""
     parts = []
     for members in _alike({path: "\n".join(header) for path, header in headers.items()}):
         names = headers[members[0]]
-        # With every column named nothing is left to sniff, and a fault is reported as a fault.
+        # With every column named DuckDB sniffs nothing, and reports a malformed row as an error.
         table = ibis.read_csv(
             _escaped(members),
             columns=dict.fromkeys(names, "VARCHAR"),
@@ -265,7 +265,7 @@ _READERS: dict[str, Callable[[Sequence[Path], Dialect], list[Part]]] = {
 
 
 def _alike(kinds: dict[Path, str]) -> list[list[Path]]:
-    """Return the files in groups of one kind whose folders name the same columns."""
+    """Group files that have the same `kind` and whose folders name the same columns."""
     groups: dict[tuple[str, ...], list[Path]] = {}
     for path, kind in kinds.items():
         groups.setdefault((kind, *_folder_columns(path)), []).append(path)
@@ -278,7 +278,7 @@ def _folder_columns(path: Path) -> list[str]:
 
 
 def _hive(paths: Sequence[Path], names: Sequence[str]) -> dict[str, bool]:
-    """Return whether folders add columns, as text; never where the files have one of that name: DuckDB drops theirs."""
+    """Return DuckDB's options for columns that folders name; off if a file has such a column: DuckDB would drop it."""
     known = {name.lower() for name in names}
     added = {name.lower() for name in _folder_columns(paths[0])}
     if not added or known & added:
@@ -292,7 +292,7 @@ def _packing(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def _escaped(paths: Sequence[Path]) -> list[str]:
-    # DuckDB takes a name for a pattern: day[1].csv would be day1.csv.
+    # DuckDB reads a name as a pattern: day[1].csv would match day1.csv.
     return [glob.escape(str(path)) for path in paths]
 
 

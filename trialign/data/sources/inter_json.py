@@ -44,7 +44,7 @@ class InterJson(Source):
 
     @override
     def load(self, folder: Path) -> RawData:
-        """Read both files; `folder` is left alone."""
+        """Read both files; `folder` is not used."""
         paths = self.sources()
         return RawData(
             events=ibis.memtable(_events(read_object(paths["interactions"]), paths["interactions"])),
@@ -85,7 +85,7 @@ def read_object(path: Path) -> dict[str, Value]:
     """
 
     def unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
-        # The JSON reader would keep the last of two equal keys and say nothing.
+        # The JSON reader would silently keep the last of two equal keys.
         found = dict(pairs)
         if len(found) < len(pairs):
             keys = [key for key, _ in pairs]

@@ -55,7 +55,7 @@ def picture_files(places: Sequence[Path]) -> list[Path]:
 
 
 def read_pictures(places: Sequence[Path], owners: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, bytes]]:
-    """Yield (item key, encoded picture) for every picture that has an owner; what is passed over is counted and logged.
+    """Yield (item key, encoded picture) for every picture of an item; count and log the pictures that are skipped.
 
     Args:
         places: folders and tar files.
@@ -120,7 +120,7 @@ def _members(place: Path, passed: dict[str, list[str]]) -> Iterator[_File]:
                 others.append(str(name))
             else:
                 yield name.name, member.size, partial(_content, tar, member, place)
-        # tarfile takes whatever is no header for the end; only zeros are.
+        # tarfile takes any invalid header for the end of the file; only zeros mark the end.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("it breaks off, or continues with something else")

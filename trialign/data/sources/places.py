@@ -1,4 +1,4 @@
-"""Where outside files are: paths, folders and patterns below `data.root`."""
+"""Find outside files: paths, folders and patterns below `data.root`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def below(root: str | None) -> Path:
 
 
 def listed(value: str | Sequence[str] | None, setting: str) -> list[str]:
-    """Return a setting that is one name or a list of names as a list; null is no name.
+    """Return a setting as a list of names: it is one name, a list, or null for none.
 
     Raises:
         ConfigError: it is something else.
@@ -45,7 +45,7 @@ def listed(value: str | Sequence[str] | None, setting: str) -> list[str]:
 
 
 def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
-    """Return what `patterns` name below `root`, each sorted, in the order of the patterns, nothing twice.
+    """Return the files that match `patterns` below `root`, without duplicates: by pattern, then sorted.
 
     A folder stands for its files, at any depth; of `images` it stays a folder.
 
@@ -75,7 +75,7 @@ def find(root: Path, patterns: Sequence[str], setting: str) -> list[Path]:
 
 
 def typed(setting: str, value: str) -> str:
-    """Return `data.<setting>=value` as it is pasted into a shell: in quotes for Hydra, then in quotes for the shell."""
+    """Return `data.<setting>=value` as a user pastes it into a shell: quoted for Hydra, then for the shell."""
     return shlex.quote(f'data.{setting}="{value}"')
 
 
@@ -105,7 +105,7 @@ def _unfolded(root: Path, path: Path, setting: str) -> list[Path]:
 
 
 def _one_kind(root: Path, folder: Path, setting: str) -> list[Path]:
-    """Return the files of a folder, sorted, at any depth; names that begin with . or _ are its writer's own notes."""
+    """Return the files of a folder, sorted, at any depth; names that begin with . or _ are skipped as metadata."""
     names = _matches("**/*", folder)
     files = [folder / name for name in names if not any(part.startswith("_") for part in Path(name).parts)]
     files = [path for path in files if path.is_file()]

@@ -80,7 +80,7 @@ class Tables(Source):
 
     @override
     def load(self, folder: Path) -> RawData:
-        """Read the catalogue, and the events lazily; `folder` is left alone."""
+        """Read the catalogue, and the events lazily; `folder` is not used."""
         items, images = self._catalogue.load()
         events, unreadable = self._read_events()
         has_clock = self._clock == "time"
@@ -99,7 +99,7 @@ class Tables(Source):
         return events, {"order" if name == self._clock else name: found for name, found in unreadable.items()}
 
     def _typed(self, part: Part) -> ibis.Table:
-        """Return the columns of some files by role, as found and as what they stand for."""
+        """Return the columns of some files by role, as found and converted."""
         found = {role: pick(part, role, name) for role, name in self._columns.items()}
         typed: dict[str, ibis.Value] = {f"raw_{role}": text_of(column) for role, column in found.items()}
         typed |= {role: as_key(found[role], part.paths) for role in ("user", "item")}
