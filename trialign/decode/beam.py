@@ -1,4 +1,4 @@
-"""Beam search over whole levels: the same code for every model that can score a level."""
+"""Constrained beam search over the levels of semantic IDs, for any model that implements `LevelScorer`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from trialign.types import NO_ITEM
 
 
 class LevelScorer(Protocol):
-    """Scores the codes of one level after another for a batch of histories; keeps its own state between levels."""
+    """The interface of a model in search: scores codes level by level for a batch of prompts, and keeps its state."""
 
     def start(self) -> torch.Tensor:
-        """Return logits_BK of level 0."""
+        """Read the prompts and return logits_BK of the first level."""
         ...
 
     def advance(self, beams: Beams) -> torch.Tensor:
-        """Return logits_BWK of the next level.
+        """Extend the beams by a level and return logits_BWK of the next one.
 
         Args:
-            beams: what was kept: the code each beam has just taken, its node, and which of the previous call's beams
-                it grew from (all 0 after `start`).
+            beams: the beams that were kept: each one's last code, its node, and its parent among the beams of the
+                previous call (all 0 after `start`).
         """
         ...
 
 
 class Ranking(NamedTuple):
-    """`items`: int64 [B, num_beams], NO_ITEM where fewer are legal; `scores`: float32, -inf there. Best first."""
+    """`items`: int64 [B, num_beams], NO_ITEM where fewer are legal; `scores`: float32, -inf there. Best items first."""
 
     items: torch.Tensor
     scores: torch.Tensor
@@ -39,16 +39,16 @@ class Ranking(NamedTuple):
 def beam_search(
     scorer: LevelScorer, index: PrefixIndex, num_beams: int, *, exclude_BM: torch.Tensor | None = None
 ) -> Ranking:
-    """Return the best items of a batch of histories.
+    """Return the best items of a batch of histories by constrained beam search.
 
     The score of an item is the sum over levels of the log-probability of its code, renormalized over the codes that
-    are legal after its prefix (method.md 7). Every batch takes L steps, whatever it holds.
+    are legal after its prefix (method.md 7). Every batch takes L steps.
 
     Args:
-        scorer: the model, prompted.
+        scorer: the model with its prompts.
         index: the catalogue's prefixes, on the scorer's device.
         num_beams: W, prefixes kept per level and items returned.
-        exclude_BM: int64, items that may not be returned, filled up with NO_ITEM; M may be 0.
+        exclude_BM: int64, items that may not be returned, padded with NO_ITEM; M may be 0.
     """
     logits_BWK = scorer.start()[:, None]
     num_users = len(logits_BWK)

@@ -1,8 +1,8 @@
 """The trie of all semantic IDs as flat arrays, one CSR table per level.
 
-Items are sorted by their codes, so the prefixes of one length, in order, are numbered 0, 1, 2, ...; the children of a
-prefix are neighbours in that order, and a child's place in its level's child list is its own number one level down. Two
-arrays per level say everything: where a node's children start, and which code leads to each.
+Items are sorted by their codes, and the prefixes of each length are numbered 0, 1, 2, ... in that order. The children
+of a prefix are adjacent, and a child's index in its level's child list is its own node number one level down. So two
+arrays per level suffice: where each node's children start, and the code that leads to each child.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ class Level(NamedTuple):
 
     `starts`: int64 [nodes + 1]; the children of node n are `starts[n] : starts[n + 1]`, which are also their numbers.
     `padded`: int64 [children + width - 1], the code that leads to each child, then zeros.
-    `width`: the most children any node has. Level 0 has one node, the root, so its row is dense: a code that no item
-    uses does not appear.
+    `width`: the most children of any node. Level 0 has one node, the root; a code that no item uses does not appear.
     """
 
     starts: torch.Tensor
@@ -31,7 +30,7 @@ class Level(NamedTuple):
 
     @property
     def num_children(self) -> int:
-        """How many nodes the next level has."""
+        """The number of nodes of the next level."""
         return len(self.padded) - self.width + 1
 
     @property
@@ -41,9 +40,9 @@ class Level(NamedTuple):
 
     @property
     def windows(self) -> torch.Tensor:
-        """The codes of each child and of the `width - 1` after it, int64 [children, width]: a view, nothing is stored.
+        """The codes of each child and the `width - 1` children after it, int64 [children, width]; a view, not a copy.
 
-        One gather of rows reads all children of a node; rows run on into the next nodes' children.
+        One gather of rows reads all children of a node; a row may extend into the children of the next nodes.
         """
         return self.padded.unfold(0, self.width, 1)
 
@@ -77,7 +76,7 @@ class PrefixIndex:
         num_items, num_levels = codes_NL.shape
         order = np.lexsort(codes_NL.T[::-1])
         sorted_NL = codes_NL[order].astype(np.int64)
-        # new[i]: item i, in order, does not share its first l codes with item i - 1, so it opens a node of depth l.
+        # new[i]: the first l codes of item i, in sorted order, differ from those of item i - 1: a new node of depth l.
         new = np.zeros(num_items, dtype=bool)
         new[0] = True
         levels = []

@@ -1,7 +1,7 @@
-"""Walking given items down the trie: their log-probability by the distribution that search and sampling use.
+"""Score given items along their paths in the trie, by the same distribution that search and sampling use.
 
-The same scorers walk and search, so a prompt is read once for all items that follow it, and what training sees is what
-decoding saw (method.md 7). Gradients flow where the caller lets them.
+Scoring and search use the same `LevelScorer`, so a prompt is read once for all its items, and training sees the
+probabilities of decoding (method.md 7). Gradients flow unless the caller disables them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trialign.decode.step import Beams, legal_children
 
 @dataclass(frozen=True)
 class Trie:
-    """An index, and every item's way through it.
+    """A prefix index with the path of every item through it.
 
     `nodes_DN`: int64 [L + 1, N], the node of each item at each depth, 0 being the root. `codes_LN`: int64 [L, N].
     """
@@ -29,7 +29,7 @@ class Trie:
 
     @classmethod
     def from_index(cls, index: PrefixIndex) -> Trie:
-        """Find the ways of all items."""
+        """Build the paths of all items."""
         node_N = torch.arange(index.num_items)
         nodes, codes = [node_N], []
         for level in reversed(index.levels):
@@ -46,11 +46,11 @@ class Trie:
 
 
 class ItemPaths(NamedTuple):
-    """What a model says along the ways of G items after each of B prompts.
+    """Log-probabilities along the paths of G items after each of B prompts.
 
     `log_probs_BG`: of the items, renormalized over legal children at every step. `levels`: per level the
-    log-probabilities [B, 1 or G, C] of all children of the nodes passed, -inf where there is no child; at the root they
-    are the same for all items of a prompt.
+    log-probabilities [B, 1 or G, C] of all children of the nodes on the path, -inf where there is no child; the root
+    has one row for all items of a prompt.
     """
 
     log_probs_BG: torch.Tensor
@@ -58,10 +58,10 @@ class ItemPaths(NamedTuple):
 
 
 def score_items(scorer: LevelScorer, trie: Trie, items_BG: torch.Tensor) -> ItemPaths:
-    """Score items down the trie.
+    """Return the log-probabilities of items along their paths in the trie.
 
     Args:
-        scorer: the model, prompted, not used yet.
+        scorer: the model with its prompts, before `start`.
         trie: on the scorer's device.
         items_BG: int64, items of the catalogue.
     """
@@ -85,17 +85,17 @@ def score_items(scorer: LevelScorer, trie: Trie, items_BG: torch.Tensor) -> Item
 
 
 def entropy(levels: list[torch.Tensor], num_items: int) -> torch.Tensor:
-    """Return the entropy [B, G] of the choices along each item's way, in nats, summed over levels."""
+    """Return the entropy [B, G] of the distributions along each item's path, in nats, summed over levels."""
     return sum((_expected(found.exp(), -found, num_items) for found in levels), torch.zeros(()))
 
 
 def divergence(levels: list[torch.Tensor], others: list[torch.Tensor], num_items: int) -> torch.Tensor:
-    """Return the KL divergence [B, G] from `others` along each item's way, exact over legal children, summed."""
+    """Return the KL divergence [B, G] from `others` along each item's path, exact over legal children, summed."""
     pairs = zip(levels, others, strict=True)
     return sum((_expected(found.exp(), found - other, num_items) for found, other in pairs), torch.zeros(()))
 
 
 def _expected(chances_BWC: torch.Tensor, values_BWC: torch.Tensor, num_items: int) -> torch.Tensor:
-    """Return the expected value [B, G]; a child that is missing has chance 0 and no value."""
+    """Return the expected value [B, G]; a missing child has probability 0, and its value is ignored."""
     values_BWC = values_BWC.masked_fill(chances_BWC == 0, 0.0)
     return (chances_BWC * values_BWC).sum(dim=-1).expand(-1, num_items)

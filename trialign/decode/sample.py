@@ -1,4 +1,4 @@
-"""Sampling items from a generator over the trie, with or without replacement.
+"""Sample items from a generator over the trie, with or without replacement.
 
 Without replacement is stochastic beam search (Kool, van Hoof & Welling 2019): every item gets a Gumbel-perturbed
 log-probability, and the W largest are W draws without replacement. A node's children are perturbed given their parent's
@@ -31,11 +31,11 @@ def sample(
     """Draw items of the catalogue from the distribution that beam search ranks by (method.md 7).
 
     Args:
-        scorer: the model, prompted.
+        scorer: the model with its prompts.
         index: the catalogue's prefixes, on the scorer's device.
         num_samples: G, draws per prompt; without replacement fewer are returned where the catalogue is smaller.
-        draws: on the scorer's device.
-        replacement: independent draws, which may repeat; else distinct items, those drawn first being first.
+        draws: the random generator, on the scorer's device.
+        replacement: draw independently, so that items may repeat; otherwise items are distinct, in the order drawn.
     """
     logits_BWK = scorer.start()[:, None]
     num_prompts, width = len(logits_BWK), num_samples if replacement else 1
@@ -51,7 +51,7 @@ def sample(
             beams, perturbed_BW = _distinct(children, scores_BW, perturbed_BW, num_samples, draws)
         nodes_BW, scores_BW = beams.nodes, beams.scores
         if level + 1 < index.num_levels:
-            # After the first level every draw is a beam of its own; before it all share the prompt's one state.
+            # At the first level all draws share the prompt's state; after it each draw is a beam of its own.
             parents_BW = torch.zeros_like(beams.parents) if level == 0 else beams.parents
             logits_BWK = scorer.advance(beams._replace(parents=parents_BW))
     items_BW = index.items[nodes_BW].masked_fill(scores_BW == -torch.inf, NO_ITEM)
@@ -74,7 +74,7 @@ def _independent(children: Children, scores_BW: torch.Tensor, draws: torch.Gener
 def _distinct(
     children: Children, scores_BW: torch.Tensor, perturbed_BW: torch.Tensor, num_samples: int, draws: torch.Generator
 ) -> tuple[Beams, torch.Tensor]:
-    """Return the prefixes with the largest perturbed log-probabilities, and those."""
+    """Return the prefixes with the largest perturbed log-probabilities, and these values."""
     totals_BWC = scores_BW[..., None] + children.log_probs
     noise_BWC = torch.empty_like(totals_BWC).exponential_(generator=draws).clamp_min_(1e-30).log_().neg_()
     gumbels_BWC = totals_BWC + noise_BWC
@@ -83,7 +83,7 @@ def _distinct(
     parent_BW1 = perturbed_BW[..., None]
     gap_BWC = parent_BW1 - gumbels_BWC + torch.log1p(-torch.exp(gumbels_BWC - largest_BW1))
     shifted_BWC = parent_BW1 - gap_BWC.clamp_min(0) - torch.log1p(torch.exp(-gap_BWC.abs()))
-    # A beam that stands for nothing, and a child that does not exist, stay at -inf; the arithmetic above made them NaN.
+    # Empty beams and missing children are -inf; the arithmetic above made them NaN, so they are reset.
     shifted_BWC = shifted_BWC.masked_fill(totals_BWC == -torch.inf, -torch.inf)
     kept = min(num_samples, shifted_BWC.flatten(1).shape[1])
     perturbed_BW, chosen_BW = shifted_BWC.flatten(1).topk(kept, dim=1)

@@ -11,10 +11,10 @@ from trialign.decode.index import PrefixIndex
 
 
 class Beams(NamedTuple):
-    """W prefixes per history, best first; a beam of score -inf stands for nothing.
+    """W prefixes per history, best first; a beam of score -inf is empty.
 
-    `nodes`, `codes`, `parents`: int64 [B, W], the prefix's node one level down, its last code, and which of the
-    previous beams it grew from. `scores`: float32 [B, W].
+    `nodes`, `codes`, `parents`: int64 [B, W], the prefix's node one level down, its last code, and the index of its
+    parent among the previous beams. `scores`: float32 [B, W].
     """
 
     nodes: torch.Tensor
@@ -26,8 +26,8 @@ class Beams(NamedTuple):
 class Children(NamedTuple):
     """The candidates of one step, C = the most children any node of the level has.
 
-    `first`: int64 [B, W], the number of each beam's first child; the others follow it. `codes`: int64 [B, W, C];
-    `log_probs`: float32 [B, W, C], -inf where a beam has fewer than C children, and the code there means nothing.
+    `first`: int64 [B, W], the node number of each beam's first child; the others follow it. `codes`: int64 [B, W, C];
+    `log_probs`: float32 [B, W, C], -inf where a beam has fewer than C children, and the code there is undefined.
     """
 
     first: torch.Tensor
@@ -35,15 +35,15 @@ class Children(NamedTuple):
     log_probs: torch.Tensor
 
     def take(self, chosen_BV: torch.Tensor, scores_BV: torch.Tensor) -> Beams:
-        """Return candidates as beams.
+        """Turn chosen candidates into the beams of the next level.
 
         Args:
-            chosen_BV: int64, places in the W x C candidates of a history.
+            chosen_BV: int64, indices into the W x C candidates of a history.
             scores_BV: float32, their log-probabilities from the root.
         """
         width = self.codes.shape[-1]
         parents_BV = chosen_BV // width
-        # A place without a child continues as its beam's first child, of probability 0, so that every node exists.
+        # A missing child is replaced by its beam's first child with probability 0, so that every node number is valid.
         offsets_BV = (chosen_BV % width).masked_fill(scores_BV == -torch.inf, 0)
         return Beams(
             nodes=self.first.gather(1, parents_BV) + offsets_BV,
@@ -56,7 +56,7 @@ class Children(NamedTuple):
 def legal_children(nodes_BW: torch.Tensor, level: int, logits_BWK: torch.Tensor, index: PrefixIndex) -> Children:
     """Return the children of every beam and their log-probability, renormalized over the legal ones.
 
-    A node's only child has probability one, so a prefix that leaves no choice costs nothing (method.md 7).
+    A node's only child has probability one, so a level without a choice does not change the score (method.md 7).
 
     Args:
         nodes_BW: nodes of this level.
@@ -67,7 +67,7 @@ def legal_children(nodes_BW: torch.Tensor, level: int, logits_BWK: torch.Tensor,
     table = index.levels[level]
     first_BW = table.starts[nodes_BW]
     count_BW = table.starts[nodes_BW + 1] - first_BW
-    codes_BWC = functional.embedding(first_BW, table.windows)  # rows, as windows[first_BW], in half the time
+    codes_BWC = functional.embedding(first_BW, table.windows)  # equal to windows[first_BW], in half the time
     missing_BWC = torch.arange(table.width, device=nodes_BW.device) >= count_BW[..., None]
     logits_BWC = logits_BWK.float().gather(-1, codes_BWC).masked_fill_(missing_BWC, -torch.inf)
     return Children(first_BW, codes_BWC, logits_BWC.log_softmax(-1))

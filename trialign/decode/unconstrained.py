@@ -1,4 +1,4 @@
-"""Beam search without the trie: what a generator would say if nothing held it to the catalogue."""
+"""Beam search without the trie: what a generator would output if decoding were not constrained to the catalogue."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class UnconstrainedRanking(NamedTuple):
 
 @torch.inference_mode()
 def unconstrained_search(scorer: LevelScorer, num_levels: int, num_beams: int) -> UnconstrainedRanking:
-    """Return the best tuples of codes, of the catalogue or not.
+    """Return the best tuples of codes, whether or not an item has them.
 
-    Each level still takes its own K codes: a model that could also take a code of the wrong level, or text, would err
-    at least as often (method.md 10).
+    Each level is still limited to its own K codes: a model that could also output a code of another level, or text,
+    would be wrong at least as often (method.md 10).
 
     Args:
-        scorer: the model, prompted; it must score every code of a level, not the catalogue's alone.
+        scorer: the model with its prompts; it must score all K codes of a level, not only those of the catalogue.
         num_levels: L.
         num_beams: W.
     """
@@ -47,12 +47,12 @@ def unconstrained_search(scorer: LevelScorer, num_levels: int, num_beams: int) -
 
 @torch.inference_mode()
 def illegal_mass(scorer: LevelScorer, codes_BL: torch.Tensor, legal_BLK: torch.Tensor) -> torch.Tensor:
-    """Return the probability [B, L] that a level's next code, after the codes `codes_BL` before it, leads nowhere.
+    """Return the probability [B, L] that the next code after a prefix of `codes_BL` continues to no item.
 
     Args:
         scorer: the model, prompted.
         codes_BL: a path through the trie for every prompt.
-        legal_BLK: bool, which codes lead on at each step of that path.
+        legal_BLK: bool, the legal codes at each step of that path.
     """
     mass = [_outside(scorer.start(), legal_BLK[:, 0])]
     parents_B1 = codes_BL.new_zeros((len(codes_BL), 1))

@@ -1,1 +1,1 @@
-"""Embed: the evidence of every item as one vector per modality."""
+"""Embed: encode what is known of every item as one vector per modality."""

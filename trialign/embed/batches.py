@@ -1,4 +1,4 @@
-"""Long encodings: rows go to disk as they come, and a killed stage continues where it was.
+"""Encode a catalogue in batches that are written to disk as they come, so that a killed stage continues where it was.
 
 `<modality>.npy` and `<modality>.present.npy` are written in place, memory-mapped. `<modality>.progress.json` says how
 many rows are safe on disk; it is written after them, at most every few seconds.
@@ -31,13 +31,13 @@ Rows = tuple[Sequence[int], NDArray[np.float32]]
 
 @runtime_checkable
 class BatchEncoder(Protocol):
-    """An encoder to which one item is as another: it fits nothing, and its work can be cut anywhere."""
+    """An encoder that is not fitted on the catalogue and encodes items independently, so it can resume at any item."""
 
     notes: list[str]
     """What a reader of the manifest should know; complete before the first row."""
 
     def rows(self, *evidence: object, skip: int) -> Iterator[Rows]:
-        """Yield vectors in an order that the evidence alone determines, without the first `skip` of them."""
+        """Yield (items, vectors) without the first `skip` items, in an order that depends on the evidence alone."""
         ...
 
 
@@ -51,14 +51,14 @@ def write_rows(
     seconds_between_saves: float = 5.0,
     without: str | None = None,
 ) -> Modality:
-    """Write vectors as an encoder yields them, and return them memory-mapped.
+    """Write an encoder's vectors to disk as they come, resuming a killed attempt; return them memory-mapped.
 
     Args:
-        rows_after: yields (items, vectors) without the first so many rows, always in the same order.
-        folder: an existing directory; it may hold what a killed attempt at the same thing wrote.
+        rows_after: given a number of rows to skip, yields (items, vectors) of the others, always in the same order.
+        folder: an existing directory; it may hold the files of a killed attempt.
         modality: its name.
         item_keys: the catalogue's key of each item.
-        total: rows that will come in all.
+        total: number of rows, skipped ones included.
         seconds_between_saves: the most work that a kill undoes.
         without: the setting that leaves the modality out; None: embed/<modality>=none.
 
@@ -115,7 +115,7 @@ class _Rows:
             shape = (self._num_items, vectors_BD.shape[1])
             self._vectors_ND = np.lib.format.open_memmap(self._vectors, mode="w+", dtype=np.float32, shape=shape)
             with self._vectors.open("r+b") as file:
-                # A disk that is full ends a process that writes through a map, without a word; here it is an error.
+                # On a full disk, a write to a memory map kills the process silently; reserving space raises an error.
                 os.posix_fallocate(file.fileno(), 0, self._vectors.stat().st_size)
         self._vectors_ND[items], self._present_N[items] = vectors_BD, True
         self.done += len(items)
@@ -124,7 +124,7 @@ class _Rows:
         assert self._vectors_ND is not None
         self._vectors_ND.flush()
         # Rows after the count are encoded again, so which of them are marked present already does not matter.
-        # The file before stays whole until the new one is: what counts the rows may be of either.
+        # The new file replaces the old one in one step, so a kill leaves one or the other, never half a file.
         unfinished = self._present.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
             np.save(file, self._present_N, allow_pickle=False)

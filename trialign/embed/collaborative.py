@@ -1,4 +1,4 @@
-"""Collaborative vectors: which items are chosen near each other, from train histories only.
+"""Collaborative item vectors from co-occurrence in train histories: PPMI and a truncated SVD.
 
 Positive pointwise mutual information of co-occurrence, factorized (Levy and Goldberg 2014, "Neural word embedding as
 implicit matrix factorization"); smoothing and the square root of the singular values are those of Levy, Goldberg and
@@ -27,7 +27,7 @@ _NEIGHBOURS = 10
 
 
 class PpmiSvd:
-    """Items to vectors by PPMI and a truncated SVD; an item that is next to no other has none of its own.
+    """Encode items by PPMI and a truncated SVD; an item that co-occurs with no other has no vector of its own.
 
     Args:
         settings: of `embed/collaborative=ppmi`; the width is lowered to what the matrix allows. `text_prior`: see
@@ -39,12 +39,12 @@ class PpmiSvd:
         self.notes: list[str] = []
 
     def encode(self, histories: Sequence[Items], num_items: int, text: Modality | None) -> Modality:
-        """Return the vectors of all items that co-occur with another, or by `text_prior` resemble one that does.
+        """Return the vectors of the items that co-occur with another, or with `text_prior` resemble one that does.
 
         Args:
             histories: item indices, oldest first, without any held-out event.
             num_items: N.
-            text: the items' text vectors; what `text_prior` leans on.
+            text: the items' text vectors; `text_prior` shrinks towards neighbors in them.
 
         Raises:
             DataError: nothing co-occurs.
@@ -63,7 +63,7 @@ class PpmiSvd:
         dim = min(settings.dim, int(present_N.sum()))
         if dim < settings.dim:
             self.notes = [f"collaborative vectors are {dim} wide, not {settings.dim}: so many items co-occur"]
-        # The randomized solver approximates one matrix; it is no draw that an experiment should vary.
+        # The seed is fixed: the solver's random start only changes the approximation error, not an experiment.
         with Progress("what is chosen together to vectors"):
             left_ND, values_D, _ = randomized_svd(ppmi_NN, dim, n_iter=4, random_state=0)
         vectors_ND = normalize(left_ND * np.sqrt(values_D)).astype(np.float32)
@@ -77,17 +77,17 @@ class PpmiSvd:
 
 
 def shrink(collaborative: Modality, text: Modality, events_N: NDArray[np.int64], prior: float) -> Modality:
-    """Draw the vectors of seldom chosen items towards those of their ten nearest neighbours in text.
+    """Shrink the vectors of rarely chosen items towards those of their ten nearest neighbors in text.
 
-    An item chosen five times is where chance put it next to five users' other items. As an empirical Bayes
-    estimate, n its own events: (n x own + prior x mean of the neighbours) / (n + prior), means and results brought to
-    length 1. A new item, which has only a text, begins at its neighbours' mean.
+    The vector of an item with five events is mostly noise. The empirical Bayes estimate, with n the item's events, is
+    (n x own + prior x mean of the neighbors) / (n + prior); means and results are normalized to length 1. A new item,
+    which has only a text, gets its neighbors' mean.
 
     Args:
         collaborative: vectors of length 1.
         text: of the same items.
         events_N: how often each was chosen.
-        prior: in events.
+        prior: strength of the prior, in events.
     """
     told_N = np.flatnonzero(text.present_N)
     known_N = np.flatnonzero(text.present_N & collaborative.present_N)
@@ -95,7 +95,7 @@ def shrink(collaborative: Modality, text: Modality, events_N: NDArray[np.int64],
         return collaborative
     finder = NearestNeighbors(n_neighbors=min(_NEIGHBOURS + 1, len(known_N)), metric="cosine", algorithm="brute")
     rows_TM = known_N[finder.fit(text.vectors_ND[known_N]).kneighbors(text.vectors_ND[told_N], return_distance=False)]
-    others_TM = rows_TM != told_N[:, None]  # an item is no neighbour of its own, and of equals it may not be the first
+    others_TM = rows_TM != told_N[:, None]  # without the item itself, which need not come first
     others_TM &= others_TM.cumsum(axis=1) <= _NEIGHBOURS
     sums_TD = np.zeros((len(told_N), collaborative.dim), np.float32)
     for rows_T, others_T in zip(rows_TM.T, others_TM.T, strict=True):

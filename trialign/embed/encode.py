@@ -1,4 +1,4 @@
-"""One modality of a catalogue by one encoder, and its interests by the encoder of its texts."""
+"""Encode one modality of a catalogue, and the items' interests with the text encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEPT = (*(f"{name}{end}" for name in _BATCHED for end in (".npy", store.PRESENT,
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an encoder of one modality is given.
+    """The input of one modality's encoder.
 
     Attributes:
         arguments: positional arguments of the encoder.
@@ -33,7 +33,7 @@ class Evidence:
 
 
 def evidence_of(modality: str, dataset: Dataset, texts: Sequence[str], before: Mapping[str, Modality]) -> Evidence:
-    """Return what there is to encode for `text`, `image`, `joint` or `collaborative`, see `embed`."""
+    """Return the encoder's input for `text`, `image`, `joint` or `collaborative`; arguments as `embed`."""
     arguments: tuple[Any, ...]
     if modality == "text":
         arguments = (texts,)
@@ -70,7 +70,7 @@ def embed(
         dataset: the catalogue.
         texts: what is known of each item in words.
         folder: the stage's directory.
-        before: the modalities that are embedded; collaborative vectors may lean on those of texts.
+        before: the modalities that are already embedded; collaborative vectors may use those of texts.
 
     Raises:
         DataError: the evidence cannot be encoded, or no item has any.
@@ -88,10 +88,10 @@ def embed(
 
 
 def embed_interests(encoder: Any, interests: Sequence[Sequence[str]], folder: Path) -> int:
-    """Write the vectors of all distinct interests by the encoder of the texts, and which each item has.
+    """Encode all distinct interests with the text encoder; write their vectors and which interests each item has.
 
     Args:
-        encoder: of the text modality, after its work on the texts.
+        encoder: of the text modality, after it has encoded the texts.
         interests: of each item, strongest first.
         folder: the stage's directory.
 
@@ -99,7 +99,7 @@ def embed_interests(encoder: Any, interests: Sequence[Sequence[str]], folder: Pa
         How many items have an interest with a vector.
 
     Raises:
-        DataError: nobody has an interest, or none that can be encoded.
+        DataError: no item has an interest, or none can be encoded.
     """
     distinct = sorted({interest for found in interests for interest in found})
     row_of = {interest: row for row, interest in enumerate(distinct)}

@@ -1,4 +1,4 @@
-"""What is known of an item, as one text."""
+"""Join the fields of an item (title, description, captions, interests) into one text to embed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENRICHED = ("caption", "interests")
 
 
 def item_texts(items: pa.Table, fields: Sequence[str] | None = None, enriched: Evidence | None = None) -> list[str]:
-    """Return one text per row: what the fields hold, a line each, without empty parts.
+    """Return one text per item: one line per field, empty fields left out.
 
     Args:
         items: columns `title`, `description`, `brand` (string), `categories` (list<string>), without nulls; where the
@@ -38,7 +38,7 @@ def item_texts(items: pa.Table, fields: Sequence[str] | None = None, enriched: E
 
 
 def field_texts(name: str, items: pa.Table, enriched: Evidence | None) -> list[str]:
-    """Return what one field says of every item, arguments and errors as `item_texts`; categories are one path."""
+    """Return one field's text for every item, categories joined to a path; arguments and errors as `item_texts`."""
     if name == "categories":
         return [" > ".join(path) for path in items["categories"].to_pylist()]
     if name == "interests":
@@ -52,12 +52,12 @@ def field_texts(name: str, items: pa.Table, enriched: Evidence | None) -> list[s
 
 
 def lacking(embed: EmbedConfig, items: pa.Table, *, told: bool) -> list[str]:
-    """Return the modalities that are to be embedded and of which no item has anything.
+    """Return the configured modalities for which no item has any data.
 
     Args:
         embed: the encoder of each modality.
         items: with the column `has_image`.
-        told: whether any item has a text.
+        told: True if any item has a text.
     """
     pictured = bool(pc.any(items["has_image"]).as_py())
     there = {"text": told, "image": pictured, "joint": told or pictured, "collaborative": True}
@@ -65,7 +65,7 @@ def lacking(embed: EmbedConfig, items: pa.Table, *, told: bool) -> list[str]:
 
 
 def without(embed: EmbedConfig, names: Sequence[str]) -> str:
-    """Return the settings that leave modalities out; where none is left, items are described by co-occurrence."""
+    """Return the overrides that turn these modalities off, and collaborative vectors on where no other is left."""
     words = [f"embed/{name}=none" for name in names]
     found = embed.collaborative
     leans = isinstance(found, PpmiConfig) and found.text_prior and "text" in names
@@ -82,7 +82,7 @@ def require_evidence(
     texts: Sequence[str],
     interests: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Refuse to embed what no item has, before anything is encoded: the work on the rest may take hours.
+    """Raise an error before any encoding, which may take hours, if a configured modality has no data.
 
     Args:
         embed: see `lacking`.
@@ -109,14 +109,14 @@ def require_evidence(
 
 
 def nothing_of(names: Sequence[str], num_items: int) -> str:
-    """Return in words what a catalogue lacks."""
+    """Return a phrase that says what the catalogue lacks for this modality."""
     nouns = {"text": "a text", "image": "a picture", "joint": "a text or a picture"}
     told = " or ".join(nouns[name] for name in names if name != "joint" or len(names) == 1)
     return f"none of {num_items} items has {told}" if names else "no modality is to be embedded"
 
 
 def interests_of(enriched: Evidence | None, setting: str) -> list[list[str]]:
-    """Return each item's interests.
+    """Return each item's interests by the enrich stage.
 
     Raises:
         ConfigError: none were made.

@@ -15,10 +15,10 @@ from trialign.runtime.device import device_of
 
 
 class OpenClipTower:
-    """Pictures to vectors by the image half of a CLIP model.
+    """Encode pictures with the image tower of a CLIP model.
 
-    Without weights the tower is a fixed random projection of patches: colors stay linearly readable from it, patterns
-    partly (together that is the storefront's style), objects do not. `notes` then says so.
+    Without weights the tower is a fixed random projection of patches. Colors can be read from it linearly, patterns
+    partly (together they are the storefront's style), objects not. `notes` reports this.
 
     Args:
         settings: of `embed/image=open_clip`; a model `local-dir:PATH` or `hf-hub:NAME` brings its own weights.

@@ -1,4 +1,4 @@
-"""A pretrained vision-language model as encoder of picture and text together, through transformers.
+"""Encode an item's picture and text together with a pretrained vision-language model from transformers.
 
 Shapes: B items, T tokens, D width.
 """
@@ -29,10 +29,10 @@ _BLOCK = 1024  # texts per call of the tokenizer
 
 
 class TransformersJoint:
-    """Items to vectors by a model of the Qwen-VL kind, which reads an item's picture and text in one sequence.
+    """Encode items with a model of the Qwen-VL family, which reads an item's picture and text in one sequence.
 
-    An item with only one of them is read by that one. Special tokens in an item's text are taken out: a title is data,
-    and no place for another picture.
+    An item that has only a picture or only a text is encoded by it. Special tokens in an item's text are removed, so
+    that a title cannot insert another picture.
 
     Args:
         settings: of `embed/joint=transformers`; the environment's offline switches are respected.
@@ -89,7 +89,7 @@ class TransformersJoint:
             yield items, vectors_BD
 
     def _prepared(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts without special tokens, cut to the longest that is read; notes how many were."""
+        """Return the texts without special tokens, cut to the maximum length; note how many were cut."""
         tokenizer = self._processor.tokenizer
         special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
         pattern = re.compile("|".join(map(re.escape, special)))
@@ -129,7 +129,7 @@ class TransformersJoint:
 
 
 def in_order(images: Iterable[tuple[int, bytes]], texts: Sequence[str]) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (item, picture or None): those with a picture as the pictures come, then the others, longest text first."""
+    """Yield (item, picture or None): items with pictures in the pictures' order, then others, longest text first."""
     pictured = set()
 
     def with_picture() -> Iterator[tuple[int, bytes | None]]:

@@ -1,4 +1,4 @@
-"""Picture and text in the one space of a CLIP model: a joint vector where no vision-language model is at hand."""
+"""Joint vectors from the shared picture and text space of a CLIP model, without a vision-language model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from trialign.runtime.device import device_of
 
 
 class OpenClipJoint:
-    """The sum of an item's picture and text vectors of length 1, brought to length 1; of the one where it has one.
+    """Encode an item as the normalized sum of its CLIP picture and text vectors, or as the only one that it has.
 
-    Unlike a model that reads both in one sequence, it relates nothing in the text to anything in the picture.
+    Unlike a model that reads both in one sequence, it cannot relate parts of the text to parts of the picture.
 
     Args:
         settings: of `embed/joint=clip`, its model a name open_clip knows, or `local-dir:PATH` / `hf-hub:NAME`.
 
     Raises:
-        ConfigError: no such model, or no weights: two random towers have no space in common.
+        ConfigError: no such model, or no weights: two random towers do not share a space.
     """
 
     def __init__(self, settings: OpenClipJointConfig) -> None:
@@ -52,7 +52,7 @@ class OpenClipJoint:
 
         Args:
             images: (item, encoded picture).
-            texts: one per item; what exceeds the model's context is not read.
+            texts: one per item; text beyond the model's context is cut.
             item_keys: the catalogue's key of each item.
             skip: items to leave out at the beginning of that order.
 

@@ -1,4 +1,4 @@
-"""A pretrained sentence encoder, through the sentence-transformers library."""
+"""Encode texts with a pretrained model from the sentence-transformers library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trialign.runtime.torchvision_fault import repair_torchvision
 
 
 class SentenceText:
-    """Texts to vectors by a model with pooling, normalization and prompts of its own, longest texts first.
+    """Encode texts with a model that brings its own pooling, normalization and prompts; the longest texts come first.
 
     Args:
         settings: of `embed/text=sentence_transformers`; the environment's offline switches are respected.

@@ -1,4 +1,4 @@
-"""The vectors of a catalogue on disk: one memory-mapped array per modality, and those of the items' interests."""
+"""Store vectors on disk: one memory-mapped array per modality, and the vectors of the items' interests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PRESENT = ".present.npy"
 """Ends the name of the file that says which items have a vector."""
 INTERESTS = "interests"
 """Folder of the interests' vectors, and the name of their files."""
-_BLOCK = 65536  # rows looked at together: the file may be larger than memory
+_BLOCK = 65536  # rows checked at a time, since the file may be larger than memory
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One vector per item, and which items have one.
+    """One vector per item, and a mask of the items that have one.
 
     Args:
         vectors_ND: float32; the row of an item without evidence is zero and is never read.
@@ -42,7 +42,7 @@ class Interests:
 
     Args:
         vectors_UD: float32, one row per distinct interest.
-        ids_M: int64, rows of `vectors_UD`; an item's are together, strongest first.
+        ids_M: int64, rows of `vectors_UD`; those of one item are adjacent, strongest first.
         offsets: int64 [N + 1]; item i has ids_M[offsets[i] : offsets[i + 1]], perhaps none.
     """
 
@@ -52,7 +52,7 @@ class Interests:
 
 
 def check(modalities: Mapping[str, Modality], item_keys: Sequence[str] | None = None) -> None:
-    """Refuse what no later stage could use.
+    """Raise an error if the vectors of a stage cannot be used by later stages.
 
     Args:
         modalities: vectors by name of the modality.
@@ -129,7 +129,7 @@ def load(folder: Path) -> dict[str, Modality]:
 
 
 def save_interests(folder: Path, found: Modality, interests: Sequence[Sequence[int]]) -> None:
-    """Write next to `interests.npy` which rows of it each item has: `ids.npy` and `offsets.npy`.
+    """Write `ids.npy` and `offsets.npy`, which say what rows of `interests.npy` belong to each item.
 
     Args:
         folder: the embed stage's.

@@ -17,14 +17,14 @@ from trialign.progress import Progress, tracked
 
 
 class TfidfSvd:
-    """Latent semantic analysis: TF-IDF, truncated SVD, rows brought to length 1.
+    """Latent semantic analysis: TF-IDF, truncated SVD, rows normalized to length 1.
 
-    Without the last step a text of rare terms, little of which the D dimensions hold, would be a vector near zero, and
-    items would be told apart by how common their words are.
+    Without the normalization a text of rare terms, which D dimensions hardly capture, would have a vector near zero,
+    and a vector's length would say how common the item's words are.
 
     Args:
-        settings: of `embed/text=tfidf`; a width above the matrix's smaller side is lowered to it, and `min_df` to 1
-            where fewer than two terms occur in so many items.
+        settings: of `embed/text=tfidf`. The width is capped at the matrix's smaller side; `min_df` falls to 1 if fewer
+            than two terms reach it.
     """
 
     def __init__(self, settings: TfidfConfig) -> None:
@@ -34,7 +34,7 @@ class TfidfSvd:
         self._fitted: tuple[TfidfVectorizer, TruncatedSVD] | None = None
 
     def encode(self, texts: Sequence[str]) -> Modality:
-        """Fit on `texts` and return their vectors; an item none of whose terms is in the vocabulary has none.
+        """Fit on `texts` and return their vectors; an item without a term of the vocabulary has none.
 
         Raises:
             DataError: the texts hold fewer than two terms, or there are fewer than two items.
@@ -46,9 +46,9 @@ class TfidfSvd:
             self.notes.append(
                 f"text vectors are {dim} wide, not {self.dim}: {weights_NV.shape[0]} items, {weights_NV.shape[1]} terms"
             )
-        # The randomized solver approximates one matrix; it is no draw that an experiment should vary.
+        # The seed is fixed: the solver's random start only changes the approximation error, not an experiment.
         reduction = TruncatedSVD(dim, algorithm="randomized", n_iter=4, random_state=0)
-        # Of equal texts the SVD divides nothing by nothing, for a share of variance that is not read.
+        # With equal texts the SVD computes 0 / 0 for the explained variance, which is not used.
         with Progress("texts to vectors"), np.errstate(invalid="ignore"):
             vectors_ND = reduction.fit_transform(weights_NV)
         self._fitted = vectorizer, reduction

@@ -1,4 +1,4 @@
-"""A pretrained language model as text encoder, through transformers.
+"""Encode texts with a pretrained language model from transformers.
 
 Shapes: B texts, T tokens, D width.
 """
@@ -41,7 +41,7 @@ POOLINGS = {"last": last_pool, "mean": mean_pool}
 
 
 class TransformersText:
-    """Texts to vectors by any model that `AutoModel` opens, in batches of like length, longest first.
+    """Encode texts with any model that `AutoModel` opens, in batches of similar length, longest first.
 
     Args:
         settings: of `embed/text=transformers`; the environment's offline switches are respected.
@@ -92,7 +92,7 @@ class TransformersText:
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         filled = [self._filled(text) for text in texts]
         read = self._tokenizer(filled, truncation=True, max_length=self.settings.max_tokens)
-        # Padded here: a decoder's tokenizer may have no padding token, and the mask hides whatever is there.
+        # Padded by hand: a decoder's tokenizer may have no padding token, and the mask hides the padding anyway.
         tokens_BT = pad_sequence([torch.tensor(ids) for ids in read["input_ids"]], batch_first=True)
         mask_BT = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in read["input_ids"]], batch_first=True)
         mask_BT = mask_BT.to(self.device)
@@ -112,7 +112,7 @@ def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        # Where the files of a tokenizer are missing, transformers makes one that knows no word, and says nothing.
+        # If a tokenizer's files are missing, transformers silently makes one with an empty vocabulary.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ValueError("its tokenizer has no vocabulary; tokenizer.json is missing or empty")
         found = AutoModel.from_pretrained(model, dtype=dtype)

@@ -1,1 +1,1 @@
-"""Enrich: evidence that the catalogue does not hold as such, made once per item, and the models that make it."""
+"""Enrich: generate captions and interests once per item, and train the small CLIP that some of them need."""

@@ -1,4 +1,4 @@
-"""Asking a model about a catalogue: what was answered before is not asked again, what cannot be used is asked anew."""
+"""Ask a model one question per item: cached replies are reused, unusable replies are retried."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ class Part:
 
     @property
     def name(self) -> str:
-        """What its file of replies is called."""
+        """The name of the process's cache file, without the suffix."""
         return f"{self.shard}-of-{self.shards}"
 
 
 @dataclass
 class AnnotationResult(Generic[Found]):
-    """What came of asking.
+    """The result of an annotation: answers per item, and counts.
 
     Attributes:
-        answers: per item what was found, or why nothing.
-        replies: consulted, asked for now or kept from before.
-        asked: of these, how many were asked for now.
-        retried: questions that told what was wrong with the reply before.
-        unwrapped: replies that could be used without the fence or the words around their JSON.
-        tokens, seconds: what all consulted replies cost when they were made.
+        answers: per item the parsed reply, or a failure with its cause.
+        replies: replies read, new or from the cache.
+        asked: how many of them are new.
+        retried: questions asked again, with the fault of the previous reply in the prompt.
+        unwrapped: replies that could be parsed once the Markdown fence or text around their JSON was removed.
+        tokens, seconds: cost of all these replies when they were generated.
         lost: items whose question got no reply.
-        hopeless: so many questions in a row got none that asking ended.
+        hopeless: asking ended early, after too many questions in a row without a reply.
     """
 
     answers: dict[int, Found | Failure] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class AnnotationResult(Generic[Found]):
     hopeless: bool = False
 
     def counts(self) -> dict[str, Any]:
-        """Return what the manifest says of it."""
+        """Return the counts for the manifest."""
         causes = Counter(answer.cause for answer in self.answers.values() if isinstance(answer, Failure))
         found = sum(not isinstance(answer, Failure) for answer in self.answers.values())
         return {
@@ -79,19 +79,19 @@ class AnnotationResult(Generic[Found]):
 
 @dataclass(frozen=True)
 class Annotator(Generic[Found]):
-    """How a catalogue is asked about.
+    """Annotates the items of a catalogue with a model's replies.
 
     Attributes:
         what: `captions`, `interests` or `judge`.
-        backend: who is asked.
-        questions: of some items, each with its request.
-        read: a reply's text to what it says, or to why it cannot be used.
+        backend: the model that is asked.
+        questions: yields the request for each of some items.
+        read: parses a reply's text, or returns the failure that makes it unusable.
         prompt_hash: of the template.
-        max_side: pixels of a picture's longer side, beyond which it is scaled down.
-        retries: further questions about a reply that cannot be used.
+        max_side: longest side of a picture in pixels; larger ones are scaled down.
+        retries: how often a question is repeated after an unusable reply.
         max_failure_rate: share of the questions that may stay without a reply.
-        bare: a reply's text to the part that `read` reads, to count what is around it.
-        group: config group that asks, for errors.
+        bare: extracts the part of a reply that `read` parses, to count replies with text around it.
+        group: config group named in errors.
     """
 
     what: str
@@ -135,7 +135,7 @@ class Annotator(Generic[Found]):
 
 
 class _RetryRound(Generic[Found]):
-    """Every wanted item is asked about once."""
+    """One round of questions, at most one for each wanted item."""
 
     def __init__(
         self,
@@ -153,12 +153,12 @@ class _RetryRound(Generic[Found]):
         self._in_vain = 0
 
     def run(self) -> dict[int, str]:
-        """Return the items to ask about again, each with the cause that the reply could not be used."""
+        """Return the items to retry, each with the cause that made its reply unusable."""
         self._interview.backend.answer(self._open(), self._keep)
         return dict(sorted(self._unusable.items()))
 
     def _open(self) -> Iterator[tuple[str, Request]]:
-        """Yield what no kept reply answers, alike questions once."""
+        """Yield the questions that no cached reply answers; equal questions once."""
         identity = f"{self._interview.backend.identity} max_side={self._interview.max_side}"
         for item, request in self._interview.questions(self._wanted):
             if self._number:

@@ -1,4 +1,4 @@
-"""JSON as instruct models send it: in a fence of Markdown, with a word before or after it."""
+"""Extract JSON from a chat model's reply, which may have a Markdown fence or text around it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _BRACKETS = frozenset("[]{}")
 def bare_json(text: str) -> str:
     """Return the one JSON list or object of a reply, without the fence and the words around it.
 
-    What is around it may hold no bracket: a second value, half a value or a value inside of a broken one is ambiguous.
-    Then, and where there is no value at all, the reply comes back as it is, which `parse_json` refuses.
+    A bracket outside of the value makes a reply ambiguous: a second value, half a value, or one inside a broken one.
+    An ambiguous reply, or one without a value, is returned unchanged, and `parse_json` refuses it.
     """
     start = min((place for bracket in "[{" if (place := text.find(bracket)) >= 0), default=-1)
     if start < 0:
@@ -28,10 +28,10 @@ def bare_json(text: str) -> str:
 
 
 def read_json(text: str) -> Any:
-    """Return what the one JSON value of a reply says.
+    """Parse the one JSON value of a reply.
 
     Raises:
-        ValueError: there is none, or not just one; it is nested too deeply; or a number is none of JSON's.
+        ValueError: no value, several values, nesting too deep, or a number that JSON does not allow (NaN, Infinity).
     """
     return parse_json(bare_json(text), parse_constant=_refuse)
 

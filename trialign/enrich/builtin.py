@@ -1,4 +1,4 @@
-"""Builtin interests: what descriptions tell, by a classifier or by keyphrases, and what the same users also chose.
+"""Builtin interests without a language model: from descriptions by a classifier or keyphrases, and from co-occurrence.
 
 Shapes: N items, V interests, C classes of items, T terms.
 """
@@ -34,10 +34,10 @@ class BuiltinInterests:
     """Interests without a language model.
 
     Args:
-        settings: of `enrich/interests=builtin`; interests of company come from train histories alone.
+        settings: of `enrich/interests=builtin`; co-occurrence is counted in train histories alone.
 
     Raises:
-        ConfigError: nothing is asked for.
+        ConfigError: the settings allow no interest at all.
     """
 
     def __init__(self, settings: BuiltinInterestsConfig) -> None:
@@ -58,7 +58,7 @@ class BuiltinInterests:
             storefront: whether the catalogue is the storefront's.
 
         Raises:
-            DataError: the catalogue holds too little text to find anything in.
+            DataError: the catalogue has too little text.
         """
         by_corpus = self._settings.fitted_on == "storefront" or (self._settings.fitted_on == "auto" and storefront)
         names, own_NV = self._read(dataset) if by_corpus else keyphrases(dataset, captions)
@@ -87,7 +87,7 @@ class BuiltinInterests:
         names: Sequence[str],
         origin: str,
     ) -> None:
-        """Add each item's best by ranking: confident enough, and none whose words the better ones hold already."""
+        """Add each item's best interests; skip low confidences, and phrases whose words are all in better ones."""
         least = self._settings.min_confidence if origin == DESCRIPTION else self._settings.min_share
         for item, entries in enumerate(found):
             row = slice(ranking_NV.indptr[item], ranking_NV.indptr[item + 1])
@@ -105,12 +105,12 @@ class BuiltinInterests:
 
 
 def purposes_of(texts: Sequence[str], num_pairs: int) -> tuple[list[str], Scores]:
-    """Return the storefront's purposes and the chance of each for every text, by a classifier of word pairs.
+    """Return the storefront's purposes and, for every text, their probabilities by a classifier on word bigrams.
 
     It is fitted on the pretraining corpus alone, which shares no item with any catalogue.
     """
     corpus = list(description_purposes(_CORPUS_SEED, num_pairs))
-    # Which verb is before which paraphrase decides: pairs of words.
+    # Bigrams, because the verb before a paraphrase decides what it means.
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
     model = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, tol=None, random_state=0)
     model.fit(vectorizer.fit_transform([pair.description for pair in corpus]), [pair.purpose for pair in corpus])
@@ -118,12 +118,12 @@ def purposes_of(texts: Sequence[str], num_pairs: int) -> tuple[list[str], Scores
 
 
 def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], csr_array]:
-    """Return phrases and how well each says what is special to an item's class, of those that the item's texts hold.
+    """Return phrases, and for each item the scores of the phrases in its texts: how specific they are to its class.
 
     Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794, equation 1): all texts of a class, here of the deepest
     category, are one document; tf(t, c) log(1 + A / f(t)), f over all classes, A words per class. A phrase of two words
-    weighs two words. Scores are shares of the best of the class. Words that are in more than half of the items (and
-    in more than ten), such as those with which every caption begins, are read over.
+    counts as two words. Scores are relative to the best of the class. Words in more than half of the items (and in
+    more than ten), such as those that begin every caption, are ignored.
 
     Raises:
         DataError: no phrase occurs in two items.
@@ -164,15 +164,15 @@ def keyphrases(dataset: Dataset, captions: Sequence[str]) -> tuple[list[str], cs
 
 
 def company(together_NN: csr_array, own_NV: csr_array) -> tuple[csr_array, csr_array]:
-    """Return what the items that are near each item are for.
+    """Return the interests of the items that each item co-occurs with.
 
     Args:
-        together_NN: how often two items are near each other; zero on the diagonal, so no item speaks for itself.
-        own_NV: what each item's own texts tell.
+        together_NN: co-occurrence counts; zero on the diagonal, so that an item does not count for itself.
+        own_NV: the interests from each item's own texts.
 
     Returns:
-        The share of each interest among an item's company; and its ranking, share times log of share over the share in
-        everybody's company, where that is positive.
+        The share of each interest among the co-occurring items; and its ranking: share x log(share / share over all
+        items), where that is positive.
     """
     company_N = together_NN.sum(axis=1)
     base_V = (own_NV.T @ company_N) / max(company_N.sum(), 1.0)
@@ -181,14 +181,14 @@ def company(together_NN: csr_array, own_NV: csr_array) -> tuple[csr_array, csr_a
     base = base_V[told_NV.indices]
     share = (told_NV.data + _SMOOTHING * base) / (company_N[items] + _SMOOTHING)
     surprise = share * np.log(np.maximum(share, 1e-12) / np.maximum(base, 1e-12))
-    # Copies: to eliminate zeros moves indices in place, which would otherwise be those of the shares too.
+    # Copies, because `eliminate_zeros` changes the index arrays in place, and the shares use the same arrays.
     ranked_NV = csr_array((np.maximum(surprise, 0.0), told_NV.indices.copy(), told_NV.indptr.copy()), told_NV.shape)
     ranked_NV.eliminate_zeros()
     return csr_array((share, told_NV.indices, told_NV.indptr), shape=told_NV.shape), ranked_NV
 
 
 def _row(entries: list[tuple[str, float, str]], source: str, has_evidence: bool) -> ItemInterests:
-    """Return an item's interests, strongest first; one of both origins counts once, as the stronger."""
+    """Return an item's interests, strongest first; an interest found twice keeps its higher confidence."""
     best: dict[str, tuple[float, str]] = {}
     for name, confidence, origin in entries:
         if name not in best or confidence > best[name][0]:

@@ -1,4 +1,4 @@
-"""Replies kept by what was asked: append-only lines, one file per shard, whole after a kill at any byte."""
+"""Cache of model replies by request: one append-only JSONL file per shard, readable after a kill at any byte."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ReplyCache:
         path = folder / f"{shard}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            # Two that write the same share would ask the same questions. The kernel frees what a killed one held.
+            # Two writers of one shard would ask the same questions. The kernel releases the lock of a killed process.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
@@ -52,7 +52,7 @@ class ReplyCache:
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply; it is in the file when this returns."""
-        # A line break in front too: where a killed writer left half a line, only that half is lost.
+        # The leading line break ends the half line that a killed writer may have left, so only that half is lost.
         line = b"\n" + json.dumps({"key": key} | asdict(reply)).encode() + b"\n"
         if os.write(self._file, line) != len(line):
             raise OSError(f"half a reply written to the cache; is the disk full? key {key}")
@@ -66,5 +66,5 @@ class ReplyCache:
         try:
             record = parse_json(line)
             self._replies[record["key"]] = Reply(record["text"], record["tokens"], record["seconds"], record["cut"])
-        except (ValueError, KeyError, TypeError):  # a blank, the half line of a killed writer, another's: asked again
+        except (ValueError, KeyError, TypeError):  # blank, foreign, or half a line of a killed writer: asked again
             return

@@ -1,4 +1,4 @@
-"""Captions: those that came with the catalogue, those of the small CLIP, and what is accepted of a model's reply."""
+"""Captions: from the catalogue, from tags of the small CLIP, or parsed from a model's reply."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from trialign.runtime.seeding import numpy_generator
 TEMPLATE = "caption_direct"
 NO_PICTURE = "no_picture"
 _LONGEST = 500  # characters of one sentence
-_BATCH = 256  # pictures looked at together
+_BATCH = 256  # pictures per forward pass
 
 
 def parse_caption(text: str) -> str | Failure:
-    """Read a reply: one plain English sentence, or `empty`, `too_long`, `wrong_shape`, `markup`, `other_language`."""
+    """Parse a reply: one plain English sentence, or `empty`, `too_long`, `wrong_shape`, `markup`, `other_language`."""
     lines = text.strip().splitlines()
     if not lines:
         return Failure("empty")
@@ -49,7 +49,7 @@ def caption_questions(dataset: Dataset, items: Collection[int]) -> Iterator[tupl
 
 
 def shuffled_captions(captions: Sequence[Caption], seed: int) -> list[Caption]:
-    """Return the same captions at other items, drawn: a control, in which captions say nothing of their item.
+    """Return the captions shuffled over the items: a control in which a caption says nothing about its item.
 
     An item without a caption stays without one.
     """
@@ -65,7 +65,7 @@ class CatalogueCaptions:
     """The captions that came with the catalogue."""
 
     def captions(self, dataset: Dataset, clip: Path | None) -> list[Caption]:  # noqa: ARG002  # as TagCaptions
-        """Return them.
+        """Return a caption per item.
 
         Raises:
             DataError: the catalogue has none.
@@ -81,7 +81,7 @@ class CatalogueCaptions:
 
 
 class TagCaptions:
-    """The tags that the small CLIP finds in a picture, in a sentence.
+    """Captions as a sentence of the tags that the small CLIP finds in a picture.
 
     Args:
         settings: of `enrich/captions=builtin`; each of the `max_tags` is at least half as likely as the likeliest.

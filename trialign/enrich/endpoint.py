@@ -1,4 +1,4 @@
-"""Backend `endpoint`: any server of OpenAI-compatible chat completions, a bounded number of questions at a time."""
+"""Backend `endpoint`: any server with an OpenAI-compatible chat completions API, with bounded concurrency."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OVERSIZED = (
 
 
 class Endpoint:
-    """A server.
+    """A client of one chat completions server.
 
     Args:
         settings: of a group's option `endpoint`; the key is read once from its environment variable, shown nowhere.
@@ -55,7 +55,7 @@ class Endpoint:
 
     @property
     def identity(self) -> str:
-        """Return model and decoding settings; where the server is changes no reply."""
+        """Return the model and decoding settings; the server's address does not affect replies."""
         return f"{self.source} temperature=0 max_tokens={self._max_tokens} {json.dumps(self._extra, sort_keys=True)}"
 
     def answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
@@ -63,17 +63,17 @@ class Endpoint:
         try:
             asyncio.run(self._answer(requests, keep))
         except BaseExceptionGroup as group:
-            # Whoever reads it should see what went wrong, not that it went wrong in one of several tasks.
+            # Raise the task's own error: that it came from one of several asyncio tasks does not help the reader.
             raise group.exceptions[0] from None
 
     async def _answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
-        # As many are ready as are under way: replies that come together find their workers' next questions made.
+        # As many requests are prepared as are in flight, so that no worker waits when several replies come together.
         ready: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(self._concurrency)
 
         async def prepare() -> None:
             for name, request in requests:
                 await ready.put((name, json.dumps(self._body(request)).encode()))
-                await asyncio.sleep(0)  # whoever holds a question or a reply goes first
+                await asyncio.sleep(0)  # let the workers run first
             for _ in range(self._concurrency):
                 await ready.put(None)
 
@@ -82,7 +82,7 @@ class Endpoint:
                 name, body = entry
                 keep(name, await self._ask(session, body))
 
-        # The time limit is one on the whole of a try: a server that drips bytes is in time with every read.
+        # The timeout covers the whole attempt, because a server that sends byte by byte passes any timeout per read.
         limits = aiohttp.ClientTimeout(total=self._timeout)
         connections = aiohttp.TCPConnector(limit=self._concurrency)
         async with (
@@ -100,12 +100,12 @@ class Endpoint:
             answer, wait = await self._once(session, body)
             if isinstance(answer, Reply) or wait is None or number == self._max_attempts - 1:
                 return answer
-            # Jitter, so that those turned away together do not come back together.
+            # Jitter, so that requests that were refused together are not retried together.
             await asyncio.sleep(max(wait, self._backoff * 2**number * random.uniform(0.5, 1.0)))
         raise AssertionError("max_attempts is at least 1")
 
     async def _once(self, session: aiohttp.ClientSession, body: bytes) -> tuple[Reply | Failure, float | None]:
-        """Return the answer, and where asking again may help the least wait before that."""
+        """Send one request; return the answer, and the least wait before a retry or None if a retry cannot help."""
         start = time.monotonic()
         try:
             async with session.post(f"{self._url}/chat/completions", data=body, allow_redirects=False) as response:
@@ -142,12 +142,12 @@ class Endpoint:
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> tuple[str, bool]:
-    """Return what the server sent, as far as it is taken, and whether that is all of it."""
+    """Return the response body up to the size limit, and whether it is complete."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
         if len(body) > _MOST_BYTES:
-            response.close()  # the rest is not waited for
+            response.close()  # do not wait for the rest
             return body.decode(errors="replace"), False
     return body.decode(errors="replace"), True
 

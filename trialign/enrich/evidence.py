@@ -1,4 +1,4 @@
-"""What the enrich stage says of the items: its two tables, as they are written and as later stages read them."""
+"""The two output tables of the enrich stage, captions and interests: how they are written and read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INTERESTS = pa.schema(
 
 @dataclass(frozen=True)
 class Caption:
-    """What is said of an item's picture and by whom, or why nothing is."""
+    """A caption of an item's picture and its source, or the cause why there is none."""
 
     caption: str = ""
     source: str = ""
@@ -41,15 +41,15 @@ class Caption:
 
 @dataclass(frozen=True)
 class ItemInterests:
-    """Interests of an item, strongest first, or why there are none.
+    """The interests of an item, strongest first, or the cause why there are none.
 
     Attributes:
-        interests: no two alike.
+        interests: distinct phrases.
         confidences: of each, in 0..1.
         origins: of each, `description` or `co-engagement`.
-        source: who found them.
-        reasoning: for audit; never evidence.
-        failure: a cause, "" where there are interests.
+        source: the model or method that made them.
+        reasoning: the model's reasoning, kept for audit and never embedded or trained on.
+        failure: the cause why there are none; "" where there are interests.
     """
 
     interests: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class ItemInterests:
 
 
 class Evidence(NamedTuple):
-    """One entry per item in index order; lists without an entry where the stage did not make such evidence.
+    """Captions and interests of all items in index order; a list is empty if the stage did not make that evidence.
 
     `captions`: "" where there is none; `interests`: strongest first; `confidences`: as many, in 0..1.
     """
@@ -71,14 +71,14 @@ class Evidence(NamedTuple):
     confidences: list[list[float]]
 
     def likely(self, probabilities: Sequence[Sequence[float]], least: float) -> tuple[Evidence, int]:
-        """Return the evidence without interests of a smaller probability than `least`, and how many were left out.
+        """Return the evidence without interests of a probability below `least`, and the number of those left out.
 
         Args:
-            probabilities: per item, of its interests in their order, to be good ones.
+            probabilities: per item, the probability of each of its interests to be good.
             least: 0 to 1.
 
         Raises:
-            DataError: the probabilities are those of other interests.
+            DataError: the probabilities do not match the interests.
         """
         if [len(found) for found in probabilities] != [len(found) for found in self.interests]:
             raise DataError(
@@ -106,7 +106,7 @@ def write_interests(folder: Path, interests: Sequence[ItemInterests]) -> None:
 
 
 def load_evidence(folder: Path) -> Evidence:
-    """Read what a finished enrich stage made, as far as it made any."""
+    """Load the captions and interests of a finished enrich stage, whichever of them it made."""
     captions = _columns(folder / CAPTIONS, "caption")
     return Evidence(*captions, *_columns(folder / INTERESTS, "interests", "confidences"))
 

@@ -1,4 +1,4 @@
-"""The page of the stage: some items with what was said of them, and what could not be said."""
+"""Write enrich.html: a sample of items with their captions and interests, and examples of failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = "enrich.html"
 _NUM_SHOWN = 20
 _PER_CAUSE = 5
 _SIDE = 160  # pixels of a picture
-_LONGEST = 400  # characters of a description or of reasoning
+_LONGEST = 400  # longest description or reasoning shown, in characters
 
 
 def write_page(
@@ -57,7 +57,7 @@ def _card(dataset: Dataset, item: int, jpeg: str | None, caption: Caption, inter
 
 
 def _failures(dataset: Dataset, causes: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return each cause, the most frequent first, with some items and their number."""
+    """Return the causes of failure, most frequent first, each with its count and some items."""
     rows = []
     for cause, number in Counter(filter(None, causes)).most_common():
         examples = [dataset.keys[item] for item, own in enumerate(causes) if own == cause][:_PER_CAUSE]

@@ -1,4 +1,4 @@
-"""Interests asked for, and read from a reply: strict, or refused by cause; nothing fixed and nothing invented."""
+"""Prompt a model for interests and parse its replies strictly: a malformed reply is a failure and is not repaired."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 120  # characters of one interest
 
 
 def evidence_of(dataset: Dataset, captions: Sequence[str]) -> list[dict[str, str]]:
-    """Return what is known about each item: title, description and caption, as far as there are any."""
+    """Return the title, description and caption of each item, without empty ones."""
     columns = {name: dataset.items[name].to_pylist() for name in ("title", "description")}
     columns["caption"] = list(captions) or [""] * dataset.num_items
     rows = zip(*columns.values(), strict=True)
@@ -27,14 +27,14 @@ def evidence_of(dataset: Dataset, captions: Sequence[str]) -> list[dict[str, str
 def interest_questions(
     evidence: Sequence[Mapping[str, str]], items: Collection[int], variant: str, max_interests: int
 ) -> Iterator[tuple[int, Request]]:
-    """Yield the question about each of `items`, all of which have evidence."""
+    """Yield the request for interests of each of `items`, all of which have evidence."""
     for item in sorted(items):
         yield item, Request(interests_prompt(variant, evidence[item], max_interests))
 
 
 @dataclass(frozen=True)
 class Interests:
-    """Interests, strongest first, a confidence in 0..1 each, and the reasoning (cot) that is never evidence."""
+    """Parsed interests, strongest first, with confidences in 0..1, and the reasoning (cot), which is never embedded."""
 
     interests: tuple[str, ...]
     confidences: tuple[float, ...]
@@ -42,7 +42,7 @@ class Interests:
 
 
 def parse_interests(text: str, variant: str, max_interests: int) -> Interests | Failure:
-    """Read a reply.
+    """Parse a reply as interests, or return the failure that makes it unusable.
 
     Args:
         text: the reply; what is around its JSON is left out, see `bare_json`.
@@ -100,5 +100,5 @@ def _is_interest(one: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    # Half a surrogate pair is legal JSON, but no text that a file can hold.
+    # A lone surrogate is legal JSON, but cannot be written as UTF-8.
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

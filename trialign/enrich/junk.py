@@ -1,4 +1,4 @@
-"""Interests at the wrong items, as the storefront deals them out (`data.junk_share`), for a reward model to tell."""
+"""Give items of the storefront the interests of other items (`data.junk_share`), for a reward model to detect."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _STOREFRONT = "trialign.storefront.Storefront"
 
 
 def storefront_of(prepared: Manifest) -> Storefront | None:
-    """Return the world that a prepared dataset was made from, None if it was another source."""
+    """Return the storefront that a prepared dataset was made from; None for any other source."""
     if prepared.setting("data._target_", str) != _STOREFRONT:
         return None
-    from trialign.storefront import Storefront  # seconds to import
+    from trialign.storefront import Storefront  # takes seconds to import
 
     return Storefront(
         StorefrontConfig(
@@ -34,9 +34,9 @@ def storefront_of(prepared: Manifest) -> Storefront | None:
 
 
 def with_junk(world: Storefront, keys: Sequence[str], interests: Sequence[ItemInterests]) -> list[ItemInterests]:
-    """Return the interests that the items of this world carry, which may be those of others."""
+    """Return the items' interests, with those of the storefront's junk items replaced by another item's."""
     index = [int(key.rpartition("-")[2]) for key in keys]
     place = {item: row for row, item in enumerate(index)}
     donors = world.interests_from()[index].tolist()
-    # One that left the catalogue (data.min_item_interactions) leaves an item with its own.
+    # If the other item is not in the catalogue (data.min_item_interactions), the item keeps its own interests.
     return [interests[place.get(donor, row)] for row, donor in enumerate(donors)]

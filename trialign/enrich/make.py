@@ -1,4 +1,4 @@
-"""Captions and interests of a catalogue, by whatever the config names."""
+"""Make the captions and interests of a catalogue with the configured method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_PICTURES = 1
 def make_captions(
     settings: BackendConfig, dataset: Dataset, clip: Path | None, replies: Callable[[], ReplyCache], part: Part
 ) -> tuple[list[Caption], Counts]:
-    """Return a caption per item, and counts.
+    """Make a caption for every item; return them with counts for the manifest.
 
     Args:
         settings: group `enrich/captions`.
@@ -75,7 +75,7 @@ def make_interests(
     *,
     storefront: bool,
 ) -> tuple[list[ItemInterests], Counts]:
-    """Return the interests of every item, and counts.
+    """Make the interests of every item; return them with counts for the manifest.
 
     Args:
         settings: group `enrich/interests`.
@@ -140,6 +140,6 @@ def _counted(asked: AnnotationResult[Any], cause: str, has_evidence: Sequence[bo
 
 
 def _cut(evidence: Sequence[Mapping[str, str]], most: int) -> tuple[list[dict[str, str]], int]:
-    """Return evidence with texts of at most so many characters, and how many items were cut."""
+    """Cut the texts of the evidence to a number of characters; return them and the number of items cut."""
     cut = [{name: text[:most] for name, text in own.items()} for own in evidence]
     return cut, sum(own != whole for own, whole in zip(cut, evidence, strict=True))

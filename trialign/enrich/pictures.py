@@ -1,4 +1,4 @@
-"""Pictures as they are sent to a model: whole, and no larger than it can use."""
+"""Check a picture and scale it down before it is sent to a model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOST_PIXELS = 200_000_000
 
 
 def scaled(data: bytes, max_side: int) -> bytes:
-    """Return a picture as it is, or scaled down and encoded anew where its longer side exceeds `max_side` pixels.
+    """Return a picture unchanged, or scaled down and encoded again if its longer side exceeds `max_side` pixels.
 
     Raises:
-        BrokenPictureError: it cannot be decoded, or is larger than memory should be asked for.
+        BrokenPictureError: it cannot be decoded, or is too large to decode safely.
     """
     checked = check_picture(data, _MOST_PIXELS).data
     with Image.open(io.BytesIO(checked)) as image:

@@ -1,4 +1,4 @@
-"""What every model that is asked answers to: requests in, a reply or a failure with its cause out."""
+"""The interface of annotation backends: requests in; for each, a reply or a failure with its cause out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, what it cost in tokens (prompt and reply) and in seconds, and whether it ends before its end."""
+    """A model's reply, its cost in tokens (prompt and reply) and seconds, and whether it was cut at the token limit."""
 
     text: str
     tokens: int
@@ -27,7 +27,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why nothing usable came back: `cause` is counted (`timeout`, `http_500`), `detail` is for a reader."""
+    """The cause of an unusable or missing reply: `cause` is counted (`timeout`, `http_500`), `detail` is for people."""
 
     cause: str
     detail: str = ""
@@ -39,15 +39,15 @@ Requests = Iterator[tuple[str, Request]]
 
 @runtime_checkable
 class Backend(Protocol):
-    """A model that is asked."""
+    """A model that answers requests."""
 
     @property
     def source(self) -> str:
-        """Return what the column `source` says."""
+        """Return the name for the table's column `source`."""
 
     @property
     def identity(self) -> str:
-        """Return model and decoding settings: whatever, changed, may change a reply."""
+        """Return the model and decoding settings: everything that may affect a reply, for the cache key."""
 
     def answer(self, requests: Requests, keep: Callable[[str, Reply | Failure], None]) -> None:
-        """Call `keep` once per request with its name, as soon as its answer is there, in any order."""
+        """Answer all requests; call `keep` once for each, with its name, when its answer arrives, in any order."""

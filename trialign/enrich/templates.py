@@ -1,4 +1,4 @@
-"""Prompts from their files, filled with evidence that stays data."""
+"""Load prompt templates and fill them with evidence, escaped so that it cannot act as instructions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("prompts")
-# Inside a string of JSON these may be written as escapes. Unescaped, `<|im_start|>` or `[INST]` in a title would be a
-# turn of the conversation to some tokenizers, and a line separator might end the line that the evidence is on.
+# JSON allows escapes for these characters. Unescaped, `<|im_start|>` or `[INST]` in a title would start a chat turn
+# with some tokenizers, and a line separator might end the line that holds the evidence.
 _ESCAPED = {letter: f"\\u{ord(letter):04x}" for letter in ("<", ">", "[", "]", "\x7f", "\x85", "\u2028", "\u2029")}
 
 
@@ -30,14 +30,14 @@ def template_hash(name: str) -> str:
 
 
 def interests_prompt(variant: str, evidence: Mapping[str, str], max_interests: int) -> str:
-    """Return the prompt; `evidence` goes in as one line of JSON, so that no text in it can leave its frame."""
-    # Evidence last: braces in a title must not be taken for a place to fill.
+    """Return the prompt for interests; `evidence` is inserted as one line of JSON, so that its text stays data."""
+    # The evidence is inserted last, so that braces in a title are not taken for placeholders.
     text = template(f"interests_{variant}").replace("{max_interests}", str(max_interests))
     return text.replace("{evidence}", _told(evidence))
 
 
 def judge_prompt(evidence: Mapping[str, str], interests: Sequence[str]) -> str:
-    """Return the prompt that asks whether each of some phrases is a good interest; all of them go in as JSON."""
+    """Return the prompt that asks of each phrase whether it is a good interest of the item; all data is JSON."""
     before, between, after = re.split(r"\{evidence\}|\{interests\}", template("judge"))
     number = str(len(interests))
     listed = "[{}]".format(", ".join(map(_quoted, interests)))
@@ -45,7 +45,7 @@ def judge_prompt(evidence: Mapping[str, str], interests: Sequence[str]) -> str:
 
 
 def retry_prompt(question: str, cause: str, number: int) -> str:
-    """Return a question asked again, with the cause that its reply could not be used."""
+    """Return the prompt of a retry, which states why the previous reply was unusable."""
     text = template("retry").replace("{cause}", cause.replace("_", " ")).replace("{number}", str(number + 1))
     return text.replace("{question}", question)
 

@@ -1,4 +1,4 @@
-"""Backend `transformers`: a chat model in this process, with or without eyes, asked in batches, greedily.
+"""Backend `transformers`: a text or vision chat model in this process, decoded greedily in batches.
 
 Shapes: B questions, T tokens.
 """
@@ -33,8 +33,7 @@ class TransformersChat:
     Args:
         settings: of a group's option `transformers`; the environment's offline switches are respected.
 
-    That the model cannot be loaded is reported when it is first asked: where all replies are kept from before, it need
-    not be there.
+    The model is loaded at the first request, so it is not needed if the cache holds all replies.
     """
 
     def __init__(self, settings: TransformersBackendConfig) -> None:
@@ -44,12 +43,12 @@ class TransformersChat:
 
     @property
     def source(self) -> str:
-        """Return `transformers` and the model, a folder by its last name."""
+        """Return `transformers` and the model's name; for a folder, its last component."""
         return f"transformers {Path(self._name).name if Path(self._name).is_dir() else self._name}"
 
     @cached_property
     def identity(self) -> str:
-        """Return model, the content of its files where it is a folder, and decoding settings."""
+        """Return the model, for a folder with a hash of its files, and the decoding settings."""
         files = sorted(path for path in Path(self._name).glob("*") if path.is_file())
         content = hashlib.sha256("".join(path.name + sha256_of(path) for path in files).encode()).hexdigest()
         named = f"sha256 {content}" if files else self._name
@@ -62,7 +61,7 @@ class TransformersChat:
             try:
                 replies: Sequence[Reply | Failure] = self._reply([request for _, request in batch])
             except ValueError:
-                # One picture of a shape that the model's processor refuses must not cost its neighbours their replies.
+                # A picture that the model's processor rejects must not fail the other requests of its batch.
                 replies = [self._reply_alone(request) for _, request in batch]
             for (name, _), reply in zip(batch, replies, strict=True):
                 keep(name, reply)
@@ -84,7 +83,7 @@ class TransformersChat:
             return_dict=True,
             return_tensors="pt",
             padding=True,
-            enable_thinking=False,  # of Qwen3's template; reasoning has its place in the reply
+            enable_thinking=False,  # an argument of Qwen3's template; reasoning belongs in the reply
         ).to(self._device)
         if "pixel_values" in read:
             read["pixel_values"] = read["pixel_values"].to(_DTYPES[self._dtype])
@@ -122,7 +121,7 @@ class TransformersChat:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        """Load the model, and what turns conversations into its input."""
+        """Load the model and its processor or tokenizer."""
         from trialign.runtime.transformers import (
             AutoModelForCausalLM,
             AutoModelForImageTextToText,
@@ -141,12 +140,12 @@ class TransformersChat:
                 rule="a model that is asked was tuned to answer",
                 remedy="name an instruct model",
             )
-        tokenizer.padding_side = "left"  # what is generated follows the prompt
+        tokenizer.padding_side = "left"  # the generated tokens come after the prompt
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         ends = model.generation_config.eos_token_id
         self._ends = [tokenizer.eos_token_id] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        # A new one: the model's own would bring sampling and penalties along.
+        # A new generation config, because the model's own may set sampling and penalties.
         model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=self._max_tokens,

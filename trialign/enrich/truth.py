@@ -1,4 +1,4 @@
-"""How much of what a generated world's items are (`Dataset.truth`) captions and interests say; for judging alone."""
+"""Compare captions and interests with the true styles and purposes of a generated dataset, for evaluation only."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Truth = Mapping[str, Sequence[str | None]]
 
 
 def judge_captions(truth: Truth, captions: Sequence[Caption]) -> dict[str, float]:
-    """Return the share of captions that name their item's style and no other: of all items, and of those that show one.
+    """Return the share of captions that name exactly their item's style: of all items, and of those that show a style.
 
-    Nothing where no styles are known.
+    Empty if no styles are known.
     """
     if "style" not in truth:
         return {}
@@ -26,9 +26,9 @@ def judge_captions(truth: Truth, captions: Sequence[Caption]) -> dict[str, float
 
 
 def judge_interests(truth: Truth, interests: Sequence[ItemInterests]) -> dict[str, float]:
-    """Return the share of items whose strongest interest is their purpose, and of all interests that are one.
+    """Return the share of items whose strongest interest is their purpose, and of interests that are the purpose.
 
-    Nothing where no purposes are known.
+    Empty if no purposes are known.
     """
     if "purpose" not in truth:
         return {}

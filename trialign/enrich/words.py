@@ -1,4 +1,4 @@
-"""What is no plain text: tests that captions and interests share."""
+"""Tests for markup and foreign scripts, shared by captions and interests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_marked_up(text: str) -> bool:
 
 
 def is_foreign(text: str) -> bool:
-    """Return whether most letters are of another script than the Latin, which the prompts ask for."""
+    """Return whether most letters are not Latin, the script that the prompts ask for."""
     letters = [letter for letter in text if letter.isalpha()]
     latin = sum("LATIN" in unicodedata.name(letter, "") for letter in letters)
     return 2 * latin < len(letters)

@@ -1,1 +1,1 @@
-"""How good a ranking is, against which baselines, and how sure one can be of it."""
+"""Evaluate: ranking metrics of a generator and of baselines, with bootstrap intervals of their differences."""

@@ -1,4 +1,4 @@
-"""How far a difference between two rankers could be chance: the paired bootstrap over users."""
+"""Confidence intervals for the difference between two rankers: the paired bootstrap over users."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def paired_bootstrap(
         differences_UC: one ranker's value minus the other's, on the same example, by column.
         num_samples: resamples.
         seed: seed of the resampling.
-        owners: the user of each example; a user with several is drawn with all of them, since they are alike. None
-            where every example is a user of its own.
+        owners: the user of each example; a user is drawn with all examples, since these are correlated. None if every
+            example is a user of its own.
 
     Returns:
-        Intervals; with a single user, whose resamples are all alike, no low and high but a reason.
+        The intervals; for a single user, whose resamples are all equal, a reason instead of bounds.
     """
     assert len(differences_UC) > 0
     assert num_samples > 0
@@ -75,7 +75,7 @@ def paired_bootstrap(
 def _by_user(
     values_UC: NDArray[np.float64], owners: Sequence[str] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each user's sum over its examples, and how many these are."""
+    """Return each user's sum over its examples, and their number."""
     if owners is None:
         return values_UC, np.ones(len(values_UC), np.int64)
     numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}

@@ -1,4 +1,4 @@
-"""Many runs next to each other: what differs, how good each is, and how sure one can be of the difference."""
+"""Compare runs: settings that differ, metrics, and confidence intervals of the differences."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _CURVES = ("loss", "validation")
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one configuration, measured on the same examples, that differ in seeds alone.
+    """Runs that differ in seeds alone and were measured on the same examples.
 
     Attributes:
-        stem: what its runs' names have in common, or the first one's.
+        stem: the common prefix of its runs' names, or the first run's name.
         runs: the runs, each generator once.
-        repeated: names of runs whose generator is one of `runs` already; counted once.
+        repeated: names of further runs with a generator that is already in `runs`; they do not count again.
     """
 
     stem: str
@@ -74,16 +74,16 @@ class Group:
         return statistics.stdev(values) if len(values) > 1 else None
 
     def identifiers(self) -> Figures:
-        """Return what is said of its semantic IDs, averaged over the seeds; only what is said of all of them."""
+        """Return the metrics of its semantic IDs that all runs have, averaged over the seeds."""
         return _averaged([identifier_figures(run.quality) for run in self.runs])
 
     def grounding(self) -> Figures:
-        """Return what is said of its generators' grounding, likewise."""
+        """Return the grounding metrics that all runs have, averaged over the seeds."""
         return _averaged([grounding_figures(run.record.details) for run in self.runs])
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Put runs whose generators differ in seeds alone together, in the order of their first."""
+    """Group the runs whose generators differ in seeds alone, in the order of each group's first run."""
     groups: dict[Any, Group] = {}
     for run in runs:
         settings = {
@@ -103,12 +103,12 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return the settings that are not alike in all runs, with each run's value; unset is as good as absent."""
+    """Return the settings that differ between runs, with each run's value; an unset one equals an absent one."""
     return _differing([run.config for run in runs], _UNSET)
 
 
 def differing_executions(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return likewise what is no setting of a configuration but can change figures: see `Run.execution`."""
+    """Return differences outside the configuration that can change figures, e.g. libraries; see `Run.execution`."""
     return _differing([run.execution for run in runs], _UNRECORDED)
 
 
@@ -119,13 +119,13 @@ def _differing(told: Sequence[Mapping[str, Any]], absent: str) -> dict[str, list
 
 
 def _stem(runs: Sequence[Run]) -> str:
-    """Return what names of seeds have in common before their number: `plain` of plain-0 and plain-1."""
+    """Return the runs' common name without the seed's number: `plain` for plain-0 and plain-1."""
     stems = {re.sub(r"[-_=./][a-z]*\d*$", "", run.name) for run in runs}
     return stems.pop() if len(runs) > 1 and len(stems) == 1 else runs[0].name
 
 
 def paired_to(reference: Group, group: Group, *, num_samples: int, seed: int) -> dict[str, Difference] | str:
-    """Return a group minus the reference, by metric, or why they cannot be paired."""
+    """Return the difference of a group to the reference by metric, or the reason why they cannot be paired."""
     one, other = reference.runs[0], group.runs[0]
     if one.record.stated.exclude_seen != other.record.stated.exclude_seen:
         return f"not paired: {seen_rule(other.record.stated)}"
@@ -137,7 +137,7 @@ def paired_to(reference: Group, group: Group, *, num_samples: int, seed: int) ->
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of runs, each but the first compared with the first; and what could not be read, said in words."""
+    """Groups of runs, the differences of each to the first group, and messages about runs that could not be read."""
 
     groups: list[Group]
     paired: dict[str, dict[str, Difference] | str]
@@ -145,7 +145,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[Run]:
-        """Every run that is counted."""
+        """All runs that count."""
         return [run for group in self.groups for run in group.runs]
 
 
@@ -154,7 +154,7 @@ def compare(runs: Sequence[Run], left_out: Sequence[str], *, num_samples: int = 
 
     Args:
         runs: at least one.
-        left_out: what could not be compared, in words; printed with the rest.
+        left_out: messages about runs that could not be compared, to print.
         num_samples: resamples behind every interval.
         seed: of the resampling.
     """
@@ -255,7 +255,7 @@ def _averaged(told: Sequence[Figures]) -> Figures:
 
 
 def _told(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """Yield heading and rows of what is said beyond rankings, a column per group, as far as anything is."""
+    """Yield the tables of semantic ID and grounding metrics: heading, and rows with a column per group."""
     headings = {
         "Semantic IDs: collisions, and mutual information of prefixes with labels": Group.identifiers,
         "Unconstrained decoding, and grounding": Group.grounding,
@@ -276,7 +276,7 @@ def _difference(found: dict[str, Difference] | str | None, metric: str) -> str:
 
 
 def _by_value(groups: Sequence[Group]) -> dict[str, dict[str, list[str]]]:
-    """Return, by setting that differs between groups, each value and who has it; what differs in seeds is left out."""
+    """Return the settings that differ between groups, except seeds, with the groups that have each value."""
     stems = [group.stem for group in groups]
     found = differing([group.runs[0] for group in groups])
     return {key: _holders(values, stems) for key, values in found.items() if key not in _SEEDS}

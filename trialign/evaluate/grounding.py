@@ -1,6 +1,6 @@
-"""Whether a generator knows what its semantic IDs mean: items from their texts, and texts from their items.
+"""SID grounding probes: find items by their texts, and write texts of items, from a generator's semantic IDs.
 
-Every item of the catalogue was trained on, so this measures what was memorised, and how consistently both ways.
+Training saw every item of the catalogue, so this measures memorization and its consistency in both directions.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _SHOWN = 5
 
 
 def grounding(ranker: GeneratorRanker, texts: ItemTexts, num_items: int) -> Grounding:
-    """Return how well items are found by their texts, and texts written from their items, by tasks that were trained.
+    """Return the metrics of finding items by their texts and writing texts of items, by task that was trained.
 
     Args:
         ranker: the generator.
         texts: of its items.
-        num_items: how many items are asked about, drawn without regard to anything.
+        num_items: size of the uniform random sample of items.
 
     Returns:
-        The figures by task. Where interests are no task that was trained, `interests_to_item` asks by the prompt of the
-        task named `through`, which never read one.
+        The figures by task. If no trained task reads interests, `interests_to_item` uses the prompt of the task named
+        in `through`, which was not trained on them.
     """
     order = numpy_generator(0, "understanding").permutation(len(texts))
 
@@ -62,7 +62,7 @@ def grounding(ranker: GeneratorRanker, texts: ItemTexts, num_items: int) -> Grou
 
 
 def token_f1(written: str, truth: str) -> float:
-    """Return the harmonic mean of precision and recall of words, each counted as often as it is, case ignored."""
+    """Return the F1 of the words of two texts, with multiplicity and without case."""
     one, other = Counter(written.lower().split()), Counter(truth.lower().split())
     shared = (one & other).total()
     return 2 * shared / (one.total() + other.total()) if shared else 0.0
@@ -86,7 +86,7 @@ def _find(
     prompts = [ranker.template.prompt(task, asked(item)) for item in items]
     places = min(10, ranker.num_beams)
     hits_IK = ranker.rank_prompts(prompts, places) == np.array(items)[:, None]
-    # Nothing tells the items of one text apart: of n only K are among the first K.
+    # Items with equal texts cannot be told apart: of n such items only K fit into the top K.
     shared = Counter(_spelled(asked(item)) for item in np.flatnonzero(known_N).tolist())
     sharing_I = np.array([shared[_spelled(asked(item))] for item in items])
     return Found(
@@ -110,7 +110,7 @@ def _write(ranker: GeneratorRanker, name: str, task: ItemTask, texts: ItemTexts,
     limit = template.max_tokens[answers[0].field]
     found = write_texts(ranker.generator, prompts, end=template.tokenizer.end, max_tokens=limit)
     written = [template.tokenizer.decode(tokens).strip() for tokens in found]
-    # A longer text was learned as far as it is cut, and is compared so.
+    # Training cut longer texts, so the comparison cuts them too.
     truths = [template.tokenizer.decode(template.tokenizer.encode(answer.text)[:limit]).strip() for answer in answers]
     pairs = list(zip(written, truths, strict=True))
     return Written(

@@ -1,4 +1,4 @@
-"""report.html: one evaluation for the eye, with charts and a few users, in one file."""
+"""Render report.html: an evaluation as one file, with tables, charts and a few users."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def evaluation_page(
     """Return the page as HTML.
 
     Args:
-        record: what metrics.json holds.
+        record: the contents of metrics.json.
         dataset: for titles and pictures.
         sids: for semantic IDs.
-        users: whom was measured.
-        rankings: what the generator ranked for them.
+        users: the evaluated users.
+        rankings: the generator's rankings for them.
     """
     stated, other, details = record.stated, record.other_protocol, record.details
     return render(
@@ -115,7 +115,7 @@ def _levels(details: Details) -> Markup:
 
 
 def _grounding(found: Grounding, dataset: Dataset) -> list[tuple[Sequence[str], list[tuple[str, ...]], int]]:
-    """Return each table's header, rows and number of columns that hold text."""
+    """Return the header, rows and number of text columns of each grounding table."""
     rows: list[tuple[str, ...]] = []
     for name, row in found.finds.items():
         how = f"{name}, by the prompt of {row.through}" if row.through else name
@@ -137,7 +137,7 @@ def _grounding(found: Grounding, dataset: Dataset) -> list[tuple[Sequence[str], 
 
 @dataclass(frozen=True)
 class _ShownItem:
-    """An item of a user: where it is, and how it is shown."""
+    """An item of a user as the page shows it."""
 
     what: str
     title: str
@@ -192,7 +192,7 @@ def _place(item: int, rankings: Rankings, row: int) -> str:
 
 
 def _pictures(dataset: Dataset, wanted: set[int]) -> dict[int, str]:
-    """Return thumbnails of those of the wanted items that have a picture."""
+    """Return the thumbnails of the wanted items that have a picture."""
     has_image = dataset.items["has_image"].to_numpy()
     left = {item for item in wanted if item != NO_ITEM and has_image[item]}
     found: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""The protocol every row of a results table goes through: full ranking over the catalogue, checked, then measured."""
+"""The evaluation protocol of all rankers: rank the whole catalogue, check the ranking, compute the metrics."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Rankings:
 
     Attributes:
         items_UK: best first, NO_ITEM where fewer can be ranked.
-        scores_UK: the ranker's own scale, never rising along a row, -inf next to NO_ITEM.
-        invalid_rate: share of the owed places that hold no item of the catalogue; see `rank_users`.
+        scores_UK: on the ranker's own scale, not increasing along a row, -inf for NO_ITEM.
+        invalid_rate: share of the required places without an item of the catalogue; see `rank_users`.
     """
 
     items_UK: NDArray[np.int32]
@@ -32,7 +32,7 @@ class Rankings:
 
 @dataclass(frozen=True)
 class Measured:
-    """Rankings, and every metric of every user, columns as in METRICS."""
+    """Rankings with every metric of every user, columns as in METRICS."""
 
     values_UC: NDArray[np.float64]
     rankings: Rankings
@@ -48,7 +48,7 @@ class Measured:
 
 
 def require_examples(users: Evaluation, split: EvaluationSplit, num_users: int | None = None) -> None:
-    """Refuse a split that nobody, or not the sample that is asked for, can be measured on.
+    """Raise an error if a split is empty or smaller than the requested sample.
 
     Raises:
         DataError: it is empty, or holds fewer than `num_users`.
@@ -78,20 +78,20 @@ def rank_users(
     batch_size: int,
     what: str = "users ranked",
 ) -> Rankings:
-    """Rank the catalogue for every history, and refuse rankings that cannot be measured.
+    """Rank the catalogue for every history, and raise an error for malformed rankings.
 
-    A ranker owes each user min(k, N) places, N less the user's distinct filtered items where there are any. An owed
-    place counts as invalid if it is NO_ITEM or names no item of the catalogue; so does an item outside the catalogue on
-    any later place. A ranker that returns nothing, too little or nonsense therefore never shows a rate of 0.
+    A ranker must fill min(k, N) places for each user, with N reduced by the user's distinct filtered items. A required
+    place is invalid if it is NO_ITEM or not an item of the catalogue; an item outside the catalogue on a later place is
+    invalid too. So a ranker that returns nothing, too little or nonsense never has an invalid rate of 0.
 
     Args:
         ranker: the generator or a baseline.
         histories: U item-index arrays, oldest first.
-        k: places per user.
+        k: length of a ranking.
         num_items: N, size of the catalogue.
         exclude: U item-index arrays, items that are filtered out of each ranking; None filters nothing.
         batch_size: users per call of the ranker.
-        what: what a log calls the work.
+        what: name of the work in the log.
 
     Raises:
         TrialignError: a ranking has the wrong shape, repeats an item or holds a filtered one, or scores rise or are
@@ -145,7 +145,7 @@ def _check(
     shape: tuple[int, int],
     exclude: Sequence[Items] | None,
 ) -> NDArray[np.int64]:
-    """Refuse rankings that break the Ranker protocol; return how many distinct items were filtered for each user."""
+    """Raise an error if rankings break the Ranker protocol; return each user's number of distinct filtered items."""
     if items_BK.shape != shape or scores_BK.shape != shape:
         raise _broken(f"items of shape {items_BK.shape} and scores of shape {scores_BK.shape}", f"both are {shape}")
     ordered_BK = np.sort(items_BK, axis=1)
@@ -154,7 +154,7 @@ def _check(
         row = int(repeated.any(axis=1).argmax())
         item = int(ordered_BK[row, 1:][repeated[row]][0])
         raise _broken(f"item {item} more than once in one user's ranking", "an item is in a ranking once")
-    # A comparison with NaN is False, so this refuses NaN too.
+    # A comparison with NaN is False, so this detects NaN too.
     falling = scores_BK[:, 1:] <= scores_BK[:, :-1]
     if not falling.all() or np.isnan(scores_BK).any():
         raise _broken("scores that rise or are not numbers", "scores never rise from one place to the next")

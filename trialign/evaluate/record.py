@@ -22,7 +22,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class FilteredTargets:
-    """How many of the targets their user had chosen before: where seen items are filtered, nobody can find them."""
+    """The number of targets that their user had chosen before, which no ranker can find if seen items are filtered."""
 
     count: int
     targets: int
@@ -40,8 +40,8 @@ class Results:
         paired: model minus baseline, by baseline and metric.
         invalid_rate: the model's.
         filtered_targets: only where seen items are filtered.
-        oracle: the best attainable metrics, where the world is known.
-        share_of_oracle: model / oracle, likewise.
+        oracle: the best attainable metrics; None without a known oracle.
+        share_of_oracle: model / oracle; None likewise.
     """
 
     exclude_seen: bool
@@ -56,7 +56,7 @@ class Results:
 
 @dataclass(frozen=True)
 class SeenSlice:
-    """Recall of the targets that occur so many times in train histories."""
+    """Recall of the targets whose number of train events is in a given range."""
 
     targets: int
     recall_at_10: float
@@ -64,12 +64,12 @@ class SeenSlice:
 
 @dataclass(frozen=True)
 class Spread:
-    """How much of the catalogue is recommended, and how far recommendations lean to popular items.
+    """Catalogue coverage and popularity bias of the recommendations.
 
     Attributes:
-        coverage_at_10: share of the catalogue on any of the first ten places of any user.
-        head_share_at_10: share of those places held by the tenth of the items with the most train events.
-        head_share_of_targets: the same of the targets; a ranking above it leans further to the head than the users do.
+        coverage_at_10: share of the catalogue in the top ten of any user.
+        head_share_at_10: share of the top-ten places that have one of the 10 % of items with the most train events.
+        head_share_of_targets: the same share of the targets; a ranking above it favors popular items more than users.
     """
 
     coverage_at_10: float
@@ -79,14 +79,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class UnconstrainedDecoding:
-    """What the generator names without the trie: a lower bound, since a code of a wrong level cannot be written.
+    """Invalid items of the generator without the trie: a lower bound, since codes of a wrong level are ruled out.
 
     Attributes:
         invalid_rate: share of users whose best tuple is not an item.
         invalid_rate_at_10: share of the best ten tuples that are not items.
-        illegal_mass: per level, the probability of codes that lead to no item, along the target's own.
+        illegal_mass: per level, the probability of codes that continue to no item, along the target's path.
         num_users: users measured.
-        by_construction: the item encoding scores nodes of the trie alone, so that the figures are 0.
+        by_construction: True if the item encoding scores only nodes of the trie, so that all figures are 0.
     """
 
     invalid_rate: float
@@ -98,10 +98,10 @@ class UnconstrainedDecoding:
 
 @dataclass(frozen=True)
 class Found:
-    """How many items a task finds by their texts; `ceiling` is what nobody can pass, as items share a text.
+    """The recall of items by their texts in a task; `ceiling` is the best possible value, since items may share a text.
 
     Attributes:
-        through: the task by whose prompt was asked, where that is another.
+        through: the task whose prompt was used, if it is another one.
     """
 
     items: int
@@ -114,7 +114,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Written:
-    """How well a task writes the texts of items; examples are (item, its text, what was written)."""
+    """The accuracy of a task that writes texts of items; examples are (item, its text, the generated text)."""
 
     items: int
     exact: float
@@ -124,7 +124,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Grounding:
-    """How well the generator finds items by their texts and writes texts of items, by task."""
+    """The grounding metrics: how well the generator finds items by texts and writes texts of items, by task."""
 
     catalogue: int
     finds: dict[str, Found]
@@ -133,13 +133,13 @@ class Grounding:
 
 @dataclass(frozen=True)
 class Details:
-    """What is measured of the first ten places beyond averages; of every row of the table, or of the model.
+    """Details of the top ten beyond averages, for every row of the table or for the model.
 
     Attributes:
-        recall_by_seen: by row and by how often a target occurs in train histories.
+        recall_by_seen: by row and by the target's number of train events.
         spread: by row.
         prefix_recall_at_10: of the model, by length of the prefix.
-        unconstrained_decoding: None where it is not measured.
+        unconstrained_decoding: None if it was not measured.
         grounding: likewise.
     """
 
@@ -152,14 +152,14 @@ class Details:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What metrics.json holds.
+    """The contents of metrics.json.
 
     Attributes:
         split: whose users were ranked.
         num_users: users evaluated.
-        num_users_in_split: users of the split, of which a sample may be evaluated.
+        num_users_in_split: users of the whole split, of which a sample may be evaluated.
         num_examples: histories ranked.
-        stated: results under the rule for seen items that the configuration states.
+        stated: results under the configured rule for seen items.
         other_protocol: results under the other rule.
         details: of the stated rule.
     """

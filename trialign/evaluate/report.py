@@ -1,4 +1,4 @@
-"""The record of an evaluation, and the same for a reader: tables and sentences.
+"""Make the record of an evaluation, and print it as tables and sentences.
 
 Everything printed is made from the record alone, so a finished evaluation can be printed again.
 """
@@ -55,17 +55,17 @@ def metrics_record(
     num_samples: int = 2000,
     seed: int = 0,
 ) -> EvaluationRecord:
-    """Return what metrics.json holds.
+    """Return the contents of metrics.json.
 
     Args:
-        stated: figures under the rule for seen items that the configuration states.
+        stated: figures under the configured rule for seen items.
         other: figures under the other rule.
         users: the user of each example, in order.
         split: whose examples they are.
-        details: what else is said of the stated rankings.
-        num_in_split: users of the whole split, where `users` may be a sample.
-        oracle: the best attainable means by metric name, where the world is known.
-        filtered: the targets that a filter of seen items takes away, as `filtered_targets` counts them.
+        details: further metrics of the rankings under `stated`.
+        num_in_split: users of the whole split, of which `users` may be a sample.
+        oracle: the best attainable means by metric name; None without a known oracle.
+        filtered: the number of targets that a filter of seen items removes, see `filtered_targets`.
         num_samples: resamples behind every interval.
         seed: seed of the resampling.
     """
@@ -77,7 +77,7 @@ def metrics_record(
 
 
 def oracle_means(table: pa.Table, users: Sequence[str]) -> Figures:
-    """Return the oracle's averages over `users`, of the metrics whose best is known.
+    """Return the oracle's averages over `users`, for the metrics that the oracle has.
 
     Args:
         table: column `user` and one column per metric (oracle/<split>.parquet).
@@ -104,7 +104,7 @@ def report_text(record: EvaluationRecord) -> str:
 
 
 def print_report(record: EvaluationRecord, out: Console | None = None) -> None:
-    """Print the table of a metrics.json, and what it says about the model and the best baseline."""
+    """Print the table of a metrics.json and sentences about the model and the best baseline."""
     out = out or console(width=WIDTH)
     out.print(_table(record.stated, title(record)))
     for sentence in sentences(record):
@@ -123,7 +123,7 @@ def best_baseline(results: Results) -> str | None:
 
 
 def title(record: EvaluationRecord) -> str:
-    """Return what was measured, on whom, and by which rule."""
+    """Return the table's title: the split, the users and the rule for seen items."""
     users = f"{record.num_users:,} user{'s' if record.num_users != 1 else ''}"
     if record.num_users_in_split != record.num_users:
         users = f"a sample of {users} of {record.num_users_in_split:,}"
@@ -133,7 +133,7 @@ def title(record: EvaluationRecord) -> str:
 
 
 def seen_rule(results: Results) -> str:
-    """Return the rule for seen items in words."""
+    """Return the rule for seen items as a phrase."""
     return "seen items filtered" if results.exclude_seen else "seen items kept"
 
 
@@ -148,7 +148,7 @@ def rows_of(results: Results) -> Iterator[tuple[str, Figures]]:
 
 
 def ranking_table(record: EvaluationRecord) -> tuple[Sequence[str], list[list[str | float]]]:
-    """Return the columns and rows of both tables of a metrics.json in one, under either rule for seen items."""
+    """Return the columns and rows of one table with the results under both rules for seen items."""
     rows: list[list[str | float]] = [
         [seen_rule(results), label, *(found.get(name, "") for name in METRICS)]
         for results in (record.stated, record.other_protocol)
@@ -186,7 +186,7 @@ def _paired(compared: Compared, users: Sequence[str], num_samples: int, seed: in
     model, baselines = compared.model, compared.baselines
     if not baselines:
         return {}
-    # One resampling for all: every interval is over the same draws of users.
+    # One resampling for all columns, so that every interval uses the same draws of users.
     differences = np.concatenate([model.values_UC - found.values_UC for found in baselines.values()], axis=1)
     entries = paired_bootstrap(differences, num_samples=num_samples, seed=seed, owners=users).by_column()
     width = len(METRICS)
@@ -208,12 +208,12 @@ def _table(results: Results, heading: str) -> Table:
 
 
 def sentences(record: EvaluationRecord) -> list[str]:
-    """Return what a metrics.json says of the model, in words."""
+    """Return sentences that summarize the model's results."""
     results = record.stated
     told = [*against_best(results), *against_oracle(results), *against_filter(results)]
     rate = results.invalid_rate
     if rate > 0:
-        # Rounding must not print a rate of 0 for a ranking that has faults.
+        # Rounding must not print a small nonzero rate as 0.
         told.append(f"{max(rate, 1e-6):.4%} of the places the model owed hold no item of the catalogue.")
     else:
         told.append("Every place the model owed holds an item of the catalogue: invalid rate 0.")
@@ -221,7 +221,7 @@ def sentences(record: EvaluationRecord) -> list[str]:
 
 
 def against_best(results: Results) -> list[str]:
-    """Return how the model is against the best baseline, in words; nothing without baselines."""
+    """Return a sentence that compares the model with the best baseline; nothing without baselines."""
     best = best_baseline(results)
     if best is None:
         return []
@@ -230,14 +230,14 @@ def against_best(results: Results) -> list[str]:
 
 
 def against_oracle(results: Results) -> list[str]:
-    """Return how much of the attainable the model reaches, in words; nothing where the world is not known."""
+    """Return a sentence with the model's share of the oracle; nothing without an oracle."""
     if DECIDES not in (shares := results.share_of_oracle or {}):
         return []
     return [f"The model reaches {shares[DECIDES]:.1%} of the oracle's {short(DECIDES)}."]
 
 
 def against_filter(results: Results) -> list[str]:
-    """Return how many targets nobody can find, as seen items are filtered, in words; nothing where none is."""
+    """Return a sentence with the number of targets that the filter of seen items removes; nothing if it is 0."""
     if not (found := results.filtered_targets) or not found.count:
         return []
     return [

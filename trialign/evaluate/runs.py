@@ -1,4 +1,4 @@
-"""What a finished run says of itself, read from its directory alone: configuration, figures, rankings, curves."""
+"""Read a finished run from its directory: configuration, metrics, rankings and training curves."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from trialign.semid.record import Quality
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose evaluation is finished.
+    """A finished run: its configuration, metrics per example, training curves and execution.
 
     Attributes:
-        name: as it was named.
+        name: the run's display name.
         record: its metrics.json.
-        config: every setting of the stages it was made by, dotted; `<stage>.seed` of the seeded ones.
-        lost: stages of other runs that are no longer where the manifests say; their settings are not known.
-        users: user and targets of every example, as text: equal for runs that were measured on the same.
+        config: every setting of its stages by dotted key; `<stage>.seed` for stages with a seed.
+        lost: stages of other runs that are not at the manifests' paths any more; their settings are unknown.
+        users: user and targets of every example, as text; equal for runs measured on the same examples.
         values_UC: every metric of every example, columns as in METRICS.
         curves: column of the generator's log/metrics.csv -> (step, value).
-        generator: hash of the train stage, or the rl stage where that made it.
-        quality: quality.json of its semantic IDs; None where that is lost.
-        execution: what is no setting of `config` but can change figures: machine, code, libraries, and settings that
-            round sums otherwise; a text per key, by stage where its stages differ.
+        generator: hash of the stage that made the generator, train or rl.
+        quality: quality.json of its semantic IDs; None if it is lost.
+        execution: what can change figures but is not in `config`: machine, code, libraries, and settings that affect
+            rounding; a text per key, by stage if stages differ.
     """
 
     name: str
@@ -62,12 +62,12 @@ def read_run(folder: Path, name: str, split: str) -> Run:
 
     Args:
         folder: its directory.
-        name: what to call it.
+        name: its display name.
         split: validation or test.
 
     Raises:
-        StageError: it is not evaluated on that split (the message says how far it came), or a record cannot be read.
-        DataError: what it holds contradicts itself.
+        StageError: it is not evaluated on that split (the message says which stages it has), or a record is unreadable.
+        DataError: its files contradict each other.
     """
     stage = folder / "evaluate" / split
     if not (stage / "manifest.json").exists():
@@ -108,7 +108,7 @@ def read_run(folder: Path, name: str, split: str) -> Run:
 
 
 def _settings(made: Mapping[str, tuple[Path, Manifest]]) -> dict[str, Any]:
-    """Return the settings of stages, dotted; of two that share a group, the later one's."""
+    """Return the settings of stages by dotted key; if two stages share a group, those of the later one."""
     config: dict[str, Any] = {}
     for verb, (_, found) in made.items():
         settings = dict(found.config)
@@ -119,7 +119,7 @@ def _settings(made: Mapping[str, tuple[Path, Manifest]]) -> dict[str, Any]:
 
 
 def _execution(made: Mapping[str, Manifest]) -> dict[str, str]:
-    """Return where, by which code and how stages were executed: a text per key, by stage where stages differ."""
+    """Return how the stages were executed (`Run.execution`): a text per key, by stage if stages differ."""
     told: dict[str, dict[str, str]] = {}
     for verb, manifest in sorted(made.items()):
         told.setdefault("revision", {})[verb] = manifest.revision

@@ -1,4 +1,4 @@
-"""What semantic IDs hold and what a generator understands of them, as named figures that runs are compared by."""
+"""Metrics of semantic IDs and of grounding as named figures, to compare runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from trialign.semid.record import Quality
 
 
 def identifier_figures(quality: Quality | None) -> Figures:
-    """Return what a quality.json says of collisions before they are resolved, and of labels in prefixes.
+    """Return the figures of a quality.json: collisions before they are resolved, and agreement of prefixes with labels.
 
-    That is the adjusted mutual information of prefixes of one and two codes with the labels that items have.
+    Agreement is the adjusted mutual information of prefixes of one and two codes with the items' labels.
     """
     if quality is None:
         return {}
@@ -24,7 +24,7 @@ def identifier_figures(quality: Quality | None) -> Figures:
 
 
 def grounding_figures(details: Details) -> Figures:
-    """Return what a metrics.json says of unconstrained decoding and of grounding.
+    """Return the figures of a metrics.json: unconstrained decoding and grounding.
 
     Unconstrained decoding is left out where it is 0 by construction.
     """

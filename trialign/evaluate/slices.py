@@ -1,4 +1,4 @@
-"""What one average hides: how often targets were seen in training, what is never recommended, near misses by prefix."""
+"""Metrics beyond averages: recall by the target's frequency, catalogue coverage, and recall of SID prefixes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEEN = {"0": (0, 0), "1-4": (1, 4), "5+": (5, None)}
 def recall_by_seen(
     items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]
 ) -> dict[str, SeenSlice]:
-    """Return the share of targets among the first ten places, by how often the target occurs in train histories.
+    """Return Recall@10 by the target's number of train events.
 
     As in every metric, an item that is several targets of one user counts once.
 
@@ -41,7 +41,7 @@ def recall_by_seen(
 
 
 def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]) -> Spread:
-    """Return how much of the catalogue is recommended, and how far recommendations lean to popular items."""
+    """Return the catalogue coverage and the popularity bias of the recommendations."""
     shown = items_UK[:, :PLACES]
     shown = shown[shown != NO_ITEM]
     num_items = len(popularity_N)
@@ -56,10 +56,10 @@ def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: 
 
 
 def prefix_recall(items_UK: NDArray[np.int32], targets: Sequence[Items], codes_NL: NDArray[Any]) -> Figures:
-    """Return the share of targets whose first l codes are among the first ten places, for l = 1..L.
+    """Return the share of targets whose first l codes are those of an item in the top ten, for l = 1..L.
 
-    The last one is item recall, as semantic IDs are unique; papers that count strings over colliding SIDs report
-    something between the last two.
+    The last one is item recall, since semantic IDs are unique. Papers that match SID strings with collisions report a
+    value between the last two.
     """
     owners, wanted = _distinct(targets)
     shown = items_UK[owners, :PLACES]
@@ -70,7 +70,7 @@ def prefix_recall(items_UK: NDArray[np.int32], targets: Sequence[Items], codes_N
 
 
 def _distinct(targets: Sequence[Items]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return user and item of every target, an item that is several targets of one user once."""
+    """Return user and item of every target; repeated targets of a user count once."""
     distinct = [np.unique(found) for found in targets]
     owners = np.repeat(np.arange(len(targets)), [len(found) for found in distinct])
     return owners, np.concatenate([*distinct, np.empty(0, np.int32)])

@@ -1,4 +1,4 @@
-"""What metrics.json says beyond averages, and the rankings themselves as a table."""
+"""Compute the details of metrics.json beyond averages, and the table of the rankings."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def describe(
     texts: ItemTexts,
     grounding_items: int,
 ) -> Details:
-    """Return what metrics.json says beyond averages.
+    """Return the details of metrics.json beyond averages.
 
     Args:
         model: the generator.
         compared: every row of the table.
-        users: whom they were measured on.
-        train_histories: what the popularity of items is counted in.
+        users: the evaluated users.
+        train_histories: histories to count item popularity in.
         sids: the semantic IDs.
-        unconstrained_users: users on whom decoding without the trie is measured, the first in hash order; 0: none.
+        unconstrained_users: how many users, first in hash order, measure decoding without the trie; 0 leaves it out.
         texts: of the items, interests among them.
         grounding_items: items on which grounding is measured; 0 leaves it out.
     """
@@ -63,9 +63,9 @@ def describe(
 
 
 def filtered_targets(users: Evaluation) -> FilteredTargets:
-    """Return how many targets their user had chosen before: a filter takes them away.
+    """Return the number of targets that their user had chosen before, which a filter of seen items removes.
 
-    A target named twice for an example is one.
+    A target that is repeated in an example counts once.
     """
     distinct = [np.unique(found) for found in users.targets]
     count = sum(int(np.isin(found, seen).sum()) for found, seen in zip(distinct, users.seen, strict=True))

@@ -1,4 +1,4 @@
-"""Unconstrained decoding: how often a generator names items that do not exist when no trie holds it (method.md 10)."""
+"""Unconstrained decoding: how often a generator outputs codes of no item without the trie (method.md 10)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def unconstrained_decoding(
     *,
     places: int = 10,
 ) -> UnconstrainedDecoding:
-    """Return the share of impossible tuples among the best beams, and the probability spent on them.
+    """Return the share of the best beams that are not items, and the probability mass of illegal codes.
 
     Args:
         ranker: the generator, with the beams and batches of the constrained search.
         codes_NL: the semantic IDs.
         codebook_size: K.
         histories: U histories.
-        targets: what came next; the first of each is the path along which illegal mass is measured.
-        places: how many of the beams are looked at.
+        targets: the next items; illegal mass is measured along the path of the first of each.
+        places: how many of the best beams are checked.
     """
     num_levels = codes_NL.shape[1]
     if not isinstance(ranker.generator.items, ItemTokens):
@@ -65,7 +65,7 @@ def unconstrained_decoding(
 
 
 def _legal(codes_NL: NDArray[np.int64], path_BL: NDArray[np.int64], codebook_size: int) -> NDArray[np.bool_]:
-    """Return which codes some item continues with, after the first 0..L-1 codes of every path: bool [B, L, K]."""
+    """Return the legal codes after the first 0..L-1 codes of every path: bool [B, L, K]."""
     num_levels = codes_NL.shape[1]
     legal_BLK = np.zeros((len(path_BL), num_levels, codebook_size), bool)
     for level in range(num_levels):

@@ -1,4 +1,4 @@
-"""Low-rank adapters in a frozen backbone (Hu et al. 2021, "LoRA"), by peft, merged before anything is saved."""
+"""LoRA adapters in a frozen backbone (Hu et al. 2021), with peft; they are merged before the generator is saved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trialign.runtime.transformers import Conv1D, PreTrainedModel
 
 
 def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) -> None:
-    """Freeze a backbone, its text rows included, and put adapters next to its linear layers; they start at no change.
+    """Freeze a backbone, its text embeddings included, and add LoRA adapters, initially zero, to its linear layers.
 
     Args:
         backbone: changed in place.
@@ -20,7 +20,7 @@ def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) 
         seed: of the first weights.
 
     Raises:
-        ConfigError: a target is no linear layer of this backbone.
+        ConfigError: a target is not a linear layer of this backbone.
     """
     import peft
 
@@ -49,7 +49,7 @@ def add_adapters(backbone: PreTrainedModel, settings: LoraConfig, *, seed: int) 
 
 
 def merge_adapters(backbone: PreTrainedModel) -> None:
-    """Add what the adapters learned to the weights next to them and take the adapters out; nothing where none are."""
+    """Merge the adapters into the weights and remove them; do nothing if there are none."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted = [(name, found) for name, found in backbone.named_modules() if isinstance(found, BaseTunerLayer)]

@@ -1,4 +1,4 @@
-"""The decoder language model inside the generator: built or loaded, refused if packed rows leak into each other."""
+"""Build or load the decoder language model inside the generator, and check that packed examples stay isolated."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def build_backbone(settings: ScratchConfig, *, vocab_size: int, max_positions: i
     """Return a decoder with random weights.
 
     Args:
-        settings: architecture and sizes. Dropout acts on what every attention and feed-forward branch adds; on
-            attention weights it would cost twice the time (the fused kernel does without) and is left out.
+        settings: architecture and sizes. Dropout acts on the output of every attention and feed-forward branch, not on
+            attention weights, where it would rule out the fused kernel and take twice the time.
         vocab_size: text tokens.
         max_positions: the longest example or prompt.
         seed: of the weights.
 
     Raises:
-        ConfigError: an architecture whose packed rows leak, or a width the heads do not divide.
+        ConfigError: packed examples are not isolated, or the heads do not divide the width.
     """
     architecture, hidden_size, num_heads = settings.architecture, settings.hidden_size, settings.num_heads
-    pairs = 2 * num_heads  # rotary positions turn pairs of a head's numbers
+    pairs = 2 * num_heads  # rotary embeddings need an even head dimension
     if hidden_size % pairs:
         raise ConfigError(
             f"train.backbone.hidden_size={hidden_size} with num_heads={num_heads}",
@@ -89,7 +89,7 @@ def build_backbone(settings: ScratchConfig, *, vocab_size: int, max_positions: i
             remedy=f"set train.backbone.hidden_size={max(1, round(hidden_size / pairs)) * pairs}",
         )
     sizes = ARCHITECTURES[architecture](settings, max_positions)
-    # One table for reading and writing text: titles are short and few, two tables would learn half as fast.
+    # Input and output embeddings are tied: titles are short and few, and two tables would learn half as fast.
     special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, "tie_word_embeddings": True}
     config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes, **special)
     return backbone_from_config(config, dropout=settings.dropout, seed=seed)
@@ -114,13 +114,13 @@ def backbone_from_file(
     """Return a decoder with random weights in the shape of a transformers config.
 
     Args:
-        settings: the config file, or the folder that holds one; dropouts of the file's own are switched off.
+        settings: the config file, or its folder; the dropouts in the file are set to 0.
         vocab_size: text tokens, in place of the file's.
         max_positions: the longest example or prompt.
         seed: of the weights.
 
     Raises:
-        ConfigError: no such file, not a decoder's, too few positions, or as `require_fit`.
+        ConfigError: no such file, not a decoder, too few positions, or as `require_fit`.
     """
     file = settings.file
     if not Path(file).exists():
@@ -135,16 +135,16 @@ def backbone_from_file(
 
 
 def pretrained_backbone(model: str, *, weights: bool = True) -> tuple[PreTrainedModel, Tokenizer]:
-    """Return a decoder with its weights, in float32, and its tokenizer.
+    """Return a pretrained decoder in float32 and its tokenizer.
 
-    What the model's generation_config asks for plays no part: nothing here calls `generate`.
+    The model's generation_config has no effect: nothing here calls `generate`.
 
     Args:
         model: a folder, or a name on the hub; the environment's offline switches are respected.
-        weights: False builds the decoder on the device `meta`: shapes without memory.
+        weights: False builds the decoder on the device `meta`, without memory for weights.
 
     Raises:
-        ConfigError: it cannot be loaded, is no decoder, lacks weights, its tokenizer does not fit, or as `require_fit`.
+        ConfigError: it cannot be loaded, is not a decoder, lacks weights or a fitting tokenizer, or as `require_fit`.
     """
     config = _open_config(model, "model")
     require_whole_attention(config)
@@ -164,7 +164,7 @@ def pretrained_backbone(model: str, *, weights: bool = True) -> tuple[PreTrained
         raise _unreadable("model", model, f"{len(missing)} weights are missing, the first is {missing[0]}")
     tokenizer = getattr(reader, "backend_tokenizer", None)
     rows = len(text_table(backbone))
-    # Where the files of a tokenizer are missing, transformers makes one that knows no word, and says nothing.
+    # If a tokenizer's files are missing, transformers silently makes one with an empty vocabulary.
     if tokenizer is None or len(reader) <= len(reader.all_special_ids) or len(reader) > rows:
         size = "no fast form" if tokenizer is None else f"{len(reader)} tokens for {rows} rows"
         raise _unreadable("model", model, f"its tokenizer has {size}; tokenizer.json is missing or another model's")
@@ -179,10 +179,10 @@ def _shapes(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def add_dropout(backbone: PreTrainedModel, probability: float) -> None:
-    """Drop from what every attention and feed-forward branch adds, while training.
+    """Add dropout to the output of every attention and feed-forward branch.
 
     Raises:
-        ConfigError: the layers add something that no branch of theirs gives.
+        ConfigError: the layers add something else to the hidden states than the outputs of their branches.
     """
     if probability:
         for branch in _branches(backbone):
@@ -190,9 +190,9 @@ def add_dropout(backbone: PreTrainedModel, probability: float) -> None:
 
 
 def _branches(backbone: PreTrainedModel) -> list[nn.Module]:
-    """Return the children of the decoder layers whose outputs are all that the layers add to what passes through.
+    """Return the residual branches: the children whose outputs are all that a decoder layer adds to the hidden states.
 
-    Names differ between families. What is exact is this: without the branches a layer hands on what it was given.
+    Names differ between model families, so the test is exact: with zero branch outputs, a layer must be the identity.
     """
     layers = decoder_layers(backbone)
     found = [child for layer in layers for child in layer.children() if any(p.ndim > 1 for p in child.parameters())]
@@ -224,10 +224,10 @@ def _branches(backbone: PreTrainedModel) -> list[nn.Module]:
 
 
 def require_positions(config: PreTrainedConfig, seq_len: int) -> None:
-    """Refuse rows that are longer than the model knows positions.
+    """Raise an error if rows are longer than the model's maximum position.
 
     Raises:
-        ConfigError: they are.
+        ConfigError: rows are too long.
     """
     room = config.max_position_embeddings
     if seq_len > room:
@@ -263,13 +263,13 @@ def _unreadable(setting: str, source: str, cause: object) -> ConfigError:
 
 
 def require_isolation(backbone: PreTrainedModel) -> None:
-    """Refuse an architecture whose packed examples see each other; shapes without weights are not looked at.
+    """Raise an error if packed examples attend to each other; models on the device `meta` are not checked.
 
-    Two examples share a row as they do in training (restarted positions, no mask, no cache). The first is changed; the
-    second must not notice, and must read as it does alone.
+    Two examples share a row as in training (restarted positions, no mask, no cache). Changing the first must not change
+    the second, whose hidden states must equal those of the second alone.
 
     Raises:
-        ConfigError: it notices.
+        ConfigError: they are not isolated.
     """
     table = text_table(backbone)
     if table.is_meta:
@@ -291,13 +291,13 @@ def require_isolation(backbone: PreTrainedModel) -> None:
 
 
 def require_fit(backbone: PreTrainedModel) -> None:
-    """Refuse a model that would train and then rank wrongly, or not at all: all that is asked of it, on a tiny example.
+    """Raise an error if a model lacks what training or search needs; checked by forward passes on a tiny example.
 
     Raises:
-        ConfigError: its packed rows leak, a cached search reads something else than the whole example does, or its
-            logits are not its head's.
+        ConfigError: packed examples are not isolated, cached search differs from a pass over the whole example, or the
+            logits are not the output of its head.
     """
-    if text_table(backbone).is_meta:  # shapes without numbers, which is no model yet
+    if text_table(backbone).is_meta:  # on the device `meta` there are no weights to check
         return
     require_isolation(backbone)
     _require_cached_search(backbone)
@@ -305,10 +305,10 @@ def require_fit(backbone: PreTrainedModel) -> None:
 
 
 def require_whole_attention(config: PreTrainedConfig) -> None:
-    """Refuse attention through a window: the search writes the codes of all beams behind one cached prompt.
+    """Raise an error for sliding-window attention, since search appends the codes of all beams to one cached prompt.
 
     Raises:
-        ConfigError: a layer looks through one.
+        ConfigError: a layer has sliding-window attention.
     """
     if any(getattr(layer, "is_sliding", False) for layer in DynamicCache(config=config).layers):
         window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
@@ -322,7 +322,7 @@ def require_whole_attention(config: PreTrainedConfig) -> None:
 
 
 def _require_cached_search(backbone: PreTrainedModel) -> None:
-    """Read three tokens, then two that both follow them and do not see each other, as beams do."""
+    """Check cached decoding: read three tokens, then two that both follow them, masked from each other like beams."""
     read_TD, positions_T = (given[0] for given in _example(backbone))
     with _trying(backbone):
         cache = DynamicCache(config=backbone.config)
@@ -366,7 +366,7 @@ def _example(backbone: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
 
 @contextmanager
 def _trying(backbone: PreTrainedModel) -> Iterator[None]:
-    """Run what a model is tried by: in eval mode, without gradients, whatever it raises told by its name."""
+    """Run a check in eval mode without gradients; any exception becomes a ConfigError that names the architecture."""
     was_training = backbone.training
     backbone.eval()
     try:
@@ -390,10 +390,10 @@ def _unfit(config: PreTrainedConfig, fault: str, rule: str, remedy: str) -> Conf
 
 
 def embedding_scale(backbone: PreTrainedModel) -> float:
-    """Return by how much the model reads a token's vector longer than its table holds it: Gemma by sqrt(D), most by 1.
+    """Return the factor by which the model scales its input embeddings: sqrt(D) for Gemma, 1 for most.
 
     Raises:
-        ConfigError: what it reads is no multiple of what the table holds.
+        ConfigError: its input vectors are not a multiple of the embedding table's rows.
     """
     table_VD = text_table(backbone).detach()
     if table_VD.is_meta:
@@ -416,17 +416,17 @@ def embedding_scale(backbone: PreTrainedModel) -> float:
 
 
 def text_table(backbone: PreTrainedModel) -> torch.Tensor:
-    """Return the input vectors of the text tokens, [V, D]."""
+    """Return the input embeddings of the text tokens, [V, D]."""
     weight = backbone.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return weight
 
 
 def decoder_layers(backbone: PreTrainedModel) -> list[nn.Module]:
-    """Return the layers through which the hidden states pass one after the other.
+    """Return the decoder layers in their order.
 
     Raises:
-        ConfigError: they do not be in one list.
+        ConfigError: the model does not have exactly one list of layers.
     """
     stacks = [child for child in backbone.base_model.children() if isinstance(child, nn.ModuleList)]
     if len(stacks) != 1:
@@ -437,7 +437,7 @@ def decoder_layers(backbone: PreTrainedModel) -> list[nn.Module]:
 
 
 class HiddenStates(Protocol):
-    """What scoring items needs of a generator: its backbone, and the hidden states of rows, as `Generator.hidden`."""
+    """The part of a generator that scoring items needs: its backbone and `hidden`, as in `Generator`."""
 
     backbone: PreTrainedModel
 
@@ -463,15 +463,15 @@ def run_backbone(
 ) -> torch.Tensor:
     """Return the last hidden states, [R, T, D].
 
-    Without a cache, positions that start again at 0 open a new example; transformers separates them only while it is
-    given no mask and told not to cache.
+    Without a cache, a position of 0 starts a new example. transformers isolates packed examples only if it gets no mask
+    and no cache.
 
     Args:
         backbone: the causal language model; its head is left out.
         embeddings_RTD: inputs.
         positions_RT: place of each input within its example.
         mask: float [R, 1, T, S], added to attention scores; for cached decoding only.
-        cache: transformers' cache, extended in place.
+        cache: a transformers cache, extended in place.
     """
     output = backbone.base_model(
         inputs_embeds=embeddings_RTD,
@@ -489,7 +489,7 @@ def _drop(probability: float, module: nn.Module, _inputs: Any, output: Any) -> A
 
 
 def _hidden_of(output: Any) -> torch.Tensor:
-    """Return the hidden states of what a module gives: alone, or before attention weights or a router's logits."""
+    """Return the hidden states from a module's output, which may be a tuple with attention weights or router logits."""
     hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
 

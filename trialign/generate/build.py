@@ -1,4 +1,4 @@
-"""From settings to an untrained generator and the rows that it learns from: for `train`, and for its estimate."""
+"""Build an untrained generator and its stream of training rows, for `train` and for its estimate."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a generator learns from.
+    """The data that a generator is trained on.
 
     Args:
         dataset: the prepared dataset.
         sids: the semantic IDs of its items.
-        max_history: items of the dataset's windows, so of the longest history that will be read.
-        modalities: vectors of the items; read where `train.items.features` names them.
-        enriched: captions and interests of the items; none where no task reads them.
+        max_history: most items of a window of the dataset, and so of any history that is read.
+        modalities: vectors of the items; used if `train.items.features` names them.
+        enriched: captions and interests of the items; None if no task reads them.
     """
 
     dataset: Dataset
@@ -74,7 +74,7 @@ class TrainingData:
 
 
 def load_training_data(folders: Mapping[str, Path]) -> TrainingData:
-    """Return what a generator learns from; `folders` are those of the finished stages that its training reads."""
+    """Load the training data from `folders`, those of the finished stages that training reads."""
     return TrainingData(
         Dataset(folders["prepare"]),
         SIDTable.load(folders["assign"]),
@@ -85,10 +85,10 @@ def load_training_data(folders: Mapping[str, Path]) -> TrainingData:
 
 
 class Prepared(NamedTuple):
-    """A generator before its first step, and its rows.
+    """An untrained generator and its training rows.
 
-    `stream` and `runtime` are those asked for, with no more lanes than the smallest task has examples. `left_out`: by
-    task, the items that lack a text that it needs.
+    `stream` and `runtime` are as configured, but with no more lanes than the smallest task has examples. `left_out`:
+    for each task, the number of items that lack a text it needs.
     """
 
     generator: Generator
@@ -114,12 +114,12 @@ def prepare_training(
 
     Args:
         data: what it learns from.
-        folder: of the stage: a sample log is written there, batches to be skipped are read there.
+        folder: of the stage; the sample log is written to it, the batches to skip are read from it.
         settings: of the generator and its tasks.
         stream: of the rows.
         runtime: ranks and rows per forward pass.
-        seed: of first weights and the order of the rows.
-        weights: False builds the decoder, and the items' features, without memory, to count parameters.
+        seed: of initial weights and the order of the rows.
+        weights: False builds the decoder and the items' features on the device `meta`, to count parameters.
 
     Raises:
         ConfigError: settings that do not fit each other or the data.
@@ -191,10 +191,10 @@ def build_generator(
     seed: int,
     weights: bool = True,
 ) -> tuple[Generator, Template]:
-    """Return an untrained generator and how it reads records; arguments as `prepare_training`."""
+    """Return an untrained generator and its template; arguments as `prepare_training`."""
     decoder, tokenizer, own = _backbone(data, settings, seq_len=seq_len, seed=seed, weights=weights)
     vectors_VD = text_vectors(decoder, own)
-    # A pretrained backbone is used to vectors as long as its own, which the codes start with.
+    # The codes' vectors start with the norm of the backbone's own embeddings, which a pretrained one expects.
     text_scale = embedding_scale(decoder)
     read_scale = text_scale if own is not None else vectors_VD.shape[1] ** 0.5
     encoding, modules = build_items(
@@ -216,14 +216,14 @@ def build_generator(
         max_caption_tokens=settings.max_caption_tokens,
         seq_len=seq_len,
     )
-    # A pretrained model comes in eval mode, and Lightning leaves every module in the mode that it finds.
+    # `from_pretrained` returns a model in eval mode, and Lightning keeps each module's mode.
     return Generator(decoder, modules, dropout=settings.backbone.dropout, own=own).train(), template
 
 
 def _backbone(
     data: TrainingData, settings: TrainConfig, *, seq_len: int, seed: int, weights: bool
 ) -> tuple[PreTrainedModel, TextTokenizer, AddedTokens | None]:
-    """Return the decoder, its tokenizer, and the vectors of added tokens where the decoder is pretrained."""
+    """Return the decoder, its tokenizer, and for a pretrained decoder the vectors of the added tokens."""
     backbone = settings.backbone
     if isinstance(backbone, PretrainedConfig):
         decoder, reader = pretrained_backbone(backbone.model, weights=weights)

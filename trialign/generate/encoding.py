@@ -1,4 +1,4 @@
-"""How items become positions of a row: the side of an item encoding that needs no network (method.md 6)."""
+"""Item encodings: map items to the token ids at the positions of a row (method.md 6); no parameters here."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from trialign.semid.tokens import TokenSpace
 
 
 class ItemEncoding(Protocol):
-    """Where the items of a row are, and under which token ids."""
+    """The interface of an item encoding: how many positions an item takes in a row, and their token ids."""
 
     @property
     def positions_per_item(self) -> int:
-        """How many positions one item takes."""
+        """The number of positions of an item."""
         ...
 
     def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
-        """Return the tokens of a run of items, int64 [n * positions_per_item]; all are at least the text vocabulary."""
+        """Return the tokens of a sequence of items, int64 [n * positions_per_item]; all ids are above those of text."""
         ...
 
     def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return a value of each item as a value of each of its positions."""
+        """Repeat each item's value for all of its positions."""
         ...
 
 
 class TokensEncoding:
-    """An item is L positions, one per level: the form of the papers (encoding `tokens`).
+    """Encoding `tokens`: an item is L positions, one per level, as in the papers.
 
     Args:
         codes_NL: the semantic IDs.
@@ -44,19 +44,19 @@ class TokensEncoding:
         return int(self._tokens_NL.shape[1])
 
     def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
-        """Return the tokens of a run of items, int64 [n * L]."""
+        """Return the tokens of a sequence of items, int64 [n * L]."""
         tokens: NDArray[np.int64] = self._tokens_NL.take(items, axis=0).reshape(
             -1
-        )  # copies whole rows, which indexing does not
+        )  # faster than indexing, because it copies whole rows
         return tokens
 
     def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return a value of each item as a value of each of its positions."""
+        """Repeat each item's value for all of its positions."""
         return np.repeat(per_item, self.positions_per_item)
 
 
 class PositionEncoding:
-    """An item is one position (encoding `position`): token `text_vocab + item`; its codes are the network's business.
+    """Encoding `position`: an item is one position with token `text_vocab + item`; the network handles its codes.
 
     Args:
         text_vocab: number of text tokens.
@@ -68,9 +68,9 @@ class PositionEncoding:
         self._text_vocab = text_vocab
 
     def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
-        """Return the tokens of a run of items, int64 [n]."""
+        """Return the tokens of a sequence of items, int64 [n]."""
         return items.astype(np.int64) + self._text_vocab
 
     def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the values as they are."""
+        """Return the values unchanged."""
         return per_item

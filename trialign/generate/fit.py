@@ -1,4 +1,4 @@
-"""The loop that trains a generator: by supervision (`train`, the control of `rl`) and by rollouts (`rl`)."""
+"""Run the Lightning Trainer for a generator: supervised (`train`, the control of `rl`) or on rollouts (`rl`)."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def fit(
     watching: Sequence[Validate] = (),
     tracking: Tracking | None = None,
 ) -> Any:
-    """Train, from the newest checkpoint of a killed attempt where there is one; return the Lightning Trainer.
+    """Train, resuming from the newest checkpoint if there is one; return the Lightning Trainer.
 
     Args:
-        module: what is trained.
-        data: a datamodule that marks what was trained on, and names the records of a batch, as `LaneDataModule` does.
-        folder: of the stage: checkpoints and logs are written there.
+        module: the module to train.
+        data: a datamodule that records what was trained on and lists the records of a batch, like `LaneDataModule`.
+        folder: of the stage, for checkpoints and logs.
         plan: steps, micro-batches per step, clipping, precision.
         runtime: ranks, checkpoints, what to do at a loss spike.
         seed: of dropout, by step.
-        watching: callbacks that validate.
+        watching: callbacks, such as `Validate`.
         tracking: what W&B logs; None leaves it out.
     """
     if runtime.activation_checkpointing:

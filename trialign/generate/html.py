@@ -1,4 +1,4 @@
-"""A recommendation as a person reads it: what was chosen, what is recommended, and the semantic IDs behind it."""
+"""Show a recommendation as HTML or JSON: the history, the recommended items, and their semantic IDs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def recommendation_page(found: Recommendation, name: str) -> Table:
 
     Args:
         found: what is recommended.
-        name: whose history it is.
+        name: name of the user.
     """
     table = Table(title=f"recommended to {name}", title_justify="left", title_style="bold")
     for column, justify in (("", "right"), ("item", "left"), ("semantic ID", "left"), ("title", "left")):
@@ -35,11 +35,11 @@ def recommendation_page(found: Recommendation, name: str) -> Table:
 
 
 def why_fewer(num_found: int, k: int, num_items: int, num_filtered: int) -> str | None:
-    """Return why fewer items than asked for are recommended, in words; None where they are not.
+    """Return a sentence that says why fewer than `k` items are recommended; None if there are `k`.
 
     Args:
         num_found: items recommended.
-        k: items asked for.
+        k: number of items requested.
         num_items: size of the catalogue.
         num_filtered: distinct items that were chosen before and are left out for it.
     """
@@ -51,12 +51,12 @@ def why_fewer(num_found: int, k: int, num_items: int, num_filtered: int) -> str 
 
 
 def recommendation_record(found: Recommendation, user: str | None, fewer: str | None) -> dict[str, Json]:
-    """Return the same for a program: one object of JSON.
+    """Return a recommendation as a JSON object, for programs.
 
     Args:
         found: what is recommended.
         user: its key, None for named items.
-        fewer: why there are fewer than asked for, if so.
+        fewer: why there are fewer than requested; None if there are not.
     """
     return {
         "user": user,

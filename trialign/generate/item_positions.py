@@ -1,9 +1,9 @@
-"""Items as one position each, their codes scored by vectors of the trie's nodes: the encoding `position`.
+"""Item encoding `position`: an item is one position, and its codes are scored by vectors of the trie's nodes.
 
-A few hundred vectors of codes cannot say "this one item"; the nodes of the trie can. A leaf's vector is the item's own
-input vector, a node's is the mean over the leaves below it. Down to one level, the deepest whose nodes are few enough,
-the model is one softmax over that level's nodes, and a shorter prefix has the summed probability of what lies below it.
-Under that level each node's children have a softmax of their own. Reading, writing and search share the vectors.
+A few hundred code vectors cannot single out an item; the nodes of the trie can. A leaf's vector is the item's input
+vector, a node's is the mean over the leaves below it. The joint level is the deepest level with few enough nodes: the
+model is one softmax over its nodes, and a shorter prefix has the sum of the probabilities of the nodes below it. Below
+the joint level, each node's children have a softmax of their own. Input, output and search share the vectors.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _LEAST = -80.0
 
 
 class ItemPositions(nn.Module):
-    """Reads an item as the sum of what is known of it, writes it as a path through the trie.
+    """Embeds an item as the sum of its code, feature and id vectors, and predicts it as a path through the trie.
 
     Args:
         codes_NL: the semantic IDs.
         text_vocab: number of text tokens; item i is token `text_vocab + i`.
-        vectors_LKD: first vectors of all codes.
+        vectors_LKD: initial vectors of all codes.
         features_NF: fixed vectors of the items, added through a learned projection; None leaves them out.
-        id_embedding: add a learned vector per item. It memorises what codes cannot, and grows with the catalogue.
-        joint_nodes: largest softmax; the deepest level with no more nodes is modelled jointly.
-        read_scale: what an item's vector is multiplied by where it is read. The same vectors are the answers, which
-            want to be short; read that short, an item drowns in what the first layers add (Vaswani et al. 2017, 3.4).
+        id_embedding: add a learned vector per item. It memorizes what codes cannot, and grows with the catalogue.
+        joint_nodes: largest joint softmax; the deepest level with at most so many nodes is the joint level.
+        read_scale: factor on an item's vector as input. As output vectors they should be short; as inputs that short
+            they would be small next to what the first layers add (Vaswani et al. 2017, 3.4).
     """
 
     node_of_leaf_LN: torch.Tensor
@@ -64,7 +64,7 @@ class ItemPositions(nn.Module):
         self.read_scale = read_scale
         self.widths = [level.width for level in index.levels]
         self.joint = max([0, *(i for i, level in enumerate(index.levels) if level.num_children <= joint_nodes)])
-        # Rows of the item tables are in the order of the trie, so that the leaves of a node are neighbours.
+        # Rows of the item tables are in the order of the trie, so that the leaves of a node are adjacent.
         in_order = torch.from_numpy(np.array(codes_NL, np.int64))[index.items]
         for name, table in {
             "leaf_of_item_N": torch.argsort(index.items),
@@ -90,7 +90,7 @@ class ItemPositions(nn.Module):
     def predict(
         self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor
     ) -> list[Predictions | TablePredictions]:
-        """Return the joint group, then one group per level below it, over the children of the right parent."""
+        """Return predictions for the joint level, then for each level below it over the children of the true parent."""
         leaves_M = self.leaf_of_item_N[answers_M - self.text_vocab]
         table_ND = self.leaf_vectors()
         nodes_M = self.node_of_leaf_LN[self.joint][leaves_M]
@@ -117,17 +117,17 @@ class ItemPositions(nn.Module):
         Args:
             generator: in eval mode.
             prompts: tokens of each prompt, at least one.
-            vectors: `search_vectors()` of these weights, where many batches share them.
+            vectors: `search_vectors()`, if computed once for many batches.
         """
         return PositionScorer(generator, self, prompts, self.search_vectors() if vectors is None else vectors)
 
     def search_vectors(self) -> list[torch.Tensor]:
-        """Return the vectors [nodes, D] of the joint level and of each level below: what no prompt changes."""
+        """Return the node vectors [nodes, D] of the joint level and each level below; they do not depend on prompts."""
         table_ND = self.leaf_vectors()
         return [self._node_vectors(table_ND, level) for level in range(self.joint, len(self.widths))]
 
     def leaf_vectors(self) -> torch.Tensor:
-        """Return the vectors [N, D] of all items in the order of the trie."""
+        """Return the vectors [N, D] of all items, in the order of the trie."""
         return self._vectors(torch.arange(len(self.codes_NL), device=self.codes_NL.device))
 
     def joint_logits(self, hidden_MD: torch.Tensor, table_ND: torch.Tensor) -> torch.Tensor:
@@ -145,7 +145,7 @@ class ItemPositions(nn.Module):
         return torch.einsum("bwd,bwcd->bwc", query_BWD.expand(*nodes_BWC.shape[:2], -1), vectors_BWCD)
 
     def prefix_log_probs(self, chances_BS: torch.Tensor, level: int) -> torch.Tensor:
-        """Return log-probabilities [B, nodes] above the joint level; `chances_BS` are that level's."""
+        """Return log-probabilities [B, nodes] of a level above the joint one, of probabilities `chances_BS`."""
         owner_S = torch.empty(chances_BS.shape[1], dtype=torch.int64, device=chances_BS.device)
         owner_S[self.node_of_leaf_LN[self.joint]] = self.node_of_leaf_LN[level]
         num_nodes = len(getattr(self, f"child_codes_{level}"))
@@ -161,7 +161,7 @@ class ItemPositions(nn.Module):
         """
         children_BWC, legal_BWC = self._children(level, nodes_BW)
         found_BWC = scores_BS.gather(1, children_BWC.flatten(1)).view_as(children_BWC)
-        # Places beyond a node's children repeat its first child; a spare slot takes them.
+        # Missing children repeat the node's first child; they are scattered into a spare slot, which is cut off.
         codes_BWC = getattr(self, f"child_codes_{level}")[children_BWC]
         slots_BWC = codes_BWC.masked_fill(~legal_BWC, self.codebook_size)
         room = found_BWC.new_full((*nodes_BW.shape, self.codebook_size + 1), -torch.inf)
@@ -196,13 +196,13 @@ class ItemPositions(nn.Module):
 
 
 class PositionScorer:
-    """Scores levels for a batch of prompts (a `LevelScorer`); the backbone runs once, whatever L is.
+    """A `LevelScorer` for encoding `position`: the backbone runs once per prompt, for any number of levels.
 
     Args:
         generator: in eval mode.
-        items: its item side.
+        items: its `ItemPositions`.
         prompts: tokens of each prompt, at least one.
-        vectors: the item side's `search_vectors()`.
+        vectors: `items.search_vectors()`.
     """
 
     def __init__(
@@ -219,20 +219,20 @@ class PositionScorer:
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
         places_T = torch.arange(tokens_BT.shape[1], device=device)
-        # Padding is on the right, out of sight of every prompt's own tokens, and no place restarts.
+        # Padding is on the right, hidden by causal attention; positions do not restart, so a row is one example.
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
         self._hidden_BD = hidden_BTD[torch.arange(len(tokens_BT), device=device), lengths_B - 1]
         self._joint_BS = self._logits(items.joint).log_softmax(dim=1)
-        # No probability underflows: its logarithm stays a number, and arithmetic on denormals is slow.
+        # Clamped, so that no logarithm is -inf and no arithmetic on denormals slows the search.
         self._chances_BS = self._joint_BS.clamp_min(_LEAST).exp_() if items.joint else self._joint_BS
 
     def start(self) -> torch.Tensor:
-        """Score the first codes."""
+        """Return the scores [B, K] of the first codes."""
         roots_B1 = torch.zeros((len(self._hidden_BD), 1), dtype=torch.int64, device=self._hidden_BD.device)
         return self._score(roots_B1)[:, 0]
 
     def advance(self, beams: Beams) -> torch.Tensor:
-        """Score the codes under every beam's node."""
+        """Return the scores [B, W, K] of the codes that may follow every beam."""
         self._level += 1
         return self._score(beams.nodes)
 
@@ -242,7 +242,7 @@ class PositionScorer:
         elif self._level == self._items.joint:
             scores_BS = self._joint_BS
         else:
-            # One product with all nodes of a level reads each vector once; a gather per beam reads them W times.
+            # One matrix product with all nodes reads each vector once; a gather per beam would read them W times.
             scores_BS = self._logits(self._level)
         return self._items.code_rows(self._level, nodes_BW, scores_BS)
 
@@ -254,7 +254,7 @@ class PositionScorer:
 
 
 class _Query(nn.Module):
-    """What a level is asked with: LN(z + MLP(z))."""
+    """The query of a level: LN(z + MLP(z))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Items as L positions each: embedding, head and cached search of the encoding `tokens`."""
+"""Item encoding `tokens`: an item is L positions; embedding, output head and cached search."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from trialign.semid.tokens import TokenSpace
 
 
 class CodeEmbedding(nn.Embedding):
-    """One vector per code of every level; the level is part of the row number and is resolved in here.
+    """Embedding of the codes of every level; level l, code c is row l * K + c.
 
-    A subclass of Embedding so that weight decay spares it as it spares every other table.
+    A subclass of nn.Embedding, so that it is exempt from weight decay like every other table.
     """
 
     def __init__(self, vectors_LKD: torch.Tensor) -> None:
@@ -44,12 +44,12 @@ class CodeHead(CodeEmbedding):
 
 
 class ItemTokens(nn.Module):
-    """Reads and writes the codes of an item one after the other.
+    """Embeds the codes of an item and predicts them one after the other.
 
     Args:
         space: the token space.
-        vectors_LKD: first vectors of all codes, for writing.
-        read_scale: how much longer they are for reading.
+        vectors_LKD: initial output vectors of all codes.
+        read_scale: factor by which the initial input vectors are longer.
     """
 
     def __init__(self, space: TokenSpace, vectors_LKD: torch.Tensor, read_scale: float = 1.0) -> None:
@@ -64,7 +64,7 @@ class ItemTokens(nn.Module):
         return vectors
 
     def predict(self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor) -> list[Predictions]:
-        """Return one group per level, each possibly empty, over the K codes of its level."""
+        """Return one group of predictions per level, possibly empty, over the K codes of the level."""
         level_M = self.space.level(answers_M)
         groups = []
         for level in range(self.space.num_levels):
@@ -83,19 +83,19 @@ class ItemTokens(nn.Module):
         return CachedScorer(generator, self, prompts)
 
     def search_vectors(self) -> list[torch.Tensor]:
-        """Return nothing: codes are scored by the head as it is."""
+        """Return an empty list: this encoding has nothing to compute once for many searches."""
         return []
 
 
 class CachedScorer:
-    """Scores levels for a batch of prompts (a `LevelScorer`): every prompt is read once, every level once more.
+    """A `LevelScorer` for encoding `tokens`: a forward pass for the prompts, then one for each further level.
 
-    The W beams of one level are fed as W positions of one sequence. A mask lets each see the prompt and its own
-    ancestors, so the keys and values of a prompt exist once, however many beams share them.
+    The W beams of a level are W positions of one sequence. A mask lets each attend to the prompt and its own ancestors,
+    so the keys and values of a prompt are cached once for all beams.
 
     Args:
         generator: in eval mode.
-        items: its item side.
+        items: its `ItemTokens`.
         prompts: tokens of each prompt, at least one.
     """
 
@@ -104,13 +104,13 @@ class CachedScorer:
         self._generator = generator
         self._items = items
         self._lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        # Padding is on the right, where causal attention keeps it out of sight of every prompt's own tokens.
+        # Padding is on the right, so causal attention hides it from the prompt's own tokens.
         self._tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
         self._cache = DynamicCache(config=generator.backbone.config)
         self._level = 0
 
     def start(self) -> torch.Tensor:
-        """Read the prompts."""
+        """Read the prompts and return the logits of the first level."""
         num_prompts, width = self._tokens_BT.shape
         places_T = torch.arange(width, device=self._tokens_BT.device)
         hidden_BTD = self._generator.hidden(self._tokens_BT, places_T.expand(num_prompts, -1), cache=self._cache)
@@ -121,7 +121,7 @@ class CachedScorer:
         return logits_BK
 
     def advance(self, beams: Beams) -> torch.Tensor:
-        """Read one more code of every beam."""
+        """Read the last code of every beam and return the logits of the next level."""
         num_prompts, num_beams = beams.codes.shape
         inherited_BWS = self._family_BWS.gather(1, beams.parents[..., None].expand(-1, -1, self._family_BWS.shape[2]))
         itself_BWS = torch.eye(num_beams, dtype=torch.bool, device=beams.codes.device).expand(num_prompts, -1, -1)

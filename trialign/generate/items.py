@@ -1,4 +1,4 @@
-"""The item side of a generator by name: how items are in a row, and what reads and writes them."""
+"""Build a generator's item encoding by name: the mapping of items to tokens, and its embedding and output modules."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def build_items(
     read_scale: float = 1.0,
     text_scale: float = 1.0,
 ) -> tuple[ItemEncoding, ItemTokens | ItemPositions]:
-    """Return both halves of an item encoding.
+    """Return an item encoding and its module.
 
     Args:
         sids: the semantic IDs.
-        table_VD: the backbone's text embedding; its height is the text vocabulary.
-        seed: of first weights.
+        table_VD: the backbone's text embedding; its number of rows is the text vocabulary.
+        seed: of initial weights.
         encoding: `tokens` or `position`.
-        id_embedding: as `ItemPositions`; `tokens` knows items by their codes alone.
+        id_embedding: as `ItemPositions`; not for `tokens`, which identifies items by their codes alone.
         joint_nodes: as `ItemPositions`.
         features_NF: as `ItemPositions`, see `item_features`.
         read_scale: as `ItemPositions`.
-        text_scale: how much longer than in `table_VD` the backbone reads text; codes are read as long as text.
+        text_scale: factor by which the backbone scales `table_VD` as input; codes get the same norm as text.
 
     Raises:
-        ConfigError: `tokens` with what only `position` can use.
+        ConfigError: `tokens` with a setting that only `position` can use.
     """
     text_vocab, width = table_VD.shape
     vectors_LKD = initial_codes(sids.codebooks_LKD, (sids.num_levels, sids.codebook_size, width), table_VD, seed)
@@ -75,12 +75,12 @@ def build_items(
 def item_features(
     modalities: Mapping[str, Modality], names: Sequence[str], *, weights: bool = True
 ) -> torch.Tensor | None:
-    """Return the vectors of some modalities side by side, each standardized to length 1 on average: float32 [N, F].
+    """Return the concatenated vectors of some modalities, each standardized to length 1 on average: float32 [N, F].
 
-    What an item lacks is zero; without names there are none. Without `weights` the tensor has its shape alone.
+    A missing vector is zero. Without names the result is None. Without `weights` the tensor is on the device `meta`.
 
     Raises:
-        ConfigError: a name is no modality of the embed stage.
+        ConfigError: a name is not a modality of the embed stage.
     """
     for name in names:
         if name not in modalities:
@@ -100,11 +100,11 @@ def item_features(
 def initial_codes(
     codebooks_LKD: NDArray[np.float32] | None, shape: tuple[int, int, int], table_VD: torch.Tensor, seed: int
 ) -> torch.Tensor:
-    """Return the first vectors of all codes, as long as the backbone's own embeddings are on average.
+    """Return the initial vectors of all codes, with the average norm of the backbone's own embeddings.
 
-    The codebooks are carried into the backbone's width by one random map that keeps their angles (its rows, or where
-    the codebooks are wider its columns, are orthonormal), then scaled level by level: residuals shrink with depth, what
-    the backbone is used to does not.
+    A random orthonormal map takes the codebooks to the backbone's width and keeps their angles (if the codebooks are
+    wider, its columns are orthonormal). Each level is then scaled to the norm of the embeddings, because residuals
+    shrink with depth.
 
     Args:
         codebooks_LKD: codebooks of any width, or None for random directions.

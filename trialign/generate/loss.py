@@ -1,4 +1,4 @@
-"""The autoregressive cross-entropy of method.md 6, in sums and counts, and the one denominator that makes it exact."""
+"""Autoregressive cross-entropy (method.md 6) as sums and counts, normalized by the global batch's target tokens."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trialign.runtime.collectives import all_reduce_sum
 
 
 class Predictions(NamedTuple):
-    """What the generator says at M target positions that share one set of C answers.
+    """Predictions at M target positions over one common set of C answers.
 
-    `logits_MC`; `answers_M`: int64, the right one of the C; `tasks_M`: int64, the example's task.
+    `logits_MC`; `answers_M`: int64, the target among the C; `tasks_M`: int64, the example's task.
     """
 
     logits_MC: torch.Tensor
@@ -26,13 +26,13 @@ class Predictions(NamedTuple):
     def score(self) -> Scored:
         """Return the cross-entropy."""
         losses_M = functional.cross_entropy(self.logits_MC.float(), self.answers_M, reduction="none")
-        # max, not argmax == answer: an answer that ties for first counts, and an empty group needs no special case.
+        # Compared with the max, not the argmax: a tie for first is correct, and an empty group needs no special case.
         correct_M = self.logits_MC.gather(1, self.answers_M[:, None]).squeeze(1) >= self.logits_MC.amax(dim=1)
         return Scored(losses_M.sum(), losses_M.detach(), correct_M)
 
 
 class TablePredictions(NamedTuple):
-    """The same where answers are many: logits are the products of `queries_MD` and `table_CD`, never all at once."""
+    """Predictions over many answers: the logits `queries_MD @ table_CD.T` are computed in chunks, never all at once."""
 
     queries_MD: torch.Tensor
     table_CD: torch.Tensor
@@ -45,10 +45,10 @@ class TablePredictions(NamedTuple):
 
 
 class LossSums(NamedTuple):
-    """Sums over target tokens.
+    """Loss, token counts and correct predictions, summed over target tokens.
 
-    `total`: scalar, carries the gradient. By task, without gradient, float32 [num_tasks]: `losses`, `counts` of target
-    tokens, and `correct`, how many were the first choice.
+    `total`: scalar with gradient. By task, without gradient, float32 [num_tasks]: `losses`, `counts` of target tokens,
+    and `correct`, the number of correct top-1 predictions.
     """
 
     total: torch.Tensor
@@ -71,9 +71,9 @@ def autoregressive_loss(groups: Sequence[Predictions | TablePredictions], num_ta
 
 
 def step_totals(step_targets: int, asked: bool, device: torch.device) -> tuple[torch.Tensor, bool]:
-    """Return N, the target tokens of the whole optimizer step, and whether any rank asked to stop after it.
+    """Return N, the target tokens of the step over all ranks, and whether any rank was asked to stop after it.
 
-    One collective for both, called by every rank.
+    One collective for both; every rank must call it.
 
     Args:
         step_targets: target tokens of this rank in the step.
@@ -81,7 +81,7 @@ def step_totals(step_targets: int, asked: bool, device: torch.device) -> tuple[t
         device: where collectives run.
 
     Raises:
-        TrainingError: no token of the step is a target.
+        TrainingError: the step has no target token.
     """
     totals = all_reduce_sum(torch.tensor([step_targets, asked], dtype=torch.int64, device=device))
     num_targets, num_asked = totals.tolist()
@@ -97,7 +97,7 @@ def step_totals(step_targets: int, asked: bool, device: torch.device) -> tuple[t
 def scaled_loss(total: torch.Tensor, num_targets: torch.Tensor, *, world_size: int, accumulation: int) -> torch.Tensor:
     """Return `sum x W x d / N` (method.md 6).
 
-    Data parallelism averages gradients over W ranks and the trainer divides each micro-batch by d; both are undone
-    here, so that what remains is the mean over all target tokens of the step, however they are spread.
+    Data parallelism averages gradients over W ranks, and the trainer divides each micro-batch by d. Both are undone
+    here, so that the loss is the mean over all target tokens of the step, whatever their distribution.
     """
     return total * (world_size * accumulation / num_targets)

@@ -1,4 +1,4 @@
-"""What training says of itself, task by task."""
+"""Training metrics per task: loss, accuracy and share of the target tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trialign.runtime.collectives import all_reduce_sum, rank
 
 
 class TaskMeter:
-    """Adds up losses, counts and hits by task between two log lines.
+    """Accumulates losses, counts and correct predictions by task between two log lines.
 
     Args:
         tasks: names, in the order of their numbers.
@@ -22,21 +22,21 @@ class TaskMeter:
         self._sums: torch.Tensor | None = None
 
     def add(self, sums: LossSums) -> None:
-        """Count a micro-batch; nothing waits for the device."""
-        # Doubles, so that it makes no difference to a log line where a checkpoint was taken.
+        """Add a micro-batch, without a device synchronization."""
+        # Doubles, so that a log line does not depend on where a checkpoint was taken.
         new = torch.stack([sums.losses, sums.counts, sums.correct]).double()
         self._sums = new if self._sums is None else self._sums + new
 
     def total(self) -> torch.Tensor | None:
-        """Return what was added since the last log line over all ranks, for a checkpoint; called by every rank."""
+        """Return the sums since the last log line over all ranks, for a checkpoint; every rank must call it."""
         return None if self._sums is None else all_reduce_sum(self._sums)
 
     def restore(self, total: torch.Tensor | None) -> None:
-        """Continue from `total`; it is one rank's from now on."""
+        """Continue from `total`, whose sums only rank 0 keeps."""
         self._sums = total if rank() == 0 or total is None else torch.zeros_like(total)
 
     def flush(self) -> dict[str, float]:
-        """Return the means since the last call over all ranks, and start again; called by every rank together.
+        """Return the means since the last call over all ranks, and reset; every rank must call it.
 
         Returns:
             `loss`; for each task that had targets `loss/TASK` and `accuracy/TASK`; for every task `share/TASK`, its

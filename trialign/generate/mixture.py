@@ -1,4 +1,4 @@
-"""Which tasks a generator learns, and how often it meets each."""
+"""The task mixture: which tasks a generator is trained on, and how many examples of each an epoch has."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def open_sources(
     mixture: str = "proportional",
     temperature: float = 1.0,
 ) -> list[LaneSource]:
-    """Return the stream's sources, one per task: a task's place in the list is its number.
+    """Return one source of the stream per task; a task's index in the list is its number.
 
-    Let n be the examples of a task: windows of histories, or items that have the texts it needs. An epoch holds, of it,
+    Let n be the examples of a task: windows of histories, or items that have the texts it needs. An epoch has of it
 
     * `proportional`: n times its weight;
     * `temperature`: a share that grows with (n times its weight) to the power 1 / temperature;
     * `weights`: a share that grows with its weight alone.
 
-    The last two share out as many examples as all of the tasks have together.
+    For the last two, the number of examples of all tasks is their total n.
 
     Args:
         dataset: the prepared dataset.
         texts: of its items.
         tasks: name -> weight, not negative; 0 leaves the task out.
         mixture: one of MIXTURES.
-        temperature: of the mixture of that name, positive; 1 is `proportional`, a large one makes tasks equal.
+        temperature: of the mixture `temperature`, positive; 1 equals `proportional`, a large one makes tasks equal.
 
     Raises:
         ConfigError: a task is unknown, none is left, or some have no example.
@@ -65,12 +65,12 @@ def open_sources(
         for name, number in examples.items()
     }
     scale = 1.0 if mixture == "proportional" else sum(examples.values()) / sum(shares.values())
-    # A source is gone through record by record; those that are no example take no room.
+    # A source reads every record; records that are not an example take no room in a row.
     return [LaneSource(name, stores[name], scale * shares[name] / number) for name, number in examples.items()]
 
 
 def tasks_without_texts(items: pa.Table, tasks: Mapping[str, float]) -> dict[str, list[Field]]:
-    """Return the tasks, of those with a weight, that need a text of the catalogue which no item has, and which text."""
+    """Return the tasks with a weight that need a text that no item of the catalogue has, with that text."""
     texts = ItemTexts(items)
     lacking = {
         name: [field for field in load_task(name).needs if field not in ENRICHED and not texts.has(field).any()]
@@ -81,20 +81,20 @@ def tasks_without_texts(items: pa.Table, tasks: Mapping[str, float]) -> dict[str
 
 
 def in_words(fields: Iterable[Field], joined: str) -> str:
-    """Return what an item lacks in words, e.g. "a brand and a title"."""
+    """Return the missing fields as a phrase, e.g. "a brand and a title"."""
     nouns = {"categories": "categories", "interests": "interests"}
     return f" {joined} ".join(nouns.get(field, f"a {field}") for field in sorted(set(fields)))
 
 
 def left_out(texts: ItemTexts, tasks: list[str]) -> dict[str, int]:
-    """Return, for each task that reads the catalogue, the items that lack a text it needs, where there are any."""
+    """Return, for each task on the catalogue, the number of items that lack a text it needs, if any."""
     found = {name: load_task(name) for name in tasks}
     lacking = {name: int((~texts.known(*task.needs)).sum()) for name, task in found.items() if task.source == "items"}
     return {name: number for name, number in lacking.items() if number}
 
 
 def _without_texts(tasks: Mapping[str, Sequence[Field]], *, all_of_them: bool) -> ConfigError:
-    """Return the refusal of tasks that have no example, with the texts they need; its remedy is for all of them."""
+    """Return the error for tasks without an example, with the texts they need and one remedy for all."""
     needed = in_words((field for needs in tasks.values() for field in needs), "and")
     remedy = " ".join([f"train.tasks.{name}=0" for name in tasks] + ["train.tasks.history_to_item=1"] * all_of_them)
     for field, group in (("caption", "captions"), ("interests", "interests")):

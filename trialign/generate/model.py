@@ -1,4 +1,4 @@
-"""The generator: a backbone for text, and next to it what reads and writes items."""
+"""The generator: a causal language model, and next to it the modules that embed and predict items."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trialign.runtime.transformers import PreTrainedModel
 
 
 class AddedTokens(nn.Module):
-    """Vectors of our special tokens next to a pretrained vocabulary, for reading and for writing.
+    """Input and output vectors of the special tokens that are added to a pretrained vocabulary.
 
     Args:
-        num: how many.
-        table_VD: the backbone's input vectors; ours start at random, as long as these are on average.
-        head_VD: its output vectors, likewise.
-        seed: of the directions.
+        num: number of tokens.
+        table_VD: the backbone's input embeddings; new ones start in random directions with their average norm.
+        head_VD: its output embeddings, likewise.
+        seed: of the random directions.
     """
 
     def __init__(self, num: int, table_VD: torch.Tensor, head_VD: torch.Tensor, seed: int) -> None:
@@ -39,9 +39,9 @@ class AddedTokens(nn.Module):
 
 
 class OutputTable(nn.Embedding):
-    """One output vector per token, spared by weight decay like every table.
+    """One output vector per token, exempt from weight decay like every table.
 
-    It is read inside of its own forward, the only place where a strategy that cuts parameters up lets it be read.
+    It is used in its own forward only, since a sharding strategy gathers parameters around a module's forward.
     """
 
     def forward(self, hidden_MD: torch.Tensor) -> torch.Tensor:
@@ -50,13 +50,13 @@ class OutputTable(nn.Embedding):
 
 
 class Generator(nn.Module):
-    """Reads rows of text and items, predicts the target positions.
+    """Reads rows of text and items and predicts their target positions.
 
     Args:
-        backbone: a causal language model whose vocabulary is the text; read through its input embeddings.
-        items: reads and writes items; their tokens are those from the text vocabulary on.
+        backbone: a causal language model with the text vocabulary; it gets input embeddings, not token ids.
+        items: embeds and predicts items; their token ids follow the text vocabulary.
         dropout: probability on the input vectors and on the hidden states before the heads.
-        own: our special tokens, the last of the text tokens; None where the backbone's vocabulary holds them.
+        own: the added special tokens, last of the text tokens; None if the backbone's vocabulary has them.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Generator(nn.Module):
         mask: torch.Tensor | None = None,
         cache: Any = None,
     ) -> torch.Tensor:
-        """Return the hidden states [R, T, D] from which the next tokens are read; arguments as `run_backbone`."""
+        """Return the hidden states [R, T, D] that predict the next tokens; arguments as `run_backbone`."""
         is_item = tokens_RT >= self.text_vocab
         text_RTD = self._text_vectors(tokens_RT.masked_fill(is_item, 0))
         items_RTD = self.items.embed(tokens_RT.masked_fill(~is_item, self.text_vocab))
@@ -98,11 +98,11 @@ class Generator(nn.Module):
         """Predict every target from the position before it.
 
         Returns:
-            The text positions, then the groups of the item encoding, each possibly empty. All of them always pass
-            through their head, so that every parameter has a gradient on every rank.
+            The text positions, then the groups of the item encoding, each possibly empty. Empty groups pass through
+            their heads too, so that every parameter has a gradient on every rank.
         """
         hidden_RTD = self.hidden(tokens_RT, positions_RT)
-        # An example's first token is its task token, never a target, so no target is read off another example's end.
+        # An example begins with its task token, never a target, so no target is predicted from another example.
         is_target = targets_RT[:, 1:]
         answers_M = tokens_RT[:, 1:][is_target]
         tasks_M = tasks_RT[:, 1:][is_target]
@@ -115,9 +115,9 @@ class Generator(nn.Module):
         ]
 
     def score_candidates(self, prompts: Sequence[NDArray[np.int64]], trie: Trie, items_BG: torch.Tensor) -> ItemPaths:
-        """Return what is said along the ways of items after prompts, with gradient where that is on; see `walk`.
+        """Return the `ItemPaths` of items after prompts, with gradients if they are enabled; see `score_items`.
 
-        One method of the whole module, because a strategy that cuts parameters up gathers them around one.
+        A method of the whole module, because a sharding strategy gathers parameters around the module's methods.
         """
         return score_items(self.items.scorer(self, prompts), trie, items_BG)
 
@@ -141,7 +141,7 @@ class Generator(nn.Module):
 
 
 def text_vectors(backbone: PreTrainedModel, own: AddedTokens | None) -> torch.Tensor:
-    """Return the input vectors of all text tokens as the table holds them, ours last, [V, D], without gradient."""
+    """Return the unscaled input embeddings of all text tokens, added ones last, [V, D], without gradient."""
     table_VD = text_table(backbone).detach()
     if table_VD.is_meta:
         return torch.ones(()).expand(

@@ -1,4 +1,4 @@
-"""The generator under Lightning: which loss, which optimizer, what is logged. No formula lives here."""
+"""LightningModule of the generator: loss, optimizer and logging. Formulas are in other modules."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class GeneratorModule(pl.LightningModule):
-    """Trains a generator by automatic optimization.
+    """Trains a generator with automatic optimization.
 
     Args:
-        generator: what is trained.
+        generator: the generator to train.
         settings: of the optimizer and its schedule.
         tasks: names of the tasks, in the order of their numbers in the rows.
         num_steps: optimizer steps, for the schedule.
@@ -51,20 +51,20 @@ class GeneratorModule(pl.LightningModule):
         self._meter = TaskMeter(tasks)
         self._logged: dict[str, float] | None = None  # the last log line
         self._num_targets = torch.zeros((), dtype=torch.int64)
-        self.preemption_requested = False  # set by `Preemption`: this rank was asked to save and end
-        self.preempted = False  # some rank was asked to: all save after this step and end
+        self.preemption_requested = False  # set by `Preemption`: this rank was asked to save and stop
+        self.preempted = False  # some rank was asked: all save and stop after this step
 
     @property
     def evaluated(self) -> Generator:
-        """What validation ranks by, what is kept as the best, and what is saved: the one place that decides it.
+        """The generator to validate and to save: the trained one, or its unsharded copy.
 
-        Where the strategy shards parameters it has its weights inside of `summon_full_params` and after training.
+        The copy is used if the strategy shards parameters; it has weights in `summon_full_params` and after training.
         """
         return self.generator if self._copy is None else self._copy.module
 
     @contextmanager
     def summon_full_params(self) -> Iterator[Generator]:
-        """Give `evaluated` with its weights; a collective where the strategy cuts parameters up."""
+        """Give `evaluated` with its full weights; a collective if the strategy shards parameters."""
         if self._copy is not None:
             self._copy.fill(self.generator)
         yield self.evaluated
@@ -72,7 +72,7 @@ class GeneratorModule(pl.LightningModule):
             self._copy.empty()
 
     def configure_model(self) -> None:
-        """Prepare for a strategy that cuts parameters up; torch's is applied here, DeepSpeed cuts by itself."""
+        """Prepare for a sharding strategy: FSDP2 is applied here, DeepSpeed shards by itself."""
         if self._copy is None and shards_parameters(self.trainer.strategy):
             self._copy = UnshardedCopy(self.generator)
             if self.device_mesh is not None:
@@ -80,7 +80,7 @@ class GeneratorModule(pl.LightningModule):
                 fully_shard_all(layers, self.generator, self.device_mesh, ways=["score_candidates"])
 
     def on_train_end(self) -> None:
-        """Put the weights together while all ranks are there."""
+        """Gather the full weights while all ranks still run."""
         if self._copy is not None:
             self._copy.fill(self.generator)
 
@@ -103,21 +103,21 @@ class GeneratorModule(pl.LightningModule):
             self.log_dict(values | {"learning_rate": self.optimizers().param_groups[0]["lr"]})  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the next log line has to say of the steps so far."""
+        """Add the metrics since the last log line to the checkpoint."""
         checkpoint["meter"] = self._meter.total()
         checkpoint["logged"] = self._logged
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read it back."""
+        """Restore these metrics."""
         self._meter.restore(checkpoint["meter"])
         self._logged = checkpoint.get("logged")
 
     def figures(self) -> dict[str, float]:
-        """Return the last log line, or what a training too short for one would log; called by every rank together."""
+        """Return the last log line, or the metrics so far if there was none; every rank must call it."""
         return self._meter.flush() if self._logged is None else self._logged
 
     def configure_optimizers(self) -> Any:
-        """AdamW, linear warm-up, cosine to zero, stepped with the optimizer."""
+        """Return AdamW, and a schedule per optimizer step with linear warm-up and a cosine to zero."""
         settings = self._settings
         optimizer = adamw(
             self.generator,
@@ -130,15 +130,15 @@ class GeneratorModule(pl.LightningModule):
 
 
 class Validate(StepCallback):
-    """Measures every so many steps, keeps the best weights aside, and stops where nothing gets better.
+    """Validates every `every` steps, saves the best weights to a file, and stops early without improvement.
 
-    Best is the highest NDCG@10, the earliest of equals. All ranks see the same figures and so do the same.
+    The best is the highest NDCG@10, the earliest of equals. All ranks see the same figures, so they stop together.
 
     Args:
-        validation: how to measure.
-        every: optimizer steps between two measurements; the last step is measured too.
-        patience: stop after so many in a row without a better one; 0 never stops.
-        best: file of the best weights so far, of the parameters that are trained.
+        validation: measures the generator.
+        every: optimizer steps between two validations; the last step is validated too.
+        patience: stop after so many validations in a row without a new best; 0 never stops.
+        best: file of the best weights so far, trainable parameters only.
     """
 
     def __init__(self, validation: Validation, *, every: int, patience: int, best: Path) -> None:
@@ -146,28 +146,28 @@ class Validate(StepCallback):
         self._every = every
         self._patience = patience
         self._best = best
-        self.measured: list[dict[str, float]] = []  # figures and their step
+        self.measured: list[dict[str, float]] = []  # the figures of each validation, with its step
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
-        """Measure where a measurement is due."""
+        """Validate if this step is due."""
         assert isinstance(module, GeneratorModule)
         if step % self._every == 0 or step == trainer.max_steps:
             self._measure(trainer, module, step)
 
     def counts(self) -> dict[str, float]:
-        """Return what the manifest says of it: the step that was kept and what it reached."""
+        """Return the manifest's entry: the best step, its figures, and the number of validations."""
         return {**self._kept(), "users": self._validation.num_users, "times": len(self.measured)}
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:
-        """Return what was measured, for a checkpoint; the weights behind it stay in their file."""
+        """Return the measured figures for a checkpoint; the best weights stay in their own file."""
         return {"measured": self.measured}
 
     def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
-        """Continue behind what was measured."""
+        """Restore the measured figures."""
         self.measured = list(state_dict["measured"])
 
     def restore(self, module: GeneratorModule) -> None:
-        """Put the best weights back; their file stays until the stage is finished."""
+        """Load the best weights into the generator; their file stays until the stage is finished."""
         best = load_file(self._best)
         with torch.no_grad():
             for name, parameter in _trained(module.evaluated).items():
@@ -187,15 +187,15 @@ class Validate(StepCallback):
     def _note(self, trainer: pl.Trainer, found: Mapping[str, float], step: int) -> None:
         self.measured.append({"step": step, **found})
         for log in trainer.loggers:
-            # Lightning counts from the step that is under way, and its own lines do so too.
+            # Lightning numbers the current step from 0 in its own log lines, so the same number is used here.
             log.log_metrics({f"validation/{name}": value for name, value in found.items()}, step - 1)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         logger.info("  step %d of %d, validation: %s", step, trainer.max_steps, figures)
 
     def _keep(self, generator: Generator) -> None:
-        """Keep the weights aside where the last measurement is better than that of those that lie there.
+        """Save the weights if the last validation is better than that of the saved weights.
 
-        An attempt that was rewound may have left them: they stay the best until they are surpassed.
+        The saved weights may come from steps that were rewound; they stay the best until a validation surpasses them.
         """
         found = self.measured[-1]
         if rank() == 0 and found["ndcg@10"] > self._kept().get("ndcg@10", -1.0):
@@ -206,7 +206,7 @@ class Validate(StepCallback):
             aside.replace(self._best)
 
     def _kept(self) -> dict[str, float]:
-        """Return the step and figures of the weights that lie aside; empty where none do."""
+        """Return the step and figures of the saved weights; empty if there are none."""
         if not self._best.exists():
             return {}
         with safe_open(self._best, "pt") as file:

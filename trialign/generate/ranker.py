@@ -1,4 +1,4 @@
-"""Ranks the catalogue for histories by constrained beam search."""
+"""Rank the catalogue for histories with a trained generator and constrained beam search."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class GeneratorRanker:
     """Ranks by constrained beam search (a `Ranker`).
 
     Args:
-        generator: a trained generator; put into eval mode and onto `device`. Its weights must not change any more:
+        generator: a trained generator; moved to `device` in eval mode. Its weights must not change afterwards, because
             what does not depend on a history is computed once.
-        template: how it reads histories.
+        template: turns histories into prompts.
         index: prefixes of the semantic IDs it was trained on.
-        num_beams: W; no more items than this can be ranked. As many beams as items are an exhaustive search; more are
-            the same.
-        max_history: items of a history that are read, the last ones.
-        batch_size: users per search, where so many beams fit.
+        num_beams: W, also the most items that can be ranked. With as many beams as items the search is exhaustive;
+            more make no difference.
+        max_history: number of last items of a history that are read.
+        batch_size: most users per search; fewer if their beams need too much memory.
         device: where to compute.
 
     Raises:
@@ -98,7 +98,7 @@ class GeneratorRanker:
         return items, scores
 
     def batches(self, prompts: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.intp]]:
-        """Yield the places of one search after the other, prompts (or histories) of about one length together."""
+        """Yield the indices of the prompts or histories of each search, those of similar length together."""
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         for start in range(0, len(prompts), self._batch_size):
             yield order[start : start + self._batch_size]
@@ -108,7 +108,7 @@ class GeneratorRanker:
         return -(-len(prompts) // self._batch_size)
 
     def rank_prompts(self, prompts: Sequence[NDArray[np.int64]], k: int) -> NDArray[np.int32]:
-        """Return the `k` best items after each prompt (of any task that writes an item), at most as many as beams."""
+        """Return the `k` best items after each prompt of any task that writes an item; `k` is at most `num_beams`."""
         items = np.empty((len(prompts), k), dtype=np.int32)
         for places in tracked(self.batches(prompts), "searches", self.num_batches(prompts)):
             found = beam_search(self._scorer([prompts[place] for place in places]), self._index, self.num_beams)
@@ -116,7 +116,7 @@ class GeneratorRanker:
         return items
 
     def scorer(self, histories: Sequence[Items]) -> LevelScorer:
-        """Return what scores the levels of the item after each history."""
+        """Return the `LevelScorer` of the next item after each history."""
         return self._scorer([self.template.history_prompt(history[-self._max_history :]) for history in histories])
 
     @torch.inference_mode()
@@ -125,7 +125,7 @@ class GeneratorRanker:
 
 
 def require_room(max_history: int, positions_per_item: int, room: int) -> None:
-    """Refuse histories whose search needs more positions than the backbone is built for.
+    """Raise an error if the search needs more positions than the backbone has.
 
     Raises:
         ConfigError: task token, history, and all but the last level of the answer are more than `room`.

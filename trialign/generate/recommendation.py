@@ -1,4 +1,4 @@
-"""A recommendation and the items in it, as a program reads them."""
+"""The dataclasses that the Python API returns: a recommendation and its items."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Item:
 
     Attributes:
         key: its name in the interaction logs.
-        title: "" where the catalogue has none, like the other texts.
-        description: what the catalogue says of it.
-        brand: who makes it.
+        title: "" if the catalogue has none, as for the other texts.
+        description: the description.
+        brand: the brand.
         categories: from the most general to the most special.
         sid: its semantic ID, L codes of 0..K-1, the coarsest first.
 
@@ -39,7 +39,7 @@ class Recommendation:
 
     Attributes:
         history: the items that were chosen, oldest first; the generator reads the last of them.
-        items: the recommended items, best first; fewer than asked for where no more are left in the catalogue.
+        items: the recommended items, best first; fewer than requested if the catalogue has no more.
         scores: the log-probability of each recommended item.
         num_older: distinct items that the user chose before `history`.
         num_filtered: distinct items that were left out because the user chose them before.

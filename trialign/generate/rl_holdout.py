@@ -1,4 +1,4 @@
-"""Which positions of the training histories are learned where some are held out for reinforcement learning."""
+"""Select the training positions that supervised training learns if some are held out for reinforcement learning."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trialign.stream.rows import Examples
 
 
 class RLHoldout:
-    """An `Encode` by which no position that is held out is a target of any task; all of them are still read.
+    """An `Encode` under which held-out positions are never targets of any task; they are still read as inputs.
 
     Args:
-        encode: as `Template.encode_many`, but for the texts: what is passed so, as `learned`.
+        encode: as `Template.encode_many`, without the texts; it gets the mask of learned positions as `learned`.
         tasks: names, in the order of their numbers.
-        share: of the positions of the histories that is held out.
-        only: learn the held-out positions and no others; else the others and not these.
+        share: share of the histories' positions that is held out.
+        only: True to learn only the held-out positions; False to learn only the others.
     """
 
     def __init__(self, encode: Callable[..., Examples], tasks: list[str], share: float, *, only: bool = False) -> None:
@@ -31,7 +31,7 @@ class RLHoldout:
         self._only = only
 
     def __call__(self, task: int, records: Records, chosen: NDArray[np.int64], *more: Any) -> Examples:
-        """Return examples of the chosen records of a block."""
+        """Encode the chosen records of a block as examples."""
         if not self._of_histories[task]:
             return self._encode(task, records, chosen, *more)
         learned = held_out_for_rl(records, chosen, self._share) == self._only

@@ -1,4 +1,4 @@
-"""A trained generator on disk: weights as safetensors, everything else as JSON."""
+"""Save and load a trained generator: weights as safetensors, everything else as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEADER, _WEIGHTS, TOKENIZER = "generator.json", "generator.safetensors", "token
 
 
 class TrainedGenerator(NamedTuple):
-    """A generator, how records become its tokens, and the longest history it was trained on."""
+    """A loaded generator, its template, and the longest history it was trained on."""
 
     generator: Generator
     template: Template
@@ -58,7 +58,7 @@ def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> N
 def load_ranker(
     folder: Path, sids: SIDTable, *, num_beams: int, batch_size: int, device: torch.device | str
 ) -> GeneratorRanker:
-    """Return a ranker by the generator in `folder`; errors as `load_generator` and `GeneratorRanker`."""
+    """Return a ranker with the generator in `folder`; errors as `load_generator` and `GeneratorRanker`."""
     trained = load_generator(folder, sids)
     return GeneratorRanker(
         trained.generator,
@@ -76,7 +76,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
 
     Args:
         folder: a finished train stage.
-        sids: the semantic IDs that its answers are to be read by.
+        sids: the semantic IDs to decode its items with; they must be those of its training.
 
     Raises:
         DataError: a file is missing or of another format.
@@ -107,7 +107,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
         own = AddedTokens(len(own_tokens), text_table(backbone), backbone.get_output_embeddings().weight, seed=0)
     items = header["items"]
     width = items.pop("feature_dim")
-    features_NF = torch.zeros(len(sids.codes_NL), width) if width else None  # the weights' file holds them
+    features_NF = torch.zeros(len(sids.codes_NL), width) if width else None  # these are in the weights file
     encoding, modules = build_items(sids, text_vectors(backbone, own), seed=0, features_NF=features_NF, **items)
     generator = Generator(backbone, modules, dropout=header["dropout"], own=own)
     load_model(generator, folder / _WEIGHTS)
@@ -117,7 +117,7 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
 
 
 def _items_header(generator: Generator) -> dict[str, str | float]:
-    """Return the arguments of `build_items` that are no weights."""
+    """Return the arguments of `build_items` that are not weights."""
     items = generator.items
     if not isinstance(items, ItemPositions):
         return {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "feature_dim": 0, "read_scale": 1.0}

@@ -1,4 +1,4 @@
-"""Cross-entropy over a whole table of answers without ever holding the whole matrix of logits."""
+"""Cross-entropy over a large table of answers, computed in chunks without the full matrix of logits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ROWS = 128
 
 
 class Scored(NamedTuple):
-    """What a set of predictions costs, in nats.
+    """The cross-entropy of a set of predictions, in nats.
 
-    `total`: scalar, carries the gradient. Without gradient: `losses_M`; `correct_M`, whether the answer was the first
-    choice (an answer that ties for first counts).
+    `total`: scalar with gradient. Without gradient: `losses_M`; `correct_M`, whether the answer has the largest logit
+    (a tie counts).
     """
 
     total: torch.Tensor
@@ -27,14 +27,14 @@ class Scored(NamedTuple):
 def table_cross_entropy(queries_MD: torch.Tensor, table_CD: torch.Tensor, answers_M: torch.Tensor) -> Scored:
     """Return the cross-entropy of `queries_MD @ table_CD.T` over its C columns.
 
-    Equal to `torch.nn.functional.cross_entropy` of the full matrix, in a third of the time on a CPU: the logits of a
-    few rows are made, scored and turned into gradients before the next are made. Matrix products run in the dtype that
-    autocast asks for, everything else in float32. Differentiable once, through `total`.
+    Equal to `torch.nn.functional.cross_entropy` of the full matrix, in a third of the time on a CPU: logits, loss and
+    gradients are computed for a few rows at a time. Matrix products run in the autocast dtype, everything else in
+    float32. Differentiable once, through `total`.
 
     Args:
-        queries_MD: what is asked; M may be 0.
+        queries_MD: hidden states of the predictions; M may be 0.
         table_CD: one vector per answer.
-        answers_M: int64, the right ones.
+        answers_M: int64, the targets.
     """
     device = queries_MD.device.type
     product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32

@@ -1,4 +1,4 @@
-"""What a task is: what one record of the dataset gives to read and to write, and how the generator is scored on it."""
+"""Tasks: how a record of the dataset becomes an example of inputs and targets, and how the task is evaluated."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PROMPT_ITEMS = 10
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text, closed by an end token that is learned, or read, with it.
+    """A part of an example: text with an end token; both are target or both are input.
 
     Args:
-        text: what is written of an item; longer than its field may be, it is cut.
+        text: the text; it is cut to the maximum length of its field.
         target: whether the generator learns to write it.
-        field: of the catalogue that it comes from.
+        field: the field of the catalogue that it comes from.
     """
 
     text: str
@@ -35,7 +35,7 @@ class Text:
 
 @dataclass(frozen=True)
 class ItemList:
-    """A run of items.
+    """A part of an example: a sequence of items.
 
     Args:
         items: item indices, oldest first.
@@ -47,13 +47,13 @@ class ItemList:
 
     @classmethod
     def read(cls, items: ArrayLike) -> ItemList:
-        """Return items that are read."""
+        """Return items as inputs."""
         read = np.asarray(items)
         return cls(read, np.zeros(len(read), np.bool_))
 
     @classmethod
     def written(cls, item: int) -> ItemList:
-        """Return one item that is written."""
+        """Return one item as a target."""
         return cls(np.array([item]), np.array([True]))
 
 
@@ -62,12 +62,12 @@ Part = Text | ItemList
 
 @dataclass(frozen=True)
 class ItemLists:
-    """The item lists of many examples, side by side.
+    """The item lists of many examples, concatenated.
 
     Args:
         items: item indices, of all examples.
         targets: bool, as many: whether the generator learns to write each.
-        lengths: int64, items of each example.
+        lengths: int64, number of items of each example.
     """
 
     items: NDArray[np.integer]
@@ -76,11 +76,11 @@ class ItemLists:
 
 
 class ItemTexts:
-    """The texts of every item of the catalogue, field by field, each field read when it is first asked for.
+    """The texts of all items by field, from the catalogue and the enrich stage; a field is read at its first use.
 
     Args:
         items: the catalogue.
-        enriched: captions and interests by the enrich stage; they are no columns of the catalogue.
+        enriched: captions and interests by the enrich stage, which are not columns of the catalogue.
     """
 
     def __init__(self, items: pa.Table, enriched: Evidence | None = None) -> None:
@@ -93,12 +93,12 @@ class ItemTexts:
         return int(self._items.num_rows)
 
     def __getitem__(self, field: Field) -> list[str]:
-        """Return a field's text of every item; "" where there is none."""
+        """Return the field's text of every item; "" if an item has none."""
         if field not in self._texts:
             columns = {"caption": self._enriched.captions, "interests": self._enriched.interests}
             made = columns[field] if field in ENRICHED else field in self._items.column_names
             found = field_texts(field, self._items, self._enriched) if made else [""] * len(self)
-            # Blanks alone are no text.
+            # A text of blanks counts as no text.
             self._texts[field] = [text.strip() for text in found]
         return self._texts[field]
 
@@ -110,7 +110,7 @@ class ItemTexts:
         return found
 
     def has(self, field: Field) -> NDArray[np.bool_]:
-        """Return which items have a text in a field, bool [N]; the array is shared by all who ask."""
+        """Return which items have a text in a field, bool [N]; the array is cached, so do not change it."""
         if field not in self._known:
             self._known[field] = np.array([bool(text) for text in self[field]], np.bool_)
         return self._known[field]
@@ -121,26 +121,26 @@ NO_TEXTS = ItemTexts(pa.table({}))
 
 @dataclass(frozen=True)
 class CatalogueItem:
-    """What a task on items makes an example of: an item of the catalogue, and the texts of all of them."""
+    """A record of a task on the catalogue: an item, with the texts of all items."""
 
     item: int
     texts: ItemTexts = NO_TEXTS
 
     def text(self, field: Field, *, target: bool = False) -> Text:
-        """Return what the catalogue says of the item in a field; `target` as in `Text`."""
+        """Return the item's text in a field; `target` as in `Text`."""
         return Text(self.texts[field][self.item], target, field)
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a task on histories makes an example of: a window of a training history.
+    """A record of a task on histories: a window of a training history.
 
     Args:
         items: item indices, oldest first.
-        first_target: the position that the window owns first; the ones before belong to an earlier window.
+        first_target: first position that may be a target here; those before are targets in an earlier window.
         texts: of the whole catalogue.
-        draw: a number in 0..1 that decides where an example leaves something to chance.
-        learned: bool, of each position, whether it may be learned; None: all of them may.
+        draw: a random number in 0..1, for tasks that draw a position.
+        learned: bool, for each position, whether it may be a target; None: all may.
     """
 
     items: NDArray[np.integer]
@@ -150,25 +150,25 @@ class Window:
     learned: NDArray[np.bool_] | None = None
 
     def text(self, field: Field, item: int, *, target: bool = False) -> Text:
-        """Return what the catalogue says of an item in a field; `target` as in `Text`."""
+        """Return an item's text in a field; `target` as in `Text`."""
         return Text(self.texts[field][item], target, field)
 
     def targets(self) -> NDArray[np.bool_]:
-        """Return which positions of the window may be a target: those it owns, if they may be learned."""
-        # The first item of all follows nothing that was read.
+        """Return which positions may be a target: those from `first_target` on that may be learned."""
+        # The first item of a history has nothing before it to predict it from.
         owned: NDArray[np.bool_] = np.arange(len(self.items)) >= max(self.first_target, 1)
         return owned if self.learned is None else owned & self.learned
 
     def drawn_target(self, *, read: Field | None = None, written: Field | None = None) -> DrawnTarget | None:
-        """Return the item at one of the positions of `targets`, drawn, and the last items before it.
+        """Draw one position of `targets`; return its item and the last items before it.
 
         Args:
-            read: the field of the items before it that is read: one of them, at least, must have it. Those that have
-                none are left out. None: the items themselves are read.
-            written: the field of the item that is written, so it must have it. None: the item itself is written.
+            read: the field to read of the items before it. At least one of them must have it; those without it are
+                left out. None: the items themselves are read.
+            written: the field to write of the item, which must have it. None: the item itself is written.
 
         Returns:
-            None where no position will do.
+            None if no position qualifies.
         """
         possible = self.targets()
         if written is not None:
@@ -187,7 +187,7 @@ class Window:
 
 @dataclass(frozen=True)
 class DrawnTarget:
-    """An item of a history, and at most PROMPT_ITEMS items before it."""
+    """A target item of a history, with at most PROMPT_ITEMS items before it."""
 
     before: NDArray[np.integer]
     item: int
@@ -198,11 +198,11 @@ class ItemTask:
     """A task on the catalogue: each item is an example.
 
     Args:
-        parts: what is read and written of an item, in order; the task's task token is before it.
-        needs: fields that it reads or writes. An item that lacks one of them is no example.
-        evaluation: how `trialign evaluate` scores the task. It asks by all parts but the last, which is the right
-            answer: an item that is searched for in the whole catalogue (`finds`: recall) or a text that is written
-            (`writes`: exact match, overlap of words). None: not at all.
+        parts: returns the parts of an example in order, without the task token at its beginning.
+        needs: fields that it reads or writes. An item without one of them is not an example.
+        evaluation: how `trialign evaluate` scores the task. The prompt is all parts but the last, which is the target:
+            an item to find in the catalogue (`finds`: recall) or a text to write (`writes`: exact match, word F1).
+            None: the task is not scored.
     """
 
     parts: Callable[[CatalogueItem], list[Part]]
@@ -212,11 +212,11 @@ class ItemTask:
     lists: ClassVar[None] = None
 
     def given(self, record: Record, texts: ItemTexts, *_: Any) -> CatalogueItem:
-        """Return a record of a block as the task takes it; what only histories need is ignored."""
+        """Return a record of a block as a `CatalogueItem`; the arguments for histories are ignored."""
         return CatalogueItem(int(record["item"]), texts)
 
     def render(self, given: Given) -> list[Part]:
-        """Return `parts`, none where the item is no example."""
+        """Return the parts of an example; empty if the item is not an example."""
         assert isinstance(given, CatalogueItem), given
         return self.parts(given) if all(given.texts[field][given.item] for field in self.needs) else []
 
@@ -226,10 +226,9 @@ class HistoryTask:
     """A task on training histories, window by window. `trialign evaluate` ranks held-out items by `history_to_item`.
 
     Args:
-        parts: as in `ItemTask`. No parts: no example.
+        parts: as in `ItemTask`; an empty list means that the window is not an example.
         needs: fields that it reads or writes.
-        lists: the same as `parts` for many records of a block at once, where it is a single item list: not needed, but
-            fast.
+        lists: an optional fast version of `parts` for many records at once, for tasks whose example is one item list.
     """
 
     parts: Callable[[Window], list[Part]]
@@ -240,7 +239,7 @@ class HistoryTask:
     def given(
         self, record: Record, texts: ItemTexts, draw: float = 0.0, learned: NDArray[np.bool_] | None = None
     ) -> Window:
-        """Return a record of a block as the task takes it; arguments as in `Window`."""
+        """Return a record of a block as a `Window`; arguments as there."""
         return Window(np.asarray(record["items"]), int(record["first_target"]), texts, draw, learned)
 
     def render(self, given: Given) -> list[Part]:

@@ -1,4 +1,4 @@
-"""From the records of tasks to tokens: task token first, then text and items as the task lists them."""
+"""Encode the records of tasks as tokens: the task token, then the text and items that the task lists."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Piece = tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 class Template:
-    """Writes examples of a fixed list of tasks in one token space.
+    """Encodes examples of a fixed list of tasks in one token space.
 
     Args:
-        tokenizer: text to tokens.
-        encoding: items to tokens.
-        tasks: names; a task's place in the list is its number in examples and losses.
-        max_title_tokens: a longer title is cut; so are brands and categories.
-        max_caption_tokens: a longer caption is cut; so are descriptions and interests.
-        seq_len: of several titles to be read, the oldest are left out until the example fits; None: any fits.
+        tokenizer: of the text.
+        encoding: of the items.
+        tasks: names; a task's index in the list is its number in examples and losses.
+        max_title_tokens: limit of a title, brand or category path; longer ones are cut.
+        max_caption_tokens: limit of a caption, description or interest; longer ones are cut.
+        seq_len: limit of an example; the oldest of several input titles are left out until it fits. None: no limit.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Template:
         self._remembered = lru_cache(_REMEMBERED)(self._text)
 
     def encode(self, task: int, given: Given) -> TokenizedExample:
-        """Return the example that task number `task` makes of a record; empty where there is nothing to learn."""
+        """Encode a record as an example of task number `task`; empty if the record is not an example."""
         parts = self._tasks[task].render(given)
         pieces = self._fitting([self._marker(self.tasks[task]), *map(self._piece, parts)], parts)
         tokens, targets = (np.concatenate(values) for values in zip(*pieces, strict=True))
@@ -77,7 +77,7 @@ class Template:
         draws: Draws,
         learned: Sequence[NDArray[np.bool_]] | None = None,
     ) -> Examples:
-        """Return what `encode` makes of each of the chosen records of a block; `learned` as in `Window`, of each."""
+        """Encode the chosen records of a block, as `encode` does; `learned` as in `Window`, one for each record."""
         given = self._tasks[task].given
         if (lists_of := self._tasks[task].lists) is None:
             every: Sequence[NDArray[np.bool_] | None] = [None] * len(chosen) if learned is None else learned
@@ -87,32 +87,32 @@ class Template:
         lengths = lists.lengths * self.encoding.positions_per_item + 1
         starts = np.cumsum(lengths) - lengths
         is_item = np.ones(lengths.sum(), np.bool_)
-        is_item[starts] = False  # there is the task token
+        is_item[starts] = False  # the task token
         tokens = np.full(len(is_item), self.tokenizer.task_token(self.tasks[task]))
         tokens[is_item] = self.encoding.positions(lists.items)
         targets = np.zeros(len(is_item), np.bool_)
         may = lists.targets if learned is None else lists.targets & np.concatenate(learned)
         targets[is_item] = self.encoding.spread(may)
-        lengths[~np.logical_or.reduceat(targets, starts)] = 0  # nothing to learn
+        lengths[~np.logical_or.reduceat(targets, starts)] = 0  # not an example
         return Examples(tokens, targets, starts, lengths, np.full(len(lengths), task))
 
     def prompt(self, task: str, parts: Sequence[Part]) -> NDArray[np.int64]:
-        """Return what the generator reads before it writes the answer of a task: its task token, then `parts`."""
+        """Return a task's prompt, which its answer follows: the task token, then `parts`."""
         return np.concatenate([tokens for tokens, _ in (self._marker(task), *map(self._piece, parts))])
 
     def history_prompt(self, items: NDArray[Any]) -> NDArray[np.int64]:
-        """Return what the generator reads before it writes the item after a history; the history may be empty."""
+        """Return the prompt that the next item after a history follows; the history may be empty."""
         return np.concatenate([self._marker("history_to_item")[0], self.encoding.positions(items)])
 
     def require_room(self) -> None:
-        """Refuse rows that the longest example of a task does not fit into.
+        """Raise an error if the longest example of a task does not fit into a row.
 
         Raises:
-            ConfigError: there is one.
+            ConfigError: it does not fit.
         """
         if self.seq_len is None:
             return
-        # Numbers share no token with their neighbours, so that this is longer than any text may be.
+        # Numbers do not share tokens with their neighbors, so this text exceeds every limit and is cut to it.
         longest = " ".join(map(str, range(max(self.max_tokens.values()) + 1)))
         record = {"item": 0, "items": np.zeros(PROMPT_ITEMS + 1, np.int32), "first_target": PROMPT_ITEMS}
         table = pa.table({"title": [longest], "description": [longest], "brand": [longest], "categories": [[longest]]})
@@ -140,7 +140,7 @@ class Template:
         return np.array([*self.tokenizer.encode(text)[: self.max_tokens[field]], self.tokenizer.end])
 
     def _fitting(self, pieces: list[Piece], parts: Sequence[Part]) -> list[Piece]:
-        """Return the pieces (task token first) without the oldest of the texts to be read, where they are too many."""
+        """Return the pieces, task token first, without the oldest input texts if the example is too long."""
         to_read = [number for number, part in enumerate(parts, start=1) if isinstance(part, Text) and not part.target]
         too_many = sum(len(tokens) for tokens, _ in pieces) - (self.seq_len or np.inf)
         left_out = set()

@@ -1,4 +1,4 @@
-"""Text to tokens: by byte-level BPE trained on the catalogue's own text, or by a pretrained model's tokenizer."""
+"""The text tokenizer: byte-level BPE trained on the catalogue's text, or a pretrained model's tokenizer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def task_token(task: str) -> str:
 
 
 class TextTokenizer:
-    """Text to tokens and back, and the special tokens: end, one task token per task.
+    """Encodes and decodes text, and has the special tokens: an end token and one task token per task.
 
-    A vocabulary trained here begins with them (and with pad). A pretrained model's vocabulary stays as it is, whatever
-    special tokens it has or lacks; ours are counted on from its last row.
+    A vocabulary trained here begins with pad and these tokens. A pretrained model's vocabulary stays unchanged, with
+    its own special tokens; ours get the ids after its last row.
 
     Args:
         tokenizer: a trained tokenizer.
@@ -31,7 +31,7 @@ class TextTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, rows: int | None = None, own: Sequence[str] = ()) -> None:
-        # A title that happens to spell "<|end|>" is text; the special tokens enter by number only.
+        # A title that contains "<|end|>" is encoded as text; special tokens are only added by id.
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.own = list(own)
@@ -40,11 +40,11 @@ class TextTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int) -> TextTokenizer:
-        """Learn the merges from `texts`, in any order and always alike.
+        """Train BPE on `texts`; the result is deterministic and does not depend on their order.
 
         Args:
             texts: the catalogue's text.
-            vocab_size: tokens at most, special ones and the 256 bytes included; a small text yields fewer.
+            vocab_size: at most so many tokens, with special tokens and the 256 bytes; a small text yields fewer.
 
         Raises:
             ConfigError: `vocab_size` leaves no room for the bytes.
@@ -115,7 +115,7 @@ class TextTokenizer:
     def _special(self, token: str) -> int:
         if token in self.own:
             return self._rows + self.own.index(token)
-        # Where ours are next to it, a foreign vocabulary's token of the same spelling is not meant.
+        # With added tokens, an equally spelled token of the pretrained vocabulary is a different token.
         found = None if self.own else self._tokenizer.token_to_id(token)
         if found is None:
             raise DataError(

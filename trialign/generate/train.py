@@ -1,4 +1,4 @@
-"""The stage `train`: from a dataset and its semantic IDs to a generator on disk."""
+"""The stage `train`: train a generator on a dataset and its semantic IDs, and save it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train(
     """Train a generator and save it into `folder`.
 
     Args:
-        data: what it learns from.
+        data: the training data.
         folder: an existing directory.
         settings: of the generator, its tasks and its optimizer.
         stream: of the rows.
@@ -73,14 +73,14 @@ def train(
         counts |= {"steps": trainer.global_step, "validation": watch.counts()}
         watch.restore(module)
     if trainer.is_global_zero:
-        # What only an unfinished attempt needs goes when the stage has its manifest.
+        # Files that only an unfinished attempt needs are removed when the stage writes its manifest.
         merge_adapters(module.evaluated.backbone)
         save_generator(folder, TrainedGenerator(module.evaluated, made.template, data.max_history), data.sids)
     return counts
 
 
 def _sizes(made: Prepared) -> dict[str, int]:
-    """Return how large the training will be, and say it."""
+    """Log the sizes of the training and return them."""
     parameters = list(made.generator.parameters())
     counts = {
         "steps": made.num_steps,
@@ -95,7 +95,7 @@ def _sizes(made: Prepared) -> dict[str, int]:
 
 
 def _validate(settings: ValidationConfig, data: TrainingData, template: Template, folder: Path) -> Validate | None:
-    """Return what watches the training, None where nothing is asked for."""
+    """Return the callback that validates, or None if validation is off."""
     if settings.every == 0:
         logger.info("  trains to the end: no validation is asked for (train.validation.every)")
         return None

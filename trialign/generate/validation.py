@@ -1,7 +1,7 @@
-"""What a generator in training is worth on held-out users, by the ranking that the product does.
+"""Measure a generator in training on the validation users, with the same ranking as `evaluate`.
 
-Users of the validation split only. Rank r takes users r, r + W, ...; sums and counts are reduced, so that the figures
-do not depend on how many ranks there are.
+Only users of the validation split are used. Rank r takes users r, r + W, ...; sums and counts are reduced, so the
+figures do not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Validation:
 
     Args:
         users: the split; the first `num_users` are taken, a fair sample because they are in hash order.
-        template: how the generator reads histories.
+        template: turns histories into prompts.
         index: prefixes of the semantic IDs.
         num_users: 0 takes all.
         num_beams: of the constrained search, at least DEPTH and the largest cutoff.
@@ -42,7 +42,7 @@ class Validation:
         cutoffs: depths of the recall that is measured.
 
     Raises:
-        ConfigError: there is no user to validate on, or the next item is no task.
+        ConfigError: there is no validation user, or history_to_item is not a task of the generator.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Validation:
         """Return (summed loss, tokens) of the next items of some users, float64 [2]."""
         task = self._template.tasks.index(TASK)
         examples = [self._template.encode(task, self._window(user)) for user in users]
-        # Padding is on the right and its places continue counting: as one example, causal attention hides it.
+        # Padding is on the right and positions do not restart, so a row is one example and causal attention hides it.
         tokens_BT, targets_BT = (
             pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True).to(device)
             for parts in zip(*((example.tokens, example.targets) for example in examples), strict=True)

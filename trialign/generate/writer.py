@@ -1,4 +1,4 @@
-"""Text by a trained generator: greedy, many prompts at a time, every token read once."""
+"""Generate text with a trained generator: greedy decoding in batches with a key-value cache."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from trialign.runtime.transformers import DynamicCache
 def write_texts(
     generator: Generator, prompts: Sequence[NDArray[np.int64]], *, end: int, max_tokens: int, batch_size: int = 64
 ) -> list[list[int]]:
-    """Return what a generator writes after each prompt: the likeliest token of the text vocabulary, one after another.
+    """Return the tokens that a generator writes after each prompt, by greedy decoding over the text vocabulary.
 
     Args:
         generator: in eval mode; its own device is used.
         prompts: tokens of each, at least one.
-        end: the token that a text stops at, not part of what is returned.
-        max_tokens: a text stops there, too.
-        batch_size: prompts at a time.
+        end: the token that ends a text; it is not returned.
+        max_tokens: longest text.
+        batch_size: prompts per batch.
     """
     written: list[list[int]] = [[] for _ in prompts]
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
@@ -40,10 +40,10 @@ def write_texts(
 def _tokens(
     generator: Generator, prompts: Sequence[NDArray[np.int64]], end: int, max_tokens: int
 ) -> Iterator[torch.Tensor]:
-    """Yield the next token of every prompt, int64 [B], until all have ended or have as many as they may."""
+    """Yield the next token of every prompt, int64 [B], until all have ended or reached the limit."""
     device = generator.items.code_embedding.weight.device
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    # Padding is on the right, where causal attention keeps it out of sight; what is written must not see it.
+    # Causal attention hides the padding on the right from the prompt; the mask hides it from the generated tokens.
     tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
     places_T = torch.arange(tokens_BT.shape[1], device=device)
     cache = DynamicCache(config=generator.backbone.config)

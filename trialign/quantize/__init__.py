@@ -1,1 +1,1 @@
-"""Quantize: the vectors of an item to L residual codes, by a residual-quantized autoencoder or by residual k-means."""
+"""Quantize: encode the vectors of each item as L residual codes, with RQ-VAE or residual k-means."""

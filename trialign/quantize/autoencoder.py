@@ -16,9 +16,9 @@ _TEXT = "text"
 
 @dataclass(frozen=True)
 class Output:
-    """A forward pass: the latents, what they were quantized to (or None), and each modality read back from `read_BD`.
+    """The output of a forward pass: latents, their quantization or None, and the modalities decoded from `read_BD`.
 
-    That is the quantized vector, or the latents themselves where nothing is quantized.
+    `read_BD` is the quantized vector, or the latents while nothing is quantized.
     """
 
     latents_BD: Tensor
@@ -76,13 +76,13 @@ class RQVAE(nn.Module):
         return latents_BD
 
     def view(self, inputs: Mapping[str, Tensor], name: str, *, quantize: bool) -> Tensor:
-        """Return what one modality alone becomes, quantized straight-through (or not)."""
+        """Return the latents of one modality alone, quantized straight-through or not."""
         alone = {other: given if other == name else torch.zeros_like(given) for other, given in inputs.items()}
         latents_BD = self.encode(alone)
         return self.codebooks(latents_BD).quantized_BD if quantize else latents_BD
 
     def forward(self, inputs: Mapping[str, Tensor], *, quantize: bool = True) -> Output:
-        """Encode, quantize (or not) and read every modality back."""
+        """Encode, quantize (or not) and reconstruct every modality."""
         latents_BD = self.encode(inputs)
         quantized: Quantized | None = self.codebooks(latents_BD) if quantize else None
         read_BD = quantized.quantized_BD if quantized else latents_BD

@@ -1,4 +1,4 @@
-"""Codebooks that follow the latents by running means instead of gradients."""
+"""EMA codebooks: code vectors updated by running means of the latents instead of gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trialign.runtime.collectives import all_reduce_sum, broadcast_
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a batch of latents became.
+    """A quantized batch of latents.
 
     Args:
         codes_BL: int64.
@@ -31,8 +31,8 @@ class Quantized:
 class EMACodebooks(nn.Module):
     """L codebooks of K vectors, each the running mean of the residuals that chose it (van den Oord et al., 2017, A.1).
 
-    They are float32 buffers: an optimizer would undo what `update` and `revive` write. Counts and sums are added over
-    ranks, so every rank holds the codebooks of the whole batch.
+    They are float32 buffers, because an optimizer would undo the writes of `update` and `revive`. Counts and sums are
+    reduced over ranks, so every rank holds the codebooks of the global batch.
 
     Args:
         num_levels: L.
@@ -62,9 +62,9 @@ class EMACodebooks(nn.Module):
 
     @torch.no_grad()
     def set(self, vectors_LKD: Tensor) -> None:
-        """Start from given codebooks, the first rank's, each vector with the weight of one item."""
+        """Initialize with the first rank's codebooks, each vector with the weight of one item."""
         self.vectors_LKD.copy_(vectors_LKD)
-        broadcast_(self.vectors_LKD)  # a GPU may add up in another order on every rank
+        broadcast_(self.vectors_LKD)  # GPUs may sum in a different order on each rank
         self.counts_LK.fill_(1.0)
         self.sums_LKD.copy_(self.vectors_LKD)
 
@@ -82,13 +82,13 @@ class EMACodebooks(nn.Module):
             sums_LKD[level].index_add_(0, codes_B, entering_LBD[level])
         self.counts_LK.lerp_(all_reduce_sum(counts_LK), 1.0 - self.decay)
         self.sums_LKD.lerp_(all_reduce_sum(sums_LKD), 1.0 - self.decay)
-        # After a thousand updates without an item both are denormal and their quotient is noise.
+        # After a thousand updates without an item, count and sum are denormal, and their quotient is noise.
         alive_LK1 = (self.counts_LK > 1e-6)[..., None]
         self.vectors_LKD.copy_(torch.where(alive_LK1, self.sums_LKD / self.counts_LK[..., None], self.vectors_LKD))
 
     @torch.no_grad()
     def revive(self, latents_ND: Tensor, generator: torch.Generator) -> int:
-        """Put every code that no item of a sample chooses on an item that its level serves badly.
+        """Move every code that no item of a sample chooses to an item with a large residual at its level.
 
         Args:
             latents_ND: the sample, at least K items, the same on every rank.
@@ -107,7 +107,7 @@ class EMACodebooks(nn.Module):
                 self.sums_LKD[level, dead_K] = vectors_KD[dead_K]
                 self.counts_LK[level, dead_K] = 1.0
                 num_moved += num_dead
-                # The next level must serve what this one leaves over now.
+                # The next level quantizes the residuals of this level's new codes.
                 codes_N, _ = nearest(residual_ND, vectors_KD)
             residual_ND = residual_ND - vectors_KD[codes_N]
         for tensor in (self.vectors_LKD, self.counts_LK, self.sums_LKD):

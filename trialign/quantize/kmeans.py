@@ -19,7 +19,7 @@ _SHRINK = 0.25
 
 @dataclass(frozen=True)
 class KMeans:
-    """A clustering: centers_KD float32, codes_N int64 (nearest centre), and the sum of squared distances to them."""
+    """A clustering: centers_KD float32, codes_N int64 (nearest center), and the sum of squared distances to them."""
 
     centers_KD: Tensor
     codes_N: Tensor
@@ -29,13 +29,13 @@ class KMeans:
 def kmeans(
     points_ND: Tensor, num_clusters: int, *, num_iterations: int, generator: torch.Generator, tolerance: float = 1e-4
 ) -> KMeans:
-    """Lloyd's algorithm from a seeded start; a cluster that loses its last point begins again on a badly served one.
+    """Lloyd's algorithm from a seeded start; an empty cluster restarts at a point far from its center.
 
     Args:
         points_ND: float32, on any device; N >= num_clusters.
         num_clusters: K.
-        num_iterations: updates of the centres at most.
-        generator: a CPU generator; the only source of chance, so ranks that share points and seed share the result.
+        num_iterations: at most so many updates of the centers.
+        generator: a CPU generator; the only randomness, so ranks with equal points and seed get equal results.
         tolerance: stop once an update lowers the inertia by less than this share of it.
     """
     assert len(points_ND) >= num_clusters, (points_ND.shape, num_clusters)
@@ -47,7 +47,7 @@ def kmeans(
         counts_K = torch.bincount(codes_N, minlength=num_clusters)
         first_K = counts_K.cumsum(0) - counts_K
         sums_KD = embedding_bag(codes_N.argsort(stable=True), points_ND, first_K, mode="sum")
-        # sum ||x - c||^2 = sum ||x||^2 - 2 c.sum x + n ||c||^2, cluster by cluster: no point is read again.
+        # sum ||x - c||^2 = sum ||x||^2 - 2 c.sum x + n ||c||^2 per cluster, which needs no second pass over the points.
         centers64_KD = centers_KD.double()
         gained_KD = (2.0 * sums_KD - counts_K[:, None] * centers64_KD) * centers64_KD
         before, inertia = inertia, max(0.0, energy - float(gained_KD.sum()))
@@ -58,7 +58,7 @@ def kmeans(
 
 
 def draw(weights_N: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
-    """Draw distinct indices in proportion to non-negative weights; weightless ones only once no others are left.
+    """Draw distinct indices in proportion to non-negative weights; weight 0 is drawn only when no other is left.
 
     Each index waits an exponential time with its weight as rate; the first to arrive are drawn (Efraimidis & Spirakis,
     2006).
@@ -68,14 +68,14 @@ def draw(weights_N: Tensor, num_draws: int, generator: torch.Generator) -> Tenso
 
 
 def _seed_centers(points_ND: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ on a sample, several centres a round, then shrunk towards the mean.
+    """k-means++ on a sample, several centers a round, then shrunk towards the mean.
 
-    Arthur & Vassilvitskii (2007) draw one centre at a time in proportion to the squared distance from those there are.
+    Arthur & Vassilvitskii (2007) draw one center at a time, in proportion to the squared distance to the nearest one.
     Drawing K / 16 a round (as Bahmani et al., 2012, oversample) replaces K matrix-vector products by 16 matrix ones.
 
-    Shrinking is ours. Residuals are nearly orthogonal to each other, so a seed, itself a point, is further from any
-    other point than the mean is: one cluster near the mean then swallows almost everything and the other codes keep a
-    point each. Shrunk seeds compare by direction instead, and the clusters start balanced.
+    Shrinking is our addition. Residuals are nearly orthogonal to each other, so a point is closer to the mean than to
+    any seed, which is a point too. One cluster near the mean would then take almost all points and leave one to each
+    other code. Shrunk seeds compare by direction instead, and the clusters start balanced.
     """
     order = torch.randperm(len(points_ND), generator=generator)[: _SAMPLE_PER_CLUSTER * num_clusters]
     sample_SD = points_ND.index_select(0, order.to(points_ND.device))
@@ -98,7 +98,7 @@ def _update_centers(
     counts_K: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the means of the clusters; one that has no points begins on a point that is far from its centre."""
+    """Return the means of the clusters; an empty cluster is moved to a point far from its center."""
     means_KD = sums_KD / counts_K.clamp_min(1)[:, None]
     empty_K = counts_K == 0
     num_empty = int(empty_K.sum())

@@ -1,7 +1,7 @@
 """The terms of the quantizer's loss, as sums and counts.
 
-A term is a sum over items and the number of items it ran over. Ranks whose batches hold different numbers of pictures
-then weigh every item alike, and an item that lacks a modality leaves both.
+A term is a sum over items and the count of those items. An item without a modality is in neither, so every item has the
+same weight even if ranks hold different numbers of pictures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Term:
 
 
 def reconstruction(predicted_BD: Tensor, target_BD: Tensor, present_B: Tensor, weight: float = 1.0) -> Term:
-    """Squared error per element against a frozen, standardized modality, over the items that have it.
+    """Reconstruction loss: squared error per element of a standardized modality, over the items that have it.
 
     1 is what predicting the catalogue's mean costs.
     """
@@ -44,7 +44,7 @@ def reconstruction(predicted_BD: Tensor, target_BD: Tensor, present_B: Tensor, w
 
 
 def commitment(latents_BD: Tensor, residuals_LBD: Tensor, weight: float) -> Term:
-    """Keep the encoder near its codes: sum over levels of ||z - sg(c_1 + .. + c_l)||^2 / D (Lee et al., 2022, eq. 8).
+    """Commitment loss: sum over levels of ||z - sg(c_1 + .. + c_l)||^2 / D (Lee et al., 2022, eq. 8).
 
     Args:
         latents_BD: z, with gradient.
@@ -57,9 +57,9 @@ def commitment(latents_BD: Tensor, residuals_LBD: Tensor, weight: float) -> Term
 
 
 def alignment(text_BD: Tensor, image_BD: Tensor, *, temperature: float, weight: float) -> Term:
-    """What an item's text says after quantization is to find what its picture says, and the reverse (InfoNCE).
+    """Alignment loss: symmetric InfoNCE between the quantized text view and the quantized image view of an item.
 
-    Negatives are the other items of all ranks, with gradient.
+    Negatives are the other items of all ranks; gradients flow through them.
 
     Args:
         text_BD: the quantized text views of items with both modalities, perhaps none.
@@ -78,10 +78,10 @@ def alignment(text_BD: Tensor, image_BD: Tensor, *, temperature: float, weight: 
 def interest_reconstruction(
     predicted_BD: Tensor, interests_CD: Tensor, own_BC: Tensor, *, temperature: float, weight: float
 ) -> Term:
-    """Each of an item's interests against the interests of the batch that are not its own (InfoNCE).
+    """Interest loss: InfoNCE of each of an item's interests against the batch's interests that are not its own.
 
     Args:
-        predicted_BD: what a head reads from the quantized vector.
+        predicted_BD: the interest head's output for the quantized vectors.
         interests_CD: length 1, the distinct interests of the batch of all ranks; constants.
         own_BC: bool, which of them an item has; one without any leaves sum and count.
         temperature: of the cosines.
@@ -96,11 +96,11 @@ def interest_reconstruction(
 
 
 def balance(latents_BD: Tensor, residuals_LBD: Tensor, codebooks_LKD: Tensor, *, weight: float) -> Term:
-    """How far the codes are from being used evenly: KL(mean responsibility || uniform) in nats, mean over the levels.
+    """Balance loss: KL(mean responsibility || uniform) in nats, mean over levels; 0 if all codes are used equally.
 
-    Responsibilities are those of a mixture of Gaussians around the codes with the variance that the level leaves over,
-    a soft form of the choice; their mean is over the items of all ranks, so the term is no sum over items and weighs
-    each rank by its number of items.
+    Responsibilities, a soft form of the assignment, are those of a mixture of Gaussians around the codes, with the
+    variance of the level's residuals. Their mean is over the items of all ranks, so the term is not a sum over items
+    and weights each rank by its number of items.
 
     Args:
         latents_BD: z, with gradient.

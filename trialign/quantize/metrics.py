@@ -1,4 +1,4 @@
-"""Codebook statistics: are they used, do they tell items apart, does each level explain something."""
+"""Codebook statistics: usage, perplexity, residual energy per level, and collisions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from trialign.quantize.residual import residuals
 
 
 def codebook_stats(codes_NL: Tensor, latents_ND: Tensor, codebooks_LKD: Tensor) -> dict[str, Any]:
-    """Describe codes; lists run over the levels.
+    """Return the statistics of the codes; lists have one entry per level.
 
     Args:
         codes_NL: the codes of N items.
         latents_ND: the vectors that were quantized.
-        codebooks_LKD: what the codes stand for.
+        codebooks_LKD: the code vectors.
 
     Returns:
         usage: share of the K codes that some item has; dead_codes: the number of the others;
         perplexity: exp of the entropy of the codes' distribution, K if all are equally frequent;
-        residual_energy: what a level and those before it leave of the latents' mean squared norm (about their mean);
+        residual_energy: mean squared norm of the residual after each level, as a share of the latents' variance;
         collisions: 1 - distinct tuples / items.
     """
     codebook_size = codebooks_LKD.shape[1]

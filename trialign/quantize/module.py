@@ -35,12 +35,12 @@ _GRADIENTS_EVERY = 50
 
 
 class Batch(NamedTuple):
-    """Items of this rank.
+    """This rank's items of a global batch.
 
     Attributes:
         inputs: standardized vectors by modality.
         present: bool by modality.
-        interests_CD: the distinct interests of the batch of all ranks, length 1; None where none are asked for.
+        interests_CD: the distinct interests of the global batch, length 1; None without the interest loss.
         own_BC: which of them an item has.
     """
 
@@ -51,14 +51,14 @@ class Batch(NamedTuple):
 
 
 class ItemBatches:
-    """A catalogue in memory, in a new seeded order each pass; ranks share each batch.
+    """The vectors of a catalogue in memory, shuffled each epoch; a batch is split over the ranks.
 
     Args:
         inputs: standardized vectors [N, D] by modality.
         present: bool [N] by modality.
         batch_size: items per step, over all ranks.
         seed: of the order.
-        interests: of the items; None where none are asked for.
+        interests: of the items; None without the interest loss.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class ItemBatches:
     ) -> None:
         self.inputs, self.present, self.batch_size = dict(inputs), dict(present), batch_size
         self.interests = interests
-        # Vectors of one encoder share a direction that says nothing of any of them.
+        # Vectors of one encoder share a common direction that distinguishes no item, so their mean is subtracted.
         self._interests_mean_D = None if interests is None else interests.vectors_UD[np.unique(interests.ids_M)].mean(0)
         self.num_items = len(next(iter(self.present.values())))
         self._generator = torch_generator(seed, "quantize", "order")
 
     def __len__(self) -> int:
-        """Number of batches of a pass."""
+        """Number of batches per epoch."""
         return -(-self.num_items // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -88,7 +88,7 @@ class ItemBatches:
             yield Batch(inputs, present, *self._interests_of(items, mine))
 
     def _interests_of(self, items: Tensor, mine: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Return the distinct interests of all the items of a batch, and which of them those of this rank have."""
+        """Return the distinct interests of a global batch, and a mask of which this rank's items have."""
         if self.interests is None:
             return None, None
         ids_M, offsets = self.interests.ids_M, self.interests.offsets
@@ -101,17 +101,17 @@ class ItemBatches:
 
 
 class RQVAEModule(pl.LightningModule):
-    """Trains the autoencoder: first without codebooks, then with codebooks that k-means starts on its latents.
+    """Trains the autoencoder: first without codebooks, then with codebooks initialized by k-means on its latents.
 
-    Without the first phase k-means would start on the latents of a random encoder, and codes would die by the thousand
-    while the encoder moves away from them.
+    Without the first phase, k-means would run on the latents of a random encoder, and thousands of codes would die as
+    the encoder moves away from them.
 
     Args:
         model: the autoencoder.
         batches: the catalogue.
-        settings: of the quantizer; a term without weight is not computed. The learning rate rises over 5 % of the
-            steps, then falls to zero as a cosine.
-        interest_head: reads interests from quantized vectors while training; None without that term.
+        settings: of the quantizer; a term of weight 0 is not computed. The learning rate warms up over 5 % of the
+            steps, then follows a cosine to zero.
+        interest_head: predicts interests from quantized vectors, in training only; None without that term.
         seed: of k-means and of revived codes.
     """
 
@@ -132,7 +132,7 @@ class RQVAEModule(pl.LightningModule):
 
     @property
     def quantizing(self) -> bool:
-        """Whether the codebooks take part in this epoch."""
+        """Whether this epoch quantizes; the first epochs train without codebooks."""
         return self.current_epoch >= self.first_epoch
 
     def train_dataloader(self) -> ItemBatches:
@@ -140,7 +140,7 @@ class RQVAEModule(pl.LightningModule):
         return self.batches
 
     def on_train_epoch_start(self) -> None:
-        """Start the codebooks when their first epoch begins."""
+        """Initialize the codebooks at the start of the first epoch that quantizes."""
         if self.current_epoch == self.first_epoch:
             num_levels, codebook_size, _ = self.model.codebooks.vectors_LKD.shape
             vectors_LKD = fit_codebooks(
@@ -153,21 +153,21 @@ class RQVAEModule(pl.LightningModule):
             self.model.codebooks.set(vectors_LKD)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch and let the codebooks follow it."""
+        """Return the loss of a batch and update the codebooks."""
         output: Output = self.model(batch.inputs, quantize=self.quantizing)
         terms = self.terms(output, batch)
         if batch_idx % _GRADIENTS_EVERY == 0:
             self._log_gradients(terms, batch_idx)
         if output.quantized is not None:
-            # The fused view alone moves the codebooks; what text or picture say alone has to come to it.
+            # Only the fused latents update the codebooks; the views of single modalities have to adapt to them.
             self.model.codebooks.update(output.latents_BD, output.quantized)
         for name, term in terms.items():
-            # The mean over ranks of their shares is the mean over items.
+            # Averaged over ranks, the terms' means give the mean over all items.
             self._log_by_batch(f"loss/{name}", term.mean().detach(), batch_idx)
         return weighted_sum(terms)
 
     def on_train_epoch_end(self) -> None:
-        """Log codebook statistics; revive dead codes, but not after the last pass: a revived code needs training."""
+        """Log codebook statistics; revive dead codes, except after the last epoch, as a revived code needs training."""
         if not self.quantizing:
             return
         latents_ND = self._sample_latents()
@@ -190,7 +190,7 @@ class RQVAEModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def terms(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """Return the parts of the loss that have a weight, by name."""
+        """Return the loss terms with a positive weight, by name."""
         settings, shares = self.settings, self.settings.weights.by_modality()
         terms = {
             f"reconstruction_{name}": reconstruction(
@@ -215,7 +215,7 @@ class RQVAEModule(pl.LightningModule):
             if weight := settings.commitment_weight:
                 terms["commitment"] = commitment(latents_BD, residuals_LBD, weight)
             if weight := settings.balance_weight:
-                vectors_LKD = self.model.codebooks.vectors_LKD.clone()  # they move before the backward pass
+                vectors_LKD = self.model.codebooks.vectors_LKD.clone()  # updated before the backward pass
                 terms["balance"] = balance(latents_BD, residuals_LBD, vectors_LKD, weight=weight)
         return terms
 
@@ -227,7 +227,7 @@ class RQVAEModule(pl.LightningModule):
         return alignment(text_BD, image_BD, temperature=settings.temperature, weight=settings.alignment_weight)
 
     def _log_gradients(self, terms: Mapping[str, Term], batch_idx: int) -> None:
-        """Log how hard each term pulls at the encoder's last layer, through which all views pass."""
+        """Log the gradient norm of each loss term at the encoder's last layer, which all views share."""
         layer, _ = list(self.model.encoder.parameters())[-2:]
         for name, term in terms.items():
             (share,) = torch.autograd.grad(term.weight * term.mean(), layer, retain_graph=True)
@@ -235,7 +235,7 @@ class RQVAEModule(pl.LightningModule):
             self._log_by_batch(f"gradient/{name}", gradient.norm(), batch_idx)
 
     def _log_by_batch(self, name: str, value: Tensor, batch_idx: int) -> None:
-        """Log the mean over ranks and over the batches of a pass, weighted by the items that all ranks hold of each."""
+        """Log the mean over ranks and an epoch's batches, weighted by each global batch's number of items."""
         size = min(self.batches.batch_size, self.batches.num_items - batch_idx * self.batches.batch_size)
         self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
 

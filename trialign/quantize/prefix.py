@@ -1,7 +1,7 @@
-"""Codebooks that know which items are under one prefix.
+"""Fit codebooks with regard to prefixes: few codes under a prefix at middle levels, distinct codes at the last.
 
-Plain residual k-means serves the squared error alone. What a generator meets are prefixes: few and telling ones above,
-and below them items that must differ. Two dials, both off at 0, both in the fitting; `residual.encode` stays one pass.
+Plain residual k-means minimizes the squared error alone. A generator works with prefixes: it wants few, informative
+ones, and distinct items below each. Two settings, both off at 0, change the fit; `residual.encode` stays one pass.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fit_levels(
     for level in tracked(range(num_levels), "levels"):
         generator = torch_generator(seed, "quantize", "kmeans", level)
         last = level == num_levels - 1
-        # The start of `separate` compares directions; so does what it makes of it.
+        # `separate` compares directions, so its initial codebook is fitted on directions too.
         points_ND = normalize(residual_ND) if last and separation else residual_ND
         found = kmeans(points_ND, codebook_size, num_iterations=num_iterations, generator=generator)
         vectors_KD = found.centers_KD
@@ -72,7 +72,7 @@ def fit_levels(
 def concentrate(
     residual_ND: Tensor, before_N: Tensor, vectors_KD: Tensor, codes_N: Tensor, strength: float, num_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Let items of one prefix gather in few codes where that costs little.
+    """Concentrate the items of a prefix on few codes where that adds little squared error.
 
     Entropy-constrained quantization (Chou, Lookabaugh and Gray, 1989): a code is chosen by squared distance plus
     strength x mean squared residual x -log p(code | code before), the frequencies and the vectors being fitted in turn.
@@ -80,8 +80,8 @@ def concentrate(
     ones, until a few prefixes hold most items (benchmarks/quantize.md).
 
     Args:
-        residual_ND: what the levels before left over.
-        before_N: int64, the code each item has one level up.
+        residual_ND: residuals of the previous level.
+        before_N: int64, each item's code at the previous level.
         vectors_KD: the codebook by plain k-means.
         codes_N: int64, its nearest codes.
         strength: above 0.
@@ -99,9 +99,9 @@ def concentrate(
         sizes_K = counts_KK.sum(dim=0)
         sums_KD = torch.zeros_like(vectors_KD).index_add_(0, codes_N, residual_ND)
         vectors_KD = torch.where(sizes_K[:, None] > 0, sums_KD / sizes_K.clamp_min(1)[:, None], vectors_KD)
-        # A code that no item has keeps a little of every prefix: it can be chosen again.
+        # Smoothing leaves an unused code some probability under every prefix, so that it can be chosen again.
         overall_K = (sizes_K + 1.0) / (len(codes_N) + num_codes)
-        # What makes frequencies of counts is one number for all codes of a prefix: it changes no choice.
+        # Counts are not normalized: the divisor is equal for all codes of a prefix and cannot change the argmin.
         penalty_KK = -scale * (counts_KK.clamp_max(_ENOUGH) + _FAMILIARITY * overall_K).log()
         squared_NK = vectors_KD.square().sum(dim=1) - 2.0 * residual_ND @ vectors_KD.T
         before_choice_N, codes_N = codes_N, (squared_NK + penalty_KK[before_N]).argmin(dim=1)
@@ -111,19 +111,19 @@ def concentrate(
 
 
 def separate(residual_ND: Tensor, prefixes_N: Tensor, vectors_KD: Tensor, num_rounds: int) -> Tensor:
-    """Return a last codebook whose nearest codes seldom coincide within a prefix.
+    """Fit a last codebook whose nearest codes rarely collide within a prefix.
 
-    In plain k-means a few short vectors in the middle swallow most residuals, siblings together. Here all vectors have
-    one length, so the nearest is the one of nearest direction. In each round the codes are dealt so that items of one
-    prefix differ (cannot-link constraints, Wagstaff et al., 2001, met at the least cost by an assignment problem per
-    prefix) and the vectors follow; an item dealt another code than its nearest weighs more from then on, until that
-    code is its nearest (as in boosting). Encoding is the nearest code as before. The codebook fits the items it has
-    seen: of items added later, as many collide as under plain k-means.
+    In plain k-means a few short vectors near the mean attract most residuals, so siblings collide. Here all vectors
+    have the same length, so the nearest one has the nearest direction. Each round assigns distinct codes to the items
+    of a prefix (cannot-link constraints, Wagstaff et al., 2001, solved as a linear assignment problem per prefix) and
+    updates the vectors. An item assigned another code than its nearest gets more weight, until that code is its nearest
+    (as in boosting). Encoding still takes the nearest code. The codebook fits the items it was trained on: items added
+    later collide as often as under plain k-means.
 
     Args:
-        residual_ND: what the levels before left over.
-        prefixes_N: int64, which items are under one prefix.
-        vectors_KD: where to start.
+        residual_ND: residuals of the previous level.
+        prefixes_N: int64, the prefix of each item as a number.
+        vectors_KD: the initial codebook.
         num_rounds: the round with the fewest collisions is kept.
     """
     directions_KD = best_KD = normalize(vectors_KD)
@@ -143,7 +143,7 @@ def separate(residual_ND: Tensor, prefixes_N: Tensor, vectors_KD: Tensor, num_ro
 
 
 def _deal(scores_NK: Tensor, nearest_N: Tensor, siblings: list[Tensor]) -> tuple[Tensor, int]:
-    """Return codes that differ within every group of siblings, and how many items too many the nearest ones hold."""
+    """Assign distinct codes within every group of siblings; return them and the collisions of the nearest codes."""
     codes_N, num_collisions = nearest_N.clone(), 0
     for members in siblings:
         spare = len(members) - len(nearest_N[members].unique())
@@ -155,7 +155,7 @@ def _deal(scores_NK: Tensor, nearest_N: Tensor, siblings: list[Tensor]) -> tuple
 
 
 def _siblings(prefixes_N: Tensor, num_codes: int) -> list[Tensor]:
-    """Return the items of each prefix that holds more than one, and no more than there are codes to tell them apart."""
+    """Return the items of each prefix that has at least two items and at most as many as there are codes."""
     order_N = prefixes_N.argsort(stable=True)
     sizes = prefixes_N.bincount().tolist()
     return [members for members in order_N.split(sizes) if 1 < len(members) <= num_codes]

@@ -1,4 +1,4 @@
-"""What every quantizer does, so that a stage need not know which one it has."""
+"""The interface of a quantizer, and the checks that all quantizers share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ C = TypeVar("C", bound=QuantizeConfig)
 
 @dataclass(frozen=True)
 class QuantizerOutput:
-    """Codes, and what is needed to move an item to another code knowingly.
+    """The codes of a catalogue, with the latents and codebooks that `assign` needs to resolve collisions.
 
     Args:
         codes_NL: int64, the nearest code of each level in turn (RQ-KMeans with concentration: the nearest after a
@@ -39,7 +39,7 @@ class QuantizerOutput:
 
 
 class Quantizer(Protocol):
-    """Item vectors to residual codes."""
+    """A quantizer: fits codebooks on item vectors and encodes items as residual codes."""
 
     def fit(
         self,
@@ -53,15 +53,15 @@ class Quantizer(Protocol):
     ) -> dict[str, Any]:
         """Learn the codebooks, log into `folder`, and return the statistics of the codes.
 
-        That is metrics.codebook_stats, `codebook_size`, the K that was fitted, and `reconstruction`: by modality, the
-        squared error of reading it back as a share of what predicting its mean would cost. `runtime` says where it
-        trains, `tracking` what W&B logs; `interests` are the vectors of the items' interests, for who measures its
-        codes against them.
+        They are metrics.codebook_stats, `codebook_size`, the K that was fitted, and `reconstruction`: by modality, the
+        squared error as a share of the error of predicting its mean. `runtime` says where it trains and `tracking`
+        what W&B logs; `interests` are the vectors of the items' interests, for quantizers that train or measure codes
+        with them.
         """
         ...
 
     def encode(self, modalities: Mapping[str, Modality]) -> QuantizerOutput:
-        """Return the codes of a catalogue with the modalities it was fitted on."""
+        """Return the codes of a catalogue that has the modalities of the fit."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -75,7 +75,7 @@ class Quantizer(Protocol):
 
 
 def weighted(modalities: Mapping[str, Modality], shares: ModalityWeights) -> dict[str, Modality]:
-    """Return the modalities that play a part, in alphabetical order: those without a weight of 0.
+    """Return the modalities whose weight is not 0, in alphabetical order.
 
     Raises:
         ConfigError: all weights are 0, or one is set for a modality that is not there.
@@ -99,9 +99,9 @@ def weighted(modalities: Mapping[str, Modality], shares: ModalityWeights) -> dic
 
 
 def fitting_size(modalities: Mapping[str, Modality], codebook_size: int) -> int:
-    """Return K: as asked for, or, where there are fewer items than that, an eighth of the items, and it is said.
+    """Return K as configured; with fewer items than K, an eighth of the number of items, with a log line.
 
-    As many codes as items would be no codes: each item would have a first one of its own.
+    With as many codes as items, each item could have a first code of its own, which groups nothing.
 
     Raises:
         DataError: vectors that are not finite or not of one catalogue, or fewer than two items.
@@ -134,7 +134,7 @@ def read_header(schema: type[C], saved: dict[str, Any]) -> C:
 
 
 def check_fitted(fitted: Mapping[str, int], modalities: Mapping[str, Modality]) -> None:
-    """Refuse vectors of other modalities or widths than the quantizer was fitted on.
+    """Raise an error if the vectors' modalities or widths differ from those of the fit.
 
     Raises:
         DataError: they differ.

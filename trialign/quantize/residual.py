@@ -1,4 +1,4 @@
-"""Residual quantization: each level codes what the levels before it left over.
+"""Residual quantization: each level quantizes the residual of the previous one.
 
 r_1 = z,  c_l = argmin_k ||r_l - C_l[k]||,  r_(l+1) = r_l - C_l[c_l]
 """
@@ -24,11 +24,11 @@ def encode(latents_ND: Tensor, codebooks_LKD: Tensor, penalties_MKK: Tensor | No
             code before and the code; see `prefix.concentrate`. None or M = 0: the nearest code.
     """
     halves_LK = 0.5 * codebooks_LKD.square().sum(dim=2)
-    # The first level and the last have none.
+    # The first and the last level have no penalties.
     penalties = [None, *(penalties_MKK if penalties_MKK is not None else [])]
     penalties += [None] * (len(codebooks_LKD) - len(penalties))
     codes: list[Tensor] = []
-    # A block stays in the cache while it passes through the levels: several times as fast as level after level.
+    # Each block passes through all levels while it is in the CPU cache, several times as fast as level by level.
     for block_BD in latents_ND.split(_BLOCK):
         residual_BD = block_BD.clone()
         codes_BL: list[Tensor] = []
@@ -42,7 +42,7 @@ def encode(latents_ND: Tensor, codebooks_LKD: Tensor, penalties_MKK: Tensor | No
 
 
 def residuals(latents_ND: Tensor, codes_NL: Tensor, codebooks_LKD: Tensor) -> Tensor:
-    """Return what each level and those before it leave over (float32 [L, N, D])."""
+    """Return the residuals after each level (float32 [L, N, D])."""
     left, residual_ND = [], latents_ND
     for codes_N, vectors_KD in zip(codes_NL.T, codebooks_LKD, strict=True):
         residual_ND = residual_ND - vectors_KD[codes_N]
@@ -51,7 +51,7 @@ def residuals(latents_ND: Tensor, codes_NL: Tensor, codebooks_LKD: Tensor) -> Te
 
 
 def decode(codes_NL: Tensor, codebooks_LKD: Tensor) -> Tensor:
-    """Return the vectors that codes stand for: the sum of their codebook vectors (float32 [N, D])."""
+    """Return the quantized vectors: the sums of the codes' codebook vectors (float32 [N, D])."""
     levels = torch.arange(len(codebooks_LKD), device=codes_NL.device)
     return codebooks_LKD[levels, codes_NL].sum(dim=1)
 
@@ -69,6 +69,6 @@ def fit_codebooks(latents_ND: Tensor, *, num_levels: int, codebook_size: int, nu
 
 
 def _subtract_(points_ND: Tensor, vectors_KD: Tensor, codes_N: Tensor) -> None:
-    """Take from each point, in place, the vector of its code; whole copies of both would take four times as long."""
+    """Subtract each point's code vector from it, in place and in blocks: four times as fast as with full copies."""
     for block_BD, codes_B in zip(points_ND.split(_BLOCK), codes_N.split(_BLOCK), strict=True):
         block_BD -= vectors_KD[codes_B]

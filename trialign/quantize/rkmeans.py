@@ -28,10 +28,10 @@ _HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 
 
 class RQKMeansQuantizer:
-    """L codebooks by k-means, each on what the ones before left over.
+    """RQ-KMeans: L codebooks by k-means, each fitted on the residuals of the previous level.
 
-    Every modality has the same mean squared norm times its weight, however wide it is; an item without one is at
-    its mean.
+    Every modality is scaled to the same mean squared norm, times its weight, whatever its width. An item without a
+    modality gets its mean.
 
     Args:
         settings: of the group `quantize`; see quantizer.fitting_size, prefix.concentrate and prefix.separate.
@@ -123,6 +123,6 @@ class RQKMeansQuantizer:
 
 
 def _share_lost(lost_ND: Tensor, latents_ND: Tensor, present_N: Tensor) -> float:
-    """Return the squared error over the squared norm, of the items that have the modality."""
+    """Return the squared error as a share of the squared norm, over the items that have the modality."""
     energy = latents_ND[present_N].square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     return float(lost_ND[present_N].square().sum() / energy)

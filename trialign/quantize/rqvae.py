@@ -1,4 +1,4 @@
-"""RQ-VAE: the quantizer that is trained."""
+"""RQ-VAE: the quantizer that trains an autoencoder with residual codebooks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class RQVAEQuantizer:
             interest_head=head,
             seed=seed,
         )
-        # Epochs last a second: a line each is the log, and a bar each would only flicker.
+        # Epochs last a second, so each gets a log line; a progress bar would only flicker.
         runtime = replace(runtime, strategy=_whole_strategy(runtime.strategy), log_every=1)
         build_trainer(folder, runtime, Plan(max_epochs=settings.num_epochs), tracking=tracking).fit(module)
         self.model = self.model.cpu().eval()
@@ -135,7 +135,7 @@ class RQVAEQuantizer:
     def _errors(
         self, codes_NL: Tensor, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> dict[str, float]:
-        """Return the error of each modality read back from the codes."""
+        """Return the reconstruction error of each modality from the codes."""
         assert self.model is not None
         quantized_ND = decode(codes_NL, self.model.codebooks.vectors_LKD)
         return {
@@ -144,7 +144,7 @@ class RQVAEQuantizer:
         }
 
     def _interests(self, interests: Interests | None) -> Interests | None:
-        """Return the interests where the codes are measured against them."""
+        """Return the interests if the interest loss has a weight, otherwise None."""
         if not self.settings.interest_weight:
             return None
         if interests is None:
@@ -174,7 +174,7 @@ class RQVAEQuantizer:
 
 
 def _whole_strategy(name: str) -> str:
-    """Return the strategy of the fit: a network this small is not cut up, whatever the generator asks for."""
+    """Return a strategy without sharding for this small network, whatever strategy the generator uses."""
     if name in ("single", "ddp", "zero1", "zero2"):
         return name
     logger.info("  runtime.strategy=%s cuts parameters up; the quantizer is small and trains under ddp", name)

@@ -1,4 +1,4 @@
-"""Modalities brought to one scale, so that none outweighs another by its units or its width."""
+"""Standardize modalities, so that none outweighs another by its units or its width."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trialign.embed.store import Modality
 
 @dataclass(frozen=True)
 class Standardizer:
-    """Centres a modality and divides it by one number, so that an element has variance 1 on average.
+    """Centers a modality and divides it by one number, so that its elements have variance 1 on average.
 
-    One number for all dimensions: dividing each by its own deviation would blow the last, noisy dimensions of an SVD
-    up to the size of the first.
+    One number serves all dimensions: dividing each by its own deviation would scale the last, noisy dimensions of an
+    SVD up to the first.
 
     Args:
         mean_D: float32, over the items that have the modality.
-        scale: root mean square of what is left.
+        scale: root mean square of the centered elements.
     """
 
     mean_D: Tensor
@@ -52,6 +52,6 @@ def pack(standardizers: Mapping[str, Standardizer]) -> dict[str, Tensor]:
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Standardizer]:
-    """Return what `pack` was given."""
+    """Return the standardizers from the tensors of `pack`."""
     names = [key.removeprefix("mean.") for key in tensors if key.startswith("mean.")]
     return {name: Standardizer(tensors[f"mean.{name}"], float(tensors[f"scale.{name}"])) for name in sorted(names)}

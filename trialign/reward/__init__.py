@@ -1,1 +1,1 @@
-"""What a recommendation is worth: a trained judge of mined interests, and the functions that score rollouts."""
+"""Reward: a reward model of interests, and the reward functions that score rollouts."""

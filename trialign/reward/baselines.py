@@ -1,4 +1,4 @@
-"""What a reward model must beat: the interest read alone, and the words it shares with the item."""
+"""Baselines of the reward model: the interest alone, and its word overlap with the item."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rewards of generated items: plain functions of a group of candidates and its target, combined by named weights.
+"""Reward functions of generated items: each scores groups of candidates against their targets; weights combine them.
 
-A reward is added by writing a function here and naming it in REWARDS.
+To add a reward, write a function here and add it to REWARDS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Candidates(NamedTuple):
     """G candidates for each of B prompts.
 
     `items_BG`, `targets_B`: item indices. `log_probs_BG`: by the policy that drew them. `codes_NL`: semantic IDs of the
-    catalogue. `quality_N`: how good each item's interests are, 0 to 1; None where no reward stage was asked.
+    catalogue. `quality_N`: how good each item's interests are, 0 to 1; None without a reward stage.
     """
 
     items_BG: NDArray[np.int64]
@@ -37,7 +37,7 @@ def hit(found: Candidates) -> Rewards:
 
 
 def prefix(found: Candidates) -> Rewards:
-    """Return the share of the codes, from the first on, that a candidate has in common with the target."""
+    """Return the length of the prefix that a candidate shares with the target, as a share of the L codes."""
     same_BGL = found.codes_NL[found.items_BG] == found.codes_NL[found.targets_B][:, None]
     shared: Rewards = np.logical_and.accumulate(same_BGL, axis=2).mean(axis=2)
     return shared
@@ -46,7 +46,7 @@ def prefix(found: Candidates) -> Rewards:
 def quality_exact(found: Candidates) -> Rewards:
     """Return the target's quality on a hit, 0 elsewhere: the paper's form.
 
-    Inside a group it is a constant times `hit`, so that normalized advantages hardly notice it.
+    Within a group it is a constant times `hit`, so normalized advantages hardly change.
     """
     return hit(found) * _quality(found)[found.targets_B][:, None]
 
@@ -62,8 +62,8 @@ def quality_item(found: Candidates) -> Rewards:
 def rank(found: Candidates) -> Rewards:
     """Return, in groups that hold the target, minus 1/log2(1 + place) for every other candidate.
 
-    Places count by the policy's own probability, the most probable one being on 1: of the wrong answers, those that
-    would be high in a list cost most. 0 for the target, and wherever the target was not drawn.
+    Places are by the policy's own probability, 1 for the most probable, so wrong items at the top of a list cost most.
+    0 for the target, and in groups without the target.
     """
     hits_BG = hit(found)
     order_BG = np.argsort(np.argsort(-found.log_probs_BG, axis=1, kind="stable"), axis=1, kind="stable")
@@ -101,11 +101,11 @@ def score(found: Candidates, weights: Mapping[str, float]) -> tuple[Rewards, dic
     """Return the weighted sum of rewards [B, G], and each reward by itself.
 
     Args:
-        found: what was generated.
+        found: the candidates.
         weights: as `wanted` returns them.
 
     Raises:
-        DataError: a target is no item of the catalogue.
+        DataError: a target is not an item of the catalogue.
         TrainingError: a reward is NaN or infinite.
     """
     num_items = len(found.codes_NL)

@@ -1,7 +1,8 @@
-"""Labels by a model that is asked: is this interest good for this item, 0 or 1 (method.md 8)?
+"""Label interests by a language model as judge: is this interest good for this item, 0 or 1 (method.md 8)?
 
-It is asked about the pairs of the builtin construction, own interests among planted ones, one question per item, so
-that a judge who calls everything good is noticed. Replies are strict, kept for good, and failures counted by cause.
+The judge labels the pairs of `builtin_labels`, in which negatives are planted among an item's own interests, one
+question per item. So a judge that calls everything good is detected. Replies are parsed strictly and cached; failures
+are counted by cause.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def parse_verdicts(text: str) -> Verdicts | Failure:
         found = read_json(text)
     except ValueError:
         return Failure("not_json", text[:200])
-    # True is 1 to Python; a judge was asked for numbers.
+    # True equals 1 in Python, but the judge must reply with numbers.
     if not isinstance(found, list) or not all(type(one) is int and one in (0, 1) for one in found):
         return Failure("wrong_shape", text[:200])
     return tuple(map(bool, found))
@@ -52,20 +53,20 @@ def judged_labels(
     max_failure_rate: float,
     seed: int,
 ) -> tuple[Labels, dict[str, Json]]:
-    """Return the pairs with a judge's verdict in place of the construction's, and counts.
+    """Return the pairs with the judge's labels instead of the constructed ones, and counts.
 
     Args:
         labels: the pairs of `builtin_labels`.
-        evidence: what is known of every item.
-        backend: who is asked.
-        cache: replies from before.
-        retries: further questions about a reply that cannot be used.
+        evidence: title, description and caption of every item.
+        backend: the judge.
+        cache: cached replies.
+        retries: how often a question is repeated after an unusable reply.
         max_failure_rate: share of the items that may stay without a usable reply; their pairs are left out.
-        seed: of the order in which an item's phrases are.
+        seed: of the order of an item's phrases.
 
     Raises:
         StageError: too many items stay without a usable reply; all replies are kept.
-        DataError: the judge does not tell an item's own interests from planted ones.
+        DataError: the judge does not distinguish an item's own interests from planted ones.
     """
     asked_about = _phrases(labels, seed)
 
@@ -110,7 +111,7 @@ def judged_labels(
 
 
 def _phrases(labels: Labels, seed: int) -> dict[int, list[str]]:
-    """Return every item's phrases, each once, in an order that does not tell which are its own."""
+    """Return every item's distinct phrases, shuffled so that the order does not reveal its own."""
     found: dict[int, list[str]] = {}
     for item, phrase in dict.fromkeys(_pairs(labels)):
         found.setdefault(item, []).append(phrase)

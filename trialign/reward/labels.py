@@ -1,8 +1,8 @@
-"""Labeled pairs of item and interest without a judge: an item's own interests against those of others (method.md 8).
+"""Build labeled pairs of item and interest without a judge: own interests against those of others (method.md 8).
 
-Own interests count as good. Not good are interests of items like it (near), of items unlike it (far), and phrases that
-fit everything (generic), as long as the item has none of them itself. A weaker label than a judge's: what a neighbour
-is for may serve this item as well.
+An item's own interests are positives. Negatives are interests of similar items (near), of dissimilar items (far), and
+phrases that fit everything (generic), unless the item has them itself. These labels are weaker than a judge's, because
+an interest of a similar item may fit this item too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEAR = 10
 
 @dataclass(frozen=True)
 class Labels:
-    """M pairs: `items_M`, `interests`, whether each is good, and its kind as a place in KINDS."""
+    """M pairs: `items_M`, `interests`, whether each is good, and its kind as an index into KINDS."""
 
     items_M: NDArray[np.int64]
     interests: list[str]
@@ -44,11 +44,11 @@ def builtin_labels(interests: Sequence[Sequence[str]], texts: Sequence[str], see
 
     Args:
         interests: of each item; may be empty.
-        texts: of each item, by which items are near or far (TF-IDF).
+        texts: of each item; their TF-IDF similarity says which items are near or far.
         seed: of the draws.
 
     Raises:
-        DataError: nearly no item has interests, or all have the same.
+        DataError: too few items have interests, or all have the same.
     """
     known = np.array([item for item, found in enumerate(interests) if found])
     if len(known) < 2 * _NEAR:
@@ -87,8 +87,8 @@ def builtin_labels(interests: Sequence[Sequence[str]], texts: Sequence[str], see
 def corpus_labels(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Labels, list[str]]:
     """Return descriptions of the storefront's pretraining corpus, each with its purpose and with another one.
 
-    Half of them are behind one of `titles`, drawn without regard to it, as they do in an item's text. The other half
-    are alone: there a small encoder learns what affirms and what denies, which behind titles it did not begin to.
+    Half of them follow a random one of `titles`, as in an item's text. The other half are alone: from these a small
+    encoder learns affirmation and negation, which it did not learn behind titles.
 
     Returns:
         The pairs, and the texts that their `items_M` number.
@@ -102,7 +102,7 @@ def corpus_labels(num_pairs: int, titles: Sequence[str], seed: int) -> tuple[Lab
     labels = Labels(
         np.tile(np.arange(num_pairs), 2), [pair.purpose for pair in pairs] + wrong, good_M, (~good_M).astype(np.int64)
     )
-    # Drawn, not dealt in turn: purposes take turns, and a title would give its purpose away.
+    # Random, not in turn: purposes take turns, so a title in turn would reveal the purpose.
     before = [titles[place] for place in draws.integers(len(titles), size=num_pairs)]
     alone = draws.random(num_pairs) < 0.5
     return labels, [
@@ -115,7 +115,7 @@ def _nearness(texts: Sequence[str]) -> NDArray[np.float64]:
     """Return cosines of TF-IDF vectors [I, I]; 4 million of them for 2,000 items."""
     try:
         words = TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
-    except ValueError:  # not a word in any text
+    except ValueError:  # no text has a word
         return np.zeros((len(texts), len(texts)))
     found: NDArray[np.float64] = (words @ words.T).toarray()
     return found

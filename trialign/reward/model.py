@@ -1,4 +1,4 @@
-"""The reward model: a light binary classifier on a language-model encoder, told an item and one interest."""
+"""The reward model: a binary classifier of item and interest on a language-model encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FAULTS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError)
 class Pairs(NamedTuple):
     """Tokens of some pairs, the interest first, padded on the right.
 
-    `tokens_BT`: int64. `real_BT`: bool, no padding. `interest_BT`: bool, of the interest; the item is behind it.
+    `tokens_BT`: int64. `real_BT`: bool, not padding. `interest_BT`: bool, tokens of the interest; the item follows it.
     """
 
     tokens_BT: torch.Tensor
@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 
 
 class Reader:
-    """Pairs of texts to tokens: the interest first, so that a long item is what is cut.
+    """Encodes pairs of texts as tokens, the interest first, so that only a long item is cut.
 
     Args:
         encode: text to tokens.
@@ -57,11 +57,11 @@ class Reader:
 
 
 class RewardModel(nn.Module):
-    """Logit of an interest being good for its item.
+    """Classifier that returns the logit that an interest is good for its item.
 
-    The encoder reads both as one text. A linear layer sees the mean state of the interest, that of the item, and their
-    product, as classifiers of sentence pairs do (Conneau et al. 2017): without the product a small encoder from scratch
-    does not begin to learn which words belong together.
+    The encoder reads both as one text. A linear layer gets the mean state of the interest, that of the item, and their
+    product, as in classifiers of sentence pairs (Conneau et al. 2017). Without the product, a small encoder from
+    scratch does not learn which words belong together.
 
     Args:
         encoder: any encoder or decoder of transformers.
@@ -83,7 +83,7 @@ class RewardModel(nn.Module):
 
 
 def _mean(states_BTD: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
-    """Return the mean [B, D] of the chosen states; zero where none is."""
+    """Return the mean [B, D] of the chosen states; zero if none is chosen."""
     chosen_BT1 = chosen_BT[..., None].to(states_BTD.dtype)
     mean_BD: torch.Tensor = (states_BTD * chosen_BT1).sum(dim=1) / chosen_BT1.sum(dim=1).clamp(min=1)
     return mean_BD
@@ -92,9 +92,9 @@ def _mean(states_BTD: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
 def tiny_model(
     texts: Sequence[str], settings: TinyRewardConfig, *, max_tokens: int, seed: int
 ) -> tuple[RewardModel, Reader]:
-    """Return a small bidirectional encoder of random weights, its BPE trained on `texts`."""
+    """Return a small bidirectional encoder with random weights, and a BPE tokenizer trained on `texts`."""
     tokenizer = TextTokenizer.train(texts, vocab_size=settings.vocab_size)
-    # Rotary positions: which verb is before a word is a question of how far, not of where.
+    # Rotary embeddings, because the verb before a word depends on relative, not absolute, position.
     config = AutoConfig.for_model(
         "modernbert",
         vocab_size=tokenizer.size,
@@ -128,7 +128,7 @@ def pretrained_model(name: str, *, lora: LoraConfig | None, max_tokens: int, see
         seed: of the head and the adapters.
 
     Raises:
-        ConfigError: it cannot be opened, or reads fewer positions.
+        ConfigError: it cannot be loaded, or has fewer positions than `max_tokens`.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)

@@ -1,4 +1,4 @@
-"""The reward model under Lightning: which loss, which optimizer. No formula lives here."""
+"""LightningModule of the reward model: loss and optimizer. Formulas are in other modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = tuple[Pairs, torch.Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often pairs are read, and by which steps.
+    """The training schedule: epochs, batch size, learning rate and weight decay.
 
     Args:
         epochs: passes over them.
@@ -60,7 +60,7 @@ class RewardModule(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW, linear warm-up, cosine to zero."""
+        """Return AdamW, and a schedule with linear warm-up and a cosine to zero."""
         taken = self._schedule
         optimizer = adamw(self.model, learning_rate=taken.learning_rate, weight_decay=taken.weight_decay)
         schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=0.1)

@@ -18,7 +18,7 @@ QUALITY = "quality.parquet"
 def item_quality(
     probabilities: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]
 ) -> list[float | None]:
-    """Return `sum conf p / sum conf` of every item; None where an item has no interest, or none with confidence."""
+    """Return `sum conf p / sum conf` of every item; None if an item has no interest of positive confidence."""
     found: list[float | None] = []
     for mine, weights in zip(probabilities, confidences, strict=True):
         total = float(sum(weights))
@@ -27,12 +27,12 @@ def item_quality(
 
 
 def write_quality(folder: Path, quality: Sequence[float | None], probabilities: Sequence[Sequence[float]]) -> None:
-    """Write `quality.parquet`: `item` int32, `quality` float32, null where nothing was judged, and `probabilities`.
+    """Write `quality.parquet`: `item` int32, `quality` float32 (null without interests) and `probabilities`.
 
     Args:
         folder: the stage's.
         quality: as `item_quality` returns it.
-        probabilities: per item, of its interests in their order, to be good ones.
+        probabilities: per item, the probability of each of its interests to be good.
     """
     columns = {
         "item": pa.array(range(len(quality)), pa.int32()),
@@ -43,7 +43,7 @@ def write_quality(folder: Path, quality: Sequence[float | None], probabilities: 
 
 
 def load_quality(folder: Path) -> NDArray[np.float64]:
-    """Return the quality of every item, 0 where nothing could be judged: no bonus.
+    """Return the quality of every item; 0, which gives no bonus, for an item without interests.
 
     Raises:
         DataError: there is no such table.
@@ -53,7 +53,7 @@ def load_quality(folder: Path) -> NDArray[np.float64]:
 
 
 def load_probabilities(folder: Path) -> list[list[float]]:
-    """Return the probability of every interest of every item to be a good one; errors as `load_quality`."""
+    """Return, for every item, the probability of each interest to be good; errors as `load_quality`."""
     found: list[list[float]] = _read(folder)["probabilities"].to_pylist()
     return found
 

@@ -1,4 +1,4 @@
-"""The stage `reward`: from mined interests to a judge of them, calibrated, and the quality of every item."""
+"""The stage `reward`: train and calibrate a reward model of interests, and score the quality of every item."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def train_reward(
     seed: int,
     tracking: Tracking | None = None,
 ) -> dict[str, Json]:
-    """Train a reward model, measure it on held-out items, and write it with the quality of every item.
+    """Train a reward model, measure it on held-out items, and write it together with the quality of every item.
 
     Args:
         dataset: the prepared dataset.
-        evidence: what enrich made; its interests are judged.
+        evidence: the output of enrich; its interests are scored.
         folder: an existing directory.
-        settings: the judge, the model, its schedule; a share of the items is held out, as many more calibrate.
+        settings: the judge, the model, its schedule; a share of the items is held out, and as many calibrate it.
         runtime: accelerator and log lines; the training is one process.
         seed: of labels, split, weights and order.
         tracking: what W&B logs; None leaves it out.
@@ -113,7 +113,7 @@ def _model(
     seed: int,
     tracking: Tracking | None,
 ) -> tuple[RewardModel, Reader]:
-    """Return the untrained model; the small one has read a corpus, where that is asked for."""
+    """Return the model before training on the labels; the small one may be pretrained on a corpus."""
     if settings.model is not None:
         return pretrained_model(settings.model, lora=settings.lora, max_tokens=settings.max_tokens, seed=seed)
     words = [*texts, *{interest for found in evidence.interests for interest in found}]
@@ -128,7 +128,7 @@ def _model(
 def _labels(
     dataset: Dataset, evidence: Evidence, texts: Sequence[str], settings: RewardConfig, seed: int
 ) -> tuple[Labels, dict[str, Json]]:
-    """Return labeled pairs, and what came of asking a judge, if one was asked."""
+    """Return the labeled pairs, and the judge's counts if there is a judge."""
     built, judge = builtin_labels(evidence.interests, texts, seed), settings.judge
     if judge is None:
         return built, {}
@@ -178,14 +178,14 @@ def score_pairs(
 
 
 def _texts(dataset: Dataset, evidence: Evidence) -> list[str]:
-    """Return what is known of every item: title, description and caption."""
+    """Return the text of every item: title, description and caption."""
     columns = [dataset.items[name].to_pylist() for name in ("title", "description")]
     columns.append(evidence.captions or [""] * dataset.num_items)
     return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
 
 
 def _calibrate(logits_M: NDArray[np.float64], good_M: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return slope and shift of the logits that make them probabilities (Platt 1999)."""
+    """Return slope and shift of the logits by Platt scaling (Platt 1999), for calibrated probabilities."""
     fitted = LogisticRegression(C=1e6).fit(logits_M[:, None], good_M)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
@@ -207,7 +207,7 @@ def _record(chances_M: NDArray[np.float64], test: Labels, aucs: Aucs, truth: Auc
 def _truth(
     scores: Mapping[str, NDArray[np.float64]], test: Labels, purposes: Sequence[str | None] | None
 ) -> Aucs | None:
-    """Return the AUC by what the items of a generated world are really for."""
+    """Return the AUC against the true purposes of the items of a generated dataset."""
     if purposes is None:
         return None
     true_M = np.array([purposes[item] == told for item, told in zip(test.items_M, test.interests, strict=True)])
@@ -231,7 +231,7 @@ def _page(record: Mapping[str, Json], aucs: Aucs, truth: Aucs | None, bins: Sequ
 
 
 def _table(aucs: Aucs) -> tuple[Sequence[str], list[list[str | float]]]:
-    """Return the columns and rows that hold the AUC of the model and of what it has to beat, by kind."""
+    """Return the columns and rows of the AUC table: the model and its baselines, by kind of negative."""
     return ("", *aucs["model"]), [[name, *values.values()] for name, values in aucs.items()]
 
 

@@ -1,1 +1,1 @@
-"""Reinforcement learning of the generator by group-relative policy optimization (GRPO), and its control."""
+"""RL: train the generator with group-relative policy optimization (GRPO), and the supervised control."""

@@ -1,4 +1,4 @@
-"""How much better a candidate is than the others of its group (Shao et al. 2024, "GRPO")."""
+"""Group-relative advantages (Shao et al. 2024, "GRPO")."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _LEAST_STD = 1e-6
 
 
 def advantages(rewards_BG: NDArray[np.float64], *, scale_rewards: bool) -> NDArray[np.float64]:
-    """Return rewards minus their group's mean, divided by its standard deviation where `scale_rewards`.
+    """Return rewards minus their group's mean, divided by its standard deviation if `scale_rewards`.
 
     Args:
         rewards_BG: G candidates of each of B prompts.
-        scale_rewards: divide by std + 1e-6. Without it (Liu et al. 2025) a group counts by how much its rewards differ.
+        scale_rewards: divide by std + 1e-6. Without it (Liu et al. 2025) a group's weight grows with its reward spread.
     """
     centred_BG: NDArray[np.float64] = rewards_BG - rewards_BG.mean(axis=1, keepdims=True)
     if not scale_rewards:
@@ -23,6 +23,6 @@ def advantages(rewards_BG: NDArray[np.float64], *, scale_rewards: bool) -> NDArr
 
 
 def differ(rewards_BG: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which groups have something to say [B]: where all rewards are equal, no candidate is better."""
+    """Return which groups have rewards that differ [B]; the advantages of the other groups are all 0."""
     spread: NDArray[np.bool_] = np.ptp(rewards_BG, axis=1) > _LEAST_STD
     return spread

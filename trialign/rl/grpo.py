@@ -65,7 +65,7 @@ def group_relative(
 
 
 def _freeze_text_head(generator: Generator) -> None:
-    """Leave out what no item depends on: a text head that is not the input table too never meets a gradient."""
+    """Freeze an untied text head: no item depends on it, so it would never have a gradient."""
     head = generator.backbone.get_output_embeddings()
     if head.weight is not generator.backbone.get_input_embeddings().weight:
         head.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The loss of method.md 9, in sums and counts: a clipped ratio, and the exact divergence from the reference."""
+"""The GRPO loss of method.md 9 as sums and counts: the clipped ratio and the exact KL from the reference."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trialign.decode.path import ItemPaths, divergence, entropy
 
 
 class PolicySums(NamedTuple):
-    """Sums over candidates.
+    """The loss and its metrics, summed over candidates.
 
-    `total`: scalar, carries the gradient. Without: `policy`, its first part; `kl` and `entropy`, in nats, along each
-    candidate's way; `clipped`, how many ratios were outside of what counts; `candidates`, how many.
+    `total`: scalar with gradient. Without gradient: `policy`, its first part; `kl` and `entropy`, in nats, along each
+    candidate's path; `clipped`, the number of ratios outside the clip range; `candidates`, their number.
     """
 
     total: torch.Tensor
@@ -33,19 +33,19 @@ def policy_loss(
     clip: float,
     kl_weight: float,
 ) -> PolicySums:
-    """Return the summed loss of groups of candidates.
+    """Return the summed GRPO loss of groups of candidates.
 
-    Per candidate `-min(r A, clip(r, 1 - clip, 1 + clip) A) + kl_weight * KL`, r = p_now / p_then being the ratio of the
-    item's probabilities: an item is one action, however many codes it takes (Schulman et al. 2017, equation 7; Zheng et
+    Per candidate `-min(r A, clip(r, 1 - clip, 1 + clip) A) + kl_weight * KL`, with r = p_now / p_then the ratio of the
+    item's probabilities. An item is one action, however many codes it has (Schulman et al. 2017, equation 7; Zheng et
     al. 2025 for the ratio of whole sequences).
 
     Args:
-        now: the policy's walk; its gradient is taken.
-        then_BG: log-probabilities of the candidates when they were drawn.
+        now: the policy's item paths, with gradient.
+        then_BG: log-probabilities of the candidates when they were sampled.
         reference: `ItemPaths.levels` of the reference.
         advantages_BG: as `advantages`.
         clip: how far the ratio may move from 1.
-        kl_weight: of the divergence.
+        kl_weight: weight of the KL term.
     """
     num_items = then_BG.shape[1]
     ratio_BG = (now.log_probs_BG - then_BG).exp()

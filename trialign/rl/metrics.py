@@ -1,4 +1,4 @@
-"""What reinforcement learning says of itself between two log lines, in sums and counts over all ranks."""
+"""RL metrics between two log lines, as sums and counts over all ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DRAWN = ("groups", "zero_variance", "drawn", "reward")
 
 
 class RolloutMeter:
-    """Adds up updates and rollouts; `TaskMeter` is its like in supervised training.
+    """Accumulates metrics of updates and rollouts, like `TaskMeter` in supervised training.
 
     Args:
         rewards: names, in the order of a `tally`.
@@ -25,26 +25,26 @@ class RolloutMeter:
         self._sums: torch.Tensor | None = None
 
     def add(self, sums: PolicySums, tally: Sequence[float] | None) -> None:
-        """Count a micro-batch, and what was drawn for its step."""
+        """Add a micro-batch, and the rollouts that were sampled for its step."""
         new = torch.stack([found.detach().double() for found in sums])
         drawn = new.new_tensor(tally if tally is not None else [0.0] * (len(self._names) - len(_UPDATE)))
         both = torch.cat([new, drawn])
         self._sums = both if self._sums is None else self._sums + both
 
     def total(self) -> torch.Tensor | None:
-        """Return what was added since the last log line over all ranks, for a checkpoint; called by every rank."""
+        """Return the sums since the last log line over all ranks, for a checkpoint; every rank must call it."""
         return None if self._sums is None else all_reduce_sum(self._sums)
 
     def restore(self, total: torch.Tensor | None) -> None:
-        """Continue from `total`; it is one rank's from now on."""
+        """Continue from `total`, whose sums only rank 0 keeps."""
         self._sums = total if rank() == 0 or total is None else torch.zeros_like(total)
 
     def flush(self) -> dict[str, float]:
-        """Return the means since the last call over all ranks, and start again; called by every rank together.
+        """Return the means since the last call over all ranks, and reset; every rank must call it.
 
         Returns:
-            Per candidate: `loss`, `kl`, `entropy`, and `clipped`, the share of ratios out of bounds. Of what was drawn,
-            skipped groups included: `zero_variance`, the share of groups whose rewards are all equal; `reward`, and
+            Per candidate: `loss`, `kl`, `entropy`, and `clipped`, the share of clipped ratios. Over all sampled groups,
+            skipped ones included: `zero_variance`, the share of groups whose rewards are all equal; `reward`, and
             every reward by itself, means over candidates.
         """
         assert self._sums is not None

@@ -1,4 +1,4 @@
-"""Reinforcement learning under Lightning: which loss, where rollouts come from, when it stops. No formula is here."""
+"""LightningModule and DataModule of RL: loss, rollouts and early stopping. Formulas are in other modules."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 class PolicyModule(GeneratorModule):
-    """Trains a generator by its rollouts, under automatic optimization.
+    """Trains a generator on its rollouts, with automatic optimization.
 
     Args:
-        policy: what is trained.
-        settings: of the loss, the optimizer and what ends the training.
+        policy: the policy to train.
+        settings: of the loss, the optimizer and the stopping guards.
         rewards: names, for the log.
     """
 
@@ -44,7 +44,7 @@ class PolicyModule(GeneratorModule):
 
     @override
     def train(self, mode: bool = True) -> PolicyModule:
-        """Stay in eval mode: with dropout the ratio of probabilities would be chance, not learning."""
+        """Stay in eval mode: with dropout, the ratio of probabilities would be noise."""
         super().train(False)
         return self
 
@@ -69,13 +69,13 @@ class PolicyModule(GeneratorModule):
         return scaled_loss(sums.total, self._num_targets, world_size=world_size(), accumulation=accumulation)
 
     def log_dict(self, dictionary: Any, *args: Any, **kwargs: Any) -> None:
-        """Log a line, and end the training where it says that the policy has gone astray."""
+        """Log metrics, and stop the training if they exceed a stopping guard's limit."""
         super().log_dict(dictionary, *args, **kwargs)
         self._first = self._first or dict(dictionary)
         self.watch(dictionary, self._first)
 
     def watch(self, now: Any, start: Any) -> None:
-        """End the training where a limit is passed; all ranks see the same figures."""
+        """Stop the training if a limit is exceeded; all ranks see the same figures."""
         reason = stopping_reason(now, start, self._limits)
         if reason is not None and self.stopped is None:
             self.stopped = f"step {self.global_step}: {reason}"
@@ -83,21 +83,21 @@ class PolicyModule(GeneratorModule):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the first line of the log, which later ones are held against."""
+        """Save the first log line, which later ones are compared with."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["first"] = self._first
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read it back."""
+        """Restore the first log line."""
         super().on_load_checkpoint(checkpoint)
         self._first = checkpoint["first"]
 
 
 class Watch(Validate):
-    """Measures before the first step too: the start is kept if nothing is better, and Recall@50 is held to it."""
+    """Validates also before the first step: the start is kept if nothing is better; Recall@50 is compared to it."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the start."""
+        """Validate the start."""
         assert isinstance(pl_module, GeneratorModule)
         if not self.measured:
             self._measure(trainer, pl_module, 0)
@@ -109,7 +109,7 @@ class Watch(Validate):
 
 
 class RolloutDataModule(pl.LightningDataModule):
-    """The rollouts as Lightning drives them; its state is the place of every rank after the last step trained on.
+    """DataModule of the rollouts; its state is every rank's `RolloutState` after the last trained step.
 
     Args:
         source: this rank's rollouts.
@@ -124,11 +124,11 @@ class RolloutDataModule(pl.LightningDataModule):
         return self.source
 
     def begin_step(self) -> None:
-        """A step begins: nothing to remember, a batch names its own prompts."""
+        """Do nothing: a batch lists its own prompts."""
 
     @property
     def batch_under_way(self) -> int:
-        """The number of the step that is trained on, from 1."""
+        """The number of the current step, from 1."""
         assert self.trainer is not None
         return self.trainer.global_step + 1
 
@@ -138,13 +138,13 @@ class RolloutDataModule(pl.LightningDataModule):
             self.source.place = batch.after
 
     def state_dict(self) -> dict[str, list[SavedState]]:
-        """Return the places of all ranks: one object, equal on every rank. A collective."""
+        """Return the rollout states of all ranks, as one object that is equal on every rank; a collective."""
         return {"places": all_gather_objects(to_state(self.source.place))}
 
     def load_state_dict(self, state_dict: dict[str, list[SavedState]]) -> None:
-        """Continue where a checkpoint of as many ranks was."""
+        """Restore the rollout states; saved rollouts need the same number of ranks."""
         places = state_dict["places"]
-        # Rollouts belong to the rank that drew them; what other numbers of ranks would hold is drawn anew.
+        # Rollouts belong to the rank that sampled them; with another number of ranks they are sampled again.
         self.source.place = (
             from_state(places[rank()], self.source.policy.device)
             if len(places) == world_size()
@@ -152,7 +152,7 @@ class RolloutDataModule(pl.LightningDataModule):
         )
 
     def records_of(self, batches: Sequence[RolloutBatch]) -> list[dict[str, list[int]]]:
-        """Return what the micro-batches of a step asked, for a report on what went wrong."""
+        """Return the prompts of a step's micro-batches, for an error report."""
         return [
             {"items": [*history.tolist(), target]}
             for batch in batches

@@ -1,4 +1,4 @@
-"""What reinforcement learning asks: the training positions that supervised training held out, and their order."""
+"""The prompts of RL: the training positions that supervised training held out, in a seeded order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from trialign.types import Items
 
 
 class PromptBatch(NamedTuple):
-    """Some prompts: what was chosen before, and what was chosen then."""
+    """A batch of prompts: histories and their next items."""
 
     histories: list[Items]
     targets_B: NDArray[np.int64]
 
 
 class Prompts:
-    """The held-out positions of a dataset, in an order of their own for every epoch.
+    """The held-out positions of a dataset, in a new shuffled order for every epoch.
 
     Memory: 4 bytes per event of the training windows and 8 per prompt.
 
@@ -35,7 +35,7 @@ class Prompts:
 
     Raises:
         ConfigError: nothing was held out.
-        DataError: a target is no item of the catalogue.
+        DataError: a target is not an item of the catalogue.
     """
 
     def __init__(self, dataset: Dataset, share: float, seed: int) -> None:
@@ -48,7 +48,7 @@ class Prompts:
             everything = np.arange(len(records))
             items, lengths = records.lists("items", everything)
             starts = np.cumsum(lengths) - lengths
-            # As in the task: the first item of all follows nothing that was read.
+            # As in the task, the first item of a history has nothing before it to predict it from.
             first = np.maximum(records.numbers("first_target", everything), 1)
             owned = np.arange(len(items)) >= np.repeat(starts + first, lengths)
             places = np.flatnonzero(owned & held_out_for_rl(records, everything, share))
@@ -64,7 +64,7 @@ class Prompts:
         return len(self._ends)
 
     def at(self, places: NDArray[np.int64]) -> PromptBatch:
-        """Return the prompts at places of an endless sequence: epoch after epoch, each in an order of its own."""
+        """Return the prompts at indices of an endless sequence of shuffled epochs."""
         epochs, offsets = np.divmod(places, len(self))
         numbers = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():

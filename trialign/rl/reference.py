@@ -1,4 +1,4 @@
-"""The policy that reinforcement learning may not stray far from: the supervised generator, frozen."""
+"""The reference policy of the KL term: a frozen copy of the supervised generator, or another one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trialign.semid.table import SIDTable
 
 
 def frozen_copy(generator: Generator) -> Generator:
-    """Return the generator as it is, never to be trained."""
+    """Return a frozen copy of the generator."""
     return _frozen(copy.deepcopy(generator))
 
 
@@ -21,13 +21,13 @@ def load_reference(folder: Path, policy: Generator, start: Path, sids: SIDTable)
 
     Args:
         folder: a finished train or rl stage.
-        policy: what is trained.
-        start: the finished stage that the policy was read from.
+        policy: the policy to train.
+        start: the finished stage that the policy was loaded from.
         sids: the semantic IDs of both.
 
     Raises:
         StageError: it was trained on other semantic IDs.
-        ConfigError: its tokenizer or its size is another.
+        ConfigError: its tokenizer or its size differs.
     """
     other = load_generator(folder, sids).generator
     ours, theirs = (

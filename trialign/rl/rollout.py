@@ -1,4 +1,4 @@
-"""Drawing candidates from the policy: constrained decoding, each prompt read once for all of its group."""
+"""Sample candidates from the policy by constrained decoding; a prompt is read once for its whole group."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from trialign.types import Items
 
 
 class Drawn(NamedTuple):
-    """`items_BG`: int64, distinct in each group; `log_probs_BG`: float32, by the policy that drew them."""
+    """`items_BG`: int64, distinct in each group; `log_probs_BG`: float32, by the policy that sampled them."""
 
     items_BG: torch.Tensor
     log_probs_BG: torch.Tensor
 
 
 class Policy:
-    """A generator as something that chooses items after histories.
+    """A generator as a policy: samples items after histories, and scores given ones.
 
     Args:
-        generator: in eval mode, so that what is drawn, and what is said of it later, is one distribution.
-        template: how it reads histories.
-        trie: of the catalogue; it follows the generator to its device.
+        generator: in eval mode, so that sampling and scoring use the same distribution.
+        template: turns histories into prompts.
+        trie: of the catalogue; it is moved to the generator's device.
 
     Attributes:
-        summon_full_params: gives the generator with all of its weights; set by whoever trains it under a strategy that
-            shards them.
+        summon_full_params: gives the generator with its full weights; the LightningModule sets it, as a strategy may
+            shard them.
     """
 
     def __init__(self, generator: Generator, template: Template, trie: Trie) -> None:
@@ -46,29 +46,29 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
+        """The generator's device."""
         return next(self.generator.parameters()).device
 
     def score_candidates(self, histories: Sequence[Items], items_BG: torch.Tensor) -> ItemPaths:
-        """Return what the policy says of given items, with gradient where that is on."""
+        """Return the `ItemPaths` of given items, with gradients if they are enabled."""
         return self.generator.score_candidates(self._prompts(histories), self._on_device(), items_BG)
 
     @contextmanager
     def unsharded(self) -> Iterator[Policy]:
-        """Give the policy as it is now for drawing, where ranks may take as many steps as they like; a collective."""
+        """Give the policy with full weights, so that ranks can sample without synchronization; a collective."""
         with self.summon_full_params() as generator:
             yield Policy(generator, self._template, self._on_device())
 
     @torch.no_grad()
     def draw(self, histories: Sequence[Items], num_items: int, sampler: str, draws: torch.Generator) -> Drawn:
-        """Draw candidates.
+        """Sample candidates.
 
         Args:
             histories: one per prompt.
             num_items: G, at most the size of the catalogue.
-            sampler: `distinct`, drawn without replacement; `beams`, the most probable ones, which lets chance and so
-                exploration out and is biased.
-            draws: on the generator's device.
+            sampler: `distinct`, sampled without replacement; `beams`, the most probable ones, which is biased and does
+                not explore.
+            draws: the random generator, on the generator's device.
         """
         scorer = self.generator.items.scorer(self.generator, self._prompts(histories))
         index = self._on_device().index
@@ -76,7 +76,7 @@ class Policy:
             found: tuple[torch.Tensor, torch.Tensor] = beam_search(scorer, index, num_items)
         else:
             found = sample(scorer, index, num_items, draws, replacement=False)
-        # What was made in inference mode may take no part in a gradient; a copy may.
+        # Autograd cannot use tensors of inference mode; a copy can be used.
         return Drawn(*(values.clone() for values in found))
 
     def _on_device(self) -> Trie:

@@ -1,4 +1,4 @@
-"""The control of reinforcement learning: supervised training that continues with the positions it had held out."""
+"""The control of RL: supervised training that continues on the held-out positions."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def supervised(
     texts = ItemTexts(start.dataset.items)
     encode = RLHoldout(partial(one.encode_many, texts), one.tasks, start.share, only=True)
     rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_batch_size=runtime.micro_batch_size)
-    # Loaded generators are in eval mode, and Lightning leaves every module in the mode that it finds.
+    # A loaded generator is in eval mode, and Lightning keeps each module's mode.
     module = GeneratorModule(trained.generator.train(), settings, tasks=one.tasks, num_steps=settings.steps)
     return Objective(module, rows, stream.global_batch_size, runtime, dict)

@@ -1,8 +1,8 @@
-"""Scored rollouts as a stream: drawn from the policy as it is, scored, each used a stated number of times.
+"""Stream of scored rollouts: sampled from the current policy, and each used `num_iterations` times.
 
-A step's rollouts are drawn when the step is asked for, so the loader must not be read ahead: it has a length, and by
-that Lightning knows the last batch without looking. Its state is one place in the prompts, and between two uses of the
-same rollouts these themselves: the weights that drew them are gone.
+A step's rollouts are sampled when its first batch is requested, so the loader must not prefetch: it has a length, from
+which Lightning knows the last batch. Its state is the position in the prompts and, between two uses of the same
+rollouts, the rollouts themselves, since the weights that sampled them are gone.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MOST_PROMPTS = 8
 """Times the wanted number of groups that are drawn at most in search of groups whose rewards differ."""
 
 
-@dataclass  # none here is frozen: Lightning converts copies field by field
+@dataclass  # dataclasses here are not frozen, because Lightning converts copies field by field
 class RolloutGroups:
     """Scored rollouts of B prompts.
 
-    `places_B`: of the prompts. `items_BG`, `log_probs_BG`: as drawn. `advantages_BG`. `reference`: `ItemPaths.levels`
-    of the reference along the items' paths; none as long as it was not asked.
+    `places_B`: of the prompts. `items_BG`, `log_probs_BG`: as sampled. `advantages_BG`. `reference`: `ItemPaths.levels`
+    of the reference along the items' paths; empty until they are computed.
     """
 
     places_B: torch.Tensor
@@ -45,7 +45,7 @@ class RolloutGroups:
     reference: list[torch.Tensor]
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RolloutGroups:
-        """Return the groups with every tensor changed."""
+        """Apply a function to every tensor and return the new groups."""
         return RolloutGroups(
             change(self.places_B),
             change(self.items_BG),
@@ -56,7 +56,7 @@ class RolloutGroups:
 
     @classmethod
     def join(cls, parts: Sequence[RolloutGroups]) -> RolloutGroups:
-        """Return the groups of all parts, of whom the reference was not asked."""
+        """Concatenate groups whose reference is not computed yet."""
         return cls(
             torch.cat([part.places_B for part in parts]),
             torch.cat([part.items_BG for part in parts]),
@@ -68,15 +68,15 @@ class RolloutGroups:
 
 @dataclass
 class RolloutState:
-    """Where a rank's rollouts are after a step.
+    """The state of a rank's rollouts after a step.
 
     Attributes:
-        round: rollouts drawn so far.
-        use: how often the newest were used, less than the stated number.
-        cursor: prompts asked so far.
+        round: rounds of rollouts sampled so far.
+        use: how often the newest rollouts were used, less than `num_iterations`.
+        cursor: prompts used so far.
         skipped: groups skipped so far.
-        held: the newest rollouts, where they are to be used again.
-        tally: what was drawn for them: groups, those of zero variance, candidates, then summed rewards (all together,
+        held: the newest rollouts, if they will be used again.
+        tally: counts of their sampling: groups, groups of zero variance, candidates, then summed rewards (the total
             and each).
     """
 
@@ -107,9 +107,9 @@ class RolloutBatch:
         histories: of each prompt.
         groups: scored rollouts.
         step_candidates: candidates of this rank in the whole optimizer step.
-        first_of_step: whether the optimizer step begins here.
-        tally: `RolloutState.tally`, at the first of a step.
-        after: the state after this micro-batch, at the last of a step.
+        first_of_step: True for the first micro-batch of a step.
+        tally: `RolloutState.tally`, in the first micro-batch of a step.
+        after: the state after the step, in its last micro-batch.
     """
 
     histories: list[Items]
@@ -121,7 +121,7 @@ class RolloutBatch:
 
     @property
     def num_tokens(self) -> torch.Tensor:
-        """How many items are read in an update: histories once, and every candidate."""
+        """The number of items that an update reads: each history once, and every candidate."""
         read = sum(len(history) for history in self.histories) + self.groups.items_BG.numel()
         return torch.tensor(read, device=self.groups.items_BG.device)
 
@@ -131,19 +131,19 @@ class RolloutBatch:
 
 
 class RolloutSource:
-    """Micro-batches of scored rollouts of one rank, as many as the training takes.
+    """Yields one rank's micro-batches of scored rollouts, for all steps of the training.
 
     Args:
-        policy: what draws; its weights change between two steps.
-        reference: what it is compared with.
-        prompts: what is asked.
+        policy: the policy to sample from; its weights change between steps.
+        reference: the policy of the KL term.
+        prompts: the held-out positions.
         rewards: name -> weight.
         codes_NL: semantic IDs of the catalogue.
-        quality_N: of the items, where a reward asks for it.
-        settings: rollouts per prompt, how they are drawn and used, the steps of the training.
+        quality_N: of the items, if a reward uses it.
+        settings: rollouts per prompt, how they are sampled and used, the steps of the training.
         num_groups: groups per step of this rank.
         micro: groups per micro-batch; divides `num_groups`.
-        seed: of what is drawn.
+        seed: of the sampling.
     """
 
     def __init__(
@@ -183,17 +183,17 @@ class RolloutSource:
             yield from self._split(groups, tally, place)
 
     def asked(self, groups: RolloutGroups) -> PromptBatch:
-        """Return the prompts of some groups."""
+        """Return the prompts of groups."""
         return self._prompts.at(groups.places_B.cpu().numpy())
 
     def collect(self, place: RolloutState) -> RolloutState:
-        """Draw and score until enough groups have rewards that differ; return the place that holds them.
+        """Sample and score until enough groups have rewards that differ; return the state with these groups.
 
-        Groups that do not are skipped and others asked. Where that takes too long, the last of them fill up the step;
-        without a difference nothing is learned from them. A collective.
+        Groups of equal rewards are skipped, and further prompts are used. If too many prompts were used, skipped groups
+        fill the step; their advantages are 0. A collective.
 
         Raises:
-            TrainingError: in no group of any rank rewards differ.
+            TrainingError: no group of any rank has rewards that differ.
         """
         device = self.policy.device
         draws = torch.Generator(device).manual_seed(derive(self._seed, "rollouts", place.round, rank()))
@@ -272,7 +272,7 @@ def any_rank(number: int, device: torch.device) -> bool:
 
 
 def to_state(place: RolloutState) -> SavedState:
-    """Return a place as plain numbers and tensors, for a checkpoint."""
+    """Return a state as plain numbers and tensors, for a checkpoint."""
     held = None if place.held is None else dict(vars(place.held))
     return SavedState(
         round=place.round, use=place.use, cursor=place.cursor, skipped=place.skipped, held=held, tally=place.tally
@@ -280,6 +280,6 @@ def to_state(place: RolloutState) -> SavedState:
 
 
 def from_state(state: SavedState, device: torch.device | str) -> RolloutState:
-    """Return the place that `to_state` wrote."""
+    """Return the state from the output of `to_state`."""
     held = None if state["held"] is None else RolloutGroups(**state["held"]).map(lambda found: found.to(device))
     return RolloutState(state["round"], state["use"], state["cursor"], state["skipped"], held, state["tally"])

@@ -1,4 +1,4 @@
-"""What reinforcement learning starts from, and what an objective makes of it."""
+"""The input of the rl stage (`Start`), and an objective's module and data (`Objective`)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from trialign.stream.module import LaneDataModule
 
 @dataclass(frozen=True)
 class Start:
-    """What training starts from: the dataset, its semantic IDs, a finished generator, and what it has not learned.
+    """The input of the rl stage: dataset, semantic IDs, a trained generator, and its share of held-out positions.
 
     Attributes:
         folder: the finished train stage.
-        share: of the positions that it held out.
-        quality_N: of the items' interests, where the reward stage judged them.
+        share: share of the positions that it held out.
+        quality_N: of the items' interests; None without a reward stage.
     """
 
     dataset: Dataset
@@ -37,10 +37,10 @@ class Start:
 
 
 class Objective(NamedTuple):
-    """What is trained, and on what.
+    """The module to train and its data, by objective (grpo or the supervised control).
 
-    `global_batch_size`: rows or prompts per optimizer step, over all ranks. `runtime`: as asked for, fitted to these.
-    `counts`: what the manifest says of it when the training is over.
+    `global_batch_size`: rows or prompts per optimizer step, over all ranks. `runtime`: as configured, fitted to these.
+    `counts`: returns the manifest's entries when the training is over.
     """
 
     module: GeneratorModule

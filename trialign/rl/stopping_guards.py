@@ -1,4 +1,4 @@
-"""Signs that a policy grows worse while its reward grows; each one ends the training, and the best weights are kept."""
+"""Stopping guards: stop RL when metrics show that the policy gets worse; the best weights are kept."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from trialign.config.rl import StoppingGuardsConfig
 
 
 def stopping_reason(now: Mapping[str, float], start: Mapping[str, float], limits: StoppingGuardsConfig) -> str | None:
-    """Return which limit is passed, in words, or None.
+    """Return a message about the limit that is exceeded, or None.
 
     Args:
-        now: the newest figures, of `recall@50`, `entropy`, `kl` and `zero_variance` those that are known.
-        start: the first ones.
-        limits: what is tolerated.
+        now: the newest figures; any of `recall@50`, `entropy`, `kl` and `zero_variance`.
+        start: the first figures.
+        limits: the configured limits.
     """
     if "recall@50" in now and now["recall@50"] < (1.0 - limits.recall_drop) * start["recall@50"]:
         return (

@@ -1,4 +1,4 @@
-"""The stage `rl`: from a trained generator and the positions it has not learned to a better one."""
+"""The stage `rl`: train a generator further on its held-out positions, by GRPO or as the supervised control."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def reinforce(
     seed: int,
     tracking: Tracking | None = None,
 ) -> dict[str, Json]:
-    """Train a generator further and save it into `folder`, the best by validation, its start included.
+    """Train a generator further and save the best by validation into `folder`; the start counts as a candidate.
 
     Args:
-        start: what it starts from.
+        start: the trained generator and its data.
         folder: an existing directory.
         settings: objective, rewards, optimizer, validation.
         stream: of the rows of the control.
@@ -59,7 +59,7 @@ def reinforce(
     trained = load_generator(start.folder, start.sids)
     index = PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size)
     watch = _watch(settings.validation, start.dataset, trained, index, folder)
-    # A batch that is left out would be drawn again: rollouts come of the weights, not of a place in a stream.
+    # A skipped batch would be sampled again: rollouts depend on the weights, not on a position in a stream.
     runtime = replace(runtime, on_loss_spike="stop")
     if settings.objective == "sft":
         _adapt(trained.generator, settings, seed)
@@ -91,7 +91,7 @@ def _adapt(generator: Generator, settings: RLConfig, seed: int) -> None:
 
 
 def _reference(named: str | None, start: Start, policy: Generator) -> Generator:
-    """Return the generator to stay near: another finished one, or a frozen copy of the start."""
+    """Return the reference generator of the KL term: another finished one, or a frozen copy of the start."""
     if named is None:
         return frozen_copy(policy)
     return load_reference(Path(named).expanduser(), policy, start.folder, start.sids)

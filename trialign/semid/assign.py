@@ -1,4 +1,4 @@
-"""Codes to semantic IDs: items that share a tuple are told apart at the least cost."""
+"""Resolve collisions by moving items to nearby free tuples at the least distortion."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Reals = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Assignment:
-    """Unique codes, and what uniqueness cost.
+    """Unique codes, and the distortion that making them unique added.
 
     Args:
         codes_NL: one tuple per item.
-        before_NL: the codes that came in, in which items may share a tuple.
+        before_NL: the quantizer's codes, with collisions.
         items_moved: items whose tuple changed.
-        added_distortion: mean over all items of the growth of ||z - quantized z||^2, as a share of its mean before
-            (of the latents' mean squared norm where nothing was lost before).
+        added_distortion: mean increase of ||z - quantized z||^2 over all items, as a share of its mean before (of the
+            latents' mean squared norm if that was 0).
     """
 
     codes_NL: Codes
@@ -38,11 +38,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class FixedAssignments:
-    """Tuples that an older table has given away.
+    """Tuples that an older table has assigned and that must not change.
 
     Args:
-        rows_M: int64, the row of each such item in the new catalogue, NO_ITEM for one that has left it: its tuple stays
-            taken, or an old semantic ID would come to mean another item.
+        rows_M: int64, the row of each such item in the new catalogue; NO_ITEM for an item that is no longer in it. Its
+            tuple stays taken, or an old semantic ID would come to mean another item.
         codes_ML: int64.
     """
 
@@ -50,7 +50,7 @@ class FixedAssignments:
     codes_ML: Codes
 
     def over(self, codes_NL: Codes) -> tuple[Codes, NDArray[np.bool_]]:
-        """Return the codes with the held ones in their places, those of items that left at the end; and which are held.
+        """Return the codes with fixed tuples in place, removed items' tuples at the end, and a mask of the fixed ones.
 
         Args:
             codes_NL: the codes that the new catalogue would have.
@@ -71,18 +71,18 @@ def reassign(
     max_load: float,
     held: FixedAssignments | None = None,
 ) -> Assignment:
-    """Give every item a tuple of its own, near the one it came with.
+    """Give every item a unique tuple near its quantized one.
 
-    Level by level, a prefix with more items than the K^(levels below) tuples under it passes its worst-fitting items on
-    to the nearest sibling with room; those take the nearest codes below. Then, within each prefix of L - 1 codes in
-    which items collide, the last codes are dealt out so that the sum of squared distances is least.
+    Level by level, a prefix with more items than the K^(levels below) tuples under it moves its worst-fitting items to
+    the nearest sibling with room, where they take the nearest codes below. Then, within each prefix of L - 1 codes with
+    collisions, the last codes are reassigned with the least sum of squared distances.
 
     Args:
         codes_NL: the quantizer's codes.
         latents_ND: the vectors that were quantized.
-        codebooks_LKD: what the codes stand for.
+        codebooks_LKD: the code vectors.
         max_load: largest share of the K^L tuples that may be taken.
-        held: tuples that stay where they are; the others go around them.
+        held: tuples that must not change; the other items avoid them.
 
     Raises:
         ConfigError: too many items for K and L.
@@ -101,7 +101,7 @@ def reassign(
     _separate(codes, latents, codebooks, fixed)
     codes, before, latents = codes[:num_items], before[:num_items], latents[:num_items]
     lost, lost_before = (_squared_error(latents, found, codebooks) for found in (codes, before))
-    # A thousandth of a millionth of the latents' size is rounding, not distortion.
+    # An error below 1e-9 of the latents' squared norm is rounding, not distortion.
     scale = lost_before if lost_before > 1e-9 * np.square(latents).sum() else np.square(latents).sum()
     return Assignment(
         codes_NL=codes,
@@ -112,7 +112,7 @@ def reassign(
 
 
 def check_load(num_items: int, num_levels: int, codebook_size: int, max_load: float) -> None:
-    """Refuse a catalogue that K^L tuples cannot hold with room to spare.
+    """Raise an error if the catalogue needs more than a share `max_load` of the K^L tuples.
 
     Raises:
         ConfigError: N > max_load K^L.
@@ -121,19 +121,19 @@ def check_load(num_items: int, num_levels: int, codebook_size: int, max_load: fl
         return
     levels = next(level for level in range(num_levels, 64) if num_items <= max_load * max(codebook_size, 2) ** level)
     size = math.ceil((num_items / max_load) ** (1 / num_levels))
-    size += num_items > max_load * size**num_levels  # the root is rounded
+    size += num_items > max_load * size**num_levels  # the root is inexact
     raise ConfigError(
         f"{num_items} items for {codebook_size}^{num_levels} = {codebook_size**num_levels} tuples",
         rule=f"at most assign.max_load = {max_load} of the tuples are taken",
         remedy=f"set quantize.num_levels={levels}"
-        + (f" or quantize.codebook_size={size}" if size <= num_items else "")  # more than items are lowered again
+        + (f" or quantize.codebook_size={size}" if size <= num_items else "")  # quantize would lower a larger K
         + ", and run quantize again"
         + (", or assign.max_load=1" if num_items <= codebook_size**num_levels else ""),
     )
 
 
 def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int, fixed: NDArray[np.bool_]) -> None:
-    """Bring every prefix of `level` + 1 codes down to the number of tuples under it, in place; fixed items stay."""
+    """Move items out of prefixes of `level` + 1 codes with more items than tuples, in place; fixed items stay."""
     num_levels, codebook_size = codebooks.shape[:2]
     capacity = codebook_size ** (num_levels - level - 1)
     for members in tracked(_groups(codes[:, :level], codebook_size), f"prefixes of {level} codes brought into bounds"):
@@ -145,7 +145,7 @@ def _spill(codes: Codes, latents: Reals, codebooks: Reals, level: int, fixed: ND
             inside = np.flatnonzero((codes[members, level] == code) & ~fixed[members])
             worst_first = inside[np.argsort(-distance_MK[inside, code], kind="stable")]
             for row in worst_first[: count_K[code] - capacity]:
-                # Never to an over-full sibling: those only lose items here.
+                # never to a sibling that is itself over capacity
                 target = int(np.where(count_K < capacity, distance_MK[row], np.inf).argmin())
                 count_K[target] += 1
                 count_K[code] -= 1
@@ -162,7 +162,7 @@ def _complete(codes_L: Codes, latent_D: Reals, codebooks: Reals, level: int) -> 
 
 
 def _separate(codes: Codes, latents: Reals, codebooks: Reals, fixed: NDArray[np.bool_]) -> None:
-    """Deal the last codes out within every prefix in which items collide, in place; fixed items stay."""
+    """Reassign the last codes within every prefix in which items collide, in place; fixed items stay."""
     last, codebook_size = len(codebooks) - 1, codebooks.shape[1]
     for members in tracked(_groups(codes[:, :last], codebook_size), "prefixes whose items are told apart"):
         if len(np.unique(codes[members, last])) == len(members):
@@ -187,7 +187,7 @@ def _groups(prefixes: Codes, codebook_size: int) -> list[NDArray[np.intp]]:
 
 
 def _residual(latents: Reals, codes: Codes, codebooks: Reals, level: int) -> Reals:
-    """Return what the levels before `level` leave of the latents."""
+    """Return the residuals of the latents before `level`."""
     residual = latents.copy()
     for before in range(level):
         residual -= codebooks[before, codes[:, before]]

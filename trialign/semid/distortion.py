@@ -1,4 +1,4 @@
-"""Modality distortion: how many of an item's neighbours in each modality are still its neighbours in the codes."""
+"""Modality distortion: the share of an item's nearest neighbors in each modality that quantization preserves."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def neighbourhoods(
     codebooks_LKD: NDArray[np.float32],
     modalities: Mapping[str, Modality],
 ) -> dict[str, Neighbourhood]:
-    """Return by modality which share of an item's ten nearest neighbours in it are among its ten nearest elsewhere.
+    """Return, for each modality, the overlap of an item's ten nearest neighbors with those in latents and semantic IDs.
 
     Args:
-        codes_NL: the semantic IDs; a level beyond the codebooks' (a suffix) is not looked at.
-        latents_ND: what was quantized.
+        codes_NL: the semantic IDs; a level without a codebook (a suffix) is ignored.
+        latents_ND: the vectors that were quantized.
         codebooks_LKD: an item's quantized vector is the sum of its codes' vectors.
-        modalities: as they were embedded, whether they were quantized or not.
+        modalities: all modalities of the embed stage, quantized or not.
     """
     levels = np.arange(len(codebooks_LKD))
     quantized_ND = codebooks_LKD[levels, codes_NL[:, : len(levels)]].sum(axis=1)
@@ -53,14 +53,14 @@ def neighbourhoods(
 
 
 def shared(one_QW: Tensor, other_QW: Tensor) -> float:
-    """Return the mean share of a row of `one_QW` that is in the same row of `other_QW` too."""
+    """Return the mean overlap of the rows of `one_QW` with those of `other_QW`, as a share."""
     return float((one_QW[:, :, None] == other_QW[:, None, :]).any(dim=2).float().mean())
 
 
 def _nearest(vectors_SD: NDArray[np.float32]) -> Tensor:
-    """Return the places of the nearest others of the first `_QUERIES` vectors, int64 [Q, NUM_NEIGHBOURS]."""
+    """Return the indices of the nearest neighbors of the first `_QUERIES` vectors, int64 [Q, NUM_NEIGHBOURS]."""
     points_SD = torch.from_numpy(np.ascontiguousarray(vectors_SD))
-    # Centred, so that float32 holds differences of vectors that lie far from the origin.
+    # Centered, because float32 loses the differences of vectors far from the origin.
     points_SD = points_SD - points_SD.mean(dim=0)
     distances_QS = torch.cdist(points_SD[:_QUERIES], points_SD)
     distances_QS.fill_diagonal_(torch.inf)

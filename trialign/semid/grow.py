@@ -1,8 +1,8 @@
-"""New items under the codes of an older table, whose items keep their semantic IDs.
+"""Add new items to an older table of semantic IDs, whose items keep theirs.
 
-The vectors of a grown catalogue are seldom those of the old one: TF-IDF, an SVD and a trained quantizer are fitted
-anew, and their axes turn. So the codes are read from their holders instead: in the new vectors, a code stands for the
-mean of what the levels before leave of the old items that have it. New items take the nearest.
+The vectors of a grown catalogue differ from the old ones: TF-IDF, SVD and quantizer are fitted again, and their axes
+rotate. So code vectors are estimated from the old items: in the new space, a code's vector is the mean residual of the
+old items that have it. New items take the nearest codes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _ALIKE = 0.95
 
 @dataclass(frozen=True)
 class Extension:
-    """What becomes of a catalogue's codes under an older table.
+    """The codes of a grown catalogue, and the tuples of the older table.
 
     Args:
-        coded: the nearest codes of the older table, in the vectors of the new catalogue.
+        coded: the nearest codes of the older table for the new catalogue's vectors.
         held: the older table's tuples.
-        counts: items `kept` from the older table, `new`, and `left` (of the older table, no longer in the catalogue).
+        counts: items `kept` from the older table, `new`, and `left` (in the older table, no longer in the catalogue).
     """
 
     coded: ItemCodes
@@ -41,11 +41,11 @@ class Extension:
 
 
 def grow(coded: ItemCodes, item_keys: Sequence[str], policy: str, older: SIDTable) -> Extension:
-    """Return the codes that a catalogue has under an older table.
+    """Return the codes of a grown catalogue that keeps the semantic IDs of an older table.
 
     Args:
-        coded: the new catalogue by any quantizer with as many levels and codes: its latents are what items are compared
-            by, its codebook vectors serve for codes that no old item has.
+        coded: the new catalogue, quantized with as many levels and codes. Its latents are used to compare items; its
+            code vectors are used for codes that no old item has.
         item_keys: the new catalogue.
         policy: how collisions will be resolved.
         older: the table to grow.
@@ -90,7 +90,7 @@ def grow(coded: ItemCodes, item_keys: Sequence[str], policy: str, older: SIDTabl
 def _read_codebooks(
     latents_MD: NDArray[np.float32], codes_ML: NDArray[np.int64], spare_LKD: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the mean residual of each code's holders, and the spare vector of a code that has none."""
+    """Return the code vectors: the mean residual of a code's items, or the spare vector if no item has it."""
     books_LKD, residual_MD = spare_LKD.copy(), latents_MD.copy()
     for books_KD, codes_M in zip(books_LKD, codes_ML.T, strict=True):
         used = np.unique(codes_M)
@@ -100,10 +100,10 @@ def _read_codebooks(
 
 
 def _alike(latents_MD: NDArray[np.float32], codes_M: NDArray[np.int64]) -> bool:
-    """Return whether items of one code are nearer to each other than to the middle of all; True where no code has two.
+    """Return whether items of equal code are closer to each other than to the overall mean; True if all codes differ.
 
-    An item is left out of the mean it is compared with: in many dimensions a mean of few is near each of these, related
-    or not.
+    The mean that an item is compared with leaves out the item: in many dimensions, a mean of few points is near each of
+    them, related or not.
     """
     counts_M1 = np.bincount(codes_M)[codes_M][:, None]
     others_M = counts_M1[:, 0] > 1

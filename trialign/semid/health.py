@@ -1,4 +1,4 @@
-"""When semantic IDs say too little of their items to be trained on: judged by what `quality` measured."""
+"""Check whether semantic IDs are good enough to train on, by thresholds on the metrics of `quality`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from trialign.semid.record import Quality
 
 
 def faults(report: Quality, *, max_moved: float, min_perplexity: float) -> list[str]:
-    """Return what is wrong with semantic IDs, a sentence each; nothing where they are healthy.
+    """Return the faults of semantic IDs, a sentence each; empty if they are healthy.
 
-    Collisions have no threshold of their own: of the items of a tuple all but one move, so `max_moved` bounds them.
+    Collisions have no threshold of their own: all but one item of a tuple are moved, so `max_moved` bounds them.
 
     Args:
-        report: what `quality` returned.
+        report: the result of `quality`.
         max_moved: largest share of the items whose tuple was changed to tell them apart.
-        min_perplexity: how many equally used codes each level is worth at least, as the codes came; of few items or a
-            small codebook half as many as there are at the most.
+        min_perplexity: least perplexity of each level before collisions are resolved; with few items or a small
+            codebook, at most half of the largest possible value.
     """
     return [*_moved(report, max_moved), *_levels(report, min_perplexity)]
 

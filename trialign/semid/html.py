@@ -1,4 +1,4 @@
-"""quality.html: semantic IDs for the eye, in one file without a script or a link."""
+"""Render quality.html: a page about the semantic IDs, one file without scripts or links."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def page(
 
     Args:
         codes_NL: the semantic IDs.
-        report: what `quality` returned for them.
-        titles: of the items; text from outside, shown as it is and never as markup.
+        report: the result of `quality` for them.
+        titles: of the items; untrusted text, which is escaped.
         categories: each item's path from the root; likewise.
         images: (item, encoded picture) of the items that have one.
     """
@@ -64,7 +64,7 @@ def page(
 
 
 def _groups(codes_NL: NDArray[np.int64]) -> list[tuple[int, NDArray[np.intp]]]:
-    """Return each first code and its items in the order of their tuples, the most frequent code first."""
+    """Group the items by first code, the most frequent code first; items are in the order of their tuples."""
     order_N = np.lexsort(codes_NL.T[::-1])
     codes, starts = np.unique(codes_NL[order_N, 0], return_index=True)
     members = np.split(order_N, starts[1:])
@@ -72,13 +72,13 @@ def _groups(codes_NL: NDArray[np.int64]) -> list[tuple[int, NDArray[np.intp]]]:
 
 
 def _spread(members: NDArray[np.intp]) -> list[int]:
-    """Return a few items spread over the second level: what a code has in common, not what two near items have."""
+    """Return some items of a group with different second codes, to show what the first code has in common."""
     places = np.linspace(0, len(members) - 1, min(_PER_CODE, len(members))).round().astype(int)
     return [int(item) for item in members[places]]
 
 
 def _nearest(codes_NL: NDArray[np.int64], item: int) -> list[int]:
-    """Return items that share the longest prefix with one, at least its first code."""
+    """Return the items that share the longest prefix with an item, at least its first code."""
     depth_N = _shared(codes_NL, item)
     depth_N[item] = 0
     order = np.argsort(-depth_N, kind="stable")[:_PER_CODE]
@@ -103,7 +103,7 @@ def _tiles(report: Quality) -> list[tuple[str, str]]:
 
 
 def _agreements(report: Quality) -> list[tuple[str, ...]]:
-    """Return what prefixes say of items, next to what random codes would."""
+    """Return the rows of agreement between prefixes and labels, next to that of random codes."""
     rows = [
         (
             "strongest interest" if name == "interest" else name,
@@ -123,14 +123,14 @@ def _by_prefix(figures: Mapping[str, float], random: Mapping[str, float], digits
 
 
 def _neighbourhoods(found: Mapping[str, Neighbourhood]) -> list[tuple[str, ...]]:
-    """Return how many neighbours of each modality survive."""
+    """Return the rows of the neighbors in each modality that quantization preserves."""
     return [
         (name, f"{kept.before:.1%}", f"{kept.after:.1%}", f"{kept.random_codes:.1%}") for name, kept in found.items()
     ]
 
 
 def _histogram(codes_NL: NDArray[np.int64], level: int, report: Quality) -> dict[str, Any]:
-    """Return the heights of a level's bars, the most frequent code first, and what is written next to them."""
+    """Return the bar heights of a level's histogram, most frequent code first, and its caption."""
     counts = np.sort(np.bincount(codes_NL[:, level]))[::-1]
     counts = counts[counts > 0]
     top = np.log1p(counts[0])
@@ -147,7 +147,7 @@ def _histogram(codes_NL: NDArray[np.int64], level: int, report: Quality) -> dict
 
 
 def _neighbours(codes_NL: NDArray[np.int64], item: int, found: Sequence[int]) -> list[dict[str, Any]]:
-    """Return an item and those near it, their codes cut where they stop being the item's."""
+    """Return a row for an item and each of its nearest ones, with the codes split after the shared prefix."""
     depth_N = _shared(codes_NL, item)
     rows = []
     for other in (item, *found):
@@ -160,7 +160,7 @@ def _neighbours(codes_NL: NDArray[np.int64], item: int, found: Sequence[int]) ->
 def _card(
     code: int, members: NDArray[np.intp], items: Sequence[int], categories: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """Return a first code, some of its items, and its commonest category."""
+    """Return the card of a first code: some of its items and its most frequent category."""
     kinds = Counter(" \u203a ".join(categories[item][-2:]) for item in members if categories[item])
     told = [f"{count / len(members):.0%} {name}" for name, count in kinds.most_common(1)]
     return {"code": code, "count": len(members), "shown": items, "kind": "".join(told)}

@@ -1,4 +1,4 @@
-"""Labels of items that prefixes of semantic IDs are compared with; -1 where an item has none."""
+"""Item labels, such as style or caption, to compare prefixes of semantic IDs with; -1 if an item has none."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _DIM = 64
 def evidence_labels(
     truth: Mapping[str, Sequence[str | None]], captions: Sequence[str], interests: Sequence[Sequence[str]]
 ) -> dict[str, NDArray[np.int64]]:
-    """Return labels by what they tell: `style` and `purpose` where the world is known, `caption`, `interest`.
+    """Return the labels by name: `style` and `purpose` of generated items, `caption`, `interest`.
 
     Args:
-        truth: what every item is, by attribute; see Dataset.truth.
+        truth: the true attributes of every item; see Dataset.truth.
         captions: one per item, or none at all.
-        interests: of each item, strongest first, of which that one counts; or none at all.
+        interests: of each item, strongest first, of which only the first is used; or none at all.
     """
     texts = {name: [value or "" for value in truth[name]] for name in ("style", "purpose") if name in truth}
     texts |= {"caption": list(captions), "interest": [own[0] if own else "" for own in interests]}
@@ -35,7 +35,7 @@ def evidence_labels(
 
 
 def text_labels(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return a number for each text, equal for equal ones, of very many different ones for alike ones; -1 for ""."""
+    """Return a number for each text, equal for equal texts; very many different texts are clustered. -1 for ""."""
     distinct = sorted({text for text in texts if text})
     number_of = {text: number for number, text in enumerate(distinct)}
     if len(distinct) > _MOST:

@@ -1,4 +1,4 @@
-"""From codes to a table: how the items of a tuple are told apart, and which tuples an older table has given away."""
+"""Make a table of semantic IDs from codes: resolve collisions by a policy, and keep an older table's tuples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ItemCodes:
         codes_NL: int64; several items may share a tuple.
         codebook_size: K.
         latents_ND: the vectors that were quantized; None for codes read from a file.
-        codebooks_LKD: what the codes stand for; None likewise.
+        codebooks_LKD: the code vectors; None likewise.
     """
 
     codes_NL: NDArray[np.int64]
@@ -34,23 +34,23 @@ class ItemCodes:
 def make_table(
     coded: ItemCodes, item_keys: Sequence[str], policy: str, max_load: float, held: FixedAssignments | None = None
 ) -> tuple[SIDTable, Assignment]:
-    """Give every item a tuple of its own.
+    """Resolve collisions and return the table of semantic IDs.
 
     Args:
         coded: the codes.
         item_keys: the catalogue.
         policy: `reassign` (move items to near free codes) or `suffix` (one more level for all).
         max_load: see `reassign`.
-        held: tuples that stay where they are, see `grow`.
+        held: tuples that must not change, see `grow`.
 
     Raises:
-        ConfigError: the tuples do not suffice.
+        ConfigError: there are too few tuples.
         DataError: codes without codebooks collide under `reassign`.
     """
     books_LKD = coded.codebooks_LKD
     if policy == "suffix":
         assigned = suffix(coded.codes_NL, coded.codebook_size, held)
-        if books_LKD is not None:  # the added level says which, not what: it stands for nothing
+        if books_LKD is not None:  # the added level only counts items, so its code vectors are zero
             books_LKD = np.concatenate([books_LKD, np.zeros_like(books_LKD[:1])])
     elif coded.latents_ND is None or books_LKD is None:
         assigned = _as_they_are(coded.codes_NL)

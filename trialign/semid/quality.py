@@ -1,4 +1,4 @@
-"""What can be said of semantic IDs before any generator is trained."""
+"""Quality metrics of semantic IDs that need no trained generator."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def quality(
     labels: Mapping[str, NDArray[np.int64]] | None = None,
     neighbourhoods: dict[str, Neighbourhood] | None = None,
 ) -> Quality:
-    """Describe the semantic IDs of a catalogue.
+    """Return the quality metrics of a catalogue's semantic IDs.
 
     Args:
-        assignment: the codes, and what they were before they were made unique.
+        assignment: the codes before and after collisions were resolved.
         codebook_size: K.
-        evidence_N: a number per item, equal where two items' evidence is, see `evidence_numbers`.
+        evidence_N: a number per item, equal for items with identical evidence, see `evidence_numbers`.
         categories: each item's path from the root; empty where unknown.
-        pairs_P2: held-out neighbours, see `neighbour_lift`.
+        pairs_P2: held-out neighbors, see `neighbour_lift`.
         quantizer: the quantizer's own statistics, passed on.
-        labels: further labels of items by what they tell, -1 where an item has none, see `labels`.
-        neighbourhoods: what is left of the modalities, passed on.
+        labels: further labels of items by name, -1 where an item has none, see `labels`.
+        neighbourhoods: preserved neighbors by modality, passed on.
     """
     codes_NL, before_NL = assignment.codes_NL, assignment.before_NL
     num_items, num_levels = codes_NL.shape
     distinct = DistinctTuples(_num_distinct(before_NL), _num_distinct(codes_NL))
     counts_LK = _counts(codes_NL, codebook_size)
-    # The measure of a given table is no part of an experiment's chance: its seed is fixed.
+    # The seed is fixed, so that equal tables have equal metrics in every experiment.
     random_NL = numpy_generator(0, "semid", "quality").permutation(codes_NL)
     told = {"category": category_labels(categories), "category_path": path_labels(categories), **(labels or {})}
     agreements = {
@@ -101,7 +101,7 @@ def quality(
 
 
 def evidence_numbers(items: pa.Table, images: Iterable[tuple[int, bytes]]) -> NDArray[np.int64]:
-    """Return a number for each item, equal where all of its evidence is, byte for byte.
+    """Return a number for each item, equal for items whose evidence is identical byte for byte.
 
     Args:
         items: the item table.
@@ -122,7 +122,7 @@ def evidence_numbers(items: pa.Table, images: Iterable[tuple[int, bytes]]) -> ND
 def held_out_pairs(evaluation: Evaluation) -> NDArray[np.int64]:
     """Return the last item of each history and the first target after it, int64 [P, 2].
 
-    An item chosen twice running is no pair: it shares every prefix with itself, whatever the codes.
+    An item chosen twice in a row is not a pair: it shares every prefix with itself, whatever the codes.
     """
     found = [
         (history[-1], targets[0])
@@ -133,7 +133,7 @@ def held_out_pairs(evaluation: Evaluation) -> NDArray[np.int64]:
 
 
 def collisions_without_twins(codes_NL: NDArray[np.int64], evidence_N: NDArray[np.int64]) -> float:
-    """Return 1 - distinct tuples / items, an item that shares both tuple and evidence with an earlier one not counted.
+    """Return 1 - distinct tuples / items, without items that share both tuple and evidence with an earlier one.
 
     No quantizer can tell such items apart.
     """
@@ -141,9 +141,9 @@ def collisions_without_twins(codes_NL: NDArray[np.int64], evidence_N: NDArray[np
 
 
 def category_labels(categories: Sequence[Sequence[str]]) -> NDArray[np.int64] | None:
-    """Return each item's category at the first depth that tells items apart, -1 where it has none there.
+    """Return each item's category at the first depth with several categories, -1 where it has none there.
 
-    A root that all items share says nothing of any of them. None where no depth has two categories.
+    A root that all items share distinguishes none of them. None if no depth has two categories.
     """
     for depth in range(max(map(len, categories), default=0)):
         labels = _number([path[depth] if len(path) > depth else None for path in categories])
@@ -153,7 +153,7 @@ def category_labels(categories: Sequence[Sequence[str]]) -> NDArray[np.int64] | 
 
 
 def path_labels(categories: Sequence[Sequence[str]]) -> NDArray[np.int64] | None:
-    """Return a number for each item's whole path, -1 where it has none; None where all paths are one."""
+    """Return a number for each item's category path, -1 where it has none; None if all paths are equal."""
     labels = _number([tuple(path) or None for path in categories])
     return labels if labels.max() > 0 else None
 
@@ -169,11 +169,11 @@ def agreement(codes_NL: NDArray[np.int64], labels_N: NDArray[np.int64]) -> dict[
 
 
 def neighbour_lift(codes_NL: NDArray[np.int64], pairs_P2: NDArray[np.int64]) -> dict[str, float]:
-    """Return how many times more often held-out neighbours share a prefix than chance would have it.
+    """Return the ratio of how often held-out neighbors share a prefix to how often they would by chance.
 
     The share of pairs whose items agree in their first l codes, over the share that would if each first item met the
     second item of any pair: sum over prefixes p of a(p) b(p), with a and b the shares of p among first and second
-    items. Both are shares of events, so a prefix that holds the popular items earns nothing by it.
+    items. Both are shares of events, so a prefix does not score higher because its items are popular.
 
     Args:
         codes_NL: the codes.
@@ -190,7 +190,7 @@ def neighbour_lift(codes_NL: NDArray[np.int64], pairs_P2: NDArray[np.int64]) -> 
 
 
 def prefixes(codes_NL: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
-    """Return a number for each item, equal where the first `depth` codes are."""
+    """Return a number for each item, equal for items with the same first `depth` codes."""
     numbers: NDArray[np.int64] = np.unique(codes_NL[:, :depth], axis=0, return_inverse=True)[1].ravel()
     return numbers
 

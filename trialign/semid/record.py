@@ -11,7 +11,7 @@ Statistic = float | str | list[float] | dict[str, float]
 
 @dataclass(frozen=True)
 class DistinctTuples:
-    """How many tuples items had before they were made unique, and after."""
+    """The number of distinct tuples before and after collisions were resolved."""
 
     before: int
     after: int
@@ -19,7 +19,7 @@ class DistinctTuples:
 
 @dataclass(frozen=True)
 class Collisions:
-    """1 - distinct tuples / items; also with items that no quantizer can tell apart counted as one."""
+    """1 - distinct tuples / items; over all items, and with items of identical evidence and tuple counted once."""
 
     before: float
     after: float
@@ -28,7 +28,7 @@ class Collisions:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Adjusted mutual information of labels with prefixes, and with those of the same tuples dealt out at random."""
+    """Adjusted mutual information of labels with prefixes, and with prefixes of the same tuples shuffled over items."""
 
     num_categories: int
     num_items: int
@@ -38,7 +38,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """How many times more often than by chance held-out neighbours share a prefix; of random codes about 1."""
+    """How many times more often than by chance held-out neighbors share a prefix; about 1 for random codes."""
 
     num_pairs: int
     lift: dict[str, float]
@@ -47,13 +47,13 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Share of an item's ten nearest neighbours in a modality that are among its nearest elsewhere.
+    """Share of an item's ten nearest neighbors in a modality that are also nearest in latents and semantic IDs.
 
     Attributes:
-        num_items: items looked at.
-        before: in the vectors before quantization: what fusion and encoder leave.
-        after: by the semantic IDs.
-        random_codes: by the same tuples dealt out at random: chance.
+        num_items: items in the sample.
+        before: neighbors preserved in the latents, before quantization.
+        after: neighbors preserved by the semantic IDs.
+        random_codes: neighbors preserved by the same tuples shuffled over items, the chance level.
     """
 
     num_items: int
@@ -64,7 +64,7 @@ class Neighbourhood:
 
 @dataclass(frozen=True)
 class Health:
-    """What is wrong with the semantic IDs, and by which thresholds."""
+    """The faults of the semantic IDs, and the thresholds they were checked against."""
 
     max_moved: float
     min_perplexity: float
@@ -73,7 +73,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Quality:
-    """What quality.json holds.
+    """The contents of quality.json.
 
     Attributes:
         num_items: N.
@@ -81,23 +81,23 @@ class Quality:
         load: share of all tuples that are taken.
         distinct_tuples: before and after.
         collisions: likewise.
-        twins: items whose evidence is that of an earlier one, byte for byte.
+        twins: items whose evidence is identical to an earlier item's, byte for byte.
         items_moved: items whose tuple was changed.
-        added_distortion: what moving them cost, see `Assignment`.
+        added_distortion: distortion added by the changes, see `Assignment`.
         usage: share of the codes that some item has.
         dead_codes: how many no item has.
         perplexity: of the codes.
-        perplexity_before: of the codes as they came, without the level that `suffix` adds.
+        perplexity_before: of the quantizer's codes, without the level that `suffix` adds.
         quantizer: the quantizer's own statistics; none for codes from a file.
-        category: agreement with the category, here and below None where there are no such labels.
-        category_path: with the whole path.
-        style: where the world is known.
-        purpose: likewise.
-        caption: where there are captions.
-        interest: where there are interests: with the strongest.
-        neighbours: of held-out events; None where there are none.
+        category: agreement with the category; None without such labels, as for the labels below.
+        category_path: agreement with the whole path.
+        style: agreement with the true style of a generated item.
+        purpose: agreement with its true purpose.
+        caption: agreement with captions.
+        interest: agreement with the strongest interest.
+        neighbours: of held-out events; None without any.
         neighbourhoods: by modality; None for codes from a file.
-        health: as they were judged.
+        health: faults and thresholds.
     """
 
     num_items: int
@@ -124,7 +124,7 @@ class Quality:
     health: Health | None = None
 
     def agreements(self) -> Mapping[str, Agreement]:
-        """Return the agreement with every kind of label that there is, by its name in words."""
+        """Return the agreement with every kind of label that is not None, by its readable name."""
         known = {
             "category": self.category,
             "whole category path": self.category_path,

@@ -1,4 +1,4 @@
-"""Semantic IDs that others have published: the index files of LC-Rec, LETTER and the repositories after them."""
+"""Read published semantic IDs: the index files of LC-Rec, LETTER and repositories in the same format."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TOKEN = re.compile(r"<([a-z])_(\d{1,9})>")
 
 
 def read_index(path: Path, item_keys: Sequence[str]) -> ItemCodes:
-    """Read `{item: ["<a_12>", "<b_3>", ...]}`: the letter is the level, the number the code.
+    """Read `{item: ["<a_12>", "<b_3>", ...]}`: the letter is the level, the number is the code.
 
     Args:
         path: the file.
-        item_keys: the catalogue, in the order of the rows; what else the file holds is left out, with a warning.
+        item_keys: the catalogue, in the order of the rows; other items of the file are skipped with a warning.
 
     Returns:
-        The codes, with one more than the largest of them as K.
+        The codes; K is the largest code plus one.
 
     Raises:
         DataError: no such file, another layout, items without codes, or items of unequal depth.

@@ -1,4 +1,4 @@
-"""Codes to semantic IDs by one more level, which counts the items that share a tuple."""
+"""Resolve collisions by one more level, which numbers the items that share a tuple."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from trialign.semid.assign import Assignment, Codes, FixedAssignments
 
 
 def suffix(codes_NL: Codes, codebook_size: int, held: FixedAssignments | None = None) -> Assignment:
-    """Give all items one more code: 0, or where tuples collide 0, 1, 2, ... in the order of the catalogue.
+    """Append one code to all items: 0, or 0, 1, 2, ... in catalogue order for items that share a tuple.
 
-    No code of the quantizer changes, so nothing is distorted; `items_moved` counts the items whose last code is not 0.
+    No code of the quantizer changes, so distortion stays equal; `items_moved` counts the last codes that are not 0.
 
     Args:
         codes_NL: the quantizer's codes.
         codebook_size: K, also of the new level.
-        held: tuples of L + 1 codes that stay where they are; the others count past them.
+        held: tuples of L + 1 codes that must not change; the other items skip them.
 
     Raises:
         ConfigError: more items share a tuple than a level has codes.

@@ -1,4 +1,4 @@
-"""The semantic IDs of a catalogue: which codes stand for which item, and proof that two files mean the same."""
+"""The table of a catalogue's semantic IDs, with a digest that identifies it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class SIDTable:
         codes_NL: codes, row n for item n, each 0..K-1.
         codebook_size: K.
         item_keys: the catalogue's key of each item, in the order of the rows.
-        policy: how items that shared a tuple were told apart.
-        codebooks_LKD: the vectors the codes stand for, float32; None for an imported table without them.
+        policy: how collisions were resolved.
+        codebooks_LKD: the code vectors, float32; None for an imported table without them.
 
     Raises:
-        DataError: codes out of range, two items with one tuple, or as many keys as there are not rows.
+        DataError: codes out of range, two items with one tuple, or unequal numbers of keys and rows.
 
     Examples:
         >>> sids = trialign.SIDTable.load("runs/quickstart/assign")
@@ -69,7 +69,7 @@ class SIDTable:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over K, the codes and the keys they belong to: equal exactly when two tables mean the same."""
+        """sha256 over K, the codes and the keys they belong to: equal exactly when two tables assign the same IDs."""
         found = hashlib.sha256(json.dumps([self.codebook_size, *self.codes_NL.shape]).encode())
         found.update(self.codes_NL.tobytes())
         found.update(json.dumps(self.item_keys).encode())
@@ -181,7 +181,7 @@ class SIDTable:
 
 
 def flat_codes(codes: NDArray[np.integer], codebook_size: int) -> NDArray[np.int64]:
-    """Return each tuple (last axis, in 0..K-1) as one integer; order by it is order by level, first level first.
+    """Return each tuple (last axis, in 0..K-1) as one integer, in lexicographic order of the tuples.
 
     Raises:
         DataError: K^L tuples do not fit into 64 bits.

@@ -50,7 +50,7 @@ class TokenSpace:
         return (tokens - self.text_vocab) % self.codebook_size
 
     def encode(self, codes: Integers) -> Integers:
-        """Return the tokens of codes whose last axis runs over the levels, or over the first few of them."""
+        """Return the tokens of codes; their last axis is all levels, or the first few."""
         depth = codes.shape[-1]
         assert depth <= self.num_levels, (depth, self.num_levels)
         if isinstance(codes, torch.Tensor):

@@ -1,1 +1,1 @@
-"""The small CLIP: an open_clip model trained here, on few pairs of picture and text."""
+"""The small CLIP: an open_clip model that `enrich` trains on few pairs of picture and text."""

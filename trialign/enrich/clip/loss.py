@@ -15,15 +15,15 @@ def info_nce(
 ) -> tuple[Tensor, int]:
     """Return the summed loss of this rank's pairs in both directions, and the number of terms in the sum.
 
-    Each picture is to find its text among the texts of all ranks, each text its picture. The gathered vectors carry
-    gradients: a negative on another rank is pushed away too.
+    Each picture is classified against the texts of all ranks, each text against the pictures of all ranks. The gathered
+    vectors carry gradients, so negatives on other ranks are trained too.
 
     Args:
         image_BD: vectors of length 1.
         text_BD: likewise.
         all_image_GD: those of all ranks, in the order of ranks.
         all_text_GD: likewise.
-        scale: what cosines are multiplied with, the inverse temperature.
+        scale: factor of the cosines, the inverse temperature.
         first: row of the gathered vectors at which this rank's begin.
     """
     own_B = torch.arange(first, first + len(image_BD), device=image_BD.device)

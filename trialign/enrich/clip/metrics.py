@@ -1,4 +1,4 @@
-"""How well a CLIP tells what is in a picture: its scores of a tag vocabulary against the tags that pictures have.
+"""Zero-shot tag metrics of a CLIP: its scores of a tag vocabulary against the tags that pictures have.
 
 Shapes: N pictures, V tags.
 """
@@ -26,9 +26,9 @@ def commonest_accuracy(tags_NV: Flags) -> float:
 
 
 def log_shares(tags_MV: Flags) -> NDArray[np.float32]:
-    """Return the logarithm of how often each tag is drawn where every picture draws one of its own: float32 [V].
+    """Return the log-frequency of each tag if every picture draws one of its own: float32 [V].
 
-    Half a draw is added to each, so that a tag no picture has is unlikely and not impossible.
+    Half a draw is added to each tag, so that a tag that no picture has stays possible.
     """
     drawn_MV = tags_MV / tags_MV.sum(axis=1, keepdims=True).clip(1)
     counts_V = drawn_MV.sum(axis=0) + 0.5
@@ -37,7 +37,7 @@ def log_shares(tags_MV: Flags) -> NDArray[np.float32]:
 
 
 def tag_auc(scores_NV: Scores, tags_NV: Flags) -> list[float | None]:
-    """Return per tag the chance that a picture with it is scored above one without; None where one kind is missing."""
+    """Return the ROC AUC of each tag over the pictures; None where all pictures or none have the tag."""
     return [
         float(roc_auc_score(tags_N, scores_N)) if tags_N.any() and not tags_N.all() else None
         for scores_N, tags_N in zip(scores_NV.T, tags_NV.T, strict=True)

@@ -1,4 +1,4 @@
-"""Building open_clip models, those of this package included, and saving one as open_clip reads it."""
+"""Build open_clip models, those of this package included, and save one in open_clip's format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 def build(model: str, checkpoint: str | None, seed: int, setting: str) -> tuple[Any, Preprocess]:
-    """Return an open_clip model and what turns a picture into its input.
+    """Return an open_clip model and its picture preprocessing.
 
     Args:
         model: a file of `configs/`, a name open_clip knows, or `local-dir:PATH` / `hf-hub:NAME`, which bring their own
@@ -36,7 +36,7 @@ def build(model: str, checkpoint: str | None, seed: int, setting: str) -> tuple[
         ConfigError: there is no such model, or its weights cannot be loaded.
     """
     repair_torchvision()
-    import open_clip  # seconds to import
+    import open_clip  # takes seconds to import
 
     open_clip.add_model_config(_CONFIGS)
     logging.getLogger().addFilter(_is_not_said_elsewhere)
@@ -69,7 +69,7 @@ def brings_weights(model: str, checkpoint: str | None) -> bool:
 
 
 def tokenizer_of(model: str) -> Callable[[list[str]], torch.Tensor]:
-    """Return what turns texts into rows of the model's context length."""
+    """Return the model's tokenizer, which pads or cuts texts to the context length."""
     repair_torchvision()
     import open_clip
 
@@ -99,5 +99,5 @@ def save(built: Any, model: str, folder: Path) -> None:
 
 
 def _is_not_said_elsewhere(record: logging.LogRecord) -> bool:
-    """Drop open_clip's warning of random weights; who builds such a model says so, with the seed."""
+    """Filter out open_clip's warning of random weights, because the caller reports them with the seed."""
     return "No pretrained weights loaded" not in record.getMessage()

@@ -18,18 +18,18 @@ from trialign.runtime.seeding import torch_generator
 Batch = tuple[Tensor, Tensor]
 """Pixels and tokens."""
 
-_LARGEST_SCALE = 100.0  # of cosines, as in the paper: beyond it training becomes unstable
+_LARGEST_SCALE = 100.0  # largest scale of cosines, as in the paper: above it training becomes unstable
 
 
 class PairBatches:
-    """Pairs in memory, in a new seeded order each pass, each with one of its texts; ranks share each batch.
+    """Picture-text pairs in memory, shuffled each epoch, each with one of its texts; ranks split each batch.
 
     Args:
         pixels: pictures [M, 3, H, W] in half precision.
         tokens: all texts [A, T]; those of one picture are together.
         first_text_M: where the texts of each picture begin.
         num_texts_M: how many it has, at least one.
-        batch_size: pairs per step, over all ranks; what a pass leaves over is in another pass.
+        batch_size: pairs per step, over all ranks; an incomplete last batch of an epoch is dropped.
         seed: of the order and of the choice of texts.
     """
 
@@ -42,7 +42,7 @@ class PairBatches:
         self._generator = torch_generator(seed, "enrich", "clip", "order")
 
     def __len__(self) -> int:
-        """Number of batches of a pass."""
+        """Number of batches per epoch."""
         return len(self.pixels) // self.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
@@ -62,7 +62,7 @@ class ClipModule(pl.LightningModule):
         model: an open_clip model; called with pixels and tokens it returns two unit vectors and the scale of cosines.
         batches: the pairs.
         num_epochs: passes over them.
-        learning_rate: peak; linear rise over a tenth of the steps, cosine to zero.
+        learning_rate: peak; linear warm-up over a tenth of the steps, then cosine to zero.
         weight_decay: AdamW.
     """
 

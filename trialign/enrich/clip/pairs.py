@@ -1,4 +1,4 @@
-"""Pairs of picture and text, and the tags by which a trained model is judged.
+"""Picture-text pairs to train the small CLIP on, and the tags to evaluate it with.
 
 Shapes: M pairs, V tags.
 """
@@ -23,7 +23,7 @@ _MOST_TAGS = 64
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures with what is said of each.
+    """Pictures, their texts and their tags.
 
     Attributes:
         names: what to call each picture in an error.
@@ -69,9 +69,9 @@ def storefront_pairs(num_pairs: int, seed: int) -> Pairs:
 def catalogue_pairs(dataset: Dataset, num_pairs: int) -> Pairs:
     """Return the first pictures of a catalogue with the items' own words; tags are words of the category paths.
 
-    An item's texts are those of its category words that tell pictures apart, one at a time; an item without such a word
-    has its title and its description instead. (Titles of films, drawn in turn with the genres, made the genres harder
-    to tell from posters: see docs/embed.md.) An item without any text gives no pair.
+    An item's texts are its category words that are neither on nearly all pictures nor on hardly any, one word a text.
+    An item without such a word has its title and description instead. (With film titles among the texts the model
+    learned genres from posters less well: see docs/embed.md.) An item without any text gives no pair.
 
     Raises:
         DataError: fewer than two items have both a picture and a text.
@@ -105,7 +105,7 @@ def catalogue_pairs(dataset: Dataset, num_pairs: int) -> Pairs:
 
 
 def _tags(categories: list[set[str]]) -> list[str]:
-    """Return the words that tell pictures apart: neither on nearly all of them nor on hardly any, in order."""
+    """Return the words that distinguish pictures: neither on nearly all of them nor on hardly any, sorted."""
     counts = Counter(word for found in categories for word in found)
     least, most = (share * len(categories) for share in _SHARES)
     telling = [(count, word) for word, count in counts.items() if max(2, least) <= count <= most]

@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels."""
+"""Decode pictures."""
 
 from __future__ import annotations
 

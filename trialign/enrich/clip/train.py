@@ -1,4 +1,4 @@
-"""Trains the small CLIP and says how well it knows the tags of pictures it has not seen."""
+"""Train the small CLIP and measure its zero-shot tags on held-out pictures."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from trialign.config.tracking import Tracking
 
 _SETTING = "enrich.clip"
-_BATCH = 256  # pictures per forward pass while judging
+_BATCH = 256  # pictures per forward pass in evaluation
 
 
 def train_clip(
     found: Pairs, folder: Path, settings: ClipConfig, runtime: RuntimeConfig, tracking: Tracking | None = None
 ) -> dict[str, Any]:
-    """Train a CLIP and write it to `folder`, as open_clip reads it, with its tags and how well it knows them.
+    """Train a CLIP and write it to `folder` in open_clip's format, with its tags and their metrics.
 
     Args:
         found: the pairs.
         folder: made if missing.
-        settings: the model, its schedule, the share of the pairs that it is judged on and not trained on.
+        settings: the model, its schedule, and the share of the pairs that is held out.
         runtime: the accelerator; the training is one process.
         tracking: what W&B logs; None leaves it out.
 
@@ -56,7 +56,7 @@ def train_clip(
     order_M = numpy_generator(settings.seed, "enrich", "clip", "held out").permutation(len(found.pictures))
     num_judged = min(max(1, round(settings.held_out * len(order_M))), len(order_M) - 1)
     judged, trained = np.sort(order_M[:num_judged]), np.sort(order_M[num_judged:])
-    # Half precision holds the 256 shades of a pixel exactly enough, in half the memory.
+    # Half precision is exact enough for the 256 values of a pixel, in half the memory.
     pairs = tracked(zip(found.pictures, found.names, strict=True), "pictures read", len(found.pictures))
     pixels_M = torch.stack([preprocess(decode(*pair)).half() for pair in pairs])
     texts = [found.texts[pair] for pair in trained]
@@ -82,8 +82,8 @@ def train_clip(
     save(built, settings.model, folder)
     report = {"pairs": len(trained), "held_out": len(judged)}
     if found.tags:
-        # What the loss makes scores tend to is how much likelier the picture makes a tag, in logarithms: how common
-        # the tag is has gone out of them.
+        # The contrastive loss makes a score tend to log p(tag | picture) / p(tag), without the tag's frequency;
+        # `_judge` gets the log-frequencies separately.
         scores_NV = score_tags(built, pixels_M[judged], tokenize(found.prompts)) * built.logit_scale.exp().item()
         report |= _judge(found, scores_NV, log_shares(found.tags_MV[trained]), found.tags_MV[judged], folder)
     return report
@@ -105,7 +105,7 @@ def _judge(
     tags_NV: NDArray[np.bool_],
     folder: Path,
 ) -> dict[str, Any]:
-    """Write tags.json and return its totals."""
+    """Measure the tags on the held-out pictures, write tags.json and return its totals."""
     if not tags_NV.any():
         return {}
     aucs = tag_auc(scores_NV, tags_NV)

@@ -1,1 +1,1 @@
-"""The prompts, one readable file each; a changed file is another prompt, and its replies are asked for anew."""
+"""Prompt templates, one text file each; a changed file is a new prompt, so no cached reply is reused for it."""

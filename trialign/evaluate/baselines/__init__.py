@@ -1,7 +1,7 @@
-"""Rankers that any model has to beat, fitted on train histories and the catalogue's texts alone.
+"""Baseline rankers, fitted on train histories and the catalogue's texts alone.
 
-A new one is a file with a class that has `fit(histories, num_items)`, `save(folder)`, `load(folder)` and `rank`, and a
-line in BASELINES.
+To add one, write a file with a class that has `fit(histories, num_items)`, `save(folder)`, `load(folder)` and `rank`,
+and add a line to BASELINES.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ BASELINES: dict[str, type[Baseline]] = {
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse baselines that do not exist, and one named twice.
+    """Raise an error if a baseline is unknown or named twice.
 
     Raises:
-        ConfigError: naming the nearest one and all known ones.
+        ConfigError: with the most similar name and all known ones.
     """
     for place, name in enumerate(names):
         if name in names[:place]:
@@ -59,7 +59,7 @@ def fit_baseline(
         histories: whole train histories, oldest item first.
         texts: one per item of the catalogue; only sasrec reads them.
         settings: of all baselines.
-        seed: of what it draws; only sasrec draws.
+        seed: of the training; only sasrec uses it.
     """
     check_names([name])
     kind = BASELINES[name]

@@ -1,4 +1,4 @@
-"""What the counting baselines share: counts of train histories, one exact top-k, one file format."""
+"""Base of the counting baselines: counts over train histories, exact top-k with ties, and the file format."""
 
 from __future__ import annotations
 
@@ -38,16 +38,15 @@ def count_pairs(histories: Sequence[Items], num_items: int, distance: int) -> sp
 
 
 class CountingRanker(ABC):
-    """A ranker whose scores are sums of non-negative counts.
+    """Base class of rankers whose scores are sums of non-negative counts.
 
-    Items of equal score are in the order of their popularity in the train histories, then of their index. Items that
-    nothing was counted for score 0, so this rule is also the back-off: they follow by popularity, and a full ranking
-    exists for every history, the empty one included. Scores are added in double and compared in single precision,
-    which leaves sums that differ by rounding alone to the same rule.
+    Ties are ordered by popularity in the train histories, then by item index. Items without counts score 0, so the same
+    rule is the fallback: they follow by popularity, and every history has a full ranking, also the empty one. Scores
+    are added in double and compared in single precision, so sums that differ by rounding alone are ties.
 
     Args:
         popularity_N: how often each item occurs in the train histories.
-        pairs_NN: what was counted of pairs of items, where the baseline counts pairs.
+        pairs_NN: counts of item pairs, for baselines that use them.
     """
 
     name: ClassVar[str]
@@ -67,7 +66,7 @@ class CountingRanker(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was fitted with, as keyword arguments of the constructor."""
+        """The settings of the fit, as keyword arguments of the constructor."""
         return {}
 
     @abstractmethod
@@ -94,7 +93,7 @@ class CountingRanker(ABC):
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         scores_BN = self.score(histories).astype(np.float32)
         assert not np.signbit(scores_BN).any(), "the bits of a float keep its order only if it is positive"
-        # One integer per item that orders by score, then precedence: all differ, so any partition finds the same top k.
+        # A unique integer per item, ordered by score, then precedence, so that any partition finds the same top k.
         keys_BN = (scores_BN.view(np.uint32).astype(np.uint64) << np.uint64(32)) | self._precedence_N
         if exclude is not None:
             users = np.repeat(np.arange(len(exclude)), [len(items) for items in exclude])

@@ -1,4 +1,4 @@
-"""The baseline that knows which items are consumed close to each other."""
+"""The baseline item_knn: scores items by their co-occurrence with the recent items of a history."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trialign.types import Items
 
 
 class ItemKNN(CountingRanker):
-    """Scores an item by its nearness, in the train histories, to the recent items of the history.
+    """Scores an item by its distance-weighted co-occurrence, in the train histories, with the history's recent items.
 
     s(j) = popularity(j)^-damping * sum over the last `window` items i of the history: decay^age(i) * c(i, j)
 
-    c(i, j) adds 1 / distance for every two events of one train history, one of i and one of j, at most `window` events
-    apart, whichever comes first. The age of the last item is 0; an item that occurs twice among the last `window` is
-    read twice. Items of equal score are by popularity, then by index; so are all that are near to nothing and score 0.
+    c(i, j) is the sum of 1 / distance over all pairs of an event of i and an event of j in one train history, at most
+    `window` events apart, in either order. The age of the last item is 0; an item that occurs twice among the last
+    `window` counts twice. Ties, such as all items that score 0, are ordered by popularity, then by index.
 
     Args:
         popularity_N: how often each item occurs in the train histories.
@@ -44,7 +44,7 @@ class ItemKNN(CountingRanker):
     ) -> None:
         super().__init__(popularity_N, pairs_NN)
         self.window, self.decay, self.damping = window, decay, damping
-        # Items that never occurred are in no pair; the 1 only avoids dividing by 0.
+        # Items that never occur are in no pair; the 1 only avoids a division by 0.
         damping_N = np.maximum(popularity_N, 1).astype(np.float64) ** -damping
         self._nearness_NN = (pairs_NN @ sp.diags_array(damping_N)).tocsr()
 

@@ -1,4 +1,4 @@
-"""The baseline that knows the last item only."""
+"""The baseline item_to_item: scores items by how often they followed the last item of a history."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from trialign.types import Items
 class ItemToItem(CountingRanker):
     """Scores an item by how often it came directly after the history's last item in the train histories.
 
-    Forward only: a pair (a, b) counts for a -> b. Items of equal count are by popularity, then by index, and so are
-    all that never followed and score 0; a history that is empty, or ends in an item nothing ever followed, is therefore
-    ranked by popularity alone.
+    Forward only: a pair (a, b) counts for a -> b. Ties, such as all items that never followed and score 0, are ordered
+    by popularity, then by index. So the ranking is by popularity alone for an empty history, or one whose last item was
+    never followed.
     """
 
     name = "item_to_item"
 
     @classmethod
     def fit(cls, histories: Sequence[Items], num_items: int) -> Self:
-        """Count the neighbours in whole train histories."""
+        """Count the pairs of successive items in whole train histories."""
         return cls(count_items(histories, num_items), count_pairs(histories, num_items, distance=1))
 
     def score(self, histories: list[Items]) -> NDArray[np.float64]:

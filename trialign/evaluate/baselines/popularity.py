@@ -1,4 +1,4 @@
-"""The baseline that knows no user."""
+"""The baseline popularity: ranks items by how often they occur in the train histories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trialign.types import Items
 
 
 class Popularity(CountingRanker):
-    """Scores an item by how often it occurs in the train histories, the same for everyone."""
+    """Scores an item by how often it occurs in the train histories, equally for all users."""
 
     name = "popularity"
 
@@ -23,5 +23,5 @@ class Popularity(CountingRanker):
         return cls(count_items(histories, num_items))
 
     def score(self, histories: list[Items]) -> NDArray[np.float64]:
-        """Return scores_BN: popularity, in every row."""
+        """Return scores_BN: the popularity, repeated in every row."""
         return np.tile(self.popularity_N.astype(np.float64), (len(histories), 1))

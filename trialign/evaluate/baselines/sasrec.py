@@ -1,8 +1,8 @@
-"""SASRec (Kang & McAuley 2018), trained by full softmax cross-entropy; one configuration, not searched.
+"""The baseline sasrec (Kang & McAuley 2018), trained with full softmax cross-entropy; settings were not tuned.
 
-A causal transformer over item vectors; an item's vector, its id embedding plus a projection of its text vector, is used
-at the input and at the output. Every position of every history is learned, and the softmax runs over the whole
-catalogue: sampled negatives cost it a third of its recall (Petrov & Macdonald 2023, Klenitskiy & Vasilev 2023).
+A causal transformer over item vectors. An item's vector is its id embedding plus a projection of its text vector, the
+same at input and output. Every position of every history is a target, and the softmax is over the whole catalogue:
+sampled negatives cost a third of the recall (Petrov & Macdonald 2023, Klenitskiy & Vasilev 2023).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SASRec(nn.Module):
         num_layers: pre-norm transformer layers with a feed-forward branch four times as wide.
         num_heads: attention heads.
         dropout: on the input and on what every branch adds.
-        max_history: items that are read, the last ones.
+        max_history: number of last items that are read.
     """
 
     name: ClassVar[str] = "sasrec"
@@ -84,10 +84,10 @@ class SASRec(nn.Module):
         return vectors_ND if self.text is None else vectors_ND + self.text(self.text_ND)
 
     def forward(self, items_BT: torch.Tensor, vectors_ND: torch.Tensor) -> torch.Tensor:
-        """Return what each place predicts the next item with, [B, T + 1, D]; place 0 has read nothing yet.
+        """Return the hidden states that predict the next item, [B, T + 1, D]; position 0 has read no item.
 
         Args:
-            items_BT: int64, oldest first, padded on the right by any item: no place sees what is behind it.
+            items_BT: int64, oldest first, padded on the right with any item, since attention is causal.
             vectors_ND: `item_vectors()`.
         """
         read_BTD = functional.pad(vectors_ND[items_BT] * vectors_ND.shape[1] ** 0.5, (0, 0, 1, 0))
@@ -107,17 +107,17 @@ class SASRec(nn.Module):
         texts: Sequence[str],
         seed: int,
     ) -> Self:
-        """Train on whole train histories, oldest item first; a longer one becomes windows that overlap by half.
+        """Train on whole train histories, oldest item first; those beyond max_history become half-overlapping windows.
 
         Args:
             histories: train histories.
             num_items: N.
             settings: of `baselines.sasrec`; the learning rate is the peak of a cosine with 5 % warm-up.
-            texts: one per item; left out, with a note, where they hold nothing that tells items apart.
+            texts: one per item; ignored, with a log line, if they do not distinguish items.
             seed: of weights, dropout and order.
 
         Raises:
-            TrainingError: the loss is no number.
+            TrainingError: the loss is NaN or infinite.
         """
         seed_global(seed, "sasrec", "weights")
         text_ND, notes = _text_vectors(texts, settings.text_dim) if settings.text_dim else (None, [])
@@ -219,7 +219,7 @@ class SASRec(nn.Module):
 
 
 def _text_vectors(texts: Sequence[str], dim: int) -> tuple[torch.Tensor | None, list[str]]:
-    """Return the items' text vectors and what is to be said of them; None where the texts tell nothing."""
+    """Return the items' text vectors and a note for the log; None if the texts do not distinguish items."""
     encoder = TfidfSvd(TfidfConfig(dim=dim, min_df=2))
     try:
         return torch.from_numpy(encoder.encode(texts).vectors_ND), encoder.notes
@@ -249,7 +249,7 @@ class _Layer(nn.Module):
 
 
 class _Batches:
-    """Windows of histories of about equal length together, so that little is padded."""
+    """Batches of windows of similar length, to limit padding."""
 
     def __init__(self, histories: Sequence[Items], max_history: int, batch_items: int) -> None:
         cut = windows(np.array([len(history) for history in histories]), max_history)
@@ -266,7 +266,7 @@ class _Batches:
 
     def shuffled(self, draws: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (items_BT, targets_BT) in a new order; a target of NO_ITEM is none."""
-        # Windows of one length in random order, then the batches too.
+        # Shuffle the windows of each length, then the batches.
         order = np.lexsort((draws.random(len(self._lengths)), self._lengths))
         batches = np.split(order, self._bounds)
         for number in draws.permutation(len(batches)):

@@ -1,4 +1,4 @@
-"""The tasks, one file each: the file's name is the task's name, its `TASK` says what is read and written."""
+"""The tasks, one file each: the file's name is the task's name, and its `TASK` defines inputs and targets."""
 
 from __future__ import annotations
 

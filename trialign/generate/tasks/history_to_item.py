@@ -1,4 +1,4 @@
-"""Task 1 of method.md 6: the history's semantic IDs to the next one, at every position in one pass."""
+"""Task 1 of method.md 6: from a history's semantic IDs to the next item's, at every position in one pass."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trialign.stream.blocks import Records
 
 
 def parts(given: Window) -> list[Part]:
-    """Return a window of a history; an item is a target in the one window that owns it."""
-    # The first item of all follows nothing that was read, so it is no example of this task: n items are n - 1.
+    """Return the items of a window; each item is a target in exactly one of the windows that hold it."""
+    # The first item of a history has nothing before it, so a history of n items has n - 1 targets.
     return [ItemList(given.items, given.targets())]
 
 
 def lists(records: Records, chosen: NDArray[np.int64]) -> ItemLists:
-    """Return the same of many windows."""
+    """Return the same for many windows at once."""
     items, lengths = records.lists("items", chosen)
     first = np.maximum(records.numbers("first_target", chosen), 1)
     begins = np.cumsum(lengths) - lengths

@@ -1,4 +1,4 @@
-"""Task 4 of method.md 6: the semantic IDs before one position of a history, drawn, to the title of the item there."""
+"""Task 4 of method.md 6: from the semantic IDs before a random position of a history to the title of its item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task 9 of method.md 6: an item's semantic ID to the caption of its picture; it serves evaluation."""
+"""Task 9 of method.md 6: an item's semantic ID to the caption of its picture; used in evaluation."""
 
 from __future__ import annotations
 

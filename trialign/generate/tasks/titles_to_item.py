@@ -1,4 +1,4 @@
-"""Task 5 of method.md 6: the titles before one position of a history, drawn, to the semantic ID of the item there."""
+"""Task 5 of method.md 6: from the titles before a random position of a history to the semantic ID of its item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task 6 of method.md 6: the titles before one position of a history, drawn, to the title of the item there."""
+"""Task 6 of method.md 6: from the titles before a random position of a history to the title of its item."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from trialign.generate.task import HistoryTask, Part, Window
 
 
 def parts(given: Window) -> list[Part]:
-    """Return the titles of the last items before the position, then its own."""
+    """Return the titles of the last items before the position, then the title of its item."""
     drawn = given.drawn_target(read="title", written="title")
     if drawn is None:
         return []
