@@ -261,7 +261,7 @@ def test_from_takes_a_run_or_a_stage_folder(tmp_path: Path) -> None:
     empty: dict[str, object] = {
         key: {} for key in ("config", "inputs", "lineage", "sources", "counts", "files", "versions")
     }
-    empty |= {"stage": "embed", "hash": "", "seconds": 0.0, "created": "", "revision": "", "format": 1}
+    empty |= {"stage": "embed", "hash": "", "seconds": 0.0, "created": "", "revision": "", "format": 2}
     (tmp_path / "embed").mkdir()
     (tmp_path / "embed" / "manifest.json").write_text(json.dumps(empty))
     for given in (tmp_path, tmp_path / "embed"):

@@ -263,8 +263,8 @@ def test_what_a_stage_asks_for_is_made_before_it(run: Path, tmp_path: Path) -> N
     assert order.index("reward") < order.index("embed")
     assert order.index("train") < order.index("rl") < order.index("evaluate")
     counts = Manifest.read(tmp_path / "variant" / "embed").counts
-    chances = pq.read_table(tmp_path / "variant" / "reward" / "quality.parquet")["chances"].to_pylist()
-    assert counts["interests_left_out"] == sum(chance < 0.6 for found in chances for chance in found) > 0
+    probabilities = pq.read_table(tmp_path / "variant" / "reward" / "quality.parquet")["probabilities"].to_pylist()
+    assert counts["interests_left_out"] == sum(one < 0.6 for found in probabilities for one in found) > 0
     inputs = Manifest.read(tmp_path / "variant" / "evaluate" / "test").inputs
     assert "rl" in inputs
     assert "train" not in inputs
