@@ -64,8 +64,8 @@ _UNFORESEEN = 70
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (preempted), 130
-    (Ctrl-C).
+    Exit codes: 0, 1 (a stage failed, and says why), 2 (refused before any work), 70 (unforeseen), 75 (saved and
+    stopped when asked), 130 (Ctrl-C).
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # titles may hold any script
     listen()

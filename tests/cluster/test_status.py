@@ -80,11 +80,11 @@ def test_a_successor_stands_for_the_job_that_it_succeeds(tmp_path: Path, queue: 
     spec = spec_of(tmp_path)
     note_job(spec.folder, "train", "7")
     start(spec, "7")
-    end(spec, "7", "preempted", 75)
+    end(spec, "7", "stopped", 75)
     note_job(spec.folder, "train", "9", succeeds="7")
     start(spec, "9")
     queue["9"] = slurm.Queued("RUNNING", "n1", "1:00", "None")
-    assert (line_of(tmp_path).job, line_of(tmp_path).last) == ("9", "2: runs (1: preempted, code 75)")
+    assert (line_of(tmp_path).job, line_of(tmp_path).last) == ("9", "2: runs (1: stopped, code 75)")
 
 
 def test_the_logs_are_those_of_the_last_job(tmp_path: Path, queue: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def test_a_training_that_is_killed_preempted_and_loses_its_node_ends_as_if_nothi
 
     cluster.finish(run, job)
     cluster.cluster.start_node(nodes[0])
-    assert outcomes(run, "train", job) == ["died", "died", "preempted", "lost", "done"]
+    assert outcomes(run, "train", job) == ["died", "died", "stopped", "lost", "done"]
     assert rows(run) == rows(whole)
     weights = [folder / "train" / "generator.safetensors" for folder in (run, whole)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

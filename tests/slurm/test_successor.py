@@ -46,7 +46,7 @@ def test_a_successor_takes_over_and_those_that_wait_wait_for_it(forbidding: Slur
     successor = last(forbidding, run)
     assert successor != job
     assert ended(forbidding, successor) == "COMPLETED"
-    assert outcomes(run, "train", successor) == ["preempted", "done"]
+    assert outcomes(run, "train", successor) == ["stopped", "done"]
     assert ended(forbidding, waiting) == "COMPLETED"
     told = (run / FOLDER / "log" / f"train_{job}.log").read_text()
     assert f"job {successor} takes over" in told
@@ -57,7 +57,7 @@ def test_the_attempts_of_all_count_together(forbidding: Slurm, tmp_path: Path) -
     run = tmp_path / "run"
     waiting = waits_for(tmp_path, queue(run, "sleep 2; exit 75"))
     assert ended(forbidding, last(forbidding, run)) == "FAILED"
-    assert outcomes(run, "train", jobs_of(run)["train"]) == ["preempted", "preempted", "gave up"]
+    assert outcomes(run, "train", jobs_of(run)["train"]) == ["stopped", "stopped", "gave up"]
     assert len((run / FOLDER / "jobs.jsonl").read_text().splitlines()) == 3
     assert ended(forbidding, waiting) == "CANCELLED"
 
@@ -88,7 +88,7 @@ def test_a_member_of_a_sweep_is_succeeded_by_itself_alone(
     told = forbidding.trialign(*sweep, f"cluster.program=[sh,-c,'{once}']", "cluster.wait=true")
     first, second = (jobs_of(tmp_path / "sweep" / seed)["train"] for seed in ("1", "2"))
     assert outcomes(tmp_path / "sweep" / "1", "train", first) == ["done"]
-    assert outcomes(tmp_path / "sweep" / "2", "train", second) == ["preempted", "done"]
+    assert outcomes(tmp_path / "sweep" / "2", "train", second) == ["stopped", "done"]
     assert first.endswith("_0")
     assert second.endswith("_1")
     assert first.split("_")[0] != second.split("_")[0]

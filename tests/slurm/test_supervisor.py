@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
         ("exit 0", "COMPLETED", ["done"]),
         ("exit 2", "FAILED", ["failed"]),  # a refused configuration comes again
         ("kill -9 $$", "FAILED", ["died", "died", "gave up"]),
-        ("exit 75", "FAILED", ["preempted", "preempted", "gave up"]),
+        ("exit 75", "FAILED", ["stopped", "stopped", "gave up"]),
         ("test -e again || { touch again; exit 70; }", "COMPLETED", ["died", "done"]),
     ],
 )
@@ -87,7 +87,7 @@ def test_restarts_that_get_further_are_not_counted(cluster: Slurm, tmp_path: Pat
     further = f"n=$(ls {folder} | wc -l); test $n -ge 3 || {{ touch {folder}/step-0000000$((n + 1)).json; exit 75; }}"
     job = queue(tmp_path / "run", further, max_restarts=0)
     assert ended(cluster, job) == "COMPLETED"
-    assert outcomes(tmp_path / "run", "train", job) == ["preempted"] * 3 + ["done"]
+    assert outcomes(tmp_path / "run", "train", job) == ["stopped"] * 3 + ["done"]
 
 
 def test_a_node_that_fails_its_check_is_left_out(cluster: Slurm, tmp_path: Path) -> None:

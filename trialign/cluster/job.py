@@ -93,7 +93,7 @@ class Supervisor:
             return code
         if outcome == "died":
             return self._requeue(outcome, code, exclude=[self.cause.node] if self.cause else [])
-        if outcome in ("preempted", "stuck", "out of time"):
+        if outcome in ("stopped", "stuck", "out of time"):
             return self._requeue(outcome, code)
         self._note_end(outcome, code)
         if code:
@@ -186,7 +186,7 @@ class Supervisor:
         if first in _TOLD:
             return "failed", first
         if (self.asked and self.told_at) or first == REQUEUE:
-            return "preempted", REQUEUE
+            return "stopped", REQUEUE
         return "died", first
 
     def _tell(self, ranks: subprocess.Popen[bytes]) -> None:
