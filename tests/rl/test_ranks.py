@@ -31,7 +31,7 @@ def learn(start: Start, folder: Path, settings: dict[str, Any], names: list[str]
 
     def searched(self: Watch, trainer: Any, module: PolicyModule, step: int) -> None:
         measure(self, trainer, module, step)
-        with module._policy.whole() as policy:
+        with module._policy.unsharded() as policy:
             # A rank alone with its copy: what it searches for, and how often, no other rank need know.
             for history in HISTORIES[rank() :: 2] if devices == 2 else HISTORIES:
                 found = policy.draw([history], NUM_ITEMS, "beams", torch.Generator())
