@@ -25,8 +25,8 @@ from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import select
 from trialign.generate.backbone import build_backbone, text_table
-from trialign.generate.item_positions import ItemPositions
-from trialign.generate.items import build_items
+from trialign.generate.encodings.build import build_items
+from trialign.generate.encodings.encoding import ItemRows
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.save_load import load_ranker
@@ -157,13 +157,13 @@ def random_model(codes_NL: np.ndarray) -> tuple[Generator, Prompts]:
         seed=0,
     )
     options: dict[str, Any] = {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "features_NF": None}
-    encoding, items = build_items(sids, text_table(backbone).detach(), seed=0, **options)
+    items = build_items(sids, text_table(backbone).detach(), seed=0, **options)
     generator = Generator(backbone, items, dropout=0.0).eval()
     with torch.no_grad():
         for parameter in generator.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-    return generator, Prompts(encoding)
+    return generator, Prompts(items.rows)
 
 
 def whole(codes_NL: np.ndarray, num_users: int) -> Row:
@@ -222,7 +222,7 @@ def recovered(train: Path, num_users: int) -> list[Row]:
         ranker = load_ranker(train, sids, num_beams=num_beams, batch_size=64, device="cpu")
         found, _ = ranker.rank(histories, 10, exclude=None)
         share = np.mean([len(np.intersect1d(*pair)) / 10 for pair in zip(wanted, found, strict=True)])
-        encoding = "position" if isinstance(ranker.generator.items, ItemPositions) else "tokens"
+        encoding = ranker.generator.items.name
         setting = f"{encoding}, {len(sids.codes_NL):,} items, {len(histories)} users, {num_beams} beams"
         rows.append(alone("decode.exhaustive", setting, float(share), "of its top 10"))
     return rows
@@ -231,12 +231,12 @@ def recovered(train: Path, num_users: int) -> list[Row]:
 class Prompts:
     """The part of a template that a ranker uses."""
 
-    def __init__(self, encoding: Any) -> None:
-        self.encoding = encoding
+    def __init__(self, rows: ItemRows) -> None:
+        self.rows = rows
 
     def history_prompt(self, items: np.ndarray) -> np.ndarray:
         """Return a task token and the items."""
-        return np.concatenate([[1], self.encoding.positions(items)])
+        return np.concatenate([[1], self.rows.positions(items)])
 
 
 def extended(generator: Generator, space: TokenSpace) -> Any:

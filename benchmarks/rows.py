@@ -12,7 +12,8 @@ from benchmarks.record import Row, alone, arguments, record
 from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
 from trialign.embed.evidence import item_texts
-from trialign.generate.encoding import PositionEncoding, TokensEncoding
+from trialign.generate.encodings.position import PositionRows
+from trialign.generate.encodings.tokens import TokensRows
 from trialign.generate.mixture import open_sources
 from trialign.generate.task import ItemTexts
 from trialign.generate.template import Template
@@ -38,9 +39,9 @@ def padding(run: Path) -> list[Row]:
     texts = ItemTexts(dataset.items)
     tokenizer = TextTokenizer.train(item_texts(dataset.items), vocab_size=2000)
     space = TokenSpace(tokenizer.size, LEVELS, CODES)
-    tokens = TokensEncoding(np.zeros((dataset.num_items, LEVELS), np.int64), space)
+    tokens = TokensRows(np.zeros((dataset.num_items, LEVELS), np.int64), space)
     found = []
-    for encoding, name in ((tokens, "tokens"), (PositionEncoding(tokenizer.size), "position")):
+    for encoding, name in ((tokens, "tokens"), (PositionRows(tokenizer.size), "position")):
         for tasks in MIXTURES:
             sources = open_sources(dataset, texts, dict.fromkeys(tasks, 1.0))
             encode = partial(Template(tokenizer, encoding, tasks, max_title_tokens=32).encode_many, texts)

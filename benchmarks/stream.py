@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from benchmarks.record import Row, alone, arguments, compare, paired_seconds, record
 from trialign.config.train import StreamConfig
-from trialign.generate.encoding import TokensEncoding
+from trialign.generate.encodings.tokens import TokensRows
 from trialign.generate.task import NO_TEXTS, Window
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
@@ -87,7 +87,7 @@ def template() -> Template:
     """Return the encoder of all ways: an item is three tokens."""
     tokenizer = TextTokenizer.train(["a title"], vocab_size=300)
     codes_NL = np.random.default_rng(0).integers(CODES, size=(NUM_ITEMS, LEVELS))
-    return Template(tokenizer, TokensEncoding(codes_NL, TokenSpace(tokenizer.size, LEVELS, CODES)), [TASK], 32)
+    return Template(tokenizer, TokensRows(codes_NL, TokenSpace(tokenizer.size, LEVELS, CODES)), [TASK], 32)
 
 
 def encode_all(encoder: Template, records: Any, count: int) -> packed.Examples:

@@ -26,7 +26,7 @@ from trialign.config.compose import compose
 from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
 from trialign.generate.backbone import build_backbone, text_table
-from trialign.generate.items import build_items
+from trialign.generate.encodings.build import build_items
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.model import Generator
 from trialign.generate.task import Window
@@ -59,8 +59,8 @@ def model_of(num_items: int, encoding: str) -> tuple[Generator, Template]:
     tokenizer = TextTokenizer.train(["a title"], vocab_size=300)
     backbone = build_backbone(ScratchConfig(), vocab_size=tokenizer.size, max_positions=SEQ_LEN, seed=0)
     options = {"encoding": encoding, "id_embedding": False, "joint_nodes": 65536, "features_NF": None}
-    written, items = build_items(sids, text_table(backbone).detach(), seed=0, **options)
-    return Generator(backbone, items, dropout=0.1), Template(tokenizer, written, ["history_to_item"], 32)
+    items = build_items(sids, text_table(backbone).detach(), seed=0, **options)
+    return Generator(backbone, items, dropout=0.1), Template(tokenizer, items.rows, ["history_to_item"], 32)
 
 
 def packed(template: Template, histories: Sequence[np.ndarray]) -> Iterator[Batch]:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from trialign.evaluate import unconstrained_decoding as module
 from trialign.evaluate.record import UnconstrainedDecoding
 from trialign.evaluate.unconstrained_decoding import unconstrained_decoding
 
@@ -29,7 +28,9 @@ class Scorer:
 
 class Ranker:
     num_beams = 4
-    generator = SimpleNamespace(items=None)
+
+    def __init__(self, *, items_only: bool) -> None:
+        self.generator = SimpleNamespace(items=SimpleNamespace(items_only=items_only))
 
     def batches(self, histories: list[Any]) -> list[np.ndarray]:
         return [np.array([user]) for user in range(len(histories))]
@@ -41,10 +42,9 @@ class Ranker:
         return Scorer()
 
 
-def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ItemTokens", object)
+def test_by_hand() -> None:
     targets = [np.array([2, 0]), np.array([0])]  # the first of each is the path
-    found = unconstrained_decoding(Ranker(), CODES, 2, [np.array([0])] * 2, targets, places=3)  # type: ignore[arg-type]
+    found = unconstrained_decoding(Ranker(items_only=False), CODES, 2, [np.array([0])] * 2, targets, places=3)  # type: ignore[arg-type]
     # In order: (1, 0) .45, no item; (1, 1) .3; (0, 0) .15. After code 1, code 0 leads nowhere; after 0 both lead on.
     assert found == UnconstrainedDecoding(
         invalid_rate=1.0,
@@ -56,5 +56,5 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_positions_cannot_err() -> None:
-    found = unconstrained_decoding(Ranker(), CODES, 2, [np.array([0])], [np.array([2])])  # type: ignore[arg-type]
+    found = unconstrained_decoding(Ranker(items_only=True), CODES, 2, [np.array([0])], [np.array([2])])  # type: ignore[arg-type]
     assert found == UnconstrainedDecoding(0.0, 0.0, [0.0, 0.0], 1, by_construction=True)

@@ -15,8 +15,8 @@ from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
 from trialign.generate.backbone import build_backbone, text_table
-from trialign.generate.encoding import TokensEncoding
-from trialign.generate.items import build_items
+from trialign.generate.encodings.build import build_items
+from trialign.generate.encodings.tokens import TokensRows
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
@@ -54,7 +54,7 @@ def tokenizer() -> TextTokenizer:
 @pytest.fixture(scope="session")
 def template(tokenizer: TextTokenizer, sids: SIDTable) -> Template:
     space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
-    return Template(tokenizer, TokensEncoding(sids.codes_NL, space), TASKS, max_title_tokens=16)
+    return Template(tokenizer, TokensRows(sids.codes_NL, space), TASKS, max_title_tokens=16)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def make_generator(tokenizer: TextTokenizer, sids: SIDTable) -> Callable[..., Ge
             max_positions=64,
             seed=seed,
         )
-        _, items = build_items(sids, text_table(backbone).detach(), seed=seed, **(TOKENS | (options or {})))
+        items = build_items(sids, text_table(backbone).detach(), seed=seed, **(TOKENS | (options or {})))
         generator = Generator(backbone, items, dropout=dropout)
         # transformers starts weights so small that attention hardly matters; a test of who sees whom needs it to.
         with torch.random.fork_rng(devices=[]):

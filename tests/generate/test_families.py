@@ -18,7 +18,7 @@ from trialign.decode.step import Beams
 from trialign.errors import ConfigError
 from trialign.generate.backbone import backbone_from_file, build_backbone, embedding_scale, run_backbone, text_table
 from trialign.generate.build import TrainingData, build_generator
-from trialign.generate.item_tokens import CachedScorer
+from trialign.generate.encodings.tokens import CachedScorer
 from trialign.generate.model import Generator
 from trialign.generate.save_load import load_ranker
 from trialign.generate.template import Template

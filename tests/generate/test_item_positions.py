@@ -11,8 +11,8 @@ import torch
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
 from trialign.errors import ConfigError
-from trialign.generate.encoding import PositionEncoding
-from trialign.generate.items import build_items
+from trialign.generate.encodings.build import build_items
+from trialign.generate.encodings.position import PositionRows
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.model import Generator
 from trialign.generate.save_load import TrainedGenerator, load_generator, save_generator
@@ -46,7 +46,7 @@ def make(make_generator: Callable[..., Generator]) -> Callable[[int], Generator]
 @pytest.fixture
 def positions(tokenizer: TextTokenizer) -> Template:
     tasks = ["history_to_item", "title_to_item", "item_to_title"]
-    return Template(tokenizer, PositionEncoding(tokenizer.size), tasks, max_title_tokens=16)
+    return Template(tokenizer, PositionRows(tokenizer.size), tasks, max_title_tokens=16)
 
 
 def item_log_probs(generator: Generator, prompts: list[np.ndarray]) -> torch.Tensor:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from trialign.embed.store import Modality
-from trialign.generate.item_tokens import CodeEmbedding, CodeHead
-from trialign.generate.items import initial_codes, item_features
+from trialign.generate.encodings.build import initial_codes, item_features
+from trialign.generate.encodings.tokens import CodeEmbedding, CodeHead
 from trialign.generate.model import Generator
 from trialign.semid.table import SIDTable
 

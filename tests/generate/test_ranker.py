@@ -15,7 +15,7 @@ from trialign.decode.index import PrefixIndex
 from trialign.decode.step import Beams
 from trialign.errors import ConfigError
 from trialign.generate.backbone import ARCHITECTURES, backbone_from_config
-from trialign.generate.item_tokens import CachedScorer
+from trialign.generate.encodings.tokens import CachedScorer
 from trialign.generate.model import Generator
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template

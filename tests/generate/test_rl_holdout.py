@@ -11,7 +11,9 @@ import pytest
 
 from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
-from trialign.generate.encoding import ItemEncoding, PositionEncoding, TokensEncoding
+from trialign.generate.encodings.encoding import ItemRows
+from trialign.generate.encodings.position import PositionRows
+from trialign.generate.encodings.tokens import TokensRows
 from trialign.generate.rl_holdout import RLHoldout
 from trialign.generate.task import NO_TEXTS, ItemTexts
 from trialign.generate.template import Template
@@ -62,9 +64,7 @@ def test_sft_and_what_follows_it_share_out_the_positions(
     encoding_name: str, tokenizer: TextTokenizer, sids: SIDTable
 ) -> None:
     space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
-    encoding: ItemEncoding = (
-        TokensEncoding(sids.codes_NL, space) if encoding_name == "tokens" else PositionEncoding(tokenizer.size)
-    )
+    encoding: ItemRows = TokensRows(sids.codes_NL, space) if encoding_name == "tokens" else PositionRows(tokenizer.size)
     template = Template(tokenizer, encoding, ["history_to_item"], max_title_tokens=8)
     records, chosen = windows(("u", 0, 10), ("v", 0, 6), ("w", 0, 2)), np.array([2, 0, 1])
     encode, draws = partial(template.encode_many, NO_TEXTS), np.zeros(3)
@@ -86,7 +86,7 @@ def test_sft_and_what_follows_it_share_out_the_positions(
 def test_the_catalogue_is_learned_whole_and_a_stream_goes_on_as_it_would(
     dataset: Dataset, table: SIDTable, tokenizer: TextTokenizer
 ) -> None:
-    encoding = TokensEncoding(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
+    encoding = TokensRows(table.codes_NL, TokenSpace(tokenizer.size, 3, 3))
     template = Template(tokenizer, encoding, ["history_to_item", "title_to_item"], max_title_tokens=8)
     encode, draws = partial(template.encode_many, ItemTexts(dataset.items)), np.zeros(4)
     holdout = RLHoldout(encode, template.tasks, 0.3)

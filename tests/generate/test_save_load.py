@@ -45,7 +45,7 @@ def test_read_back_it_says_the_same(
 def test_the_limits_of_texts_are_read_back(
     tmp_path: Path, make_generator: Callable[..., Generator], template: Template, sids: SIDTable
 ) -> None:
-    other = Template(template.tokenizer, template.encoding, template.tasks, max_title_tokens=5, max_caption_tokens=7)
+    other = Template(template.tokenizer, template.rows, template.tasks, max_title_tokens=5, max_caption_tokens=7)
     save_generator(tmp_path, TrainedGenerator(make_generator(), other, max_history=9), sids)
     limits = load_generator(tmp_path, sids).template.max_tokens
     assert (limits["title"], limits["caption"]) == (5, 7)

@@ -18,7 +18,7 @@ from trialign.data.prepare import prepare
 from trialign.data.sources import InterJson
 from trialign.errors import ConfigError
 from trialign.generate.backbone import ARCHITECTURES
-from trialign.generate.encoding import PositionEncoding
+from trialign.generate.encodings.position import PositionRows
 from trialign.generate.mixture import open_sources
 from trialign.generate.rl_holdout import RLHoldout
 from trialign.generate.task import PROMPT_ITEMS
@@ -118,7 +118,7 @@ class Walk:
         self.titles = dataset.items["title"].to_pylist()
         self.texts = catalogue_texts(self.titles, [f"picture {item}" for item in range(len(self.titles))])
         self.tokenizer = TextTokenizer.train(self.titles, vocab_size=400)
-        self.template = Template(self.tokenizer, PositionEncoding(self.tokenizer.size), TASKS, 16)
+        self.template = Template(self.tokenizer, PositionRows(self.tokenizer.size), TASKS, 16)
         self.item_of = {title: item for item, title in enumerate(self.titles) if title}
         self.logs = logs
         self.place_of = {item: (user, place) for user, items in logs.items() for place, item in enumerate(items)}

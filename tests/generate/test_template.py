@@ -15,7 +15,7 @@ from trialign.config.train import TasksConfig
 from trialign.embed.evidence import ENRICHED, FIELDS
 from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError
-from trialign.generate.encoding import TokensEncoding
+from trialign.generate.encodings.tokens import TokensRows
 from trialign.generate.task import PROMPT_ITEMS, CatalogueItem, ItemTexts, Window
 from trialign.generate.tasks import TASKS, load_task
 from trialign.generate.template import Template
@@ -35,7 +35,7 @@ TEXTS = catalogue_texts(TITLES, CAPTIONS)
 @pytest.fixture
 def all_tasks(tokenizer: TextTokenizer, sids: SIDTable) -> Template:
     space = TokenSpace(tokenizer.size, sids.num_levels, sids.codebook_size)
-    encoding = TokensEncoding(sids.codes_NL, space)
+    encoding = TokensRows(sids.codes_NL, space)
     return Template(tokenizer, encoding, TASKS, max_title_tokens=16, max_caption_tokens=32)
 
 
@@ -189,29 +189,29 @@ def test_long_texts_are_cut_each_by_its_own_limit(all_tasks: Template) -> None:
 def test_the_oldest_titles_are_left_out_where_a_row_is_short(all_tasks: Template, sids: SIDTable) -> None:
     window = Window(np.array([3, 4, 1, 5, 0]), 4, TEXTS)
     whole = all_tasks.encode(TASKS.index("titles_to_title"), window)
-    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=len(whole.tokens) - 1)
+    short = Template(all_tasks.tokenizer, all_tasks.rows, TASKS, 16, 32, seq_len=len(whole.tokens) - 1)
     cut = short.encode(TASKS.index("titles_to_title"), window)
     assert read(short, sids, cut)[1:] == read(all_tasks, sids, whole)[3:]
     assert cut.targets.sum() == whole.targets.sum()
-    just = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=len(whole.tokens))
+    just = Template(all_tasks.tokenizer, all_tasks.rows, TASKS, 16, 32, seq_len=len(whole.tokens))
     assert read(just, sids, just.encode(TASKS.index("titles_to_title"), window)) == read(all_tasks, sids, whole)
 
 
 def test_a_row_that_holds_no_pair_of_texts_is_refused(all_tasks: Template) -> None:
     # Task token, a caption of 32, a title of 16, and an end token each.
-    fits = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=51)
+    fits = Template(all_tasks.tokenizer, all_tasks.rows, TASKS, 16, 32, seq_len=51)
     fits.require_room()
-    short = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, 32, seq_len=50)
+    short = Template(all_tasks.tokenizer, all_tasks.rows, TASKS, 16, 32, seq_len=50)
     with pytest.raises(ConfigError, match="caption_to_title may take 51 tokens, a row holds 50"):
         short.require_room()
-    uneven = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 4, 200, seq_len=206)
+    uneven = Template(all_tasks.tokenizer, all_tasks.rows, TASKS, 4, 200, seq_len=206)
     with pytest.raises(ConfigError, match="caption_to_title may take 207 tokens, a row holds 206"):
         uneven.require_room()
 
 
 def test_markup_and_other_languages_are_text_like_any_other(all_tasks: Template, sids: SIDTable) -> None:
     for caption in ("<b>red</b> &amp; <|end|> <|item_to_title|>", "一个红色的杯子", "чашка"):
-        longer = Template(all_tasks.tokenizer, all_tasks.encoding, TASKS, 16, max_caption_tokens=200)
+        longer = Template(all_tasks.tokenizer, all_tasks.rows, TASKS, 16, max_caption_tokens=200)
         example = longer.encode(TASKS.index("item_to_caption"), CatalogueItem(0, catalogue_texts([""], [caption])))
         assert read(longer, sids, example) == ["item_to_caption", "item 0", f"{caption}!", "end!"]
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from trialign.decode.unconstrained import illegal_mass, unconstrained_search
 from trialign.evaluate.record import UnconstrainedDecoding
-from trialign.generate.item_tokens import ItemTokens
 from trialign.generate.ranker import GeneratorRanker
 from trialign.progress import tracked
 from trialign.semid.table import flat_codes
@@ -37,7 +36,7 @@ def unconstrained_decoding(
         places: how many of the best beams are checked.
     """
     num_levels = codes_NL.shape[1]
-    if not isinstance(ranker.generator.items, ItemTokens):
+    if ranker.generator.items.items_only:
         return UnconstrainedDecoding(0.0, 0.0, [0.0] * num_levels, len(histories), by_construction=True)
     known = flat_codes(codes_NL, codebook_size)
     wrong_first = wrong_places = num_places = 0

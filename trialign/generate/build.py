@@ -35,7 +35,7 @@ from trialign.generate.backbone import (
     require_positions,
     text_table,
 )
-from trialign.generate.items import build_items, item_features
+from trialign.generate.encodings.build import build_items, item_features
 from trialign.generate.mixture import left_out, open_sources
 from trialign.generate.model import AddedTokens, Generator, text_vectors
 from trialign.generate.ranker import require_room
@@ -132,7 +132,7 @@ def prepare_training(
     names = [source.name for source in sources]
     generator, template = build_generator(data, settings, names, seq_len=stream.seq_len, seed=seed, weights=weights)
     template.require_room()
-    require_room(data.max_history, template.encoding.positions_per_item, stream.seq_len)
+    require_room(data.max_history, template.rows.positions_per_item, stream.seq_len)
     encode: Encode = partial(template.encode_many, texts)
     if settings.rl_holdout:
         encode = RLHoldout(encode, names, settings.rl_holdout)
@@ -197,7 +197,7 @@ def build_generator(
     # The codes' vectors start with the norm of the backbone's own embeddings, which a pretrained one expects.
     text_scale = embedding_scale(decoder)
     read_scale = text_scale if own is not None else vectors_VD.shape[1] ** 0.5
-    encoding, modules = build_items(
+    encoding = build_items(
         data.sids,
         vectors_VD,
         seed=seed,
@@ -210,14 +210,14 @@ def build_generator(
     )
     template = Template(
         tokenizer,
-        encoding,
+        encoding.rows,
         tasks,
         max_title_tokens=settings.max_title_tokens,
         max_caption_tokens=settings.max_caption_tokens,
         seq_len=seq_len,
     )
     # `from_pretrained` returns a model in eval mode, and Lightning keeps each module's mode.
-    return Generator(decoder, modules, dropout=settings.backbone.dropout, own=own).train(), template
+    return Generator(decoder, encoding, dropout=settings.backbone.dropout, own=own).train(), template
 
 
 def _backbone(

@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from trialign.decode.path import ItemPaths, Trie, score_items
 from trialign.generate.backbone import embedding_scale, run_backbone, text_table
-from trialign.generate.item_positions import ItemPositions
-from trialign.generate.item_tokens import ItemTokens
+from trialign.generate.encodings.encoding import ItemEncoding
 from trialign.generate.loss import Predictions, TablePredictions
 from trialign.runtime.seeding import torch_generator
 from trialign.runtime.transformers import PreTrainedModel
@@ -62,7 +61,7 @@ class Generator(nn.Module):
     def __init__(
         self,
         backbone: PreTrainedModel,
-        items: ItemTokens | ItemPositions,
+        items: ItemEncoding,
         *,
         dropout: float,
         own: AddedTokens | None = None,

@@ -52,7 +52,7 @@ class GeneratorRanker:
         device: torch.device | str = "cpu",
     ) -> None:
         room = generator.backbone.config.max_position_embeddings
-        require_room(max_history, template.encoding.positions_per_item, room)
+        require_room(max_history, template.rows.positions_per_item, room)
         self.num_beams = min(num_beams, index.num_items)
         if not 1 <= self.num_beams <= _MOST_BEAMS:
             raise ConfigError(

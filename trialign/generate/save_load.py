@@ -13,8 +13,7 @@ from trialign.decode.index import PrefixIndex
 from trialign.errors import DataError, StageError
 from trialign.foreign import parse_json
 from trialign.generate.backbone import backbone_from_config, text_table
-from trialign.generate.item_positions import ItemPositions
-from trialign.generate.items import build_items
+from trialign.generate.encodings.build import build_items
 from trialign.generate.model import AddedTokens, Generator, text_vectors
 from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.template import Template
@@ -43,7 +42,7 @@ def save_generator(folder: Path, trained: TrainedGenerator, sids: SIDTable) -> N
     header = {
         "format": _FORMAT,
         "sids": sids.digest,
-        "items": _items_header(generator),
+        "items": generator.items.settings,
         "tasks": template.tasks,
         "max_title_tokens": template.max_tokens["title"],
         "max_caption_tokens": template.max_tokens["caption"],
@@ -108,23 +107,9 @@ def load_generator(folder: Path, sids: SIDTable) -> TrainedGenerator:
     items = header["items"]
     width = items.pop("feature_dim")
     features_NF = torch.zeros(len(sids.codes_NL), width) if width else None  # these are in the weights file
-    encoding, modules = build_items(sids, text_vectors(backbone, own), seed=0, features_NF=features_NF, **items)
-    generator = Generator(backbone, modules, dropout=header["dropout"], own=own)
+    encoding = build_items(sids, text_vectors(backbone, own), seed=0, features_NF=features_NF, **items)
+    generator = Generator(backbone, encoding, dropout=header["dropout"], own=own)
     load_model(generator, folder / _WEIGHTS)
     limits = {name: header[name] for name in ("max_title_tokens", "max_caption_tokens") if name in header}
-    template = Template(tokenizer, encoding, header["tasks"], **limits)
+    template = Template(tokenizer, encoding.rows, header["tasks"], **limits)
     return TrainedGenerator(generator, template, header["max_history"])
-
-
-def _items_header(generator: Generator) -> dict[str, str | float]:
-    """Return the arguments of `build_items` that are not weights."""
-    items = generator.items
-    if not isinstance(items, ItemPositions):
-        return {"encoding": "tokens", "id_embedding": False, "joint_nodes": 0, "feature_dim": 0, "read_scale": 1.0}
-    return {
-        "encoding": "position",
-        "id_embedding": items.ids is not None,
-        "joint_nodes": items.joint_nodes,
-        "read_scale": items.read_scale,
-        "feature_dim": 0 if items.project is None else items.project.in_features,
-    }

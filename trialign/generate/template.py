@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trialign.embed.evidence import FIELDS, Field
 from trialign.enrich.evidence import Evidence
 from trialign.errors import ConfigError
-from trialign.generate.encoding import ItemEncoding
+from trialign.generate.encodings.encoding import ItemRows
 from trialign.generate.task import PROMPT_ITEMS, Given, ItemTexts, Part, Text
 from trialign.generate.tasks import load_task
 from trialign.generate.tokenizer import TextTokenizer
@@ -35,7 +35,7 @@ class Template:
 
     Args:
         tokenizer: of the text.
-        encoding: of the items.
+        rows: of the items.
         tasks: names; a task's index in the list is its number in examples and losses.
         max_title_tokens: limit of a title, brand or category path; longer ones are cut.
         max_caption_tokens: limit of a caption, description or interest; longer ones are cut.
@@ -45,14 +45,14 @@ class Template:
     def __init__(
         self,
         tokenizer: TextTokenizer,
-        encoding: ItemEncoding,
+        rows: ItemRows,
         tasks: Sequence[str],
         max_title_tokens: int,
         max_caption_tokens: int = 64,
         seq_len: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.encoding = encoding
+        self.rows = rows
         self.tasks = list(tasks)
         self.max_tokens = {field: max_caption_tokens if field in _SENTENCES else max_title_tokens for field in FIELDS}
         self.seq_len = seq_len
@@ -81,18 +81,18 @@ class Template:
         given = self._tasks[task].given
         if (lists_of := self._tasks[task].lists) is None:
             every: Sequence[NDArray[np.bool_] | None] = [None] * len(chosen) if learned is None else learned
-            rows = zip(chosen.tolist(), draws.tolist(), every, strict=True)
-            return Examples.of([self.encode(task, given(records[index], texts, *more)) for index, *more in rows])
+            found = zip(chosen.tolist(), draws.tolist(), every, strict=True)
+            return Examples.of([self.encode(task, given(records[index], texts, *more)) for index, *more in found])
         lists = lists_of(records, chosen)
-        lengths = lists.lengths * self.encoding.positions_per_item + 1
+        lengths = lists.lengths * self.rows.positions_per_item + 1
         starts = np.cumsum(lengths) - lengths
         is_item = np.ones(lengths.sum(), np.bool_)
         is_item[starts] = False  # the task token
         tokens = np.full(len(is_item), self.tokenizer.task_token(self.tasks[task]))
-        tokens[is_item] = self.encoding.positions(lists.items)
+        tokens[is_item] = self.rows.positions(lists.items)
         targets = np.zeros(len(is_item), np.bool_)
         may = lists.targets if learned is None else lists.targets & np.concatenate(learned)
-        targets[is_item] = self.encoding.spread(may)
+        targets[is_item] = self.rows.spread(may)
         lengths[~np.logical_or.reduceat(targets, starts)] = 0  # not an example
         return Examples(tokens, targets, starts, lengths, np.full(len(lengths), task))
 
@@ -102,7 +102,7 @@ class Template:
 
     def history_prompt(self, items: NDArray[Any]) -> NDArray[np.int64]:
         """Return the prompt that the next item after a history follows; the history may be empty."""
-        return np.concatenate([self._marker("history_to_item")[0], self.encoding.positions(items)])
+        return np.concatenate([self._marker("history_to_item")[0], self.rows.positions(items)])
 
     def require_room(self) -> None:
         """Raise an error if the longest example of a task does not fit into a row.
@@ -134,7 +134,7 @@ class Template:
         if isinstance(part, Text):
             tokens = self._remembered(part.text, part.field)
             return tokens, np.full(len(tokens), part.target)
-        return self.encoding.positions(part.items), self.encoding.spread(part.targets)
+        return self.rows.positions(part.items), self.rows.spread(part.targets)
 
     def _text(self, text: str, field: Field) -> NDArray[np.int64]:
         return np.array([*self.tokenizer.encode(text)[: self.max_tokens[field]], self.tokenizer.end])

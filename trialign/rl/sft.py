@@ -46,8 +46,8 @@ def supervised(
             remedy="train with train.rl_holdout=0.2, then run this again",
         )
     template = trained.template
-    require_room(trained.max_history, template.encoding.positions_per_item, stream.seq_len)
-    one = Template(template.tokenizer, template.encoding, [TASK], template.max_tokens["title"])
+    require_room(trained.max_history, template.rows.positions_per_item, stream.seq_len)
+    one = Template(template.tokenizer, template.rows, [TASK], template.max_tokens["title"])
     texts = ItemTexts(start.dataset.items)
     encode = RLHoldout(partial(one.encode_many, texts), one.tasks, start.share, only=True)
     rows = stream_rows(sources, encode, folder, stream, seed=seed, micro_batch_size=runtime.micro_batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,26 +13,37 @@ from torch.nn import functional
 
 from trialign.decode.step import Beams
 from trialign.generate.backbone import HiddenStates
+from trialign.generate.encodings.encoding import CodeEmbedding, ItemEncoding
 from trialign.generate.loss import Predictions
 from trialign.runtime.transformers import DynamicCache
 from trialign.semid.tokens import TokenSpace
 
 
-class CodeEmbedding(nn.Embedding):
-    """Embedding of the codes of every level; level l, code c is row l * K + c.
+class TokensRows:
+    """An item is L positions, one per level, as in the papers.
 
-    A subclass of nn.Embedding, so that it is exempt from weight decay like every other table.
+    Args:
+        codes_NL: the semantic IDs.
+        space: the token space they live in.
     """
 
-    def __init__(self, vectors_LKD: torch.Tensor) -> None:
-        super().__init__(
-            vectors_LKD.shape[0] * vectors_LKD.shape[1], vectors_LKD.shape[2], _weight=vectors_LKD.flatten(0, 1)
-        )
-        self.codebook_size = vectors_LKD.shape[1]
+    def __init__(self, codes_NL: NDArray[Any], space: TokenSpace) -> None:
+        self._tokens_NL = space.encode(codes_NL.astype(np.int64))
 
-    def forward(self, levels: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Return the vectors [..., D] of codes at levels, both int64 [...]."""
-        return super().forward(levels * self.codebook_size + codes)
+    @property
+    def positions_per_item(self) -> int:
+        """L."""
+        return int(self._tokens_NL.shape[1])
+
+    def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the tokens of a sequence of items, int64 [n * L]."""
+        # `take` is faster than indexing, because it copies whole rows.
+        tokens: NDArray[np.int64] = self._tokens_NL.take(items, axis=0).reshape(-1)
+        return tokens
+
+    def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Repeat each item's value for all of its positions."""
+        return np.repeat(per_item, self.positions_per_item)
 
 
 class CodeHead(CodeEmbedding):
@@ -43,20 +55,32 @@ class CodeHead(CodeEmbedding):
         return functional.linear(hidden_MD, self.weight[level * size : (level + 1) * size])
 
 
-class ItemTokens(nn.Module):
+class TokensEncoding(ItemEncoding):
     """Embeds the codes of an item and predicts them one after the other.
 
     Args:
-        space: the token space.
+        codes_NL: the semantic IDs.
+        text_vocab: number of text tokens; those of codes follow.
         vectors_LKD: initial output vectors of all codes.
         read_scale: factor by which the initial input vectors are longer.
     """
 
-    def __init__(self, space: TokenSpace, vectors_LKD: torch.Tensor, read_scale: float = 1.0) -> None:
+    name = "tokens"
+    items_only = False
+
+    def __init__(
+        self, codes_NL: NDArray[np.integer], text_vocab: int, vectors_LKD: torch.Tensor, read_scale: float = 1.0
+    ) -> None:
         super().__init__()
-        self.space = space
+        self.space = TokenSpace(text_vocab, *vectors_LKD.shape[:2])
+        self.rows = TokensRows(codes_NL, self.space)
         self.code_embedding = CodeEmbedding(vectors_LKD * read_scale)
         self.code_head = CodeHead(vectors_LKD.clone())
+
+    @property
+    def settings(self) -> dict[str, str | float]:
+        """Nothing is chosen: an item is its codes."""
+        return {"encoding": self.name, "id_embedding": False, "joint_nodes": 0, "feature_dim": 0, "read_scale": 1.0}
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., D] of SID tokens [...]."""
@@ -77,14 +101,10 @@ class ItemTokens(nn.Module):
         self,
         generator: HiddenStates,
         prompts: Sequence[NDArray[np.int64]],
-        vectors: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 (what `position` shares between batches)
+        vectors: Sequence[torch.Tensor] | None = None,  # noqa: ARG002 (searches share nothing)
     ) -> CachedScorer:
         """Return the `LevelScorer` of a batch of prompts."""
         return CachedScorer(generator, self, prompts)
-
-    def search_vectors(self) -> list[torch.Tensor]:
-        """Return an empty list: this encoding has nothing to compute once for many searches."""
-        return []
 
 
 class CachedScorer:
@@ -95,11 +115,11 @@ class CachedScorer:
 
     Args:
         generator: in eval mode.
-        items: its `ItemTokens`.
+        items: its `TokensEncoding`.
         prompts: tokens of each prompt, at least one.
     """
 
-    def __init__(self, generator: HiddenStates, items: ItemTokens, prompts: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(self, generator: HiddenStates, items: TokensEncoding, prompts: Sequence[NDArray[np.int64]]) -> None:
         device = items.code_head.weight.device
         self._generator = generator
         self._items = items

@@ -9,6 +9,7 @@ the joint level, each node's children have a softmax of their own. Input, output
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,35 @@ from torch import nn
 from trialign.decode.index import PrefixIndex
 from trialign.decode.step import Beams
 from trialign.generate.backbone import HiddenStates
-from trialign.generate.item_tokens import CodeEmbedding
+from trialign.generate.encodings.encoding import CodeEmbedding, ItemEncoding
 from trialign.generate.loss import Predictions, TablePredictions
 
 _LEAST = -80.0
 """Smallest log-probability of a node that is told from others in the sum of a prefix."""
 
 
-class ItemPositions(nn.Module):
+class PositionRows:
+    """An item is one position with token `text_vocab + item`; the network handles its codes.
+
+    Args:
+        text_vocab: number of text tokens.
+    """
+
+    positions_per_item = 1
+
+    def __init__(self, text_vocab: int) -> None:
+        self._text_vocab = text_vocab
+
+    def positions(self, items: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the tokens of a sequence of items, int64 [n]."""
+        return items.astype(np.int64) + self._text_vocab
+
+    def spread(self, per_item: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the values unchanged."""
+        return per_item
+
+
+class PositionEncoding(ItemEncoding):
     """Embeds an item as the sum of its code, feature and id vectors, and predicts it as a path through the trie.
 
     Args:
@@ -39,6 +61,8 @@ class ItemPositions(nn.Module):
             they would be small next to what the first layers add (Vaswani et al. 2017, 3.4).
     """
 
+    name = "position"
+    items_only = True
     node_of_leaf_LN: torch.Tensor
     leaf_of_item_N: torch.Tensor
     codes_NL: torch.Tensor
@@ -58,6 +82,7 @@ class ItemPositions(nn.Module):
         super().__init__()
         num_levels, codebook_size, width = vectors_LKD.shape
         index = PrefixIndex.from_codes(codes_NL, codebook_size)
+        self.rows = PositionRows(text_vocab)
         self.text_vocab = text_vocab
         self.codebook_size = codebook_size
         self.joint_nodes = joint_nodes
@@ -82,6 +107,17 @@ class ItemPositions(nn.Module):
             nn.init.normal_(self.ids.weight, std=float(vectors_LKD.std()))
         self.project = None if features_NF is None else nn.Linear(features_NF.shape[1], width, bias=False)
         self.queries = nn.ModuleList(_Query(width) for _ in range(num_levels - self.joint))
+
+    @property
+    def settings(self) -> dict[str, str | float]:
+        """The arguments that are neither weights nor features."""
+        return {
+            "encoding": self.name,
+            "id_embedding": self.ids is not None,
+            "joint_nodes": self.joint_nodes,
+            "read_scale": self.read_scale,
+            "feature_dim": 0 if self.project is None else self.project.in_features,
+        }
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., D] of item tokens [...]."""
@@ -112,13 +148,7 @@ class ItemPositions(nn.Module):
         prompts: Sequence[NDArray[np.int64]],
         vectors: Sequence[torch.Tensor] | None = None,
     ) -> PositionScorer:
-        """Return the `LevelScorer` of a batch of prompts.
-
-        Args:
-            generator: in eval mode.
-            prompts: tokens of each prompt, at least one.
-            vectors: `search_vectors()`, if computed once for many batches.
-        """
+        """Return the `LevelScorer` of a batch of prompts."""
         return PositionScorer(generator, self, prompts, self.search_vectors() if vectors is None else vectors)
 
     def search_vectors(self) -> list[torch.Tensor]:
@@ -200,7 +230,7 @@ class PositionScorer:
 
     Args:
         generator: in eval mode.
-        items: its `ItemPositions`.
+        items: its `PositionEncoding`.
         prompts: tokens of each prompt, at least one.
         vectors: `items.search_vectors()`.
     """
@@ -208,7 +238,7 @@ class PositionScorer:
     def __init__(
         self,
         generator: HiddenStates,
-        items: ItemPositions,
+        items: PositionEncoding,
         prompts: Sequence[NDArray[np.int64]],
         vectors: Sequence[torch.Tensor],
     ) -> None:

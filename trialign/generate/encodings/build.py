@@ -1,4 +1,4 @@
-"""Build a generator's item encoding by name: the mapping of items to tokens, and its embedding and output modules."""
+"""Build an item encoding by name: `tokens` or `position`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from trialign.embed.store import Modality
 from trialign.errors import ConfigError, suggest
-from trialign.generate.encoding import ItemEncoding, PositionEncoding, TokensEncoding
-from trialign.generate.item_positions import ItemPositions
-from trialign.generate.item_tokens import ItemTokens
+from trialign.generate.encodings.encoding import ItemEncoding
+from trialign.generate.encodings.position import PositionEncoding
+from trialign.generate.encodings.tokens import TokensEncoding
 from trialign.quantize.standardize import Standardizer
 from trialign.runtime.seeding import derive, torch_generator
 from trialign.semid.table import SIDTable
-from trialign.semid.tokens import TokenSpace
 
 
 def build_items(
@@ -30,18 +29,18 @@ def build_items(
     features_NF: torch.Tensor | None,
     read_scale: float = 1.0,
     text_scale: float = 1.0,
-) -> tuple[ItemEncoding, ItemTokens | ItemPositions]:
-    """Return an item encoding and its module.
+) -> ItemEncoding:
+    """Return an item encoding with initial weights.
 
     Args:
         sids: the semantic IDs.
         table_VD: the backbone's text embedding; its number of rows is the text vocabulary.
         seed: of initial weights.
         encoding: `tokens` or `position`.
-        id_embedding: as `ItemPositions`; not for `tokens`, which identifies items by their codes alone.
-        joint_nodes: as `ItemPositions`.
-        features_NF: as `ItemPositions`, see `item_features`.
-        read_scale: as `ItemPositions`.
+        id_embedding: as `PositionEncoding`; not for `tokens`, which identifies items by their codes alone.
+        joint_nodes: as `PositionEncoding`.
+        features_NF: as `PositionEncoding`, see `item_features`.
+        read_scale: as `PositionEncoding`.
         text_scale: factor by which the backbone scales `table_VD` as input; codes get the same norm as text.
 
     Raises:
@@ -49,18 +48,17 @@ def build_items(
     """
     text_vocab, width = table_VD.shape
     vectors_LKD = initial_codes(sids.codebooks_LKD, (sids.num_levels, sids.codebook_size, width), table_VD, seed)
-    if encoding == "tokens":
+    if encoding == TokensEncoding.name:
         if id_embedding or features_NF is not None:
             raise ConfigError(
                 "train.items.id_embedding or train.items.features with train.items.encoding=tokens",
                 rule="only the encoding `position` reads more of an item than its codes",
                 remedy="switch both off, or set train.items.encoding=position",
             )
-        space = TokenSpace(text_vocab, sids.num_levels, sids.codebook_size)
-        return TokensEncoding(sids.codes_NL, space), ItemTokens(space, vectors_LKD, text_scale)
+        return TokensEncoding(sids.codes_NL, text_vocab, vectors_LKD, text_scale)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "items"))
-        items = ItemPositions(
+        return PositionEncoding(
             sids.codes_NL,
             text_vocab,
             vectors_LKD,
@@ -69,7 +67,6 @@ def build_items(
             joint_nodes=joint_nodes,
             read_scale=read_scale,
         )
-    return PositionEncoding(text_vocab), items
 
 
 def item_features(
