@@ -51,7 +51,7 @@ class ItemEncoding(nn.Module, ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, str | float]:
-        """What `build_items` needs beside the semantic IDs and the weights to build it again."""
+        """What `build_items` needs apart from the semantic IDs and the weights to build it again."""
 
     @abstractmethod
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
