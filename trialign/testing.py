@@ -107,10 +107,16 @@ TINY = [
 
 
 class Ring(Source):
-    """A source of data: each user walks on from item to item; with a seed, each user's last item is drawn at random."""
+    """A source of data: each user walks on from item to item.
 
-    def __init__(self, last_by: int | None = None) -> None:
+    Args:
+        last_by: seed by which each user's last item is drawn at random; None: it is the next one too.
+        every_field: whether items have a description, a brand and categories, not titles alone.
+    """
+
+    def __init__(self, last_by: int | None = None, *, every_field: bool = False) -> None:
         self._draws = None if last_by is None else np.random.default_rng(last_by)
+        self._every_field = every_field
 
     def sources(self) -> dict[str, Path]:
         """Read no file."""
@@ -128,7 +134,13 @@ class Ring(Source):
             for event in events[LENGTH - 1 :: LENGTH]:
                 event["item"] = f"{self._draws.integers(NUM_ITEMS):02d}"
         items = [
-            {"item": f"{item:02d}", "title": f"thing {item}", "description": "", "brand": "", "categories": []}
+            {
+                "item": f"{item:02d}",
+                "title": f"thing {item}",
+                "description": f"things of size {item}" * self._every_field,
+                "brand": f"brand {item % 3}" * self._every_field,
+                "categories": ["things", f"kind {item % 2}"] * self._every_field,
+            }
             for item in range(NUM_ITEMS)
         ]
         schema = pa.schema(
@@ -140,11 +152,14 @@ class Ring(Source):
 
 
 def catalogue_texts(
-    titles: Sequence[str], captions: Sequence[str] = (), interests: Sequence[Sequence[str]] = ()
+    titles: Sequence[str],
+    captions: Sequence[str] = (),
+    interests: Sequence[Sequence[str]] = (),
+    **columns: Sequence[str] | Sequence[Sequence[str]],
 ) -> ItemTexts:
-    """Return the texts of a catalogue that has only these fields."""
+    """Return the texts of a catalogue that has only these fields; `columns`: description, brand, categories."""
     made = Evidence(list(captions), [list(found) for found in interests], [])
-    return ItemTexts(pa.table({"title": pa.array(titles, pa.string())}), made)
+    return ItemTexts(pa.table({"title": pa.array(titles, pa.string()), **columns}), made)
 
 
 def train_ring(
@@ -157,7 +172,7 @@ def train_ring(
     max_history: int,
     stream: Mapping[str, Json],
     runtime: Mapping[str, Json],
-    captions: Sequence[str] = (),
+    enriched: Evidence | None = None,
     tracking: Tracking | None = None,
     **train: Any,
 ) -> dict[str, Json]:
@@ -165,7 +180,7 @@ def train_ring(
     from trialign.generate.build import TrainingData
     from trialign.generate.train import train as train_generator
 
-    data = TrainingData(dataset, sids, max_history, modalities, Evidence(list(captions), [], []))
+    data = TrainingData(dataset, sids, max_history, modalities, enriched)
     return train_generator(
         data,
         folder,
@@ -192,10 +207,10 @@ def _field_of(kind: Any, value: Any) -> Any:
     return value if found is None else settings_of(found, value)
 
 
-def ring_dataset(folder: Path, last_by: int | None = None) -> Dataset:
-    """Prepare the world in `folder`; `last_by` as `Ring`."""
+def ring_dataset(folder: Path, last_by: int | None = None, *, every_field: bool = False) -> Dataset:
+    """Prepare the world in `folder`; the others as of `Ring`."""
     settings = DataConfig(max_history=8, block_records=16, shard_blocks=2, images_per_shard=10, buckets=1)
-    prepare(Ring(last_by), folder, settings)
+    prepare(Ring(last_by, every_field=every_field), folder, settings)
     return Dataset(folder)
 
 

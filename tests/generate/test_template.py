@@ -29,7 +29,15 @@ HISTORY, TO_ITEM, TO_TITLE = range(3)
 GENERATOR_PAGE = Path(__file__).parents[2] / "docs" / "generator.md"
 TITLES = ["red cup", "red lamp", "", "green cup", "blue rug", "green lamp", *(f"thing {n}" for n in range(6, 12))]
 CAPTIONS = ["a round cup", "", "", "a cup on a table", "", "a tall lamp", *([""] * 6)]
-TEXTS = catalogue_texts(TITLES, CAPTIONS)
+NUMBERS = range(len(TITLES))
+TEXTS = catalogue_texts(
+    TITLES,
+    CAPTIONS,
+    interests=[[f"use {n}"] for n in NUMBERS],
+    description=[f"thing of size {n}" for n in NUMBERS],
+    brand=[f"brand {n}" for n in NUMBERS],
+    categories=[["things", f"kind {n}"] for n in NUMBERS],
+)
 
 
 @pytest.fixture
