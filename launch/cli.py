@@ -6,7 +6,7 @@ Nothing heavy is imported before it is known what to do: `trialign --help` answe
 from __future__ import annotations
 
 import faulthandler
-import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from trialign import __version__
 from trialign.cluster.ends import note_end
-from trialign.config.verbs import STAGES, VERBS
+from trialign.config.verbs import STAGES, VERBS, StageSpec
 from trialign.errors import ConfigError, TrialignError, suggest
 from trialign.foreign import LINES, harmless
 from trialign.progress import BAR
@@ -105,8 +105,31 @@ def _answer(arguments: list[str], transcript: Transcript) -> None:
 
 
 def script(verb: str) -> Callable[..., Any]:
-    """Return the `run(config)` of a verb's script."""
-    run: Callable[..., Any] = importlib.import_module(f"trialign.launch.{verb}").run
+    """Return the `run(config)` of a verb's script.
+
+    Raises:
+        ConfigError: a verb of the table has no such script, or settings that are no field of `Config`.
+    """
+    from dataclasses import fields
+
+    from trialign.config.config import Groups
+
+    spec = VERBS[verb]
+    read = [*(spec.groups if isinstance(spec, StageSpec) else ()), *spec.reads]
+    if lacking := sorted(set(read) - {found.name for found in fields(Groups)}):
+        raise ConfigError(
+            f"{verb} reads the settings {', '.join(lacking)}, which Config does not have",
+            rule="every group of settings that a verb reads is a dataclass and a field of Config",
+            remedy=f"add the field {lacking[0]} to Groups in trialign/config/config.py",
+        )
+    name = f"trialign.launch.{verb}"
+    if importlib.util.find_spec(name) is None or not hasattr(importlib.import_module(name), "run"):
+        raise ConfigError(
+            f"{verb} is in the table of verbs and has no script",
+            rule="every verb has a script launch/VERB.py with a function run(config)",
+            remedy=f"write launch/{verb}.py with a function run(config)",
+        )
+    run: Callable[..., Any] = importlib.import_module(name).run
     return run
 
 
@@ -326,7 +349,8 @@ def _overview() -> str:
     folder = Path(trialign.conf.__path__[0]) / "experiment"
     names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
     experiments = fill(names, 116, initial_indent=" " * 21, subsequent_indent=" " * 21)
-    verbs = "\n".join(f"  {name:<10} {verb.help}" for name, verb in VERBS.items())
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items())
     return _OVERVIEW.format(version=__version__, verbs=verbs, experiments=experiments)
 
 

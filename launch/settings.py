@@ -5,35 +5,49 @@ Settings and meanings come from the schemas; defaults are those that a verb comp
 
 from __future__ import annotations
 
-import importlib
+import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any
 
 from omegaconf import MISSING as MANDATORY
+from trialign.launch.cli import script
 
 from trialign.config.compose import choice_of, composed, default_choices
 from trialign.config.option import Bounds, bounds_of, default_of
-from trialign.config.registry import SCHEMAS
+from trialign.config.registry import SCHEMAS, FromConfig, RootConfig
 from trialign.config.verbs import STAGES, VERBS, StageSpec, Verb
 from trialign.foreign import Json
+
+_Row = tuple[str, str, str, str, str]
+"""Setting, mark, type, default, meaning."""
 
 
 def describe(verb: str) -> str:
     """Return the help of a verb: what it does, what it reads, its settings."""
-    doc = (importlib.import_module(f"trialign.launch.{verb}").__doc__ or "").strip()
+    doc = (sys.modules[script(verb).__module__].__doc__ or "").strip()
     blocks, groups = [doc], VERBS[verb].reads
     if (stage := STAGES.get(verb)) is not None:
-        seed = "seed=N changes the result" if stage.seeded else "no seed of its own"
-        blocks.append(f"reads: {_inputs(stage)}\nseed: {seed}")
+        blocks.append(f"reads: {_inputs(stage)}")
         groups = (*stage.groups, *groups)
+    blocks.append("\n".join([f"run: {_summary(RootConfig)}", *map(_line, _root_rows(VERBS[verb]))]))
     for group in groups:
         for path, schemas in SCHEMAS.items():
             if path == group or path.startswith(group + "/"):
                 blocks += [_block(path, choice_of(path, name), schema) for name, schema in schemas.items()]
     return "\n\n".join(blocks)
+
+
+def _root_rows(verb: Verb) -> list[_Row]:
+    """Return the settings of the run that a verb reads, and the stages that it can read of another run."""
+    rows = list(_rows("", RootConfig, verb.root))
+    stages = list(_rows("from", FromConfig, {}))
+    if isinstance(verb, StageSpec):
+        inputs = {f"from.{name}" for name in (*verb.inputs, *verb.inputs_if)}
+        return [row for row in rows if row[0] != "seed" or verb.seeded] + [row for row in stages if row[0] in inputs]
+    return [*rows, *stages] if verb.resumes else rows[:1]
 
 
 def _inputs(stage: StageSpec) -> str:
@@ -50,25 +64,24 @@ def markdown() -> str:
         "before `experiment=` and the command line. "
         "Settings marked * or + are not part of a stage's identity. Those marked * cannot change the numbers. Those "
         "marked + can (how sums are rounded, what is left out) and are in the manifest next to the hash.",
-        "Root settings: `run=DIR` (required), `seed=0`, `rebuild=false`, `from.STAGE=DIR`, `experiment=NAME`.",
+        "`experiment=NAME` takes the settings of a file of conf/experiment/.",
         "## Verbs",
         "Stages in the order they run; in brackets what a stage reads only where its settings ask for it. A pipeline "
         "runs an optional stage only where another one reads what it makes.",
         "| verb | what it does | reads | its numbers are determined by |\n|---|---|---|---|\n"
         + "\n".join(_verb_row(name, verb) for name, verb in VERBS.items()),
     ]
+    parts.append(_section("run", RootConfig, [*_rows("", RootConfig, {}), *_rows("from", FromConfig, {})]))
     for path, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             choice = choice_of(path, name)
-            rows = "\n".join(
-                f"| `{key}`{mark} | {kind} | `{default}` | {text} |"
-                for key, mark, kind, default, text in _rows(path, schema, composed(path, choice))
-            )
-            parts.append(
-                f"## {path}={choice}\n\n{_summary(schema)}\n\n"
-                f"| setting | type | default | meaning |\n|---|---|---|---|\n{rows}"
-            )
+            parts.append(_section(f"{path}={choice}", schema, _rows(path, schema, composed(path, choice))))
     return "\n\n".join(parts) + "\n"
+
+
+def _section(heading: str, schema: type, rows: Iterable[_Row]) -> str:
+    lines = "\n".join(f"| `{key}`{mark} | {kind} | `{default}` | {text} |" for key, mark, kind, default, text in rows)
+    return f"## {heading}\n\n{_summary(schema)}\n\n| setting | type | default | meaning |\n|---|---|---|---|\n{lines}"
 
 
 def _verb_row(name: str, verb: Verb) -> str:
@@ -81,18 +94,19 @@ def _verb_row(name: str, verb: Verb) -> str:
 
 def _block(path: str, choice: str, schema: type) -> str:
     lines = [f"{path}={choice}: {_summary(schema)}" if len(SCHEMAS[path]) > 1 else f"{path}: {_summary(schema)}"]
-    rows = _rows(path, schema, composed(path, choice))
-    lines += [
-        f"  {key + '=' + default:<52} {text}" + (f" [{kind}]" if kind else "") for key, _, kind, default, text in rows
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_line, _rows(path, schema, composed(path, choice)))])
 
 
-def _rows(path: str, schema: type, values: Mapping[str, Json]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield (setting, mark, type, default, meaning) of a schema whose fields are composed to these values."""
+def _line(row: _Row) -> str:
+    key, _, kind, default, text = row
+    return f"  {key + '=' + default:<52} {text}" + (f" [{kind}]" if kind else "")
+
+
+def _rows(path: str, schema: type, values: Mapping[str, Json]) -> Iterator[_Row]:
+    """Yield the settings of a schema whose fields are composed to these values; of the root if `path` is empty."""
     hints = typing.get_type_hints(schema)
     for found in fields(schema):
-        key = f"{path.replace('/', '.')}.{found.name}"
+        key = f"{path.replace('/', '.')}.{found.name}".lstrip(".")
         default = default_of(found)
         value, group = values.get(found.name, default), f"{path}/{found.name}"
         if is_dataclass(default) and isinstance(value, Mapping) and group not in SCHEMAS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from hydra.core.hydra_config import HydraConfig
+from trialign.launch.cli import script
 from trialign.launch.sweep import own_folders
 
 from trialign.cluster.estimate import estimate
@@ -26,6 +27,8 @@ def run(config: Config) -> dict[str, str]:
     task = [override for override in HydraConfig.get().overrides.task if not override.startswith(_OWN)]
     given = [*own_folders(HydraConfig.instance().cfg), *task]
     jobs = jobs_for(config.cluster.verb, config, given)
+    for job in jobs:
+        script(job.verb)  # one that cannot run is refused here, not on the cluster
     check_settings(config, jobs)
     check_finished(config, jobs)
     if any(job.verb == "train" for job in jobs):

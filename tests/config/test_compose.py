@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from trialign.launch.settings import markdown
 
+from trialign.config import unknown
 from trialign.config.compose import compose, conf_dir, to_config
 from trialign.config.config import Config
 from trialign.config.embed import EncoderConfig
@@ -194,6 +195,16 @@ def test_a_mistake_is_refused_with_the_way_out(override: str, told: str) -> None
     with pytest.raises(ConfigError) as caught:
         compose("train", [RUN, *override.split()])
     assert told in str(caught.value), str(caught.value)
+
+
+def test_a_task_whose_weight_was_forgotten_is_no_misspelled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red: did you mean 'train.tasks.title_to_item'?"""
+    (tmp_path / "title_to_brand.py").touch()
+    monkeypatch.setattr(unknown, "_TASKS", tmp_path)
+    with pytest.raises(ConfigError, match=r"TasksConfig has no field title_to_brand(.|\n)*in trialign/config/train.py"):
+        compose("train", [RUN, "train.tasks.title_to_brand=1"])
 
 
 def test_an_address_as_the_run_is_no_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,26 @@ def test_what_is_tracked_is_shown_where_it_is_tracked_and_nowhere_else() -> None
     assert {verb for verb in VERBS if "tracking.wandb" in describe(verb)} == tracked
 
 
+def root_settings(verb: str) -> set[str]:
+    """Return the settings of the run and `from.STAGE=DIR` that a verb's help lists."""
+    keys = {line.strip().partition("=")[0] for line in describe(verb).splitlines() if line.startswith("  ")}
+    return {key for key in keys if key in ("run", "seed", "rebuild") or key.startswith("from.")}
+
+
+def test_help_lists_the_run_and_the_stages_that_another_run_may_lend() -> None:
+    assert all("run" in root_settings(verb) for verb in VERBS)
+    assert root_settings("train") == {
+        *("run", "seed", "rebuild", "from.prepare", "from.assign", "from.embed", "from.enrich")
+    }
+    assert root_settings("evaluate") >= {"rebuild", "from.train", "from.rl"}
+    assert "seed" not in root_settings("evaluate")
+    assert root_settings("pipeline") >= {"seed", "from.prepare", "from.train"}
+    assert root_settings("status") == {"run"}
+    (line,) = (line for line in describe("train").splitlines() if line.startswith("  run="))
+    assert line.startswith("  run=(required) ")
+    assert line.endswith("[str]")
+
+
 @pytest.mark.parametrize(("path", "name", "schema"), ALL)
 def test_every_schema_says_what_it_is_of(path: str, name: str, schema: type) -> None:
     """Red: a dataclass without a docstring, for which Python writes its signature."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from trialign.launch import cli
 
 from trialign.config.verbs import VERBS
 
@@ -24,6 +25,15 @@ def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in VERBS)
+
+
+def test_a_long_name_does_not_break_the_column_of_verbs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.VERBS, "a_rather_long_verb", cli.VERBS["status"])
+    cli._answer([], None)  # type: ignore[arg-type]  # the overview writes no transcript
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.index(verb.help) for verb in cli.VERBS.values() for line in lines if verb.help in line}) == 1
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from trialign.launch.cli import script
+from trialign.launch.settings import describe
 
 from trialign.config.compose import compose
 from trialign.config.config import Groups
 from trialign.config.registry import BASES, SCHEMAS, FromConfig
 from trialign.config.verbs import STAGES, VERBS
+from trialign.errors import ConfigError
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 _NO_VERBS = {"__init__", "cli", "settings", "sweep"}
@@ -35,6 +38,20 @@ def test_every_script_and_every_group_of_settings_belongs_to_a_verb() -> None:
     assert scripts <= set(VERBS), f"add {sorted(scripts - set(VERBS))} to trialign/config/verbs.py"
     read = {group for verb in VERBS.values() for group in verb.reads} | {g for s in STAGES.values() for g in s.groups}
     assert read == GROUPS, f"{sorted(GROUPS - read)} are settings that no verb of trialign/config/verbs.py reads"
+
+
+def test_a_verb_without_its_settings_or_its_script_is_refused_with_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Red: a KeyError, a ModuleNotFoundError."""
+    monkeypatch.setitem(VERBS, "extra", replace(STAGES["prepare"], groups=("extra",)))
+    for ask in (script, describe):
+        with pytest.raises(ConfigError, match="add the field extra to Groups"):
+            ask("extra")
+    monkeypatch.setitem(VERBS, "extra", replace(STAGES["prepare"]))
+    for ask in (script, describe):
+        with pytest.raises(ConfigError, match=r"write launch/extra.py with a function run\(config\)"):
+            ask("extra")
 
 
 def test_stages_read_only_what_comes_before_them() -> None:

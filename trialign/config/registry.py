@@ -5,12 +5,12 @@ A mistyped key is refused while composing. Files of conf/ say only what differs 
 
 from __future__ import annotations
 
-from dataclasses import fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from functools import cache
 from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import BooleanNode, DictConfig, IntegerNode, OmegaConf, StringNode
+from omegaconf import DictConfig, OmegaConf
 
 from trialign.config.cluster import ClusterConfig
 from trialign.config.config import Groups
@@ -37,6 +37,7 @@ from trialign.config.enrich import (
     TransformersCaptionsConfig,
     TransformersInterestsConfig,
 )
+from trialign.config.option import option
 from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
 from trialign.config.reward import EndpointJudgeConfig, TransformersJudgeConfig
 from trialign.config.tracking import TrackingConfig
@@ -141,8 +142,25 @@ Settings of a class from outside are an instance of that base, what else the cla
 
 _READ = {needed for stage in STAGES.values() for needed in (*stage.inputs, *stage.inputs_if)}
 
-FromConfig = make_dataclass("FromConfig", [(verb, str | None, None) for verb in STAGES if verb in _READ])
+FromConfig = make_dataclass(
+    "FromConfig",
+    [
+        (verb, str | None, option(None, f"directory of another run, whose finished stage {verb} is read instead"))
+        for verb in STAGES
+        if verb in _READ
+    ],
+)
 """Finished stages of other runs, by verb: `from.<verb>=DIR`."""
+
+
+@dataclass
+class RootConfig:
+    """The run, and what is made of it."""
+
+    run: str = option("???", "directory of the run; every stage is a folder of it", hashed=False)
+    seed: int = option(0, "of all random draws; another seed makes another result")
+    rebuild: bool = option(False, "make a finished stage again after a setting changed", hashed=False)
+
 
 _ROOT: list[Any] = [
     "root_schema",
@@ -163,9 +181,9 @@ _ROOT: list[Any] = [
 def register() -> None:
     """Put every schema into the ConfigStore; calling it again does nothing."""
     store = ConfigStore.instance()
-    # A plain mapping of typed nodes: `from` is a Python keyword, so the root cannot be a dataclass.
-    root = {"run": StringNode("???"), "seed": IntegerNode(0, is_optional=False), "rebuild": BooleanNode(False)}
-    store.store(name="root_schema", node=root)
+    # A plain mapping of its typed nodes, to which Hydra adds the groups: `from` cannot be a field of a dataclass.
+    root = OmegaConf.structured(RootConfig)
+    store.store(name="root_schema", node={found.name: root._get_node(found.name) for found in fields(RootConfig)})
     store.store(group="from", name="from_schema", node=FromConfig)
     for verb, spec in VERBS.items():
         store.store(name=verb, node={"defaults": _ROOT, **spec.root})

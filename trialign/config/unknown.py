@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+import trialign
 from trialign.config.registry import BASE, SCHEMAS, FromConfig
 from trialign.errors import ConfigError, listing
 from trialign.foreign import Json
@@ -23,6 +24,7 @@ _ROOT = ("run", "seed", "rebuild")
 _SHORTHANDS = ("experiment", "experiment/variant")
 """Files of settings that are named at the root and leave no key behind."""
 _ALIKE = 0.6
+_TASKS = Path(trialign.__file__).parent / "generate" / "tasks"
 
 
 def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
@@ -40,6 +42,13 @@ def unknown_setting(key: str, kind: type | None, folder: Path) -> ConfigError:
             value,
             rule="a choice names a group of settings and one of its options",
             remedy=_meant([near] if near else [], SCHEMAS),
+        )
+    task = key.removeprefix("train.tasks.")
+    if task != key and (_TASKS / f"{task}.py").is_file():
+        return ConfigError(
+            f"the task {task} has no weight: TasksConfig has no field {task}",
+            rule="a task is a file of trialign/generate/tasks/ and a field of TasksConfig",
+            remedy="add the field, and its line of `weights`, to TasksConfig in trialign/config/train.py",
         )
     chosen = next((path for path, schemas in SCHEMAS.items() if kind in schemas.values()), None)
     here = known_keys() if chosen is None else known_keys(chosen, kind)
