@@ -49,7 +49,7 @@ from trialign.stream import rows as packed
 from trialign.stream.blocks import TRAIN, Record, Records, arrays_of, decode_block, lists_of
 from trialign.stream.lanes import LaneSource, MicroBatches
 from trialign.stream.module import LaneDataModule
-from trialign.stream.shards import INDEX, INDEX_DTYPE, NAMES, BlockStore, ShardWriter, fingerprint_of
+from trialign.stream.shards import FORMAT, INDEX, INDEX_DTYPE, NAMES, BlockStore, ShardWriter, fingerprint_of
 
 NUM_HISTORIES, RECORDS_PER_BLOCK, BLOCKS_PER_SHARD = 524_288, 1024, 64
 NUM_ITEMS, LEVELS, CODES = 50_000, 3, 256
@@ -245,7 +245,7 @@ def write_index(folder: Path, shards: Path, store: BlockStore) -> None:
     index.reshape(NUM_SHARDS, BLOCKS_PER_SHARD)[:] = store.index[:BLOCKS_PER_SHARD]
     index["shard"] = np.repeat(np.arange(NUM_SHARDS, dtype=np.uint32), BLOCKS_PER_SHARD)
     np.save(folder / INDEX, index)
-    names = {"format": 1, "records_per_block": RECORDS_PER_BLOCK, "shards": [name] * NUM_SHARDS}
+    names = {"format": FORMAT, "records_per_block": RECORDS_PER_BLOCK, "shards": [name] * NUM_SHARDS}
     (folder / NAMES).write_text(json.dumps(names | {"index_crc32c": fingerprint_of(index)}))
 
 

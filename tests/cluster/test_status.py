@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def test_a_sweep_shows_its_members(tmp_path: Path, queue: dict[str, Any], monkey
             ("seed0", "5_0", ""),
             ("seed1", "5_1", "1 finished, embed"),
         ]
+
+
+def test_a_stage_of_another_run_is_named_and_what_is_not_needed_left_out(tmp_path: Path, queue: dict[str, Any]) -> None:
+    """Red: empty lines for all of them."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    for verb, inputs, upstream in (("prepare", [], []), ("train", ["prepare", "assign"], ["quantize", "embed"])):
+        (run / verb).mkdir(parents=True)
+        paths = {name: {"path": str((run if name == "prepare" else other) / name), "hash": ""} for name in inputs}
+        record = {"inputs": paths, "lineage": dict.fromkeys([*inputs, *upstream], ""), "counts": {}}
+        (run / verb / "manifest.json").write_text(json.dumps(record))
+    assert {line.name: line.stage for line in status(run)} == {
+        **{"prepare": "finished", "baselines": "", "enrich": "", "assign": f"from {other}", "train": "finished"},
+        "evaluate": "",
+    }
+    (run / "rl").mkdir()
+    assert line_of(run, "rl").stage == "begun"
 
 
 def test_a_stage_of_the_job_is_under_way_and_another_process_is_named(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from trialign.launch.cli import _parted
 
-from trialign.config.compose import compose
+from trialign.config.compose import compose, words_of_run
 from trialign.config.quantize import QuantizeConfig
 from trialign.config.stages import identity_of, recorded_of, stage_folder
 from trialign.config.taken import _stages, takes
@@ -95,6 +95,15 @@ def test_what_is_of_the_machine_is_not_taken_but_for_the_rows_that_divide_the_la
     config = compose("evaluate", [f"run={made}"])
     assert (config.stream.global_batch_size, config.runtime.micro_batch_size, config.evaluate.batch_size) == (4, 4, 7)
     assert (config.runtime.threads, config.data.root) == (None, None)
+
+
+def test_a_plus_before_a_setting_of_the_run_is_refused_and_does_not_lose_the_others(make: Make) -> None:
+    """Red: trained with the defaults of everything else. `train.steps` has no default, so Hydra appends it."""
+    run = make(["train"], "train.steps=6", "train.backbone.hidden_size=64")
+    assert words_of_run("train", [f"run={run}", "+train.steps=2"]).values["train.backbone.hidden_size"] == 64
+    with pytest.raises(ConfigError, match=r"\+train.steps(.|\n)*write train.steps=VALUE, without \+"):
+        compose("train", [f"run={run}", "+train.steps=2"])
+    assert compose("train", [f"run={run}", "train.steps=2"]).train.backbone.hidden_size == 64  # type: ignore[attr-defined]
 
 
 def test_addresses_of_servers_are_not_taken(make: Make) -> None:

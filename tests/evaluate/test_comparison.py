@@ -41,7 +41,7 @@ def run(name: str, value: float, *, users: str = "u", exclude_seen: bool = False
 
 def test_seeds_of_one_configuration_are_one_row_with_mean_and_spread() -> None:
     found = compare([run("a", 0.1), run("b", 0.3, **{"train.epochs": 2}), run("c", 0.2, **{"train.seed": 1})], [])
-    assert [group.name for group in found.groups] == ["a (2 seeds)", "b"]
+    assert [group.name for group in found.groups] == ["a (2 runs)", "b"]
     first, second = found.groups
     assert first.mean("ndcg@10") == pytest.approx(0.155)
     assert first.spread("ndcg@10") == pytest.approx(0.1 / 2**0.5)
@@ -66,10 +66,10 @@ def test_settings_that_differ_are_named_with_every_value() -> None:
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["plain8-0", "plain8-1"], "plain8 (2 seeds)"),
-        (["sweep/seed10", "sweep/seed12"], "sweep (2 seeds)"),
-        (["10", "12"], "10 (2 seeds)"),
-        (["s1", "s2"], "s1 (2 seeds)"),
+        (["plain8-0", "plain8-1"], "plain8 (2 runs)"),
+        (["sweep/seed10", "sweep/seed12"], "sweep (2 runs)"),
+        (["10", "12"], "10 (2 runs)"),
+        (["s1", "s2"], "s1 (2 runs)"),
     ],
 )
 def test_seeds_are_named_by_what_their_names_share(names: list[str], told: str) -> None:
@@ -79,7 +79,7 @@ def test_seeds_are_named_by_what_their_names_share(names: list[str], told: str) 
 
 def test_groups_that_share_a_stem_keep_their_first_names() -> None:
     runs = [run(f"variant-{n}", 0.1, **{"train.seed": n % 2, "train.epochs": n // 2}) for n in range(4)]
-    assert [group.name for group in compare(runs, []).groups] == ["variant-0 (2 seeds)", "variant-2 (2 seeds)"]
+    assert [group.name for group in compare(runs, []).groups] == ["variant-0 (2 runs)", "variant-2 (2 runs)"]
 
 
 def test_a_setting_that_nobody_set_is_no_difference() -> None:

@@ -166,7 +166,7 @@ def test_report_reads_runs_from_their_directories_alone(finished: list[str], tmp
     (tmp_path / "half" / "prepare").mkdir(parents=True)
     written = report.run(compose("report", [f"report.runs=[{run},{tmp_path}/*]", f"run={tmp_path / 'told'}"]))
     page = (written / "report.html").read_text()
-    assert "(2 seeds)" in page
+    assert "(2 runs)" in page
     assert "train.steps" in page
     assert "quantize.codebook_size" not in page
     assert "not evaluated on test; finished: nothing" in page

@@ -21,7 +21,7 @@ class StageStatus:
 
     Attributes:
         name: the verb; in a sweep the member's run.
-        stage: finished, begun, or who writes it.
+        stage: finished, begun, who writes it, or the run that it was taken from.
         job: the last one; a successor, where one took over.
         state: Slurm's word, with the reason while it waits.
         nodes: where it runs.
@@ -48,7 +48,7 @@ def status(run: Path) -> list[StageStatus]:
     members = _members(run)
     found = {(place, name): (place, name) for place, name in members}
     if not members or any((run / verb).exists() for verb in STAGES):
-        found |= {(run, name): (run, name) for name in dict.fromkeys([*STAGES, *last_jobs(run)])}
+        found |= {(run, name): (run, name) for name in _names(run)}
     jobs = {(place, name): last_jobs(place).get(name) for place, name in found}
     queued = slurm.queued([job["job"] for job in jobs.values() if job])
     return [
@@ -63,6 +63,30 @@ def _members(run: Path) -> list[tuple[Path, str]]:
     return sorted({(Path(spec.run), spec.name) for spec in specs})
 
 
+def _names(run: Path) -> list[str]:
+    """Return the stages and other jobs of a run, without stages that it neither has nor needs.
+
+    It needs no optional stage that nobody began, and none that came with a stage of another run.
+    """
+    queued, taken = last_jobs(run), _taken(run)
+    needed = [verb for verb in STAGES if (taken[verb] if verb in taken else not STAGES[verb].optional)]
+    here = [verb for verb in STAGES if verb in needed or verb in queued or (run / verb).exists()]
+    return list(dict.fromkeys([*here, *queued]))
+
+
+def _taken(run: Path) -> dict[str, str]:
+    """Return the stages that the finished stages of a run were made from and that it does not hold itself.
+
+    Each with the run that it was taken from, or "" where it came with a stage of another run.
+    """
+    made = [path for verb in STAGES if (path := run / verb / MANIFEST).exists()]
+    found: dict[str, str] = {}
+    for manifest in [json.loads(path.read_text()) for path in made]:
+        direct = {verb: str(Path(read["path"]).parent) for verb, read in manifest.get("inputs", {}).items()}
+        found |= {verb: direct.get(verb) or found.get(verb, "") for verb in manifest.get("lineage", {})}
+    return {verb: where for verb, where in found.items() if not (run / verb).exists()}
+
+
 def _line(
     shown: str, name: str, run: Path, record: QueuedJob | None, queued: Mapping[str, slurm.Queued]
 ) -> StageStatus:
@@ -70,6 +94,8 @@ def _line(
     now = queued.get(job, slurm.Queued("", "", "", ""))
     events = attempts_of(run / FOLDER, name, job)
     stage, progress = _whole_pipeline(run) if name == "pipeline" else _one_stage(run / name, lineage(run / FOLDER, job))
+    if not stage and (taken := _taken(run).get(name)):
+        stage = f"from {taken}"
     waits = now.state == "PENDING" and now.reason not in ("", "None")
     return StageStatus(
         name=shown,

@@ -54,7 +54,10 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: an override is mistyped, of a wrong type, or in conflict with another.
     """
     try:
-        tree, taken = _composed(verb, as_typed(overrides))
+        words = as_typed(overrides)
+        tree, taken = _composed(verb, words)
+        if taken.words:
+            tree = _composed_with(verb, [*words, *taken.words])
         if told := taken.told(tree):
             log.info(told)
         return to_config(tree)
@@ -75,7 +78,10 @@ def words_of_run(verb: str, overrides: Sequence[str]) -> Taken:
 
 
 def _composed(verb: str, overrides: Sequence[str]) -> tuple[DictConfig, Taken]:
-    """Compose a verb's config, with the settings taken from its run; return both."""
+    """Compose a verb's config; return it, and the settings to take from its run, which it does not have yet.
+
+    Hydra may refuse the overrides together with those settings: the caller says so.
+    """
     with _conf():
 
         def load(further: Sequence[str]) -> DictConfig:
@@ -83,11 +89,14 @@ def _composed(verb: str, overrides: Sequence[str]) -> tuple[DictConfig, Taken]:
 
         tree = load([])
         taken = taken_for(verb, tree, load)
-        if taken.words:
-            tree = load(taken.words)
     with open_dict(tree):
         del tree["hydra"]
     return tree, taken
+
+
+def _composed_with(verb: str, overrides: Sequence[str]) -> DictConfig:
+    with _conf():
+        return hydra_compose(verb, list(overrides))
 
 
 def to_config(tree: DictConfig) -> Config:
@@ -217,6 +226,12 @@ def readable(cause: Exception) -> ConfigError:
         known = [name for name in options if not name.startswith("provider=") and name != BASE]
         chosen = text.rstrip("'").rpartition("/")[2]
         return ConfigError(text, rule="a choice is one of the options of its group", remedy=suggest(chosen, known))
+    if appended := re.search("Could not append to config. An item is already at '(.*)'", text):
+        return ConfigError(
+            f"+{appended[1]}, which has a value already",
+            rule="+KEY=VALUE adds a key that is not there",
+            remedy=f"write {appended[1]}=VALUE, without +",
+        )
     if isinstance(cause, OverrideParseException):
         return ConfigError(
             f"{cause.override!r} cannot be read: {text.removeprefix('LexerNoViableAltException: ')}",

@@ -55,30 +55,30 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The stem, with the number of seeds where there are several."""
-        return f"{self.stem} ({len(self.runs)} seeds)" if len(self.runs) > 1 else self.stem
+        """The stem, with the number of runs where there are several."""
+        return f"{self.stem} ({len(self.runs)} runs)" if len(self.runs) > 1 else self.stem
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """Every metric of every example, averaged over the seeds, [U, C]."""
+        """Every metric of every example, averaged over the runs, [U, C]."""
         mean_UC: NDArray[np.float64] = np.mean([run.values_UC for run in self.runs], axis=0)
         return mean_UC
 
     def mean(self, metric: str) -> float:
-        """Return the metric's average over the seeds."""
+        """Return the metric's average over the runs."""
         return statistics.fmean(run.record.stated.model[metric] for run in self.runs)
 
     def spread(self, metric: str) -> float | None:
-        """Return the metric's standard deviation over the seeds, None for a single one."""
+        """Return the metric's standard deviation over the runs, None for a single one."""
         values = [run.record.stated.model[metric] for run in self.runs]
         return statistics.stdev(values) if len(values) > 1 else None
 
     def identifiers(self) -> Figures:
-        """Return the metrics of its semantic IDs that all runs have, averaged over the seeds."""
+        """Return the metrics of its semantic IDs that all runs have, averaged over them."""
         return _averaged([identifier_figures(run.quality) for run in self.runs])
 
     def grounding(self) -> Figures:
-        """Return the grounding metrics that all runs have, averaged over the seeds."""
+        """Return the grounding metrics that all runs have, averaged over them."""
         return _averaged([grounding_figures(run.record.details) for run in self.runs])
 
 
