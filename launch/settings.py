@@ -18,7 +18,7 @@ from trialign.launch.cli import script
 from trialign.config.compose import choice_of, composed, default_choices
 from trialign.config.option import Bounds, bounds_of, default_of
 from trialign.config.registry import SCHEMAS, FromConfig, RootConfig
-from trialign.config.verbs import STAGES, VERBS, StageSpec, Verb
+from trialign.config.verbs import HASHED, STAGES, VERBS, StageSpec, Verb
 from trialign.foreign import Json
 
 _Row = tuple[str, str, str, str, str]
@@ -112,7 +112,8 @@ def _rows(path: str, schema: type, values: Mapping[str, Json]) -> Iterator[_Row]
         if is_dataclass(default) and isinstance(value, Mapping) and group not in SCHEMAS:
             yield from _rows(key.replace(".", "/"), type(default), value)
         elif found.name != "_target_" and "help" in found.metadata:
-            mark = "" if found.metadata["hashed"] else " +" if found.metadata["recorded"] else " *"
+            hashed = found.metadata["hashed"] and path.split("/")[0] in HASHED
+            mark = "" if hashed else " +" if found.metadata["recorded"] else " *"
             shown = default_choices()[group] if group in SCHEMAS else _shown(value)
             yield key, mark, _type(hints[found.name], bounds_of(found)), shown, found.metadata["help"]
 

@@ -11,6 +11,7 @@ import pytest
 from trialign.config.compose import compose
 from trialign.config.registry import SCHEMAS
 from trialign.config.stages import identity_of, recorded_of
+from trialign.config.verbs import HASHED
 
 RECORDED = {
     "batch_size": "the number of rows of a product decides in which order its sums are added",
@@ -60,6 +61,8 @@ INERT = {
     "cluster": "acts through processor, threads, variables and versions of a process, which are recorded",
     "tracking": "written, not read",
     "doctor": "makes no stage",
+    "recommend": "likewise",
+    "report": "likewise",
 }
 """Settings, or whole groups, that cannot change numbers, and why."""
 
@@ -70,8 +73,8 @@ def unhashed() -> Iterator[tuple[str, bool]]:
     def walk(path: str, schema: type) -> Iterator[tuple[str, bool]]:
         for found in fields(schema):
             key = f"{path}.{found.name}"
-            if not found.metadata.get("hashed", True):
-                yield key, found.metadata["recorded"]
+            if not (found.metadata.get("hashed", True) and path.split(".")[0] in HASHED):
+                yield key, found.metadata.get("recorded", False)
             elif callable(found.default_factory) and is_dataclass(nested := found.default_factory()):
                 yield from walk(key, type(nested))
 

@@ -11,6 +11,4 @@ from trialign.config.option import option
 class DoctorConfig:
     """What is looked at next to the machine."""
 
-    airgap: bool = option(
-        False, "run every stage on a tiny built-in shop with all connections refused; about a minute", hashed=False
-    )
+    airgap: bool = option(False, "run every stage on a tiny built-in shop with all connections refused; about a minute")

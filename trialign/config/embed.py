@@ -69,7 +69,7 @@ class TransformersConfig(ModelConfig):
     max_tokens: int = option(512, "longer texts are cut, and counted", least=1)
     dtype: str = option("float32", "of the weights", choices=DTYPES)
     normalize: bool = option(True, "bring vectors to length 1")
-    batch_size: int = option(32, "texts per forward pass", least=1, hashed=False, recorded=True)
+    batch_size: int = option(32, "texts per forward pass", least=1, recorded=True)
 
 
 @dataclass
@@ -80,7 +80,7 @@ class SentenceConfig(ModelConfig):
     model: str = option("sentence-transformers/all-MiniLM-L6-v2", "a name on the hub, or a folder")
     prompt: str | None = option(None, "put before each text; null: the model's default")
     max_tokens: int | None = option(None, "longer texts are cut; null: the model's own limit", least=1)
-    batch_size: int = option(32, "texts per forward pass", least=1, hashed=False, recorded=True)
+    batch_size: int = option(32, "texts per forward pass", least=1, recorded=True)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class OpenClipConfig(ClipModelConfig):
     )
     checkpoint: str | None = option(None, "weights to load; none: random, and the manifest says so")
     seed: int = option(0, "seed of random weights")
-    batch_size: int = option(64, "pictures per forward pass", least=1, hashed=False, recorded=True)
+    batch_size: int = option(64, "pictures per forward pass", least=1, recorded=True)
 
 
 @dataclass
@@ -134,7 +134,7 @@ class JointConfig(ModelConfig):
     max_pixels: int = option(262144, "larger pictures are scaled down to so many pixels", least=1)
     dtype: str = option("float32", "of the weights", choices=DTYPES)
     normalize: bool = option(True, "bring vectors to length 1")
-    batch_size: int = option(16, "items per forward pass", least=1, hashed=False, recorded=True)
+    batch_size: int = option(16, "items per forward pass", least=1, recorded=True)
 
 
 @dataclass
@@ -144,7 +144,7 @@ class OpenClipJointConfig(ClipModelConfig):
     _target_: str = "trialign.embed.joint_clip.OpenClipJoint"
     model: str = option("enrich.clip", "enrich.clip, a name open_clip knows, local-dir:PATH or hf-hub:NAME")
     checkpoint: str | None = option(None, "weights to load, where the model does not bring its own")
-    batch_size: int = option(64, "items per forward pass", least=1, hashed=False, recorded=True)
+    batch_size: int = option(64, "items per forward pass", least=1, recorded=True)
 
 
 MODALITIES = ("text", "image", "joint", "collaborative")

@@ -53,7 +53,7 @@ class TransformersBackendConfig(BackendConfig):
     model: str = option("???", "a name on the hub, or a folder with config.json, weights and tokenizer or processor")
     dtype: str = option("bfloat16", "of the weights", choices=DTYPES)
     max_tokens: int = option(512, "longest reply", least=1)
-    batch_size: int = option(8, "questions per forward pass", least=1, hashed=False, recorded=True)
+    batch_size: int = option(8, "questions per forward pass", least=1, recorded=True)
 
     def loaded_model(self) -> str | None:
         """Return the model's name or path."""
@@ -65,22 +65,18 @@ class EndpointBackendConfig(BackendConfig):
     """A server of OpenAI-compatible chat completions: vLLM, SGLang, `transformers serve` or a service."""
 
     _target_: str = "trialign.enrich.endpoint.Endpoint"
-    url: str = option("http://127.0.0.1:8000/v1", "of the server, up to /v1", hashed=False, recorded=True)
+    url: str = option("http://127.0.0.1:8000/v1", "of the server, up to /v1", recorded=True)
     model: str = option("???", "as the server calls it")
     api_key_env: str | None = option(None, "environment variable that holds the server's key; null: none", hashed=False)
     max_tokens: int = option(512, "longest reply", least=1)
     extra: dict[str, Any] = option(
         {}, "further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}", open_keys=True
     )
-    concurrency: int = option(8, "questions at a time", least=1, hashed=False, recorded=True)
-    timeout: float = option(120.0, "seconds of one try", above=0, hashed=False, recorded=True)
-    max_attempts: int = option(5, "of a question that gets no reply", least=1, hashed=False, recorded=True)
+    concurrency: int = option(8, "questions at a time", least=1, recorded=True)
+    timeout: float = option(120.0, "seconds of one try", above=0, recorded=True)
+    max_attempts: int = option(5, "of a question that gets no reply", least=1, recorded=True)
     backoff: float = option(
-        1.0,
-        "seconds before the second try; doubles with each, with jitter",
-        least=0,
-        hashed=False,
-        recorded=True,
+        1.0, "seconds before the second try; doubles with each, with jitter", least=0, recorded=True
     )
 
 
@@ -96,7 +92,6 @@ class AnnotatorConfig:
         "share of questions that may stay without a reply; more stop the stage, which then continues",
         least=0,
         most=1,
-        hashed=False,
         recorded=True,
     )
 

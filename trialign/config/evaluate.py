@@ -70,7 +70,7 @@ class EvaluateConfig:
         2000, "users on whom decoding without the trie is measured; 0 leaves it out", least=0
     )
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
-    batch_size: int = option(64, "users per search", least=1, hashed=False, recorded=True)
+    batch_size: int = option(64, "users per search", least=1, recorded=True)
     bootstrap_samples: int = option(2000, "resamples of users behind every interval", least=100)
     bootstrap_seed: int = option(0, "seed of the resampling")
 

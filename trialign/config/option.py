@@ -74,26 +74,21 @@ def option(
     Args:
         default: its default; a list or a dict is copied for each instance, of a dataclass each gets its own.
         help: one line for docs/configuration.md, units included.
-        least: the smallest number that it takes. None passes every bound where the type has it.
-        above: an exclusive lower bound.
-        most: the largest number that it takes.
-        below: an exclusive upper bound.
-        choices: all values that it takes.
+        least, above, most, below, choices: see `Bounds`. None passes every bound where the type has it.
         hashed: whether it belongs to a stage's identity. False for where and how fast a stage runs (paths, workers,
-            devices, logging): changing it neither rebuilds nor refuses a finished stage.
-        recorded: of an unhashed field: whether it can still change the numbers (how sums are rounded, what is left
-            out); if so, the manifest has it next to the hash.
-        open_keys: of a mapping: any key may be set, as `group.field.KEY=value`, not only those of its default. Of
-            settings: a class from outside may be there, with keys of its own.
+            devices, logging): changing it neither rebuilds nor refuses a finished stage. Of a group that no stage
+            hashes (`HASHED` in verbs.py) no setting does.
+        recorded: not hashed either, but it can still change the numbers (how sums are rounded, what is left out): the
+            manifest has it next to the hash.
+        open_keys: of a mapping: any key may be set, as `group.field.KEY=value`, not only those of its default.
     """
     bounds = Bounds(least, above, most, below, choices)
-    metadata = {"help": help, "bounds": bounds, "hashed": hashed, "recorded": recorded, "open_keys": open_keys}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    identity = {"hashed": hashed and not recorded, "recorded": recorded}
+    metadata = {"help": help, "bounds": bounds, "open_keys": open_keys, **identity}
     if isinstance(default, type):
         return field(default_factory=default, metadata=metadata)
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -110,14 +105,9 @@ def default_of(found: Field[Any]) -> Any:
 
 def unhashed(schema: type) -> set[str]:
     """Return the names of a schema's fields that stay out of a stage's identity."""
-    return {found.name for found in fields(schema) if not is_hashed(found)}
+    return {found.name for found in fields(schema) if not found.metadata.get("hashed", True)}
 
 
 def recorded(schema: type) -> set[str]:
     """Return the names of a schema's unhashed fields that can still change the numbers."""
     return {found.name for found in fields(schema) if found.metadata.get("recorded", False)}
-
-
-def is_hashed(found: Field[Any]) -> bool:
-    """Return whether a field belongs to a stage's identity."""
-    return bool(found.metadata.get("hashed", True))

@@ -18,7 +18,7 @@ class WatchConfig:
     patience: int = option(
         0, "stop after so many validations in a row without a better NDCG@10; 0: never early", least=0
     )
-    batch_size: int = option(64, "users per search", least=1, hashed=False, recorded=True)
+    batch_size: int = option(64, "users per search", least=1, recorded=True)
 
 
 @dataclass

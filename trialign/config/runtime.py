@@ -18,84 +18,58 @@ class RuntimeConfig:
         "auto",
         "what ranks train on; auto: CUDA where torch sees a device",
         choices=("auto", "cpu", "cuda"),
-        hashed=False,
         recorded=True,
     )
-    devices: int = option(1, "processes per node", least=1, hashed=False, recorded=True)
+    devices: int = option(1, "processes per node", least=1, recorded=True)
     nodes: int = option(
-        1,
-        "nodes; more than one are started by `trialign submit` or another launcher",
-        least=1,
-        hashed=False,
-        recorded=True,
+        1, "nodes; more than one are started by `trialign submit` or another launcher", least=1, recorded=True
     )
     threads: int | None = option(
         None,
         "CPU threads per process; null: one per core. Two threads on a busy core wait for each other",
         least=1,
-        hashed=False,
         recorded=True,
     )
     strategy: str = option(
-        "single",
-        "how ranks share the work; single is one process",
-        choices=STRATEGIES,
-        hashed=False,
-        recorded=True,
+        "single", "how ranks share the work; single is one process", choices=STRATEGIES, recorded=True
     )
     micro_batch_size: int = option(
         8,
         "rows per forward pass and rank; accumulation = global_batch_size / (nodes x devices x micro_batch_size)",
         least=1,
-        hashed=False,
         recorded=True,
     )
     activation_checkpointing: bool = option(
-        False,
-        "keep no activations of the backbone's layers, compute them again: less memory, more time",
-        hashed=False,
-        recorded=True,
+        False, "keep no activations of the backbone's layers, compute them again: less memory, more time", recorded=True
     )
     checkpoint_every: int = option(
-        200,
-        "steps between two checkpoints of train, which a killed command continues from; 0: none",
-        least=0,
-        hashed=False,
+        200, "steps between two checkpoints of train, which a killed command continues from; 0: none", least=0
     )
     patience_minutes: float = option(
         60.0,
         "how long ranks wait for the first one where it works alone: the last save, the conversion of a checkpoint",
         above=0,
-        hashed=False,
     )
     on_loss_spike: str = option(
         "stop",
         "at a loss that is no number or a spike: stop, or rewind (end with exit code 75; the same command continues "
         "from the last checkpoint without that batch)",
         choices=("stop", "rewind"),
-        hashed=False,
         recorded=True,
     )
     loss_spike_threshold: float = option(
         3.0,
         "nats by which a step's loss may exceed the median of the last 50; 0: look for no spike",
         least=0,
-        hashed=False,
         recorded=True,
     )
-    log_every: int = option(10, "steps between two log lines", least=1, hashed=False)
-    progress: bool = option(True, "draw a bar, where standard error is a terminal", hashed=False)
+    log_every: int = option(10, "steps between two log lines", least=1)
+    progress: bool = option(True, "draw a bar, where standard error is a terminal")
     line_seconds: float = option(
-        60.0,
-        "between two lines in the log that say how far a stage is, how fast, how long it takes",
-        least=0,
-        hashed=False,
+        60.0, "between two lines in the log that say how far a stage is, how fast, how long it takes", least=0
     )
     beat_seconds: float = option(
-        5.0,
-        "between two writes of progress.json, by which a job's watchdog and `status` see a stage",
-        least=0,
-        hashed=False,
+        5.0, "between two writes of progress.json, by which a job's watchdog and `status` see a stage", least=0
     )
 
     @property

@@ -17,14 +17,10 @@ from trialign.foreign import Json
 class TrackingConfig:
     """Weights & Biases: offline unless a key is set (WANDB_API_KEY, or `wandb login`) or WANDB_MODE says otherwise."""
 
-    wandb: bool = option(
-        False, "track the stages that train, the semantic IDs and the evaluation: tracking=wandb", hashed=False
-    )
-    project: str = option("trialign", "W&B project", hashed=False)
+    wandb: bool = option(False, "track the stages that train, the semantic IDs and the evaluation: tracking=wandb")
+    project: str = option("trialign", "W&B project")
     group: str | None = option(
-        None,
-        "W&B group; null: WANDB_RUN_GROUP, which a sweep on Slurm sets, else the folder that the run lies in",
-        hashed=False,
+        None, "W&B group; null: WANDB_RUN_GROUP, which a sweep on Slurm sets, else the folder that the run lies in"
     )
 
 

@@ -69,7 +69,7 @@ class ValidationConfig:
     patience: int = option(
         0, "stop after so many validations in a row without a better NDCG@10; 0: never early", least=0
     )
-    batch_size: int = option(64, "users per search", least=1, hashed=False, recorded=True)
+    batch_size: int = option(64, "users per search", least=1, recorded=True)
 
 
 @dataclass
@@ -186,7 +186,6 @@ class StreamConfig:
         "stop",
         "at a damaged block: stop, or skip it (warned of, counted in the manifest)",
         choices=("stop", "skip"),
-        hashed=False,
         recorded=True,
     )
     sample_log: bool = option(

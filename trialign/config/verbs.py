@@ -215,6 +215,9 @@ STAGES: dict[str, StageSpec] = {
 REQUIRED = tuple(verb for verb, stage in STAGES.items() if not stage.optional)
 """Stages of every pipeline."""
 
+HASHED = frozenset(group for stage in STAGES.values() for group in stage.groups)
+"""Groups whose settings, unless declared otherwise, belong to a stage's identity."""
+
 _ALL_GROUPS = tuple(dict.fromkeys(group for stage in STAGES.values() for group in (*stage.groups, *stage.reads)))
 
 COMMANDS: dict[str, Verb] = {
