@@ -22,28 +22,6 @@ class EncoderConfig:
 
 
 @dataclass
-class ModelConfig(EncoderConfig):
-    """An encoder that is a model with weights of its own."""
-
-    model: str = option("???", "a name, or a folder")
-
-    def files(self) -> dict[str, str | None]:
-        """Return the model's name or path."""
-        return {"model": self.model}
-
-
-@dataclass
-class ClipModelConfig(ModelConfig):
-    """A model that may need a file of weights next to its name."""
-
-    checkpoint: str | None = option(None, "weights to load")
-
-    def files(self) -> dict[str, str | None]:
-        """Return the model's name, and the file of its weights."""
-        return {"model": self.model, "checkpoint": self.checkpoint}
-
-
-@dataclass
 class TfidfConfig(EncoderConfig):
     """Builtin text encoder: TF-IDF and truncated SVD, fitted on the catalogue."""
 
@@ -57,7 +35,7 @@ class TfidfConfig(EncoderConfig):
 
 
 @dataclass
-class TransformersConfig(ModelConfig):
+class TransformersConfig(EncoderConfig):
     """A pretrained language model as text encoder, by name or path."""
 
     _target_: str = "trialign.embed.transformer.TransformersText"
@@ -73,7 +51,7 @@ class TransformersConfig(ModelConfig):
 
 
 @dataclass
-class SentenceConfig(ModelConfig):
+class SentenceConfig(EncoderConfig):
     """A pretrained encoder of the extra trialign[sentence-transformers], by name or path."""
 
     _target_: str = "trialign.embed.sentence.SentenceText"
@@ -84,7 +62,7 @@ class SentenceConfig(ModelConfig):
 
 
 @dataclass
-class OpenClipConfig(ClipModelConfig):
+class OpenClipConfig(EncoderConfig):
     """Image tower of open_clip, from a model config; without a checkpoint its weights are random, from a seed."""
 
     _target_: str = "trialign.embed.image.OpenClipTower"
@@ -115,7 +93,7 @@ class PpmiConfig(EncoderConfig):
 
 
 @dataclass
-class JointConfig(ModelConfig):
+class JointConfig(EncoderConfig):
     """A pretrained vision-language model that reads picture and text together, by name or path."""
 
     _target_: str = "trialign.embed.joint.TransformersJoint"
@@ -138,7 +116,7 @@ class JointConfig(ModelConfig):
 
 
 @dataclass
-class OpenClipJointConfig(ClipModelConfig):
+class OpenClipJointConfig(EncoderConfig):
     """The sum of picture and text vectors of a trained CLIP, by default the small one (set enrich/clip too)."""
 
     _target_: str = "trialign.embed.joint_clip.OpenClipJoint"
@@ -156,16 +134,12 @@ class EmbedConfig:
     """Which modalities are embedded, each by an exchangeable encoder; null leaves a modality out."""
 
     text: EncoderConfig | None = option(
-        None, "the item's text: embed/text=none, tfidf, transformers or sentence_transformers", open_keys=True
+        None, "the item's text: embed/text=none, tfidf, transformers or sentence_transformers"
     )
-    image: EncoderConfig | None = option(
-        None, "the item's picture: embed/image=none, open_clip or clip", open_keys=True
-    )
-    joint: EncoderConfig | None = option(
-        None, "picture and text together: embed/joint=none, transformers or clip", open_keys=True
-    )
+    image: EncoderConfig | None = option(None, "the item's picture: embed/image=none, open_clip or clip")
+    joint: EncoderConfig | None = option(None, "picture and text together: embed/joint=none, transformers or clip")
     collaborative: EncoderConfig | None = option(
-        None, "what is chosen together: embed/collaborative=none, ppmi or ppmi_and_text", open_keys=True
+        None, "what is chosen together: embed/collaborative=none, ppmi or ppmi_and_text"
     )
     evidence: list[str] = option(
         ["title", "description", "brand", "categories"],

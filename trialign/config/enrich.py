@@ -55,10 +55,6 @@ class TransformersBackendConfig(BackendConfig):
     max_tokens: int = option(512, "longest reply", least=1)
     batch_size: int = option(8, "questions per forward pass", least=1, recorded=True)
 
-    def loaded_model(self) -> str | None:
-        """Return the model's name or path."""
-        return self.model
-
 
 @dataclass
 class EndpointBackendConfig(BackendConfig):
@@ -195,10 +191,10 @@ class EnrichConfig:
 
     clip: ClipConfig | None = option(None, "the small CLIP: enrich/clip=none, storefront or catalogue")
     captions: BackendConfig | None = option(
-        None, "what pictures show: enrich/captions=none, catalogue, builtin, transformers or endpoint", open_keys=True
+        None, "what pictures show: enrich/captions=none, catalogue, builtin, transformers or endpoint"
     )
     interests: BackendConfig | None = option(
-        None, "what items are for: enrich/interests=none, builtin, transformers or endpoint", open_keys=True
+        None, "what items are for: enrich/interests=none, builtin, transformers or endpoint"
     )
     shuffle_captions: int | None = option(
         None,

@@ -74,7 +74,11 @@ def option(
     Args:
         default: its default; a list or a dict is copied for each instance, of a dataclass each gets its own.
         help: one line for docs/configuration.md, units included.
-        least, above, most, below, choices: see `Bounds`. None passes every bound where the type has it.
+        least: the smallest number that it takes. None passes every bound where the type has it.
+        above: an exclusive lower bound.
+        most: the largest number that it takes.
+        below: an exclusive upper bound.
+        choices: all values that it takes.
         hashed: whether it belongs to a stage's identity. False for where and how fast a stage runs (paths, workers,
             devices, logging): changing it neither rebuilds nor refuses a finished stage. Of a group that no stage
             hashes (`HASHED` in verbs.py) no setting does.

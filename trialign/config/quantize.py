@@ -29,8 +29,7 @@ class ModalityWeights:
 
     def by_modality(self) -> dict[str, float]:
         """Return the weight of each modality."""
-        named = {"text": self.text, "image": self.image, "joint": self.joint}
-        return {**named, "collaborative": self.collaborative}
+        return dict(vars(self))
 
 
 @dataclass

@@ -5,19 +5,19 @@ A mistyped key is refused while composing. Files of conf/ say only what differs 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, make_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from trialign.config.cluster import ClusterConfig
 from trialign.config.config import Groups
-from trialign.config.data import DataConfig, ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
+from trialign.config.data import ExamplesConfig, InterJsonConfig, StorefrontConfig, TablesConfig
 from trialign.config.embed import (
     EmbedConfig,
-    EncoderConfig,
     JointConfig,
     OpenClipConfig,
     OpenClipJointConfig,
@@ -27,7 +27,6 @@ from trialign.config.embed import (
     TransformersConfig,
 )
 from trialign.config.enrich import (
-    BackendConfig,
     BuiltinInterestsConfig,
     CatalogueCaptionsConfig,
     ClipConfig,
@@ -38,7 +37,7 @@ from trialign.config.enrich import (
     TransformersInterestsConfig,
 )
 from trialign.config.option import option
-from trialign.config.quantize import QuantizeConfig, RQKMeansConfig, RQVAEConfig
+from trialign.config.quantize import RQKMeansConfig, RQVAEConfig
 from trialign.config.reward import EndpointJudgeConfig, TransformersJudgeConfig
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import (
@@ -93,21 +92,6 @@ _CHOICES: dict[str, dict[str, type]] = {
 }
 """Groups with several options, or with groups below them: group -> option -> schema."""
 
-OPTIONAL = (
-    "enrich/clip",
-    "enrich/captions",
-    "enrich/interests",
-    "embed/text",
-    "embed/image",
-    "embed/joint",
-    "embed/collaborative",
-    "train/lora",
-    "reward/lora",
-    "reward/judge",
-    "rl/lora",
-)
-"""Groups with the option `none`, by which the setting is null."""
-
 _DEFAULTS = {"data": "storefront", "quantize": "rkmeans", "cluster": "none", "tracking": "none"}
 """Options that verbs compose; of every other group, `default`."""
 
@@ -124,17 +108,21 @@ def _schemas() -> dict[str, dict[str, type]]:
 SCHEMAS = _schemas()
 """Config group -> option -> schema. A YAML file of the group builds on one by `defaults: [OPTION, _self_]`."""
 
-BASES: dict[str, type] = {
-    "data": DataConfig,
-    "enrich/captions": BackendConfig,
-    "enrich/interests": BackendConfig,
-    "reward/judge": BackendConfig,
-    "embed/text": EncoderConfig,
-    "embed/image": EncoderConfig,
-    "embed/joint": EncoderConfig,
-    "embed/collaborative": EncoderConfig,
-    "quantize": QuantizeConfig,
-}
+
+def _bases() -> Iterator[tuple[str, type, bool]]:
+    """Yield every group, the class that its options extend, and whether it may be null."""
+    groups = get_type_hints(Groups)
+    for path in SCHEMAS:
+        group, _, name = path.partition("/")
+        hint = get_type_hints(groups[group])[name] if name else groups[group]
+        base, *null = get_args(hint) or (hint,)
+        yield path, base, bool(null)
+
+
+OPTIONAL = [path for path, _, may_be_null in _bases() if may_be_null]
+"""Groups with the option `none`, by which the setting is null."""
+
+BASES = {path: base for path, base, _ in _bases() if hasattr(base, "_target_")}
 """Groups whose `_target_` is exchangeable, and the fields that do not depend on which class is chosen.
 
 Settings of a class from outside are an instance of that base, what else the class takes being attributes of it.
@@ -189,18 +177,18 @@ def register() -> None:
         store.store(name=verb, node={"defaults": _ROOT, **spec.root})
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
-            store.store(group=group, name=name, node=_node(schema))
+            store.store(group=group, name=name, node=_node(group, schema))
     for path in OPTIONAL:
         group, name = path.split("/")
         store.store(group=path, name="none", node={name: None}, package=group)
 
 
-def _node(schema: type) -> DictConfig:
+def _node(group: str, schema: type) -> DictConfig:
     node: DictConfig = OmegaConf.structured(schema)
     if hasattr(schema, "_target_"):
         OmegaConf.set_struct(node, True)  # only classes from outside may have more keys
     for found in fields(schema):
-        if found.metadata.get("open_keys"):
+        if found.metadata.get("open_keys") or f"{group}/{found.name}" in BASES:
             child = node._get_node(found.name)
             assert isinstance(child, DictConfig)
             OmegaConf.set_struct(child, False)

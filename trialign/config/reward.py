@@ -49,7 +49,7 @@ class RewardConfig:
     """A binary classifier of (item, interest), labeled by own interests against those of others, or by a judge."""
 
     judge: BackendConfig | None = option(
-        None, "a model that labels the pairs: reward/judge=none, transformers or endpoint", open_keys=True
+        None, "a model that labels the pairs: reward/judge=none, transformers or endpoint"
     )
     cache: str = option("${run}/replies", "folder of all replies of the judge, kept for good", hashed=False)
     model: str | None = option(None, "an encoder or decoder of transformers by name or path; null: reward.tiny")
