@@ -102,7 +102,7 @@ def _judge(report: Quality, config: AssignConfig) -> Health:
     """
     from trialign.semid.health import faults
 
-    found = faults(report, max_moved=config.max_moved, min_perplexity=config.min_perplexity)
+    found = list(faults(report, config))
     if found and config.unhealthy == "refuse":
         raise DataError(
             "unhealthy semantic IDs: " + "; ".join(found),

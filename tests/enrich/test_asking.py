@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
+from trialign.config.enrich import AnnotatorConfig
 from trialign.enrich.asking import Annotator, Part
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.pictures import scaled
@@ -52,8 +53,7 @@ def ask(model, folder, requests, *, retries=1, max_failure_rate=0.0, max_side=64
             read=read,
             prompt_hash="p",
             max_side=max_side,
-            retries=retries,
-            max_failure_rate=max_failure_rate,
+            settings=AnnotatorConfig(retries, max_failure_rate),
         )
         return annotator.ask([item for item in range(len(requests)) if item in part], cache)
     finally:

@@ -84,7 +84,7 @@ def make_module(**weights):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sizes = {"num_levels": 2, "codebook_size": 8, "code_dim": 6, "hidden_dims": [12], "fusion_dim": 10}
-        model, head = RQVAE({"text": 5, "image": 4}, ema_decay=0.9, **sizes), mlp([6, 12, 3])
+        model, head = RQVAE({"text": 5, "image": 4}, RQVAEConfig(**sizes, ema_decay=0.9)), mlp([6, 12, 3])
     model.codebooks.set(0.3 * draw(2, 8, 6, seed=3))
     present = {"text": torch.ones(20, dtype=torch.bool), "image": torch.ones(20, dtype=torch.bool)}
     chosen = {"commitment": 0.25, "alignment": 0.1, "interest": 0.1, "balance": 0.1} | weights

@@ -2,12 +2,13 @@
 
 import torch
 
+from trialign.config.quantize import RQVAEConfig
 from trialign.quantize.autoencoder import RQVAE, mlp
 
 
 def test_what_an_item_lacks_adds_nothing_to_its_fused_vector():
     sizes = {"num_levels": 1, "codebook_size": 2, "code_dim": 2, "hidden_dims": [3], "fusion_dim": 5}
-    model = RQVAE({"text": 3, "image": 4}, **sizes, ema_decay=0.9)
+    model = RQVAE({"text": 3, "image": 4}, RQVAEConfig(**sizes, ema_decay=0.9))
     nothing = {"text": torch.zeros(1, 3), "image": torch.zeros(1, 4)}
     assert torch.equal(model.encode(nothing), model.encoder(torch.zeros(1, 5)))
 

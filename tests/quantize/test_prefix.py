@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from trialign.config.quantize import RQKMeansConfig
 from trialign.quantize.prefix import concentrate, fit_levels, separate
 from trialign.quantize.residual import decode, encode
 
@@ -23,9 +24,8 @@ def fit(points, **changes):
         "num_iterations": 20,
         "concentration": 0.0,
         "separation": 0,
-        "seed": 0,
     }
-    return fit_levels(points, **(sizes | changes))
+    return fit_levels(points, RQKMeansConfig(**(sizes | changes)), seed=0)
 
 
 def num_distinct(codes_NL):

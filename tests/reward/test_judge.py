@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trialign.config.reward import AnnotatorJudgeConfig
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.protocol import Failure, Reply, Requests
 from trialign.errors import DataError, StageError
@@ -53,7 +54,7 @@ def labels() -> Labels:
 def ask(labels: Labels, judge: Judge, folder: Path, max_failure_rate: float = 0.05) -> tuple[Labels, dict]:
     cache = ReplyCache(folder, "judge")
     try:
-        return judged_labels(labels, EVIDENCE, judge, cache, retries=1, max_failure_rate=max_failure_rate, seed=0)
+        return judged_labels(labels, EVIDENCE, judge, cache, AnnotatorJudgeConfig(1, max_failure_rate), seed=0)
     finally:
         cache.close()
 

@@ -21,7 +21,6 @@ from trialign.semid.quality import quality
 from trialign.semid.record import Quality
 from trialign.semid.released import read_index
 
-HEALTHY = {"max_moved": AssignConfig.max_moved, "min_perplexity": AssignConfig.min_perplexity}
 ITEMS = 300
 
 
@@ -38,7 +37,7 @@ def measured(assigned: Assignment, codebook_size: int) -> Quality:
 
 
 def judged(codes_NL: NDArray[np.int64], codebook_size: int, *, moved: int = 0) -> list[str]:
-    return faults(measured(Assignment(codes_NL, codes_NL, items_moved=moved), codebook_size), **HEALTHY)
+    return list(faults(measured(Assignment(codes_NL, codes_NL, items_moved=moved), codebook_size), AssignConfig()))
 
 
 def shop(folder: Path, num_texts: int) -> list[str]:
@@ -143,7 +142,7 @@ def test_of_the_released_sets_the_one_whose_first_code_is_one_is_unhealthy(share
             keys = list(json.loads(path.read_text()))
             coded = read_index(path, keys)
             table, assigned = make_table(coded, keys, "suffix", 0.8)
-            if found := faults(measured(assigned, table.codebook_size), **HEALTHY):
+            if found := list(faults(measured(assigned, table.codebook_size), AssignConfig())):
                 unhealthy[name, path.name] = found
     assert list(unhealthy) == [("amazon2018_scientific", "mql4grec.index.json")]
     assert "level 1 are worth 1.0" in unhealthy["amazon2018_scientific", "mql4grec.index.json"][0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from trialign.config.enrich import AnnotatorConfig
 from trialign.data.picture import BrokenPictureError
 from trialign.enrich.cache import ReplyCache, request_key
 from trialign.enrich.pictures import scaled
@@ -87,9 +88,8 @@ class Annotator(Generic[Found]):
         questions: yields the request for each of some items.
         read: parses a reply's text, or returns the failure that makes it unusable.
         prompt_hash: of the template.
-        max_side: longest side of a picture in pixels; larger ones are scaled down.
-        retries: how often a question is repeated after an unusable reply.
-        max_failure_rate: share of the questions that may stay without a reply.
+        settings: how often a question is repeated, and which share of them may stay without a reply.
+        max_side: longest side of a picture in pixels; larger ones are scaled down. Of no effect without pictures.
         bare: extracts the part of a reply that `read` parses, to count replies with text around it.
         group: config group named in errors.
     """
@@ -99,9 +99,8 @@ class Annotator(Generic[Found]):
     questions: Callable[[Collection[int]], Iterator[tuple[int, Request]]]
     read: Callable[[str], Found | Failure]
     prompt_hash: str
-    max_side: int
-    retries: int
-    max_failure_rate: float
+    settings: AnnotatorConfig
+    max_side: int = 1
     bare: Callable[[str], str] = str.strip
     group: str = "enrich"
 
@@ -113,7 +112,7 @@ class Annotator(Generic[Found]):
         """
         asked: AnnotationResult[Found] = AnnotationResult()
         wanted = dict.fromkeys(items, "")
-        for number in range(self.retries + 1):
+        for number in range(self.settings.retries + 1):
             with Progress(self.what if not number else f"{self.what}, asked again", len(wanted)) as progress:
                 wanted = _RetryRound(self, cache, asked, wanted, number, progress).run()
             self._judge(asked, len(items))
@@ -122,14 +121,15 @@ class Annotator(Generic[Found]):
         return asked
 
     def _judge(self, asked: AnnotationResult[Found], num_items: int) -> None:
-        if not asked.hopeless and len(asked.lost) <= self.max_failure_rate * num_items:
+        most = self.settings.max_failure_rate
+        if not asked.hopeless and len(asked.lost) <= most * num_items:
             return
         failures = [failure for item in sorted(asked.lost) if isinstance(failure := asked.answers[item], Failure)]
         causes = ", ".join(f"{cause} {n}" for cause, n in Counter(found.cause for found in failures).most_common())
         detail = next((f" ({found.detail})" for found in failures if found.detail), "")
         raise StageError(
             f"{len(failures)} questions for {self.what} got no reply from {self.backend.source}: {causes}{detail}",
-            rule=f"{self.group}.{self.what}.max_failure_rate={self.max_failure_rate} of {num_items} may go without",
+            rule=f"{self.group}.{self.what}.max_failure_rate={most} of {num_items} may go without",
             remedy="see to the server, the model's name or the key; the same command then asks only what is missing",
         )
 

@@ -19,8 +19,6 @@ from trialign.enrich.interests import NO_EVIDENCE, Interests, evidence_of, inter
 from trialign.enrich.templates import template_hash
 
 Counts = dict[str, Any]
-_NO_PICTURES = 1
-"""What `max_side` is where no picture is sent."""
 
 
 def make_captions(
@@ -52,8 +50,7 @@ def make_captions(
         read=parse_caption,
         prompt_hash=template_hash(TEMPLATE),
         max_side=asking.max_side,
-        retries=asking.retries,
-        max_failure_rate=asking.max_failure_rate,
+        settings=asking,
     )
     asked = _ask(annotator, [item for item in range(dataset.num_items) if has_image[item]], replies, part)
 
@@ -103,9 +100,7 @@ def make_interests(
         read=lambda text: parse_interests(text, variant, most),
         bare=bare_json,
         prompt_hash=template_hash(f"interests_{variant}"),
-        max_side=_NO_PICTURES,
-        retries=asking.retries,
-        max_failure_rate=asking.max_failure_rate,
+        settings=asking,
     )
     told = [bool(found) for found in evidence]
     asked = _ask(annotator, [item for item in range(dataset.num_items) if told[item]], replies, part)

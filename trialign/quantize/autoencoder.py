@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from trialign.config.quantize import RQVAEConfig
 from trialign.quantize.codebook import EMACodebooks, Quantized
 
 _TEXT = "text"
@@ -36,26 +37,12 @@ class RQVAE(nn.Module):
 
     Args:
         dims: width of each modality.
-        num_levels: L.
-        codebook_size: K.
-        code_dim: D of the codebooks.
-        hidden_dims: widths of the encoder's hidden layers; the decoder heads mirror them.
-        fusion_dim: width of e, and of e_m.
-        ema_decay: see EMACodebooks.
+        settings: widths, K, L, and the decay of the codebooks; `fusion_dim` is also the width of e_m.
     """
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        *,
-        num_levels: int,
-        codebook_size: int,
-        code_dim: int,
-        hidden_dims: Sequence[int],
-        fusion_dim: int,
-        ema_decay: float,
-    ) -> None:
+    def __init__(self, dims: Mapping[str, int], settings: RQVAEConfig) -> None:
         super().__init__()
+        fusion_dim, code_dim, hidden_dims = settings.fusion_dim, settings.code_dim, settings.hidden_dims
         self.dims = dict(sorted(dims.items()))
         projected = {name: dim for name, dim in self.dims.items() if name != _TEXT}
         self.projections = nn.ModuleDict(
@@ -64,7 +51,7 @@ class RQVAE(nn.Module):
         width = self.dims.get(_TEXT, 0) + fusion_dim * len(projected)
         self.fusion = nn.Linear(width, fusion_dim, bias=False)
         self.encoder = mlp([fusion_dim, *hidden_dims, code_dim])
-        self.codebooks = EMACodebooks(num_levels, codebook_size, code_dim, ema_decay)
+        self.codebooks = EMACodebooks(settings.num_levels, settings.codebook_size, code_dim, settings.ema_decay)
         self.heads = nn.ModuleDict(
             {name: mlp([code_dim, *reversed(hidden_dims), dim]) for name, dim in self.dims.items()}
         )

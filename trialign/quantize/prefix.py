@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from trialign.config.quantize import RQKMeansConfig
 from trialign.progress import tracked
 from trialign.quantize.kmeans import kmeans
 from trialign.runtime.seeding import torch_generator
@@ -21,27 +22,16 @@ _ENOUGH = 4
 """Items of a prefix under one code that attract as much as any number of them."""
 
 
-def fit_levels(
-    latents_ND: Tensor,
-    *,
-    num_levels: int,
-    codebook_size: int,
-    num_iterations: int,
-    concentration: float,
-    separation: int,
-    seed: int,
-) -> tuple[Tensor, Tensor]:
+def fit_levels(latents_ND: Tensor, settings: RQKMeansConfig, *, seed: int) -> tuple[Tensor, Tensor]:
     """Return codebooks_LKD, and penalties_MKK as `residual.encode` takes them: M = L - 2, or 0 without concentration.
 
     Args:
         latents_ND: float32.
-        num_levels: L.
-        codebook_size: K.
-        num_iterations: Lloyd iterations per level at most.
-        concentration: see `concentrate`.
-        separation: rounds of `separate`.
+        settings: K, L, Lloyd iterations per level at most, the strength of `concentrate`, the rounds of `separate`.
         seed: of the starts.
     """
+    num_levels, codebook_size, num_iterations = settings.num_levels, settings.codebook_size, settings.num_iterations
+    concentration, separation = settings.concentration, settings.separation
     codebooks, penalties, residual_ND = [], [], latents_ND
     codes_N = prefixes_N = torch.zeros(len(latents_ND), dtype=torch.int64, device=latents_ND.device)
     for level in tracked(range(num_levels), "levels"):

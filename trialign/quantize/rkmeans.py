@@ -63,15 +63,7 @@ class RQKMeansQuantizer:
         self.settings = settings = replace(settings, codebook_size=fitting_size(modalities, settings.codebook_size))
         self.standardizers = {name: Standardizer.fit(found) for name, found in modalities.items()}
         latents_ND = self._latents(modalities)
-        self.codebooks_LKD, self.penalties_MKK = fit_levels(
-            latents_ND,
-            num_levels=settings.num_levels,
-            codebook_size=settings.codebook_size,
-            num_iterations=settings.num_iterations,
-            concentration=settings.concentration,
-            separation=settings.separation,
-            seed=seed,
-        )
+        self.codebooks_LKD, self.penalties_MKK = fit_levels(latents_ND, settings, seed=seed)
         codes_NL = encode(latents_ND, self.codebooks_LKD, self.penalties_MKK)
         lost_ND = latents_ND - decode(codes_NL, self.codebooks_LKD)
         widths = [modalities[name].dim for name in self.standardizers]

@@ -75,7 +75,8 @@ class RQVAEQuantizer:
         with torch.random.fork_rng(devices=[]):
             seed_global(seed, "quantize", "weights")
             self.model = self._build()
-            head = None if asked is None else mlp(self._widths(asked.vectors_UD.shape[1]))
+            widths = [settings.code_dim, *reversed(settings.hidden_dims)]
+            head = None if asked is None else mlp([*widths, asked.vectors_UD.shape[1]])
         module = RQVAEModule(
             self.model,
             ItemBatches(inputs, present, settings.batch_size, seed, asked),
@@ -155,22 +156,8 @@ class RQVAEQuantizer:
             )
         return interests
 
-    def _widths(self, dim: int) -> list[int]:
-        """Return the widths of a head's layers."""
-        return [self.settings.code_dim, *reversed(self.settings.hidden_dims), dim]
-
     def _build(self) -> RQVAE:
-        dims = {name: len(found.mean_D) for name, found in self.standardizers.items()}
-        settings = self.settings
-        return RQVAE(
-            dims,
-            num_levels=settings.num_levels,
-            codebook_size=settings.codebook_size,
-            code_dim=settings.code_dim,
-            hidden_dims=settings.hidden_dims,
-            fusion_dim=settings.fusion_dim,
-            ema_decay=settings.ema_decay,
-        )
+        return RQVAE({name: len(found.mean_D) for name, found in self.standardizers.items()}, self.settings)
 
 
 def _whole_strategy(name: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from trialign.config.reward import AnnotatorJudgeConfig
 from trialign.enrich.asking import Annotator
 from trialign.enrich.bare import bare_json, read_json
 from trialign.enrich.cache import ReplyCache
@@ -48,9 +49,8 @@ def judged_labels(
     evidence: Sequence[Mapping[str, str]],
     backend: Backend,
     cache: ReplyCache,
+    settings: AnnotatorJudgeConfig,
     *,
-    retries: int,
-    max_failure_rate: float,
     seed: int,
 ) -> tuple[Labels, dict[str, Json]]:
     """Return the pairs with the judge's labels instead of the constructed ones, and counts.
@@ -60,8 +60,7 @@ def judged_labels(
         evidence: title, description and caption of every item.
         backend: the judge.
         cache: cached replies.
-        retries: how often a question is repeated after an unusable reply.
-        max_failure_rate: share of the items that may stay without a usable reply; their pairs are left out.
+        settings: how it is asked; the pairs of items that stay without a usable reply are left out.
         seed: of the order of an item's phrases.
 
     Raises:
@@ -82,9 +81,7 @@ def judged_labels(
         read=parse_verdicts,
         bare=bare_json,
         prompt_hash=template_hash(TEMPLATE),
-        max_side=1,
-        retries=retries,
-        max_failure_rate=max_failure_rate,
+        settings=settings,
     )
     asked = annotator.ask(list(asked_about), cache)
     verdicts: dict[tuple[int, str], bool] = {}
@@ -95,11 +92,11 @@ def judged_labels(
         if not isinstance(answer, Failure):
             verdicts |= {(item, phrase): good for phrase, good in zip(phrases, answer, strict=True)}
     counts = asked.counts()
-    if (missing := len(asked_about) - counts["found"]) > max_failure_rate * len(asked_about):
+    if (missing := len(asked_about) - counts["found"]) > settings.max_failure_rate * len(asked_about):
         causes = ", ".join(f"{cause} {number}" for cause, number in counts["failures"].items())
         raise StageError(
             f"{missing} of {len(asked_about)} items have no usable reply from {backend.source}: {causes}",
-            rule=f"reward.judge.max_failure_rate={max_failure_rate} of them may stay without one",
+            rule=f"reward.judge.max_failure_rate={settings.max_failure_rate} of them may stay without one",
             remedy="see what it says in the cache of replies; raise reward.judge.retries, or name another model",
         )
     rows = [row for row, pair in enumerate(_pairs(labels)) if pair in verdicts]

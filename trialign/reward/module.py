@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from trialign.config.reward import RewardConfig
 from trialign.reward.labels import Labels
 from trialign.reward.loss import balanced_loss
 from trialign.reward.model import Pairs, Reader, RewardModel
@@ -19,38 +19,21 @@ from trialign.runtime.seeding import derive
 Batch = tuple[Pairs, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The training schedule: epochs, batch size, learning rate and weight decay.
-
-    Args:
-        epochs: passes over them.
-        batch_size: pairs per step.
-        learning_rate: peak, AdamW.
-        weight_decay: not on norms, biases, embeddings.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-
-
 class RewardModule(pl.LightningModule):
     """Trains a reward model.
 
     Args:
         model: what is trained.
-        schedule: learning rate and weight decay.
+        settings: learning rate and weight decay.
         share: of good pairs.
         num_steps: of the whole training.
     """
 
-    def __init__(self, model: RewardModel, schedule: Schedule, *, share: float, num_steps: int) -> None:
+    def __init__(self, model: RewardModel, settings: RewardConfig, *, share: float, num_steps: int) -> None:
         super().__init__()
         self.model = model
         self.share, self.num_steps = share, num_steps
-        self._schedule = schedule
+        self._settings = settings
 
     def training_step(self, batch: Batch) -> torch.Tensor:
         """Return the mean loss of a batch."""
@@ -61,8 +44,8 @@ class RewardModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW, and a schedule with linear warm-up and a cosine to zero."""
-        taken = self._schedule
-        optimizer = adamw(self.model, learning_rate=taken.learning_rate, weight_decay=taken.weight_decay)
+        settings = self._settings
+        optimizer = adamw(self.model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
         schedule = cosine_with_warmup(optimizer, num_steps=self.num_steps, warmup=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -33,7 +33,7 @@ from trialign.reward.judge import judged_labels
 from trialign.reward.labels import Labels, builtin_labels, corpus_labels
 from trialign.reward.metrics import accuracy, auc, auc_by_kind, ece, reliability
 from trialign.reward.model import Reader, RewardModel, pretrained_model, tiny_model
-from trialign.reward.module import RewardModule, Schedule, pair_loader
+from trialign.reward.module import RewardModule, pair_loader
 from trialign.reward.quality import item_quality, write_quality
 from trialign.runtime.seeding import numpy_generator, seed_global
 from trialign.runtime.tracking import log_table
@@ -41,7 +41,7 @@ from trialign.runtime.trainer import Plan, build_trainer
 
 logger = logging.getLogger(__name__)
 
-_CORPUS = Schedule(epochs=3, batch_size=128, learning_rate=5e-3, weight_decay=0.01)
+_CORPUS = RewardConfig(epochs=3, batch_size=128, learning_rate=5e-3, weight_decay=0.01)
 """How a corpus is read before the labels are: more of it rather than more often, since few descriptions are learned by
 heart (benchmarks/rl.md)."""
 
@@ -80,8 +80,7 @@ def train_reward(
     test, calibration, train = (labels.of(part) for part in (order[:size], order[size : 2 * size], order[2 * size :]))
     seed_global(seed, "reward")
     scorer, reader = _model(dataset, evidence, texts, folder, settings, runtime, seed=seed, tracking=tracking)
-    schedule = Schedule(settings.epochs, settings.batch_size, settings.learning_rate, settings.weight_decay)
-    _fit(scorer, reader, train, texts, folder, schedule, runtime, seed=seed, tracking=tracking)
+    _fit(scorer, reader, train, texts, folder, settings, runtime, seed=seed, tracking=tracking)
     scorer.eval().cpu()
     batch_size = settings.batch_size
     scale = _calibrate(score_pairs(scorer, reader, calibration, texts, batch_size), calibration.good_M)
@@ -137,9 +136,7 @@ def _labels(
     replies = ReplyCache(Path(settings.cache).expanduser().absolute(), "judge")
     try:
         told = evidence_of(dataset, evidence.captions)
-        return judged_labels(
-            built, told, backend, replies, retries=asking.retries, max_failure_rate=asking.max_failure_rate, seed=seed
-        )
+        return judged_labels(built, told, backend, replies, asking, seed=seed)
     finally:
         replies.close()
 
@@ -150,17 +147,17 @@ def _fit(
     labels: Labels,
     texts: Sequence[str],
     folder: Path,
-    schedule: Schedule,
+    settings: RewardConfig,
     runtime: RuntimeConfig,
     *,
     seed: int,
     tracking: Tracking | None,
 ) -> None:
     """Train on pairs."""
-    loader = pair_loader(reader, labels, texts, schedule.batch_size, seed)
-    num_steps = schedule.epochs * len(loader)
-    module = RewardModule(scorer, schedule, share=float(labels.good_M.mean()), num_steps=num_steps)
-    plan = Plan(max_epochs=schedule.epochs, max_grad_norm=1.0)
+    loader = pair_loader(reader, labels, texts, settings.batch_size, seed)
+    num_steps = settings.epochs * len(loader)
+    module = RewardModule(scorer, settings, share=float(labels.good_M.mean()), num_steps=num_steps)
+    plan = Plan(max_epochs=settings.epochs, max_grad_norm=1.0)
     build_trainer(folder, runtime, plan, tracking=tracking).fit(module, loader)
 
 

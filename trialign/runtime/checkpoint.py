@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from trialign.files import sha256_of, write_atomically
+from trialign.files import FileRecord, sha256_of, write_atomically
 from trialign.foreign import parse_json
 from trialign.runtime.callbacks import StepCallback
 from trialign.runtime.collectives import all_gather_objects, rank, world_size
@@ -47,14 +47,6 @@ _OF_A_RANK = re.compile(r"(?:zero_pp_rank_|__)(\d+)_[^/]*$")
 
 
 @dataclass(frozen=True)
-class WrittenFile:
-    """Size and hash of a file as it was written."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class CheckpointIndex:
     """The JSON next to a checkpoint: the training that wrote it, how long that took, and its files by name.
 
@@ -70,7 +62,7 @@ class CheckpointIndex:
     model: str
     world_size: int
     seconds: float
-    files: dict[str, WrittenFile]
+    files: dict[str, FileRecord]
 
 
 class DamagedError(Exception):
@@ -195,7 +187,7 @@ def share_of(names: Sequence[str], rank: int, world_size: int) -> list[str]:
     return [name for name in names if turns[name] % world_size == rank]
 
 
-def recorded_together(folder: Path) -> dict[str, WrittenFile]:
+def recorded_together(folder: Path) -> dict[str, FileRecord]:
     """Fsync and hash all files that the ranks have just written; a collective in which each rank reads its share.
 
     All ranks first exchange the files they see, for two reasons: no rank reads what another still writes, and none uses
@@ -208,14 +200,14 @@ def recorded_together(folder: Path) -> dict[str, WrittenFile]:
     return {name: found[name] for name in names}
 
 
-def recorded(folder: Path, names: Iterable[str]) -> dict[str, WrittenFile]:
+def recorded(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
     """Fsync files and return their sizes and hashes for the index."""
-    record: dict[str, WrittenFile] = {}
+    record: dict[str, FileRecord] = {}
     for name in names:
         file = folder / name
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-        record[name] = WrittenFile(file.stat().st_size, sha256_of(file))
+        record[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     return record
 
 
@@ -235,10 +227,8 @@ def index_of(checkpoint: Path) -> CheckpointIndex:
         DamagedError: it cannot be read.
     """
     try:
-        found = parse_json(checkpoint.with_suffix(".json").read_text())
-        files = {name: WrittenFile(**written) for name, written in found.pop("files").items()}
-        return CheckpointIndex(**found, files=files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        return CheckpointIndex(**parse_json(checkpoint.with_suffix(".json").read_text()))
+    except (OSError, ValueError, TypeError) as cause:
         raise DamagedError(str(cause)) from cause
 
 
@@ -248,13 +238,13 @@ def fault_of(checkpoint: Path, rank: int = 0, world_size: int = 1) -> str | None
         record = index_of(checkpoint).files
         for name in share_of(list(record), rank, world_size):
             file, written = checkpoint / name, record[name]
-            if file.stat().st_size != written.bytes:
-                return f"{name} has {file.stat().st_size:,} bytes, {written.bytes:,} were written"
-            if sha256_of(file) != written.sha256:
+            if file.stat().st_size != written["bytes"]:
+                return f"{name} has {file.stat().st_size:,} bytes, {written['bytes']:,} were written"
+            if sha256_of(file) != written["sha256"]:
                 return f"{name} holds other bytes than were written"
-    except (DamagedError, OSError, KeyError, TypeError) as cause:
+        strangers = set(names_in(checkpoint)) - record.keys()
+    except (DamagedError, OSError, KeyError, TypeError, AttributeError) as cause:
         return str(cause)
-    strangers = set(names_in(checkpoint)) - record.keys()
     return f"it holds files that we did not write: {', '.join(sorted(strangers))}" if strangers else None
 
 

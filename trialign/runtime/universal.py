@@ -132,7 +132,7 @@ def _converted(checkpoint: Path, made_by: CheckpointIndex, now: int, patience: f
 
 def _convert(checkpoint: Path, path: Path, made_by: CheckpointIndex, now: int) -> None:
     then = made_by.world_size
-    size = sum(written.bytes for written in made_by.files.values())
+    size = sum(written["bytes"] for written in made_by.files.values())
     needed, free = _ROOM * size, shutil.disk_usage(checkpoint).free
     logger.info(
         "  %s is converted from %d ranks to %d: about %.2f GB next to it while that lasts; by the %.1f s that "

@@ -230,7 +230,7 @@ class BlockStore:
         entry = self._index[block]
         shard, offset, length = self._shards[entry["shard"]], int(entry["offset"]), int(entry["length"])
         try:
-            data = self._storage.read_range(shard, offset, length)
+            data = self._storage.read(shard, offset, length)
         except FileNotFoundError:
             raise self._damage(shard, block, f"is gone: {shard} does not exist") from None
         if len(data) < length:

@@ -1,8 +1,7 @@
-"""Storage of shards: a local folder, read by pread, or any address that fsspec reads ranges from."""
+"""Storage of shards: a local folder, or any address that fsspec reads ranges from."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -18,12 +17,8 @@ class Folder(Protocol):
     It holds no open file, so that it can be pickled and shared by processes. A missing file is a `FileNotFoundError`.
     """
 
-    def read(self, name: str) -> bytes:
-        """Return a whole file."""
-        ...
-
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Return `length` bytes from `start` on, fewer where the file ends before."""
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return `length` bytes of a file from `start` on, fewer where it ends before; without it, all of them."""
         ...
 
 
@@ -37,17 +32,11 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self, name: str) -> bytes:
-        """Return a whole file."""
-        return (self.path / name).read_bytes()
-
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Return `length` bytes from `start` on, fewer where the file ends before."""
-        file = os.open(self.path / name, os.O_RDONLY)
-        try:
-            return os.pread(file, length, start)
-        finally:
-            os.close(file)
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return a part of a file, see `Folder`."""
+        with (self.path / name).open("rb") as file:
+            file.seek(start)
+            return file.read(-1 if length is None else length)
 
 
 class RemoteFolder:
@@ -71,18 +60,11 @@ class RemoteFolder:
                 remedy="install the package that fsspec names, or copy the shards to a local folder",
             ) from cause
 
-    def read(self, name: str) -> bytes:
-        """Return a whole file."""
-        return self._cat(name, None, None)
-
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Return `length` bytes from `start` on, fewer where the file ends before."""
-        return self._cat(name, start, start + length)
-
-    def _cat(self, name: str, start: int | None, end: int | None) -> bytes:
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return a part of a file, see `Folder`."""
         # Looked up at each call: fsspec keeps one file system per process, which is what makes forked workers safe.
         files, root = fsspec.core.url_to_fs(self._address)
-        data: bytes = files.cat_file(f"{root}/{name}", start=start, end=end)
+        data: bytes = files.cat_file(f"{root}/{name}", start=start, end=None if length is None else start + length)
         return data
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from trialign.config.enrich import ClipConfig
 from trialign.enrich.clip.loss import info_nce
 from trialign.runtime.collectives import rank, world_size
 from trialign.runtime.lightning import pl
@@ -61,17 +62,12 @@ class ClipModule(pl.LightningModule):
     Args:
         model: an open_clip model; called with pixels and tokens it returns two unit vectors and the scale of cosines.
         batches: the pairs.
-        num_epochs: passes over them.
-        learning_rate: peak; linear warm-up over a tenth of the steps, then cosine to zero.
-        weight_decay: AdamW.
+        settings: the schedule; linear warm-up over a tenth of the steps, then cosine to zero.
     """
 
-    def __init__(
-        self, model: nn.Module, batches: PairBatches, *, num_epochs: int, learning_rate: float, weight_decay: float
-    ) -> None:
+    def __init__(self, model: nn.Module, batches: PairBatches, settings: ClipConfig) -> None:
         super().__init__()
-        self.model, self.batches = model, batches
-        self.num_epochs, self.learning_rate, self.weight_decay = num_epochs, learning_rate, weight_decay
+        self.model, self.batches, self.settings = model, batches, settings
 
     def train_dataloader(self) -> PairBatches:
         """Return the pairs."""
@@ -96,8 +92,9 @@ class ClipModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule by step."""
-        optimizer = adamw(self, learning_rate=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.98))
-        schedule = cosine_with_warmup(optimizer, num_steps=self.num_epochs * len(self.batches), warmup=0.1)
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        optimizer = adamw(self, learning_rate=rate, weight_decay=decay, betas=(0.9, 0.98))
+        schedule = cosine_with_warmup(optimizer, num_steps=self.settings.num_epochs * len(self.batches), warmup=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _gather(self, vectors_BD: Tensor) -> Tensor:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trialign.config.enrich import ClipConfig
+from trialign.config.runtime import RuntimeConfig
+from trialign.config.tracking import Tracking
 from trialign.enrich.clip.metrics import commonest_accuracy, log_shares, tag_accuracy, tag_auc
 from trialign.enrich.clip.model import build, save, tokenizer_of
 from trialign.enrich.clip.pairs import Pairs
@@ -19,11 +22,6 @@ from trialign.enrich.clip.pictures import decode
 from trialign.files import write_atomically
 from trialign.progress import tracked
 from trialign.runtime.seeding import numpy_generator
-
-if TYPE_CHECKING:
-    from trialign.config.enrich import ClipConfig
-    from trialign.config.runtime import RuntimeConfig
-    from trialign.config.tracking import Tracking
 
 _SETTING = "enrich.clip"
 _BATCH = 256  # pictures per forward pass in evaluation
@@ -69,13 +67,7 @@ def train_clip(
         settings.batch_size,
         settings.seed,
     )
-    module = ClipModule(
-        built,
-        batches,
-        num_epochs=settings.num_epochs,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )
+    module = ClipModule(built, batches, settings)
     plan, each = Plan(max_epochs=settings.num_epochs), replace(runtime, log_every=1)
     build_trainer(folder, each, plan, tracking=tracking).fit(module)
     built = built.cpu().eval()
