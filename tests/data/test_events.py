@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trialign.config.data import DataConfig
 from trialign.data.core import core_of
 from trialign.data.dataset import Dataset
 from trialign.data.tables import bounded_tables
@@ -142,15 +143,11 @@ def test_the_core_is_the_plain_fixpoint(
         events = ibis.memtable(pa.table({"user": [u for u, _ in pairs], "item": [i for _, i in pairs]}))
 
         def left() -> list[tuple[int, int]]:
-            core = core_of(
-                events,
-                folder,
-                tables=tables,
-                min_user_interactions=min_user_interactions,
-                min_item_interactions=min_item_interactions,
-                max_rounds=100,
+            settings = DataConfig(
+                min_user_interactions=min_user_interactions, min_item_interactions=min_item_interactions
             )
-            return [(row["user"], row["item"]) for row in tables.to_pyarrow(core.events).to_pylist()]
+            core, _ = core_of(events, folder, settings, tables=tables)
+            return [(row["user"], row["item"]) for row in tables.to_pyarrow(core).to_pylist()]
 
         if expected:
             assert sorted(left()) == sorted(expected)

@@ -168,7 +168,7 @@ def test_every_target_is_learned_once_after_its_own_history(
 
     examples = [Example(user * 32, user, "train", tuple(items[:-1]), (items[-1],)) for user, items in rows]
     folder = tmp_path_factory.mktemp("examples")
-    with SplitWriters(folder, max_history=50, block_records=8, shard_blocks=8) as splits:
+    with SplitWriters(folder, DataConfig(max_history=50, block_records=8, shard_blocks=8)) as splits:
         ExampleWriter(splits, 2).write(sorted(examples, key=_place))
     (folder / "items.parquet").touch()
     dataset = Dataset.__new__(Dataset)

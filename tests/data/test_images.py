@@ -13,6 +13,7 @@ import webdataset
 from numpy.typing import NDArray
 from PIL import Image
 
+from trialign.config.data import DataConfig
 from trialign.data.images import read_images, write_images
 from trialign.errors import DataError
 
@@ -32,8 +33,8 @@ Write = Callable[..., tuple[NDArray[np.bool_], dict[str, int]]]
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def make(pictures: list[tuple[str, bytes]], **changes: Any) -> tuple[NDArray[np.bool_], dict[str, int]]:
-        settings = {"images_per_shard": 2, "broken_images": "refuse", "max_pixels": 100} | changes
-        return write_images(iter(pictures), ITEM_OF, tmp_path / "images", **settings)
+        settings = DataConfig(**{"images_per_shard": 2, "max_pixels": 100} | changes)
+        return write_images(iter(pictures), ITEM_OF, tmp_path / "images", settings)
 
     return make
 

@@ -118,7 +118,7 @@ def test_what_was_seen_is_whole_however_long_the_history_and_however_short_the_w
         times=pa.array(np.arange(lengths.sum())),
         tied=np.zeros(lengths.sum(), np.bool_),
     )
-    with SplitWriters(folder, max_history=max_history, block_records=2, shard_blocks=8) as splits:
+    with SplitWriters(folder, DataConfig(max_history=max_history, block_records=2, shard_blocks=8)) as splits:
         EventWriter(splits, {}, 6, lambda found: last_n(found.lengths, max(1, num_held), 3)).write(events)
     (folder / "items.parquet").touch()
     dataset = Dataset.__new__(Dataset)

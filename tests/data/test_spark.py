@@ -19,7 +19,7 @@ from trialign.data.catalogue import index_catalogue
 from trialign.data.dataset import Dataset
 from trialign.data.events import partition_by_user
 from trialign.data.examples import spread_examples
-from trialign.data.tables import bounded_tables, started_spark
+from trialign.data.tables import bounded_tables
 from trialign.errors import ConfigError, DataError
 
 World = Callable[..., tuple[Dataset, dict[str, Any]]]
@@ -34,7 +34,9 @@ def tables(skip_for: Callable[[str, str], None], tmp_path_factory: pytest.TempPa
     if lacking:
         skip_for("spark", f"{' and '.join(lacking)} is not installed")
     folder = tmp_path_factory.mktemp("spill")
-    with bounded_tables(folder / "duckdb", **LIMITS) as duckdb, started_spark(folder / "spark", **LIMITS) as spark:
+    from trialign.data.spark import spark_tables
+
+    with bounded_tables(folder / "duckdb", **LIMITS) as duckdb, spark_tables(folder / "spark", **LIMITS) as spark:
         yield {"duckdb": duckdb, "spark": spark}
 
 
@@ -93,7 +95,7 @@ def test_both_engines_spread_the_same_examples(
         raw = source_of(examples=examples, keys=KEYS).load(tmp_path)
         catalogue = index_catalogue(raw.items)
         folder = tmp_path / engine
-        spread_examples(raw.examples, catalogue, folder, tables=found, buckets=16, missing_items="refuse")
+        spread_examples(raw.examples, catalogue, folder, DataConfig(buckets=16), tables=found)
 
     def rows(engine: str) -> list[str]:
         return sorted(map(repr, pq.read_table(tmp_path / engine / "examples").to_pylist()))

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from trialign.config.data import DataConfig
 from trialign.errors import DataError
 from trialign.stream.blocks import ITEM
 from trialign.stream.shards import ShardWriter
@@ -74,12 +75,11 @@ def reindexed(catalogue: pa.Table, kept: NDArray[np.int64]) -> pa.Table:
     return rows.set_column(0, "item", pa.array(np.arange(len(kept), dtype=np.int32)))
 
 
-def write_catalogue(
-    catalogue: pa.Table, has_image_N: NDArray[np.bool_], folder: Path, *, block_records: int, shard_blocks: int
-) -> None:
+def write_catalogue(catalogue: pa.Table, has_image_N: NDArray[np.bool_], folder: Path, settings: DataConfig) -> None:
     """Write the item table twice: `items.parquet` for reading it whole, `items/` in blocks for the stream."""
     pq.write_table(catalogue.append_column("has_image", pa.array(has_image_N)), folder / "items.parquet")
-    with ShardWriter(folder / "items", records_per_block=block_records, blocks_per_shard=shard_blocks) as writer:
+    size, most = settings.block_records, settings.shard_blocks
+    with ShardWriter(folder / "items", records_per_block=size, blocks_per_shard=most) as writer:
         for batch in catalogue.select(ITEM.names).cast(ITEM).to_batches():
             writer.write(batch)
 

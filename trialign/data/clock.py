@@ -83,23 +83,22 @@ def times_of_shares(events: ibis.Table, shares: Sequence[float], tables: DuckTab
     Raises:
         DataError: too many events of one time are at the end: nothing comes after.
     """
-    return [_time_of_share(events, share, tables) for share in shares]
-
-
-def _time_of_share(events: ibis.Table, share: float, tables: DuckTables) -> int:
-    num_events = int(tables.execute(events.count()))
-    place = max(1, math.ceil(share * num_events))
-    # First the bin of the time, then the time in it: two short lists for any number of events.
+    num_events, latest = int(tables.execute(events.count())), tables.execute(events.order.max())
     bins = (events.order // _BIN).cast("int64")
-    first, place = _entry_of(events.select(value=bins), place, tables)
-    last, _ = _entry_of(events.filter(bins == first).select(value=events.order), place, tables)
-    if last == tables.execute(events.order.max()):
-        raise DataError(
-            f"no event comes after the first {share:.0%} of {num_events} events: the last time is {last}",
-            rule="events lie before and after each of data.cut_shares",
-            remedy="lower data.cut_shares, or give data.cut_times",
-        )
-    return last + 1
+    times = []
+    for share in shares:
+        place = max(1, math.ceil(share * num_events))
+        # First the bin of the time, then the time in it: two short lists for any number of events.
+        first, place = _entry_of(events.select(value=bins), place, tables)
+        last, _ = _entry_of(events.filter(bins == first).select(value=events.order), place, tables)
+        if last == latest:
+            raise DataError(
+                f"no event comes after the first {share:.0%} of {num_events} events: the last time is {last}",
+                rule="events lie before and after each of data.cut_shares",
+                remedy="lower data.cut_shares, or give data.cut_times",
+            )
+        times.append(last + 1)
+    return times
 
 
 def _entry_of(values: ibis.Table, place: int, tables: DuckTables) -> tuple[int, int]:

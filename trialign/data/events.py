@@ -115,22 +115,15 @@ def partition_by_user(
         has_clock=raw.has_clock,
         policy=settings.repeated_events,
     )
-    core = core_of(
-        numbered,
-        steps / "core",
-        tables=tables,
-        min_user_interactions=settings.min_user_interactions,
-        min_item_interactions=settings.min_item_interactions,
-        max_rounds=settings.core_rounds,
-    )
-    left = _keep_items(core.events, catalogue.num_rows, folder, tables, only_chosen=settings.min_item_interactions > 0)
+    core, rounds = core_of(numbered, steps / "core", settings, tables=tables)
+    left = _keep_items(core, catalogue.num_rows, folder, tables, only_chosen=settings.min_item_interactions > 0)
     left = left.join(_code_buckets(folder / "users"), "code").drop("code")
     tables.to_parquet(left, folder / "events", partition_by="bucket", **INTEGERS)
     shutil.rmtree(steps)
     counts |= repeats
     if settings.min_user_interactions or settings.min_item_interactions:
-        counts |= {f"{what}_below_core": sum(r[what] for r in core.rounds) for what in ("users", "items", "events")}
-        counts["core_rounds"] = core.rounds
+        counts |= {f"{what}_below_core": sum(r[what] for r in rounds) for what in ("users", "items", "events")}
+        counts["core_rounds"] = rounds
     return counts
 
 

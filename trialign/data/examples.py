@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trialign.config.data import DataConfig
 from trialign.data.events import Histories, num_digits
 from trialign.data.histories import SplitWriters
 from trialign.data.splits import Lengths
@@ -47,7 +48,7 @@ class Example(NamedTuple):
 
 
 def spread_examples(
-    examples: ibis.Table, catalogue: pa.Table, folder: Path, *, tables: DuckTables, buckets: int, missing_items: str
+    examples: ibis.Table, catalogue: pa.Table, folder: Path, settings: DataConfig, *, tables: DuckTables
 ) -> Counts:
     """Write the examples as Parquet partitioned by user bucket.
 
@@ -55,9 +56,9 @@ def spread_examples(
         examples: `user`, `items`, `target`, `split`, as `RawData.examples`.
         catalogue: `item` (index) and `key`.
         folder: where they go.
+        settings: the number of buckets, and whether examples with items that have no catalogue entry are refused;
+            else `read_examples` drops these items.
         tables: where they are computed.
-        buckets: a power of 16.
-        missing_items: `refuse` examples with items that have no catalogue entry, or let `read_examples` drop them.
 
     Returns:
         The count `history_items_dropped`; `ExampleWriter` counts the rest.
@@ -71,9 +72,9 @@ def spread_examples(
     columns.get_backend().to_parquet(columns, folder / "log.parquet")
     examples = tables.read_back(folder / "log.parquet")
     _check(examples, tables)
-    counts = _check_items(examples, catalogue, tables, missing_items)
+    counts = _check_items(examples, catalogue, tables, settings.missing_items)
     hashed = examples.mutate(hash=examples.user.hexdigest("md5"))
-    spread = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits(buckets)))
+    spread = hashed.mutate(bucket=ibis.literal("b") + hashed.hash.left(num_digits(settings.buckets)))
     tables.to_parquet(spread, folder / "examples", partition_by="bucket")
     (folder / "log.parquet").unlink()
     np.save(folder / "items.npy", np.arange(catalogue.num_rows))

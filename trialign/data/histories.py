@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from trialign.config.data import DataConfig
 from trialign.data.events import Histories
 from trialign.data.oracle import OracleWriter
 from trialign.data.splits import Cuts, Lengths, last_n, temporal, windows
@@ -29,14 +30,12 @@ class SplitWriters:
 
     Args:
         folder: the stage's.
-        max_history: items of a window.
-        block_records: records per block.
-        shard_blocks: blocks per shard.
+        settings: items of a window, records per block, blocks per shard.
     """
 
-    def __init__(self, folder: Path, *, max_history: int, block_records: int, shard_blocks: int) -> None:
-        self._max_history = max_history
-        sizes = {"records_per_block": block_records, "blocks_per_shard": shard_blocks}
+    def __init__(self, folder: Path, settings: DataConfig) -> None:
+        self._max_history = settings.max_history
+        sizes = {"records_per_block": settings.block_records, "blocks_per_shard": settings.shard_blocks}
         self._shards = {name: ShardWriter(folder / name, **sizes, by_user=True) for name in (*get_args(Split), "users")}
         self._stack = ExitStack()
         self.num_windows = 0
@@ -99,19 +98,15 @@ class SplitWriters:
         ]
 
 
-def cutter(
-    split: str, *, min_eval_events: int, last: int, cut_times: Sequence[int] | None
-) -> Callable[[Histories], Cuts]:
+def cutter(settings: DataConfig, cut_times: Sequence[int] | None) -> Callable[[Histories], Cuts]:
     """Return the function that cuts histories of events into train, validation and test.
 
     Args:
-        split: `leave_one_out`, `last_n` or `temporal`.
-        min_eval_events: users with fewer are not evaluated.
-        last: n of `last_n`.
-        cut_times: the two times of `temporal`.
+        settings: the split, and who is evaluated.
+        cut_times: the two times of `temporal`; None for another split.
     """
-    if split == "temporal":
-        assert cut_times is not None
+    min_eval_events = settings.min_eval_events
+    if cut_times is not None:
         first, second = cut_times
 
         def at_times(histories: Histories) -> Cuts:
@@ -119,7 +114,7 @@ def cutter(
             return temporal(before[0], before[1], histories.lengths, min_eval_events)
 
         return at_times
-    n = last if split == "last_n" else 1
+    n = settings.last_n if settings.split == "last_n" else 1
     return lambda histories: last_n(histories.lengths, n, min_eval_events)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trialign.config.data import DataConfig
 from trialign.data.picture import BrokenPictureError, Picture, check_picture
 from trialign.errors import DataError
 from trialign.stream.shards import TarWriter
@@ -19,13 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_images(
-    images: Iterator[tuple[str, bytes]],
-    item_of: Mapping[str, int],
-    folder: Path,
-    *,
-    images_per_shard: int,
-    broken_images: str,
-    max_pixels: int,
+    images: Iterator[tuple[str, bytes]], item_of: Mapping[str, int], folder: Path, settings: DataConfig
 ) -> tuple[NDArray[np.bool_], dict[str, int]]:
     """Write pictures in the order they come, each decoded once.
 
@@ -33,9 +28,7 @@ def write_images(
         images: (item key, encoded picture).
         item_of: item index by key.
         folder: where the shards go; made if missing.
-        images_per_shard: pictures per tar file.
-        broken_images: `refuse` if any picture cannot be used, or `drop` these.
-        max_pixels: a picture with more cannot be used.
+        settings: pictures per tar file, which pictures cannot be used, and whether that refuses all.
 
     Returns:
         has_image_N: which items have a picture; and counts, of what was unusual only where there was any.
@@ -51,14 +44,14 @@ def write_images(
     for key, data in images:
         item = _owner(key, item_of, has_image_N)
         try:
-            picture = check_picture(data, max_pixels)
+            picture = check_picture(data, settings.max_pixels)
         except BrokenPictureError as cause:
             broken.append(f"item '{key}': {cause}")
             continue
-        if number % images_per_shard == 0:
+        if number % settings.images_per_shard == 0:
             if tar is not None:
                 tar.close()
-            tar = TarWriter(folder / f"images-{number // images_per_shard:06d}.tar")
+            tar = TarWriter(folder / f"images-{number // settings.images_per_shard:06d}.tar")
         assert tar is not None
         _add(tar, item, key, picture)
         has_image_N[item] = True
@@ -67,7 +60,7 @@ def write_images(
         num_animated += picture.animated
     if tar is not None:
         tar.close()
-    _judge(broken, broken_images)
+    _judge(broken, settings.broken_images)
     found = {"converted": num_converted, "animated": num_animated, "broken": len(broken)}
     return has_image_N, {"images": number} | {f"images_{what}": num for what, num in found.items() if num}
 

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ from trialign.data.markup import html_read
 from trialign.data.oracle import OracleWriter, write_truth
 from trialign.data.source import Oracle, RawData, Source
 from trialign.data.splits import Cuts
-from trialign.data.tables import DuckTables, bounded_tables, check_engine, started_spark
+from trialign.data.tables import DuckTables, bounded_tables, check_engine
 from trialign.errors import ConfigError
 from trialign.files import write_atomically
 from trialign.progress import Progress, tracked
@@ -78,22 +78,14 @@ def prepare(source: Source, folder: Path, settings: DataConfig) -> Counts:
                 spread.finish(_spread(raw, catalogue, spread.begin(), settings, engine))
         counts = spread.counts() | num_html
         counts |= _write_items(raw, catalogue, spread.kept, folder, settings)
-        splits = SplitWriters(
-            folder,
-            max_history=settings.max_history,
-            block_records=settings.block_records,
-            shard_blocks=settings.shard_blocks,
-        )
+        splits = SplitWriters(folder, settings)
         if raw.examples is not None:
             counts |= _write_examples(spread.folder, splits, catalogue)
         else:
             cut_times = _cut_times(settings, spread.folder, tables)
             if cut_times is not None:
                 counts["cut_times"] = cut_times
-            cut = cutter(
-                settings.split, min_eval_events=settings.min_eval_events, last=settings.last_n, cut_times=cut_times
-            )
-            keys = catalogue["key"].take(pa.array(spread.kept))
+            cut, keys = cutter(settings, cut_times), catalogue["key"].take(pa.array(spread.kept))
             histories = read_buckets(spread.folder, keys, tables)
             with Progress("events written", num_events(spread.folder)) as progress:
                 counts |= _write_events(histories, splits, cut, raw.oracle, keys.to_pylist(), folder, progress)
@@ -104,24 +96,19 @@ def prepare(source: Source, folder: Path, settings: DataConfig) -> Counts:
     return counts
 
 
-def _engine(settings: DataConfig, folder: Path, tables: DuckTables) -> AbstractContextManager[DuckTables]:
+def _engine(settings: DataConfig, folder: Path, tables: DuckTables) -> AbstractContextManager[Any]:
     """Return the table engine (DuckDB or Spark) that partitions the log, for the length of a block."""
     if settings.engine == "duckdb":
         return nullcontext(tables)
-    return started_spark(folder / "spill-spark", memory=settings.memory, threads=settings.threads)
+    from trialign.data.spark import spark_tables  # not installed everywhere
+
+    return spark_tables(folder / "spill-spark", memory=settings.memory, threads=settings.threads)
 
 
 def _spread(raw: RawData, catalogue: pa.Table, folder: Path, settings: DataConfig, engine: DuckTables) -> Counts:
     if raw.examples is None:
         return partition_by_user(raw, catalogue, folder, settings, tables=engine)
-    return spread_examples(
-        raw.examples,
-        catalogue,
-        folder,
-        tables=engine,
-        buckets=settings.buckets,
-        missing_items=settings.missing_items,
-    )
+    return spread_examples(raw.examples, catalogue, folder, settings, tables=engine)
 
 
 def _cut_times(settings: DataConfig, spread: Path, tables: DuckTables) -> list[int] | None:
@@ -181,17 +168,8 @@ def _write_items(
     left = set(catalogue["key"].to_pylist()).difference(item_of)
     pictures = iter(()) if raw.images is None else raw.images()
     wanted = ((key, data) for key, data in pictures if key not in left)
-    has_image_N, num_images = write_images(
-        tracked(wanted, "pictures"),
-        item_of,
-        folder / "images",
-        images_per_shard=settings.images_per_shard,
-        broken_images=settings.broken_images,
-        max_pixels=settings.max_pixels,
-    )
-    write_catalogue(
-        stayed, has_image_N, folder, block_records=settings.block_records, shard_blocks=settings.shard_blocks
-    )
+    has_image_N, num_images = write_images(tracked(wanted, "pictures"), item_of, folder / "images", settings)
+    write_catalogue(stayed, has_image_N, folder, settings)
     if raw.truth is not None:
         write_truth(raw.truth, stayed["key"], folder / "oracle" / "items.parquet")
     return {

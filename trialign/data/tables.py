@@ -7,11 +7,10 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import ibis
@@ -62,13 +61,6 @@ def check_engine(engine: str) -> None:
             remedy="pip install 'trialign[spark]', install Java 17 or 21, or set data.engine=duckdb: one machine does "
             "hundreds of millions of events",
         )
-
-
-def started_spark(spill: Path, *, memory: str, threads: int | None) -> AbstractContextManager[Any]:
-    """Return Spark for the length of a block; see `spark_tables`."""
-    from trialign.data.spark import spark_tables  # not installed everywhere
-
-    return spark_tables(spill, memory=memory, threads=threads)
 
 
 @contextmanager
