@@ -112,7 +112,7 @@ def _rows(path: str, schema: type, values: Mapping[str, Json]) -> Iterator[_Row]
         if is_dataclass(default) and isinstance(value, Mapping) and group not in SCHEMAS:
             yield from _rows(key.replace(".", "/"), type(default), value)
         elif found.name != "_target_" and "help" in found.metadata:
-            hashed = found.metadata["hashed"] and path.split("/")[0] in HASHED
+            hashed = found.metadata["hashed"] and path.split("/")[0] in ("", "from", *HASHED)
             mark = "" if hashed else " +" if found.metadata["recorded"] else " *"
             shown = default_choices()[group] if group in SCHEMAS else _shown(value)
             yield key, mark, _type(hints[found.name], bounds_of(found)), shown, found.metadata["help"]
