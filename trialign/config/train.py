@@ -88,6 +88,7 @@ class ItemsConfig:
     joint_nodes: int = option(
         65536, "position only: one softmax over the deepest level with no more nodes; below it one per prefix", least=0
     )
+    repeats: bool = option(True, "learn one bias on items of the history: whether users choose an item again")
 
 
 @dataclass

@@ -207,6 +207,7 @@ def build_generator(
         features_NF=item_features(data.modalities, settings.items.features, weights=weights),
         read_scale=read_scale,
         text_scale=text_scale,
+        repeats=settings.items.repeats,
     )
     template = Template(
         tokenizer,

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from trialign.errors import TrainingError
-from trialign.generate.softmax import Scored, table_cross_entropy
+from trialign.generate.softmax import Marks, Scored, table_cross_entropy
 from trialign.runtime.collectives import all_reduce_sum
 
 
@@ -32,16 +32,20 @@ class Predictions(NamedTuple):
 
 
 class TablePredictions(NamedTuple):
-    """Predictions over many answers: the logits `queries_MD @ table_CD.T` are computed in chunks, never all at once."""
+    """Predictions over many answers: the logits `queries_MD @ table_CD.T` are computed in chunks, never all at once.
+
+    `marks`: where they get a bias.
+    """
 
     queries_MD: torch.Tensor
     table_CD: torch.Tensor
     answers_M: torch.Tensor
     tasks_M: torch.Tensor
+    marks: Marks | None = None
 
     def score(self) -> Scored:
         """Return the cross-entropy."""
-        return table_cross_entropy(self.queries_MD, self.table_CD, self.answers_M)
+        return table_cross_entropy(self.queries_MD, self.table_CD, self.answers_M, self.marks)
 
 
 class LossSums(NamedTuple):

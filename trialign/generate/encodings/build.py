@@ -29,6 +29,7 @@ def build_items(
     features_NF: torch.Tensor | None,
     read_scale: float = 1.0,
     text_scale: float = 1.0,
+    repeats: bool = False,
 ) -> ItemEncoding:
     """Return an item encoding with initial weights.
 
@@ -42,6 +43,7 @@ def build_items(
         features_NF: as `PositionEncoding`, see `item_features`.
         read_scale: as `PositionEncoding`.
         text_scale: factor by which the backbone scales `table_VD` as input; codes get the same norm as text.
+        repeats: whether it learns the repeat term.
 
     Raises:
         ConfigError: `tokens` with a setting that only `position` can use.
@@ -55,7 +57,7 @@ def build_items(
                 rule="only the encoding `position` reads more of an item than its codes",
                 remedy="switch both off, or set train.items.encoding=position",
             )
-        return TokensEncoding(sids.codes_NL, text_vocab, vectors_LKD, text_scale)
+        return TokensEncoding(sids.codes_NL, text_vocab, vectors_LKD, text_scale, repeats=repeats)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "items"))
         return PositionEncoding(
@@ -66,6 +68,7 @@ def build_items(
             id_embedding=id_embedding,
             joint_nodes=joint_nodes,
             read_scale=read_scale,
+            repeats=repeats,
         )
 
 

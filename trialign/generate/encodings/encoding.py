@@ -13,6 +13,7 @@ from torch import nn
 
 from trialign.decode.beam import LevelScorer
 from trialign.generate.backbone import HiddenStates
+from trialign.generate.encodings.repeats import RepeatTerm, Seen
 from trialign.generate.loss import Predictions, TablePredictions
 
 
@@ -41,12 +42,14 @@ class ItemEncoding(nn.Module, ABC):
         items_only: whether every answer is an item of the catalogue, even without the trie.
         rows: the token ids of items in a row.
         code_embedding: the input vectors of the codes.
+        repeats: the repeat term; None leaves it out.
     """
 
     name: ClassVar[str]
     items_only: ClassVar[bool]
     rows: ItemRows
     code_embedding: CodeEmbedding
+    repeats: RepeatTerm | None
 
     @property
     @abstractmethod
@@ -58,10 +61,14 @@ class ItemEncoding(nn.Module, ABC):
         """Return the vectors [..., D] of item tokens [...]."""
 
     @abstractmethod
+    def read(self, tokens_RT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the item that each token belongs to, int64 with NO_ITEM for text, and whether it ends there, bool."""
+
+    @abstractmethod
     def predict(
-        self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor
+        self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor, seen: Seen | None
     ) -> Sequence[Predictions | TablePredictions]:
-        """Return groups of predictions of the item tokens `answers_M`; M may be 0."""
+        """Return groups of predictions of the item tokens `answers_M`; M may be 0. `seen` is for the repeat term."""
 
     @abstractmethod
     def scorer(

@@ -20,7 +20,10 @@ from trialign.decode.index import PrefixIndex
 from trialign.decode.step import Beams
 from trialign.generate.backbone import HiddenStates
 from trialign.generate.encodings.encoding import CodeEmbedding, ItemEncoding
+from trialign.generate.encodings.repeats import RepeatTerm, Seen, seen_in_prompts
 from trialign.generate.loss import Predictions, TablePredictions
+from trialign.generate.softmax import Marks, add_at
+from trialign.types import NO_ITEM
 
 _LEAST = -80.0
 """Smallest log-probability of a node that is told from others in the sum of a prefix."""
@@ -59,6 +62,7 @@ class PositionEncoding(ItemEncoding):
         joint_nodes: largest joint softmax; the deepest level with at most so many nodes is the joint level.
         read_scale: factor on an item's vector as input. As output vectors they should be short; as inputs that short
             they would be small next to what the first layers add (Vaswani et al. 2017, 3.4).
+        repeats: learn the repeat term.
     """
 
     name = "position"
@@ -78,6 +82,7 @@ class PositionEncoding(ItemEncoding):
         id_embedding: bool,
         joint_nodes: int,
         read_scale: float = 1.0,
+        repeats: bool = False,
     ) -> None:
         super().__init__()
         num_levels, codebook_size, width = vectors_LKD.shape
@@ -106,6 +111,7 @@ class PositionEncoding(ItemEncoding):
         if self.ids is not None:
             nn.init.normal_(self.ids.weight, std=float(vectors_LKD.std()))
         self.project = None if features_NF is None else nn.Linear(features_NF.shape[1], width, bias=False)
+        self.repeats = RepeatTerm(codes_NL) if repeats else None
         self.queries = nn.ModuleList(_Query(width) for _ in range(num_levels - self.joint))
 
     @property
@@ -116,6 +122,7 @@ class PositionEncoding(ItemEncoding):
             "id_embedding": self.ids is not None,
             "joint_nodes": self.joint_nodes,
             "read_scale": self.read_scale,
+            "repeats": self.repeats is not None,
             "feature_dim": 0 if self.project is None else self.project.in_features,
         }
 
@@ -123,22 +130,35 @@ class PositionEncoding(ItemEncoding):
         """Return the vectors [..., D] of item tokens [...]."""
         return self._vectors(self.leaf_of_item_N[tokens - self.text_vocab]) * self.read_scale
 
+    def read(self, tokens_RT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the item of each token, and where there is one: an item ends where it begins."""
+        is_item_RT = tokens_RT >= self.text_vocab
+        return torch.where(is_item_RT, tokens_RT - self.text_vocab, NO_ITEM), is_item_RT
+
     def predict(
-        self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor
+        self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor, seen: Seen | None = None
     ) -> list[Predictions | TablePredictions]:
         """Return predictions for the joint level, then for each level below it over the children of the true parent."""
         leaves_M = self.leaf_of_item_N[answers_M - self.text_vocab]
         table_ND = self.leaf_vectors()
         nodes_M = self.node_of_leaf_LN[self.joint][leaves_M]
         nodes_SD = self._node_vectors(table_ND, self.joint)
+        marks = None
+        if self.repeats is not None and seen is not None:
+            marks = Marks(*self._marked(self.joint, seen), self.repeats())
         groups: list[Predictions | TablePredictions] = [
-            TablePredictions(self.queries[0](hidden_MD), nodes_SD, nodes_M, tasks_M)
+            TablePredictions(self.queries[0](hidden_MD), nodes_SD, nodes_M, tasks_M, marks)
         ]
         for level in range(self.joint + 1, len(self.widths)):
             parents_M, nodes_M = nodes_M, self.node_of_leaf_LN[level][leaves_M]
             children_MC, legal_MC = self._children(level, parents_M)
             logits_MC = self.child_logits(hidden_MD[:, None], table_ND, level, children_MC[:, None]).squeeze(1)
             first_M = getattr(self, f"starts_{level}")[parents_M]
+            if self.repeats is not None and seen is not None:
+                rows_Q, nodes_Q = self._marked(level, seen)
+                slots_Q = nodes_Q - first_M[rows_Q]
+                here_Q = (slots_Q >= 0) & (slots_Q < legal_MC.sum(dim=1)[rows_Q])
+                logits_MC = add_at(logits_MC, rows_Q[here_Q], slots_Q[here_Q], self.repeats())
             groups.append(Predictions(logits_MC.masked_fill(~legal_MC, -torch.inf), nodes_M - first_M, tasks_M))
         return groups
 
@@ -197,6 +217,16 @@ class PositionEncoding(ItemEncoding):
         room = found_BWC.new_full((*nodes_BW.shape, self.codebook_size + 1), -torch.inf)
         return room.scatter_(-1, slots_BWC, found_BWC)[..., :-1]
 
+    def biased(self, level: int, logits_BS: torch.Tensor, seen: Seen) -> torch.Tensor:
+        """Return the logits of all nodes of a level with the repeat term."""
+        return logits_BS if self.repeats is None else add_at(logits_BS, *self._marked(level, seen), self.repeats())
+
+    def _marked(self, level: int, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the places and nodes of a level that the repeat term applies to."""
+        assert self.repeats is not None
+        rows_Q, items_Q = self.repeats.marked(level, seen)
+        return rows_Q, self.node_of_leaf_LN[level][self.leaf_of_item_N[items_Q]]
+
     def _children(self, level: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the children [..., C] of nodes [...] and which of them exist; missing ones repeat the first."""
         starts = getattr(self, f"starts_{level}")
@@ -248,6 +278,7 @@ class PositionScorer:
         device = items.codes_NL.device
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
+        self._seen = seen_in_prompts(*items.read(tokens_BT))
         places_T = torch.arange(tokens_BT.shape[1], device=device)
         # Padding is on the right, hidden by causal attention; positions do not restart, so a row is one example.
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
@@ -280,7 +311,7 @@ class PositionScorer:
         """Return the logits [B, nodes] of all nodes of the joint level or of one below it."""
         place = level - self._items.joint
         logits_BS: torch.Tensor = self._items.queries[place](self._hidden_BD) @ self._vectors[place].T
-        return logits_BS.float()
+        return self._items.biased(level, logits_BS.float(), self._seen)
 
 
 class _Query(nn.Module):

@@ -14,9 +14,12 @@ from torch.nn import functional
 from trialign.decode.step import Beams
 from trialign.generate.backbone import HiddenStates
 from trialign.generate.encodings.encoding import CodeEmbedding, ItemEncoding
+from trialign.generate.encodings.repeats import RepeatTerm, Seen, seen_in_prompts
 from trialign.generate.loss import Predictions
+from trialign.generate.softmax import add_at
 from trialign.runtime.transformers import DynamicCache
 from trialign.semid.tokens import TokenSpace
+from trialign.types import NO_ITEM
 
 
 class TokensRows:
@@ -63,37 +66,90 @@ class TokensEncoding(ItemEncoding):
         text_vocab: number of text tokens; those of codes follow.
         vectors_LKD: initial output vectors of all codes.
         read_scale: factor by which the initial input vectors are longer.
+        repeats: learn the repeat term.
     """
+
+    codes_NL: torch.Tensor
+    order_N: torch.Tensor
 
     name = "tokens"
     items_only = False
 
     def __init__(
-        self, codes_NL: NDArray[np.integer], text_vocab: int, vectors_LKD: torch.Tensor, read_scale: float = 1.0
+        self,
+        codes_NL: NDArray[np.integer],
+        text_vocab: int,
+        vectors_LKD: torch.Tensor,
+        read_scale: float = 1.0,
+        *,
+        repeats: bool = False,
     ) -> None:
         super().__init__()
         self.space = TokenSpace(text_vocab, *vectors_LKD.shape[:2])
         self.rows = TokensRows(codes_NL, self.space)
         self.code_embedding = CodeEmbedding(vectors_LKD * read_scale)
         self.code_head = CodeHead(vectors_LKD.clone())
+        self.repeats = RepeatTerm(codes_NL) if repeats else None
+        self.register_buffer("codes_NL", torch.from_numpy(codes_NL.astype(np.int64)), persistent=False)
+        self.register_buffer("order_N", self._flat(self.codes_NL).argsort(), persistent=False)
 
     @property
     def settings(self) -> dict[str, str | float]:
-        """Nothing is chosen: an item is its codes."""
-        return {"encoding": self.name, "id_embedding": False, "joint_nodes": 0, "feature_dim": 0, "read_scale": 1.0}
+        """Nothing but the repeat term is chosen: an item is its codes."""
+        return {
+            "encoding": self.name,
+            "id_embedding": False,
+            "joint_nodes": 0,
+            "feature_dim": 0,
+            "read_scale": 1.0,
+            "repeats": self.repeats is not None,
+        }
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors [..., D] of SID tokens [...]."""
         vectors: torch.Tensor = self.code_embedding(self.space.level(tokens), self.space.code(tokens))
         return vectors
 
-    def predict(self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor) -> list[Predictions]:
+    def read(self, tokens_RT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the item of each token, and whether the token is its last one."""
+        num_levels = self.space.num_levels
+        levels_RT = self.space.level(tokens_RT).clamp(min=-1)
+        first_RT = torch.arange(tokens_RT.shape[1], device=tokens_RT.device) - levels_RT
+        places_RTL = first_RT[..., None] + torch.arange(num_levels, device=tokens_RT.device)
+        whole_RT = (levels_RT >= 0) & (places_RTL[..., -1] < tokens_RT.shape[1])
+        places_RTL = places_RTL.clamp(0, tokens_RT.shape[1] - 1)
+        rows_R11 = torch.arange(len(tokens_RT), device=tokens_RT.device)[:, None, None]
+        flat_RT = self._flat(self.space.code(tokens_RT[rows_R11, places_RTL]))
+        flat_N = self._flat(self.codes_NL)[self.order_N]
+        found_RT = torch.searchsorted(flat_N, flat_RT).clamp(max=len(flat_N) - 1)
+        is_item_RT = whole_RT & (flat_N[found_RT] == flat_RT)
+        items_RT = torch.where(is_item_RT, self.order_N[found_RT], NO_ITEM)
+        return items_RT, levels_RT == num_levels - 1
+
+    def _same_prefix(self, level: int, items_Q: torch.Tensor, others_Q: torch.Tensor) -> torch.Tensor:
+        """Return whether two items share their first `level` codes, bool [Q]."""
+        return (self.codes_NL[items_Q, :level] == self.codes_NL[others_Q, :level]).all(dim=1)
+
+    def _flat(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return codes [..., L] as one number each."""
+        factors_L = self.space.codebook_size ** torch.arange(codes.shape[-1] - 1, -1, -1, device=codes.device)
+        return (codes * factors_L).sum(dim=-1)
+
+    def predict(
+        self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor, seen: Seen | None = None
+    ) -> list[Predictions]:
         """Return one group of predictions per level, possibly empty, over the K codes of the level."""
         level_M = self.space.level(answers_M)
         groups = []
         for level in range(self.space.num_levels):
             (rows,) = torch.nonzero(level_M == level, as_tuple=True)
             logits_MK = self.code_head(hidden_MD[rows], level)
+            if self.repeats is not None and seen is not None:
+                places_Q, items_Q = self.repeats.marked(level, seen)
+                here_Q = (level_M[places_Q] == level) & self._same_prefix(level, seen.answers_M[places_Q], items_Q)
+                slots_M = torch.cumsum(level_M == level, dim=0) - 1
+                codes_Q = self.codes_NL[items_Q[here_Q], level]
+                logits_MK = add_at(logits_MK, slots_M[places_Q[here_Q]], codes_Q, self.repeats())
             groups.append(Predictions(logits_MK, self.space.code(answers_M[rows]), tasks_M[rows]))
         return groups
 
@@ -127,6 +183,8 @@ class CachedScorer:
         # Padding is on the right, so causal attention hides it from the prompt's own tokens.
         self._tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
         self._cache = DynamicCache(config=generator.backbone.config)
+        self._seen = seen_in_prompts(*items.read(self._tokens_BT))
+        self._codes_BWL = self._tokens_BT.new_zeros((len(prompts), 1, 0))
         self._level = 0
 
     def start(self) -> torch.Tensor:
@@ -137,12 +195,13 @@ class CachedScorer:
         self._prompt_BS = places_T < self._lengths_B[:, None]
         self._family_BWS = self._prompt_BS.new_zeros((num_prompts, 1, 0))
         last_BD = hidden_BTD[torch.arange(num_prompts, device=hidden_BTD.device), self._lengths_B - 1]
-        logits_BK: torch.Tensor = self._items.code_head(last_BD, 0)
-        return logits_BK
+        return self._biased(self._items.code_head(last_BD, 0)[:, None])[:, 0]
 
     def advance(self, beams: Beams) -> torch.Tensor:
         """Read the last code of every beam and return the logits of the next level."""
         num_prompts, num_beams = beams.codes.shape
+        before_BWL = self._codes_BWL.gather(1, beams.parents[..., None].expand(-1, -1, self._level))
+        self._codes_BWL = torch.cat([before_BWL, beams.codes[..., None]], dim=2)
         inherited_BWS = self._family_BWS.gather(1, beams.parents[..., None].expand(-1, -1, self._family_BWS.shape[2]))
         itself_BWS = torch.eye(num_beams, dtype=torch.bool, device=beams.codes.device).expand(num_prompts, -1, -1)
         self._family_BWS = torch.cat([inherited_BWS, itself_BWS], dim=2)
@@ -153,5 +212,16 @@ class CachedScorer:
         positions_BW = (self._lengths_B + self._level)[:, None].expand(-1, num_beams)
         hidden_BWD = self._generator.hidden(tokens_BW, positions_BW, mask=mask, cache=self._cache)
         self._level += 1
-        logits_BWK: torch.Tensor = self._items.code_head(hidden_BWD, self._level)
-        return logits_BWK
+        return self._biased(self._items.code_head(hidden_BWD, self._level))
+
+    def _biased(self, logits_BWK: torch.Tensor) -> torch.Tensor:
+        """Return logits with the repeat term on codes that lead from a beam to seen items alone."""
+        repeats, level = self._items.repeats, self._level
+        if repeats is None:
+            return logits_BWK
+        rows_Q, items_Q = repeats.marked(level, self._seen)
+        codes_QL = self._items.codes_NL[items_Q]
+        from_QW = (self._codes_BWL[rows_Q] == codes_QL[:, None, :level]).all(dim=2)
+        marks_X, beams_X = torch.nonzero(from_QW, as_tuple=True)
+        places_3X = rows_Q[marks_X], beams_X, codes_QL[marks_X, level]
+        return logits_BWK.index_put(places_3X, repeats().to(logits_BWK.dtype).expand(len(marks_X)), accumulate=True)
