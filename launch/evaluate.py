@@ -138,8 +138,9 @@ def _load_baselines(config: Config, stage: Stage) -> dict[str, Ranker]:
 def _compare(rankers: dict[str, Ranker], users: Evaluation, num_items: int, *, exclude_seen: bool) -> Compared:
     from trialign.evaluate.protocol import evaluate
     from trialign.evaluate.report import Compared
+    from trialign.evaluate.slices import seen_places
 
-    measured = {}
+    measured, seen = {}, {}
     for name, ranker in rankers.items():
         rule = "filtered" if exclude_seen else "kept"
         log.info("  ranking %d items for %d users by %s, seen items %s", num_items, len(users.histories), name, rule)
@@ -152,4 +153,5 @@ def _compare(rankers: dict[str, Ranker], users: Evaluation, num_items: int, *, e
             batch_size=1024,
             what=f"users ranked by {name}, seen items {rule}",
         )
-    return Compared(exclude_seen, measured.pop("model"), measured)
+        seen[name] = seen_places(measured[name].rankings.items_UK, users.targets, users.seen)
+    return Compared(exclude_seen, measured.pop("model"), measured, None if exclude_seen else seen)

@@ -98,6 +98,8 @@ def test_ready_examples_by_hand(world: World) -> None:
         "history_items_dropped": 0,
         "examples_repeated": 1,
         "windows": 5,
+        "train_targets": 8,
+        "train_targets_repeated": 2,  # the last 0 of a, the second 1 of b
         "items": 4,
         "items_without_title": 4,
         "items_without_description": 4,

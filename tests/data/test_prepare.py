@@ -66,6 +66,8 @@ def test_three_users_by_hand(prepared: Prepared) -> None:
         "events_repeated": 0,
         "bad_events": {},
         "windows": 3,
+        "train_targets": 2,
+        "train_targets_repeated": 0,
         "items": 3,
         "items_without_title": 0,
         "items_without_description": 3,

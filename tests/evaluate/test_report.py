@@ -10,7 +10,7 @@ import pytest
 from trialign.data.dataset import Evaluation
 from trialign.errors import DataError
 from trialign.evaluate.protocol import Measured, Rankings
-from trialign.evaluate.record import Details, EvaluationRecord, FilteredTargets
+from trialign.evaluate.record import Details, EvaluationRecord, FilteredTargets, SeenPlaces
 from trialign.evaluate.report import WIDTH, Compared, best_baseline, metrics_record, oracle_means
 from trialign.evaluate.report import report_text as text_of
 from trialign.evaluate.topk import filtered_targets
@@ -42,7 +42,7 @@ def record(**changes: Any) -> dict[str, Any]:
         **changes,
     }
     exclude_seen = found.pop("exclude_seen", False)
-    stated = Compared(exclude_seen, found.pop("model"), found.pop("baselines"))
+    stated = Compared(exclude_seen, found.pop("model"), found.pop("baselines"), found.pop("seen_places", None))
     other = Compared(not exclude_seen, found.pop("other", stated.model), stated.baselines)
     users = found.pop("users") or [str(user) for user in range(len(stated.model.values_UC))]
     return dict(to_json(metrics_record(stated, other, users, details=Details({}, {}, {}), **found)))
@@ -170,6 +170,13 @@ def test_report_names_the_protocol_the_best_baseline_and_its_interval() -> None:
     assert "oracle (best attainable)" in text
     assert "67.5% of the oracle's N@10" in text
     assert "12.5000% of the places the model owed hold no item" in text
+
+
+def test_places_of_seen_items_are_told_of_the_model_and_the_best_baseline() -> None:
+    places = {"model": SeenPlaces(0.25, 0.5), "popularity": SeenPlaces(3.0, 0.0), "item_knn": SeenPlaces(1.5, 0.125)}
+    said = "items of the user's history hold 0.25 of the model's (50.0% of them right) and 1.50 of item_knn's (12.5%"
+    assert said in " ".join(report_text(record(seen_places=places)).split())
+    assert "items of the user's history hold" not in report_text(record(exclude_seen=True))
 
 
 def test_report_says_when_seen_items_are_struck_and_when_the_model_loses() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,22 @@ def test_a_step_goes_by_the_gradient_of_its_own_batch() -> None:
     again = [weights.grad for weights in fitted.parameters() if weights.grad is not None]
     for one, other in zip(found, again, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_whether_users_choose_again_is_learned(repeats: bool) -> None:
+    draws = np.random.default_rng(0)
+    orders = [draws.permutation(NUM_ITEMS)[:6].astype(np.int32) for _ in range(64)]
+    histories = [np.concatenate([order[:3], order[:3]]) if repeats else order for order in orders]
+    settings = SASRecConfig(**(SMALL | {"epochs": 12}))
+    ranker = SASRec.fit(histories, NUM_ITEMS, settings, texts=TEXTS, seed=0)
+    asked = [order[:3] for order in orders]
+    items, _ = ranker.rank(asked, 3, exclude=None)
+    hits = np.mean([np.isin(found, own).mean() for found, own in zip(items, asked, strict=True)])
+    assert hits > 0.9 if repeats else hits == 0
+    without = replace(settings, repeats=False)
+    plain, _ = SASRec.fit(histories, NUM_ITEMS, without, texts=TEXTS, seed=0).rank(asked, 3, exclude=None)
+    assert 0.05 < np.mean([np.isin(found, own).mean() for found, own in zip(plain, asked, strict=True)]) < 0.9
 
 
 def test_same_seed_same_weights() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trialign.evaluate.record import SeenSlice, Spread
-from trialign.evaluate.slices import prefix_recall, recall_by_seen, spread
+from trialign.evaluate.record import SeenPlaces, SeenSlice, Spread
+from trialign.evaluate.slices import prefix_recall, recall_by_seen, seen_places, spread
 from trialign.types import NO_ITEM, Items
 
 POPULARITY = np.array([0, 3, 9, 1, 5])
@@ -71,3 +71,10 @@ def test_a_target_that_comes_twice_counts_once_by_hand() -> None:
     codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]])
     # Target 1 is shown; 2 shares its first code with item 3; 0 shares nothing with items 4 and 3.
     assert prefix_recall(items, targets, codes) == pytest.approx({"prefix_1": 2 / 3, "prefix_2": 1 / 3})
+
+
+def test_seen_places_by_hand() -> None:
+    # User 0 saw 1 (shown) and 4; user 1 saw 0 and 2 twice, both shown, and 2 is a target; the others saw nothing shown.
+    seen: list[Items] = [np.array(found, np.int32) for found in ([1, 4], [0, 2, 2], [], [3])]
+    assert seen_places(ITEMS, TARGETS, seen) == SeenPlaces(pytest.approx(3 / 4), pytest.approx(1 / 3))
+    assert seen_places(ITEMS, TARGETS, [np.empty(0, np.int32)] * 4) == SeenPlaces(0.0, 0.0)

@@ -32,6 +32,7 @@ class SASRecConfig:
     batch_items: int = option(1024, "targets per step, about", least=1)
     learning_rate: float = option(1e-3, "peak, AdamW", above=0)
     weight_decay: float = option(0.0, "AdamW; not on norms, biases, embeddings", least=0)
+    repeats: bool = option(True, "learn one bias on items of the history, as train.items.repeats")
 
 
 @dataclass

@@ -144,7 +144,7 @@ class ExampleWriter:
             "examples": {str(split): number for split, number in self._examples.items()},
             "examples_dropped": self._dropped,
             "examples_repeated": self._repeated,
-            "windows": self._splits.num_windows,
+            **self._splits.counts(),
             "items_without_events": int((~self._chosen_N).sum()),
         }
 

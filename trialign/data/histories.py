@@ -38,7 +38,7 @@ class SplitWriters:
         sizes = {"records_per_block": settings.block_records, "blocks_per_shard": settings.shard_blocks}
         self._shards = {name: ShardWriter(folder / name, **sizes, by_user=True) for name in (*get_args(Split), "users")}
         self._stack = ExitStack()
-        self.num_windows = 0
+        self.num_windows = self.num_targets = self.num_repeats = 0
 
     def __enter__(self) -> SplitWriters:
         for shards in self._shards.values():
@@ -51,7 +51,10 @@ class SplitWriters:
         self._stack.__exit__(kind, error, trace)
 
     def train(self, histories: Histories, ends: Lengths, first_target: Lengths) -> None:
-        """Write the windows of each history's events before `ends`; targets start at its position `first_target`."""
+        """Write the windows of each history's events before `ends`; targets start at its position `first_target`.
+
+        `num_targets` counts the targets, `num_repeats` those whose user had chosen them before in the same history.
+        """
         users = np.flatnonzero(ends)
         cut = windows(ends[users], self._max_history)
         owners = users[cut.histories]
@@ -66,6 +69,17 @@ class SplitWriters:
             ]
             self._shards["train"].write(pa.RecordBatch.from_arrays(columns, schema=TRAIN))
         self.num_windows += len(starts)
+        is_target = _between(histories, np.maximum(first_target, 1), ends)
+        self.num_targets += int(is_target.sum())
+        self.num_repeats += int((is_target & ~_first_choices(histories)).sum())
+
+    def counts(self) -> dict[str, int]:
+        """Return what was written so far."""
+        return {
+            "windows": self.num_windows,
+            "train_targets": self.num_targets,
+            "train_targets_repeated": self.num_repeats,
+        }
 
     def evaluation(self, name: EvaluationSplit, histories: Histories, begin: Lengths, end: Lengths) -> None:
         """Write each user with targets `begin : end`, the last window of what is before, and what is older."""
@@ -176,7 +190,7 @@ class EventWriter:
     def counts(self) -> dict[str, int]:
         """Return what was written so far."""
         return self._counts | {
-            "windows": self._splits.num_windows,
+            **self._splits.counts(),
             "items_without_events": int((~self._chosen_N).sum()),
         }
 
@@ -185,6 +199,24 @@ class EventWriter:
         for row in np.flatnonzero(end > begin):
             start = histories.starts[row]
             oracle.add(histories.users[row].as_py(), items[start : start + begin[row]])
+
+
+def _between(histories: Histories, begin: Lengths, end: Lengths) -> NDArray[np.bool_]:
+    """Return which events have a position of `begin` to `end` in their history, bool [events]."""
+    places = np.arange(len(histories.items)) - np.repeat(histories.starts, histories.lengths)
+    found: NDArray[np.bool_] = (places >= np.repeat(begin, histories.lengths)) & (
+        places < np.repeat(end, histories.lengths)
+    )
+    return found
+
+
+def _first_choices(histories: Histories) -> NDArray[np.bool_]:
+    """Return which events are the first of their item in their history, bool [events]."""
+    owners = np.repeat(np.arange(len(histories.lengths)), histories.lengths)
+    _, firsts = np.unique((owners << 32) | histories.items.to_numpy(), return_index=True)
+    found = np.zeros(len(histories.items), np.bool_)
+    found[firsts] = True
+    return found
 
 
 def _cut_in_ties(histories: Histories, cuts: Cuts) -> NDArray[np.bool_]:

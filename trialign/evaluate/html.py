@@ -19,6 +19,7 @@ from trialign.evaluate.report import (
     sentences,
     short,
     title,
+    told_of_seen,
 )
 from trialign.evaluate.slices import PLACES
 from trialign.html import Markup, bars, forest, render, thumbnail
@@ -58,7 +59,7 @@ def evaluation_page(
         charts=[(short(metric), _chart(stated, metric)) for metric in _CHARTED],
         intervals=[_intervals(stated, metric) for metric in _CHARTED] if stated.paired else [],
         other_rule=seen_rule(other),
-        other_sentences=[*against_best(other), *against_oracle(other), *against_filter(other)],
+        other_sentences=[*against_best(other), *against_oracle(other), *against_filter(other), *told_of_seen(other)],
         other_metrics=_metrics(other),
         seen=_seen(details),
         spread=_spread(details),

@@ -30,6 +30,19 @@ class FilteredTargets:
 
 
 @dataclass(frozen=True)
+class SeenPlaces:
+    """Items of the history among the ten recommended, where seen items are kept.
+
+    Attributes:
+        per_user: how many of the ten places they hold, on average.
+        right: share of these places that are a target.
+    """
+
+    per_user: float
+    right: float
+
+
+@dataclass(frozen=True)
 class Results:
     """Metrics of the model, the baselines and the oracle under one rule for seen items.
 
@@ -39,6 +52,7 @@ class Results:
         baselines: the same, by baseline.
         paired: model minus baseline, by baseline and metric.
         invalid_rate: the model's.
+        seen_places: by row, the model's among them; only where seen items are kept.
         filtered_targets: only where seen items are filtered.
         oracle: the best attainable metrics; None without a known oracle.
         share_of_oracle: model / oracle; None likewise.
@@ -49,6 +63,7 @@ class Results:
     baselines: dict[str, Figures]
     paired: dict[str, dict[str, Difference]]
     invalid_rate: float
+    seen_places: dict[str, SeenPlaces] | None = None
     filtered_targets: FilteredTargets | None = None
     oracle: Figures | None = None
     share_of_oracle: Figures | None = None

@@ -17,7 +17,15 @@ from rich.table import Table
 from trialign.errors import DataError
 from trialign.evaluate.bootstrap import paired_bootstrap
 from trialign.evaluate.protocol import Measured
-from trialign.evaluate.record import Details, Difference, EvaluationRecord, Figures, FilteredTargets, Results
+from trialign.evaluate.record import (
+    Details,
+    Difference,
+    EvaluationRecord,
+    Figures,
+    FilteredTargets,
+    Results,
+    SeenPlaces,
+)
 from trialign.ranking import METRICS
 from trialign.terminal import console
 from trialign.types import EvaluationSplit
@@ -35,11 +43,15 @@ DECIDES = "ndcg@10"
 
 @dataclass(frozen=True)
 class Compared:
-    """The generator and the baselines, by name, measured over the same examples under one rule for seen items."""
+    """The generator and the baselines, by name, measured over the same examples under one rule for seen items.
+
+    `seen_places`: by row, where seen items are kept.
+    """
 
     exclude_seen: bool
     model: Measured
     baselines: Mapping[str, Measured]
+    seen_places: dict[str, SeenPlaces] | None = None
 
 
 def metrics_record(
@@ -112,7 +124,7 @@ def print_report(record: EvaluationRecord, out: Console | None = None) -> None:
     other = record.other_protocol
     out.print()
     out.print(_table(other, f"the same, {seen_rule(other)}"))
-    for sentence in [*against_best(other), *against_oracle(other), *against_filter(other)]:
+    for sentence in [*against_best(other), *against_oracle(other), *against_filter(other), *told_of_seen(other)]:
         out.print(sentence)
 
 
@@ -176,6 +188,7 @@ def _results(
         baselines=rows,
         paired=_paired(compared, users, num_samples, seed),
         invalid_rate=model["invalid_rate"],
+        seen_places=compared.seen_places,
         filtered_targets=filtered if compared.exclude_seen else None,
         oracle=oracle,
         share_of_oracle=oracle and {name: model[name] / oracle[name] for name in oracle if oracle[name] > 0},
@@ -210,7 +223,7 @@ def _table(results: Results, heading: str) -> Table:
 def sentences(record: EvaluationRecord) -> list[str]:
     """Return sentences that summarize the model's results."""
     results = record.stated
-    told = [*against_best(results), *against_oracle(results), *against_filter(results)]
+    told = [*against_best(results), *against_oracle(results), *against_filter(results), *told_of_seen(results)]
     rate = results.invalid_rate
     if rate > 0:
         # Rounding must not print a small nonzero rate as 0.
@@ -244,6 +257,16 @@ def against_filter(results: Results) -> list[str]:
         f"{found.count:,} of {found.targets:,} targets ({max(found.share, 1e-4):.2%}) had been chosen by "
         "their user before: they are filtered with what was seen, and no row can find them."
     ]
+
+
+def told_of_seen(results: Results) -> list[str]:
+    """Return a sentence with the places that items of the history hold; nothing where they are filtered."""
+    if not (rows := results.seen_places):
+        return []
+    best = best_baseline(results)
+    chosen = [("the model's", rows["model"]), *([] if best is None else [(f"{best}'s", rows[best])])]
+    parts = [f"{found.per_user:.2f} of {whose} ({found.right:.1%} of them right)" for whose, found in chosen]
+    return [f"Of ten places, items of the user's history hold {' and '.join(parts)}."]
 
 
 def _compare(name: str, found: Difference) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.evaluate.record import Figures, SeenSlice, Spread
+from trialign.evaluate.record import Figures, SeenPlaces, SeenSlice, Spread
+from trialign.ranking import find_hits
 from trialign.types import NO_ITEM, Items
 
 PLACES = 10
@@ -38,6 +39,20 @@ def recall_by_seen(
         share = float(found[inside].mean()) if inside.any() else 0.0
         slices[name] = SeenSlice(int(inside.sum()), share)
     return slices
+
+
+def seen_places(items_UK: NDArray[np.int32], targets: Sequence[Items], seen: Sequence[Items]) -> SeenPlaces:
+    """Return how many of the first ten places items of the history hold, and how many of these are targets.
+
+    Args:
+        items_UK: ranked items, best first.
+        targets: U item-index arrays.
+        seen: U item-index arrays, what each user had chosen.
+    """
+    seen_UK, _ = find_hits(items_UK[:, :PLACES], seen)
+    right_UK, _ = find_hits(items_UK[:, :PLACES], targets)
+    places = int(seen_UK.sum())
+    return SeenPlaces(places / max(len(items_UK), 1), int((seen_UK & right_UK).sum()) / max(places, 1))
 
 
 def spread(items_UK: NDArray[np.int32], targets: Sequence[Items], popularity_N: NDArray[np.int64]) -> Spread:

@@ -28,7 +28,8 @@ from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
 from trialign.files import write_atomically
 from trialign.foreign import parse_json
-from trialign.generate.softmax import table_cross_entropy
+from trialign.generate.encodings.repeats import RATE, seen_before, seen_in_prompts
+from trialign.generate.softmax import Marks, add_at, table_cross_entropy
 from trialign.progress import Progress
 from trialign.runtime.optim import adamw, cosine_with_warmup
 from trialign.runtime.seeding import numpy_generator, seed_global
@@ -48,6 +49,7 @@ class SASRec(nn.Module):
         num_heads: attention heads.
         dropout: on the input and on what every branch adds.
         max_history: number of last items that are read.
+        repeats: learn the repeat term, as the generator does.
     """
 
     name: ClassVar[str] = "sasrec"
@@ -62,6 +64,7 @@ class SASRec(nn.Module):
         num_heads: int,
         dropout: float,
         max_history: int,
+        repeats: bool = False,
     ) -> None:
         super().__init__()
         self.sizes = {"dim": dim, "num_layers": num_layers, "num_heads": num_heads, "dropout": dropout}
@@ -72,6 +75,7 @@ class SASRec(nn.Module):
         nn.init.normal_(self.ids.weight, std=0.02)
         self.register_buffer("text_ND", text_ND)
         self.text = None if text_ND is None else nn.Linear(text_ND.shape[1], dim, bias=False)
+        self.repeats = nn.Parameter(torch.zeros(1)) if repeats else None
         self.places = nn.Embedding(max_history + 1, dim)
         nn.init.normal_(self.places.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
@@ -129,6 +133,7 @@ class SASRec(nn.Module):
             num_heads=settings.num_heads,
             dropout=settings.dropout,
             max_history=settings.max_history,
+            repeats=settings.repeats,
         )
         model.notes = notes
         epochs, batches = settings.epochs, _Batches(histories, settings.max_history, settings.batch_items)
@@ -170,8 +175,12 @@ class SASRec(nn.Module):
         for rows in np.array_split(order, -(-len(order) // 256)):
             recent = [torch.from_numpy(np.array(histories[row][-self.max_history :], np.int64)) for row in rows]
             lengths_B = torch.tensor([len(history) for history in recent])
-            hidden_BTD = self(nn.utils.rnn.pad_sequence(recent, batch_first=True), vectors_ND)
+            items_BT = nn.utils.rnn.pad_sequence(recent, batch_first=True)
+            hidden_BTD = self(items_BT, vectors_ND)
             logits_BN = hidden_BTD[torch.arange(len(rows)), lengths_B] @ vectors_ND.T
+            if self.repeats is not None:
+                seen = seen_in_prompts(items_BT, torch.arange(items_BT.shape[1]) < lengths_B[:, None])
+                logits_BN = add_at(logits_BN, seen.rows_P, seen.items_P, RATE * self.repeats)
             scores_BN = logits_BN.log_softmax(1)
             if exclude is not None:
                 for place, row in enumerate(rows):
@@ -190,7 +199,7 @@ class SASRec(nn.Module):
             "name": self.name,
             "num_items": self.num_items,
             "text_dim": text_dim,
-            "options": self.sizes | {"max_history": self.max_history},
+            "options": self.sizes | {"max_history": self.max_history, "repeats": self.repeats is not None},
         }
         write_atomically(folder / "baseline.json", json.dumps(record, indent=2) + "\n")
 
@@ -285,4 +294,10 @@ def _loss(model: SASRec, items_BT: torch.Tensor, targets_BT: torch.Tensor) -> to
     is_target_BT = targets_BT != NO_ITEM
     hidden_MD = model(items_BT, vectors_ND)[:, :-1][is_target_BT]
     answers_M = targets_BT[is_target_BT]
-    return table_cross_entropy(hidden_MD, vectors_ND, answers_M).total / len(answers_M)
+    marks = None
+    if model.repeats is not None:
+        positions_BT = torch.arange(items_BT.shape[1]).expand_as(items_BT)
+        rows_M, columns_M = torch.nonzero(is_target_BT, as_tuple=True)
+        seen = seen_before(items_BT, torch.ones_like(is_target_BT), positions_BT, (rows_M, columns_M))
+        marks = Marks(seen.rows_P, seen.items_P, RATE * model.repeats)
+    return table_cross_entropy(hidden_MD, vectors_ND, answers_M, marks).total / len(answers_M)

@@ -18,7 +18,7 @@ from torch import nn
 
 from trialign.types import NO_ITEM
 
-RATE = 10.0
+RATE = 30.0
 """The bias is this times its parameter: Adam moves a parameter by the learning rate, and a bias must move by units."""
 
 
@@ -102,7 +102,7 @@ def seen_before(
 
 def seen_in_prompts(items_BT: torch.Tensor, ends_BT: torch.Tensor) -> Seen:
     """Return the items of each prompt; arguments as `seen_before`."""
-    return Seen(*_distinct(items_BT.masked_fill(~ends_BT, NO_ITEM)), items_BT[:, 0])
+    return Seen(*_distinct(items_BT.masked_fill(~ends_BT, NO_ITEM)), items_BT.new_empty(0))
 
 
 def _distinct(items_MW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
