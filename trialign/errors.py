@@ -6,7 +6,9 @@ The constructor asks for all three, so no error of this family can be raised tha
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 _LISTED = 40
@@ -41,7 +43,7 @@ class TrialignError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (DataLoader workers, sweeps); keyword arguments need help to be pickled.
-        return _rebuild, (type(self), self.value, self.rule, self.remedy)
+        return partial(type(self), rule=self.rule, remedy=self.remedy), (self.value,)
 
 
 class ConfigError(TrialignError):
@@ -62,10 +64,6 @@ class TrainingError(TrialignError):
     """Training met numbers it cannot continue with."""
 
 
-def _rebuild(kind: type[TrialignError], value: str, rule: str, remedy: str) -> TrialignError:
-    return kind(value, rule=rule, remedy=remedy)
-
-
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return a remedy for an unknown `name`: the nearest known one, and all of them."""
     known = sorted(known)
@@ -78,6 +76,20 @@ def listing(known: Iterable[str]) -> str:
     known = sorted(known)
     more = f", ... ({len(known)} in all)" if len(known) > _LISTED else ""
     return "known: " + ", ".join(known[:_LISTED]) + more
+
+
+@contextmanager
+def transformers_loads(model: str, rule: str) -> Iterator[None]:
+    """Convert the error of the transformers library about a model that it cannot load.
+
+    Raises:
+        ConfigError: the block ended by such an error; `rule` says what the model should be.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as cause:
+        told = f"transformers cannot load {model!r}: {cause}"
+        raise ConfigError(told, rule=rule, remedy=model_remedy(model)) from cause
 
 
 def model_remedy(model: str) -> str:

@@ -233,10 +233,13 @@ def code_revision() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of the libraries that compute, by name."""
-    found = {"python": platform.python_version()}
-    for name in ("trialign", *_VERSIONED):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: version_of(name) for name in ("trialign", *_VERSIONED)}
+    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -180,16 +180,19 @@ def test_a_class_that_a_file_names_without_a_schema_is_held_to_its_own_or_to_wha
 
 
 def test_choices_are_what_the_code_knows() -> None:
+    import torch
+
+    from trialign.config.enrich import DTYPES
     from trialign.data.sources.formats import _READERS  # seconds to import
-    from trialign.embed.transformer import DTYPES, POOLINGS
-    from trialign.enrich.transformer import _DTYPES
+    from trialign.embed.transformer import POOLINGS
     from trialign.generate.backbone import ARCHITECTURES
 
     choices = {setting.key: set(setting.bounds.choices) for setting in BOUNDED}
     assert choices["data.format"] == set(_READERS)
     assert choices["embed.text.pooling"] == choices["embed.joint.pooling"] == set(POOLINGS)
     assert choices["embed.text.dtype"] == choices["embed.joint.dtype"] == set(DTYPES)
-    assert choices["enrich.captions.dtype"] == choices["reward.judge.dtype"] == set(_DTYPES)
+    assert choices["enrich.captions.dtype"] == choices["reward.judge.dtype"] == set(DTYPES)
+    assert all(isinstance(getattr(torch, name), torch.dtype) for name in DTYPES)
     assert choices["train.backbone.architecture"] == set(ARCHITECTURES)
 
 

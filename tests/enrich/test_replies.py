@@ -8,7 +8,8 @@ import pytest
 
 from trialign.enrich.cache import ReplyCache, request_key
 from trialign.enrich.captions import parse_caption
-from trialign.enrich.interests import Interests, parse_interests
+from trialign.enrich.evidence import DESCRIPTION, ItemInterests
+from trialign.enrich.interests import parse_interests
 from trialign.enrich.protocol import Failure, Reply, Request
 from trialign.enrich.templates import interests_prompt, retry_prompt
 from trialign.errors import StageError
@@ -17,14 +18,18 @@ ONE = '{"interest": "dry skin", "confidence": %s}'
 NAMED = '[{"interest": "%s", "confidence": 1}]'
 
 
+def told(interests: tuple[str, ...], confidences: tuple[float, ...], reasoning: str = "") -> ItemInterests:
+    return ItemInterests(interests, confidences, (DESCRIPTION,) * len(interests), reasoning=reasoning)
+
+
 def test_strongest_first():
     text = '[{"interest": "a", "confidence": 0.2}, {"interest": " b  c", "confidence": 1}]'
-    assert parse_interests(text, "direct", 5) == Interests(("b c", "a"), (1.0, 0.2))
+    assert parse_interests(text, "direct", 5) == told(("b c", "a"), (1.0, 0.2))
 
 
 def test_reasoning_stands_apart():
     text = '{"reasoning": "because", "interests": [%s]}' % (ONE % 0.5)
-    assert parse_interests(text, "cot", 5) == Interests(("dry skin",), (0.5,), "because")
+    assert parse_interests(text, "cot", 5) == told(("dry skin",), (0.5,), "because")
     for other in ("direct", "cot"):
         wrong = text if other == "direct" else "[%s]" % (ONE % 0.5)
         assert parse_interests(wrong, other, 5).cause == "wrong_shape"
@@ -73,9 +78,9 @@ BARE = "[%s]" % (ONE % 0.5)
     ],
 )
 def test_a_fence_and_words_around_the_one_value_are_left_out(text):
-    assert parse_interests(text, "direct", 5) == Interests(("dry skin",), (0.5,))
+    assert parse_interests(text, "direct", 5) == told(("dry skin",), (0.5,))
     reasoned = text.replace(BARE, '{"reasoning": "because [it] {says} so", "interests": ' + BARE + "}")
-    assert parse_interests(reasoned, "cot", 5) == Interests(("dry skin",), (0.5,), "because [it] {says} so")
+    assert parse_interests(reasoned, "cot", 5) == told(("dry skin",), (0.5,), "because [it] {says} so")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_predictions_equal_projecting_everything(make_generator: Callable[..., G
     wanted: list[list[tuple[list[float], int, int]]] = [[] for _ in range(4)]
     for row, place in torch.nonzero(targets_RT).tolist():
         token = tokens_RT[row, place]
-        level = int(space.level(token)) if space.is_sid(token) else -1
+        level = int(space.level(token)) if token >= space.text_vocab else -1
         before = hidden_RTD[row, place - 1]
         logits = generator.text_logits(before) if level < 0 else generator.items.code_head(before, level)
         answer = token if level < 0 else space.code(token)

@@ -79,7 +79,9 @@ def test_a_knob_at_zero_makes_its_attribute_irrelevant_and_at_one_does_not(knob:
     history_1T = np.array([[4, 8, 15, 16, 23, 42]])
     for value in (0.0, 1.0):
         knobs = {"style_weight": 1.0, "purpose_weight": 1.0, knob: value}
-        here, there = (taste_of(world, found, **knobs).next_item(history_1T) for found in (items, others))
+        here, there = (
+            taste_of(world, found, StorefrontConfig(**knobs)).next_item(history_1T) for found in (items, others)
+        )
         assert np.array_equal(here, there) == (value == 0.0)
 
 
@@ -95,7 +97,7 @@ def test_what_no_evidence_shows_drives_nothing(evidence: str, attribute: str) ->
     def chances(changed_items: slice) -> np.ndarray:
         changed = values.copy()
         changed[changed_items] = 0
-        taste = taste_of(world, replace(hidden, **{attribute: changed}), style_weight=1.0, purpose_weight=1.0)
+        taste = taste_of(world, replace(hidden, **{attribute: changed}), StorefrontConfig())
         return taste.next_item(history_1T)
 
     unchanged = chances(slice(0))

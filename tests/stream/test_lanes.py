@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from tests.stream.single import one_by_one
 from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError, DataError
 from trialign.stream.blocks import Record
-from trialign.stream.lanes import LaneSource, LaneStream, MicroBatches, load_rows, one_by_one
+from trialign.stream.lanes import LaneSource, LaneStream, MicroBatches, load_rows
 from trialign.stream.order import lane_range
 from trialign.stream.rows import Row, RowBatch, TokenizedExample
 from trialign.stream.shards import BlockStore

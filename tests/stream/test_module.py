@@ -15,10 +15,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from tests.stream.single import one_by_one
 from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError
 from trialign.stream.blocks import Record
-from trialign.stream.lanes import LaneSource, one_by_one
+from trialign.stream.lanes import LaneSource
 from trialign.stream.module import LaneDataModule, TrainedRows, pl
 from trialign.stream.rows import RowBatch, TokenizedExample
 from trialign.stream.sample_log import SampleLog

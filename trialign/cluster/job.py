@@ -24,13 +24,24 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 from trialign.cluster import slurm
 from trialign.cluster.ends import ENDS, Cause, ends_of, first_cause
 from trialign.cluster.limit import TimeLimit
-from trialign.cluster.record import AttemptNotes, JobSpec, attempts_of, lineage, note_attempt, place_of, reached
+from trialign.cluster.record import (
+    AttemptNotes,
+    FirstEnd,
+    JobSpec,
+    attempts_of,
+    lineage,
+    note_attempt,
+    place_of,
+    reached,
+)
 from trialign.cluster.step import step
 from trialign.cluster.successor import hand_over, queue_successor
 from trialign.cluster.watchdog import Watchdog
@@ -253,14 +264,7 @@ class Supervisor:
         if exclude:
             notes["excluded"] = list(exclude)
         if self.cause is not None:
-            cause = self.cause
-            notes["cause"] = {
-                "rank": cause.rank,
-                "node": cause.node,
-                "how": cause.how,
-                "code": cause.code,
-                "words": cause.words,
-            }
+            notes["cause"] = cast(FirstEnd, asdict(self.cause))
         if outcome == "out of time" and self.spec.saves and self.told_at is not None:
             notes["saved_for"] = time.time() - self.told_at
         note_attempt(self.spec, "end", **notes)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trialign.config.data import DataConfig
-from trialign.data.picture import BrokenPictureError, Picture, check_picture
+from trialign.data.picture import BrokenPictureError, check_picture
 from trialign.errors import DataError
 from trialign.stream.shards import TarWriter
 
@@ -53,7 +53,8 @@ def write_images(
                 tar.close()
             tar = TarWriter(folder / f"images-{number // settings.images_per_shard:06d}.tar")
         assert tar is not None
-        _add(tar, item, key, picture)
+        tar.add(f"{item:08d}.json", json.dumps({"item": item, "key": key}).encode())
+        tar.add(f"{item:08d}.{picture.extension}", picture.data)
         has_image_N[item] = True
         number += 1
         num_converted += picture.converted
@@ -74,11 +75,6 @@ def read_images(folder: Path) -> Iterator[tuple[int, bytes]]:
                 content = tar.extractfile(member)
                 if extension != "json" and content is not None:
                     yield int(stem), content.read()
-
-
-def _add(tar: TarWriter, item: int, key: str, picture: Picture) -> None:
-    tar.add(f"{item:08d}.json", json.dumps({"item": item, "key": key}).encode())
-    tar.add(f"{item:08d}.{picture.extension}", picture.data)
 
 
 def _owner(key: str, item_of: Mapping[str, int], has_image_N: NDArray[np.bool_]) -> int:

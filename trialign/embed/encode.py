@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,18 @@ KEPT = (*(f"{name}{end}" for name in _BATCHED for end in (".npy", store.PRESENT,
 """Files that a killed stage hands on; see `batches`."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The input of one modality's encoder.
-
-    Attributes:
-        arguments: positional arguments of the encoder.
-        total: items that have something to encode.
-    """
-
-    arguments: tuple[Any, ...]
-    total: int
-
-
-def evidence_of(modality: str, dataset: Dataset, texts: Sequence[str], before: Mapping[str, Modality]) -> Evidence:
-    """Return the encoder's input for `text`, `image`, `joint` or `collaborative`; arguments as `embed`."""
-    arguments: tuple[Any, ...]
-    if modality == "text":
-        arguments = (texts,)
-    elif modality == "collaborative":
-        arguments = (dataset.train_histories(), dataset.num_items, before.get("text"))
-    elif modality == "image":
-        arguments = (dataset.images(), dataset.keys)
-    else:
-        arguments = (dataset.images(), texts, dataset.keys)
-    return Evidence(arguments, _total(modality, dataset, texts))
-
-
-def _total(modality: str, dataset: Dataset, texts: Sequence[str]) -> int:
-    """Return how many items have something to encode."""
-    if modality == "collaborative":
-        return dataset.num_items
+def evidence_of(
+    modality: str, dataset: Dataset, texts: Sequence[str], before: Mapping[str, Modality]
+) -> tuple[tuple[Any, ...], int]:
+    """Return the arguments of a modality's encoder, and how many items have something to encode; see `embed`."""
     told_N, pictured_N = np.array(list(map(bool, texts))), dataset.items["has_image"].to_numpy()
-    return int(np.sum({"text": told_N, "image": pictured_N, "joint": pictured_N | told_N}[modality]))
+    if modality == "text":
+        return (texts,), int(told_N.sum())
+    if modality == "image":
+        return (dataset.images(), dataset.keys), int(pictured_N.sum())
+    if modality == "joint":
+        return (dataset.images(), texts, dataset.keys), int((pictured_N | told_N).sum())
+    return (dataset.train_histories(), dataset.num_items, before.get("text")), dataset.num_items
 
 
 def embed(
@@ -75,16 +53,16 @@ def embed(
     Raises:
         DataError: the evidence cannot be encoded, or no item has any.
     """
-    evidence = evidence_of(modality, dataset, texts, before)
+    evidence, total = evidence_of(modality, dataset, texts, before)
     if not isinstance(encoder, BatchEncoder):
-        found: Modality = encoder.encode(*evidence.arguments)
+        found: Modality = encoder.encode(*evidence)
         store.save(folder, {modality: found}, dataset.keys)
         return found
 
     def rows_after(skip: int) -> Iterator[Rows]:
-        return encoder.rows(*evidence.arguments, skip=skip)
+        return encoder.rows(*evidence, skip=skip)
 
-    return write_rows(rows_after, folder, modality, dataset.keys, total=evidence.total)
+    return write_rows(rows_after, folder, modality, dataset.keys, total=total)
 
 
 def embed_interests(encoder: Any, interests: Sequence[Sequence[str]], folder: Path) -> int:

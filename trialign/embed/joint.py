@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import normalize
 
 from trialign.config.embed import JointConfig
 from trialign.embed.batches import Rows
-from trialign.embed.transformer import DTYPES, POOLINGS, TEXT
+from trialign.embed.transformer import TEXT, pooled
 from trialign.enrich.clip.pictures import decode
-from trialign.errors import ConfigError, DataError, model_remedy
+from trialign.errors import ConfigError, DataError, transformers_loads
 from trialign.runtime.device import device_of
 
 PICTURE = "{image}"
@@ -49,9 +48,8 @@ class TransformersJoint:
                 remedy=f"set embed.joint.template='{PICTURE}{TEXT}', or put both into yours",
             )
         self.settings = settings
-        self._pool = POOLINGS[settings.pooling]
         self.device = device_of("auto")
-        self._processor, self._model = _load(settings.model, DTYPES[settings.dtype])
+        self._processor, self._model = _load(settings.model, settings.dtype)
         self._model.to(self.device).eval()
         self._picture = f"<|vision_start|>{self._processor.image_token}<|vision_end|>"
         self.notes: list[str] = []
@@ -121,11 +119,7 @@ class TransformersJoint:
         shown = [picture for picture in pictures if picture]
         given = self._processor(text=filled, images=shown or None, padding=True, return_tensors="pt").to(self.device)
         hidden_BTD = self._model(**given).last_hidden_state
-        vectors_BD = self._pool(hidden_BTD, given["attention_mask"]).float()
-        if self.settings.normalize:
-            vectors_BD = normalize(vectors_BD, dim=-1)
-        found: NDArray[np.float32] = vectors_BD.cpu().numpy()
-        return found
+        return pooled(hidden_BTD, given["attention_mask"], self.settings)
 
 
 def in_order(images: Iterable[tuple[int, bytes]], texts: Sequence[str]) -> Iterator[tuple[int, bytes | None]]:
@@ -144,21 +138,18 @@ def in_order(images: Iterable[tuple[int, bytes]], texts: Sequence[str]) -> Itera
     return chain(with_picture(), without())
 
 
-def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load(model: str, dtype: str) -> tuple[Any, Any]:
     from trialign.runtime.transformers import AutoModel, AutoProcessor
 
-    try:
+    rule = (
+        "embed.joint.model is a vision-language model of the Qwen-VL kind: a folder with config.json, weights and "
+        "processor, or a name on the hub that can be reached or is in its cache"
+    )
+    with transformers_loads(model, rule):
         processor = AutoProcessor.from_pretrained(model)
         if not hasattr(processor, "image_token"):
             raise ValueError("its processor does not put pictures into a text")
-        found = AutoModel.from_pretrained(model, dtype=dtype)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as cause:
-        raise ConfigError(
-            f"transformers cannot load {model!r}: {cause}",
-            rule="embed.joint.model is a vision-language model of the Qwen-VL kind: a folder with config.json, weights "
-            "and processor, or a name on the hub that can be reached or is in its cache",
-            remedy=model_remedy(model),
-        ) from cause
+        found = AutoModel.from_pretrained(model, dtype=getattr(torch, dtype))
     # The last token of each text is found by its length.
     processor.tokenizer.padding_side = "right"
     return processor, found

@@ -48,13 +48,7 @@ class OpenClipJoint:
     def rows(
         self, images: Iterable[tuple[int, bytes]], texts: Sequence[str], item_keys: Sequence[str], *, skip: int
     ) -> Iterator[Rows]:
-        """Yield (items, vectors): items with a picture in the order of the pictures, then the others, longest first.
-
-        Args:
-            images: (item, encoded picture).
-            texts: one per item; text beyond the model's context is cut.
-            item_keys: the catalogue's key of each item.
-            skip: items to leave out at the beginning of that order.
+        """Yield (items, vectors) as `TransformersJoint.rows` does; text beyond the model's context is cut.
 
         Raises:
             DataError: a picture cannot be decoded.

@@ -47,12 +47,7 @@ class SentenceText:
         self.notes: list[str] = []
 
     def rows(self, texts: Sequence[str], *, skip: int) -> Iterator[Rows]:
-        """Yield (items, vectors), longest texts first; an empty text has no vector.
-
-        Args:
-            texts: one per item.
-            skip: texts to leave out at the beginning of that order.
-        """
+        """Yield (items, vectors) as `TransformersText.rows` does."""
         items = np.array([item for item, text in enumerate(texts) if text], np.int64)
         lengths = np.array([len(text) for text in texts if text], np.int64)
         order = items[np.argsort(-lengths, kind="stable")]

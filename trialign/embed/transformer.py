@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from trialign.config.embed import TransformersConfig
+from trialign.config.embed import JointConfig, TransformersConfig
 from trialign.embed.batches import Rows
-from trialign.errors import ConfigError, model_remedy
+from trialign.errors import ConfigError, transformers_loads
 from trialign.runtime.device import device_of
 
 TEXT = "{text}"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BLOCK = 1024  # texts per call of the tokenizer
 
 
@@ -38,6 +37,15 @@ def last_pool(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 POOLINGS = {"last": last_pool, "mean": mean_pool}
+
+
+def pooled(hidden_BTD: Tensor, mask_BT: Tensor, settings: TransformersConfig | JointConfig) -> NDArray[np.float32]:
+    """Return the vectors that `settings.pooling` makes of the states, of length 1 where they are to be."""
+    vectors_BD = POOLINGS[settings.pooling](hidden_BTD, mask_BT).float()
+    if settings.normalize:
+        vectors_BD = normalize(vectors_BD, dim=-1)
+    found: NDArray[np.float32] = vectors_BD.cpu().numpy()
+    return found
 
 
 class TransformersText:
@@ -58,9 +66,8 @@ class TransformersText:
                 remedy=f"set embed.text.template='{TEXT}', or put {TEXT} into yours",
             )
         self.settings = settings
-        self._pool = POOLINGS[settings.pooling]
         self.device = device_of("auto")
-        self._tokenizer, self._model = _load(settings.model, DTYPES[settings.dtype])
+        self._tokenizer, self._model = _load(settings.model, settings.dtype)
         self._model.to(self.device).eval()
         self.notes: list[str] = []
 
@@ -97,32 +104,25 @@ class TransformersText:
         mask_BT = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in read["input_ids"]], batch_first=True)
         mask_BT = mask_BT.to(self.device)
         hidden_BTD = self._model(input_ids=tokens_BT.to(self.device), attention_mask=mask_BT).last_hidden_state
-        vectors_BD = self._pool(hidden_BTD, mask_BT).float()
-        if self.settings.normalize:
-            vectors_BD = normalize(vectors_BD, dim=-1)
-        found: NDArray[np.float32] = vectors_BD.cpu().numpy()
-        return found
+        return pooled(hidden_BTD, mask_BT, self.settings)
 
     def _filled(self, text: str) -> str:
         return self.settings.template.replace(TEXT, text)
 
 
-def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load(model: str, dtype: str) -> tuple[Any, Any]:
     from trialign.runtime.transformers import AutoModel, AutoTokenizer
 
-    try:
+    rule = (
+        "embed.text.model is a folder with config.json, weights and tokenizer, or a name on the hub that can be "
+        "reached or is in its cache"
+    )
+    with transformers_loads(model, rule):
         tokenizer = AutoTokenizer.from_pretrained(model)
         # If a tokenizer's files are missing, transformers silently makes one with an empty vocabulary.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ValueError("its tokenizer has no vocabulary; tokenizer.json is missing or empty")
-        found = AutoModel.from_pretrained(model, dtype=dtype)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as cause:
-        raise ConfigError(
-            f"transformers cannot load {model!r}: {cause}",
-            rule="embed.text.model is a folder with config.json, weights and tokenizer, or a name on the hub that can "
-            "be reached or is in its cache",
-            remedy=model_remedy(model),
-        ) from cause
+        found = AutoModel.from_pretrained(model, dtype=getattr(torch, dtype))
     if found.config.is_encoder_decoder:
         found = found.get_encoder()
     return tokenizer, found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from trialign.data.dataset import Dataset
 from trialign.enrich.bare import read_json
+from trialign.enrich.evidence import DESCRIPTION, ItemInterests
 from trialign.enrich.protocol import Failure, Request
 from trialign.enrich.templates import interests_prompt
 from trialign.enrich.words import is_foreign, is_marked_up
@@ -32,16 +32,7 @@ def interest_questions(
         yield item, Request(interests_prompt(variant, evidence[item], max_interests))
 
 
-@dataclass(frozen=True)
-class Interests:
-    """Parsed interests, strongest first, with confidences in 0..1, and the reasoning (cot), which is never embedded."""
-
-    interests: tuple[str, ...]
-    confidences: tuple[float, ...]
-    reasoning: str = ""
-
-
-def parse_interests(text: str, variant: str, max_interests: int) -> Interests | Failure:
+def parse_interests(text: str, variant: str, max_interests: int) -> ItemInterests | Failure:
     """Parse a reply as interests, or return the failure that makes it unusable.
 
     Args:
@@ -50,8 +41,8 @@ def parse_interests(text: str, variant: str, max_interests: int) -> Interests | 
         max_interests: more are a failure.
 
     Returns:
-        The interests; or a failure: `empty`, `not_json`, `wrong_shape`, `too_many`, `confidence_range`, `duplicate`,
-        `too_long`, `markup`, `other_language`.
+        The interests, without their source; or a failure: `empty`, `not_json`, `wrong_shape`, `too_many`,
+        `confidence_range`, `duplicate`, `too_long`, `markup`, `other_language`.
     """
     if not text.strip():
         return Failure("empty")
@@ -67,7 +58,7 @@ def parse_interests(text: str, variant: str, max_interests: int) -> Interests | 
     return _judge(found, reasoning, max_interests)
 
 
-def _judge(found: Any, reasoning: str, max_interests: int) -> Interests | Failure:
+def _judge(found: Any, reasoning: str, max_interests: int) -> ItemInterests | Failure:
     if not isinstance(found, list) or not all(_is_interest(one) for one in found):
         return Failure("wrong_shape", str(type(found).__name__))
     if not found:
@@ -86,7 +77,8 @@ def _judge(found: Any, reasoning: str, max_interests: int) -> Interests | Failur
         return Failure("markup", next(filter(is_marked_up, texts))[:200])
     if is_foreign(" ".join(texts)):
         return Failure("other_language", texts[0][:200])
-    return Interests(tuple(texts), tuple(float(one["confidence"]) for one in found), reasoning)
+    confidences, origins = tuple(float(one["confidence"]) for one in found), (DESCRIPTION,) * len(found)
+    return ItemInterests(tuple(texts), confidences, origins, reasoning=reasoning)
 
 
 def _is_interest(one: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from trialign.enrich.asking import AnnotationResult, Annotator, Part
 from trialign.enrich.bare import bare_json
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.captions import NO_PICTURE, TEMPLATE, caption_questions, parse_caption
-from trialign.enrich.evidence import DESCRIPTION, Caption, ItemInterests
-from trialign.enrich.interests import NO_EVIDENCE, Interests, evidence_of, interest_questions, parse_interests
+from trialign.enrich.evidence import Caption, ItemInterests
+from trialign.enrich.interests import NO_EVIDENCE, evidence_of, interest_questions, parse_interests
 from trialign.enrich.templates import template_hash
 
 Counts = dict[str, Any]
@@ -107,9 +108,8 @@ def make_interests(
 
     def interest(item: int) -> ItemInterests:
         answer = asked.answers.get(item)
-        if isinstance(answer, Interests):
-            origins = (DESCRIPTION,) * len(answer.interests)
-            return ItemInterests(answer.interests, answer.confidences, origins, backend.source, answer.reasoning)
+        if isinstance(answer, ItemInterests):
+            return replace(answer, source=backend.source)
         return ItemInterests(failure=NO_EVIDENCE if answer is None else answer.cause)
 
     counts = _counted(asked, NO_EVIDENCE, told, part)

@@ -20,11 +20,9 @@ from torch import Tensor
 
 from trialign.config.enrich import TransformersBackendConfig
 from trialign.enrich.protocol import Failure, Reply, Request, Requests
-from trialign.errors import ConfigError, model_remedy
+from trialign.errors import ConfigError, transformers_loads
 from trialign.files import sha256_of
 from trialign.runtime.device import device_of
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TransformersChat:
@@ -86,7 +84,7 @@ class TransformersChat:
             enable_thinking=False,  # an argument of Qwen3's template; reasoning belongs in the reply
         ).to(self._device)
         if "pixel_values" in read:
-            read["pixel_values"] = read["pixel_values"].to(_DTYPES[self._dtype])
+            read["pixel_values"] = read["pixel_values"].to(getattr(torch, self._dtype))
         prompt_BT: Tensor = read["input_ids"]
         written_BT = model.generate(**read)[:, prompt_BT.shape[1] :]
         seconds = (time.monotonic() - start) / len(requests)
@@ -132,7 +130,7 @@ class TransformersChat:
 
         kind = AutoModelForImageTextToText if self._sees else AutoModelForCausalLM
         processor = self._tried((AutoProcessor if self._sees else AutoTokenizer).from_pretrained, self._name)
-        model = self._tried(kind.from_pretrained, self._name, dtype=_DTYPES[self._dtype])
+        model = self._tried(kind.from_pretrained, self._name, dtype=getattr(torch, self._dtype))
         tokenizer = getattr(processor, "tokenizer", processor)
         if processor.chat_template is None:
             raise ConfigError(
@@ -155,12 +153,9 @@ class TransformersChat:
         return model.to(self._device).eval(), processor
 
     def _tried(self, load: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-        try:
+        rule = (
+            "a model is a folder with config.json, weights and tokenizer or processor, or a name on the hub that can "
+            "be reached or is in its cache"
+        )
+        with transformers_loads(self._name, rule):
             return load(*arguments, **settings)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as cause:
-            raise ConfigError(
-                f"transformers cannot load {self._name!r}: {cause}",
-                rule="a model is a folder with config.json, weights and tokenizer or processor, or a name on the hub "
-                "that can be reached or is in its cache",
-                remedy=model_remedy(self._name),
-            ) from cause

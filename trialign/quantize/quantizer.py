@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from trialign.config.quantize import ModalityWeights, QuantizeConfig
 from trialign.config.runtime import RuntimeConfig
@@ -18,6 +21,8 @@ from trialign.embed.store import Interests, Modality, check
 from trialign.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
+
+_HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 
 C = TypeVar("C", bound=QuantizeConfig)
 
@@ -121,16 +126,19 @@ def fitting_size(modalities: Mapping[str, Modality], codebook_size: int) -> int:
     return size
 
 
-def header(settings: QuantizeConfig) -> dict[str, Any]:
-    """Return the settings that a fitted quantizer is saved with: all but the class, which the manifest names."""
+def save_fitted(folder: Path, settings: QuantizeConfig, tensors: dict[str, Tensor]) -> None:
+    """Write `quantizer.json`, all settings but the class, which the manifest names, and `quantizer.safetensors`."""
     saved = asdict(settings)
     del saved["_target_"]
-    return saved
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _HEADER).write_text(json.dumps(saved))
+    save_file(tensors, folder / _TENSORS)
 
 
-def read_header(schema: type[C], saved: dict[str, Any]) -> C:
-    """Return the settings that `header` saved."""
-    return schema(**saved | {"weights": ModalityWeights(**saved["weights"])})
+def load_fitted(folder: Path, schema: type[C]) -> tuple[C, dict[str, Tensor]]:
+    """Return the settings and the tensors that `save_fitted` wrote."""
+    saved = json.loads((folder / _HEADER).read_text())
+    return schema(**saved | {"weights": ModalityWeights(**saved["weights"])}), load_file(folder / _TENSORS)
 
 
 def check_fitted(fitted: Mapping[str, int], modalities: Mapping[str, Modality]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trialign.config.quantize import RQKMeansConfig
@@ -20,11 +18,9 @@ from trialign.config.tracking import Tracking
 from trialign.embed.store import Interests, Modality
 from trialign.quantize.metrics import codebook_stats
 from trialign.quantize.prefix import fit_levels
-from trialign.quantize.quantizer import QuantizerOutput, check_fitted, fitting_size, header, read_header, weighted
+from trialign.quantize.quantizer import QuantizerOutput, check_fitted, fitting_size, load_fitted, save_fitted, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
-
-_HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 
 
 class RQKMeansQuantizer:
@@ -91,16 +87,14 @@ class RQKMeansQuantizer:
 
     def save(self, folder: Path) -> None:
         """Write `quantizer.json` and `quantizer.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _HEADER).write_text(json.dumps(header(self.settings)))
         fitted = {"codebooks_LKD": self.codebooks_LKD, "penalties_MKK": self.penalties_MKK}
-        save_file(fitted | pack(self.standardizers), folder / _TENSORS)
+        save_fitted(folder, self.settings, fitted | pack(self.standardizers))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        quantizer = cls(read_header(RQKMeansConfig, json.loads((folder / _HEADER).read_text())))
-        tensors = load_file(folder / _TENSORS)
+        settings, tensors = load_fitted(folder, RQKMeansConfig)
+        quantizer = cls(settings)
         quantizer.codebooks_LKD, quantizer.penalties_MKK = tensors["codebooks_LKD"], tensors["penalties_MKK"]
         quantizer.standardizers = unpack(tensors)
         return quantizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trialign.config.quantize import RQVAEConfig
@@ -22,14 +20,13 @@ from trialign.errors import ConfigError
 from trialign.quantize.autoencoder import RQVAE, mlp
 from trialign.quantize.loss import reconstruction
 from trialign.quantize.metrics import codebook_stats
-from trialign.quantize.quantizer import QuantizerOutput, check_fitted, fitting_size, header, read_header, weighted
+from trialign.quantize.quantizer import QuantizerOutput, check_fitted, fitting_size, load_fitted, save_fitted, weighted
 from trialign.quantize.residual import decode, encode
 from trialign.quantize.standardize import Standardizer, pack, unpack
 from trialign.runtime.seeding import seed_global
 
 logger = logging.getLogger(__name__)
 
-_HEADER, _TENSORS = "quantizer.json", "quantizer.safetensors"
 _BLOCK = 8192
 
 
@@ -115,16 +112,14 @@ class RQVAEQuantizer:
     def save(self, folder: Path) -> None:
         """Write `quantizer.json` and `quantizer.safetensors`."""
         assert self.model is not None, "fit or load first"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _HEADER).write_text(json.dumps(header(self.settings)))
         weights = {f"model.{name}": tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        save_file(weights | pack(self.standardizers), folder / _TENSORS)
+        save_fitted(folder, self.settings, weights | pack(self.standardizers))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        quantizer = cls(read_header(RQVAEConfig, json.loads((folder / _HEADER).read_text())))
-        tensors = load_file(folder / _TENSORS)
+        settings, tensors = load_fitted(folder, RQVAEConfig)
+        quantizer = cls(settings)
         quantizer.standardizers = unpack(tensors)
         quantizer.model = quantizer._build().eval()
         prefix = "model."

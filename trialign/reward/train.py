@@ -21,6 +21,7 @@ from trialign.config.reward import AnnotatorJudgeConfig, RewardConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.data.dataset import Dataset
+from trialign.embed.evidence import item_texts
 from trialign.enrich.cache import ReplyCache
 from trialign.enrich.evidence import Evidence
 from trialign.enrich.interests import evidence_of
@@ -176,9 +177,7 @@ def score_pairs(
 
 def _texts(dataset: Dataset, evidence: Evidence) -> list[str]:
     """Return the text of every item: title, description and caption."""
-    columns = [dataset.items[name].to_pylist() for name in ("title", "description")]
-    columns.append(evidence.captions or [""] * dataset.num_items)
-    return ["\n".join(filter(None, parts)) for parts in zip(*columns, strict=True)]
+    return item_texts(dataset.items, ["title", "description", *["caption"] * bool(evidence.captions)], evidence)
 
 
 def _calibrate(logits_M: NDArray[np.float64], good_M: NDArray[np.bool_]) -> tuple[float, float]:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from trialign.config.tracking import key_is_set, wandb_mode
+from trialign.manifest import version_of
 
 _GIB = 2**30
 _LOCAL = ("127.", "::1", "localhost")
@@ -119,7 +119,7 @@ def _software() -> Iterator[Finding]:
         ("sentence-transformers", "embed/text=sentence_transformers"),
         ("pyspark", "prepare on Spark"),
     ):
-        version = _version(package)
+        version = version_of(package)
         yield Finding(package, version or "not installed", "" if version else f"needed for {purpose} alone")
 
 
@@ -157,11 +157,11 @@ def _versions(constraints: Path | None) -> Iterator[Finding]:
         return
     lines = [line.split("#")[0].strip() for line in constraints.read_text().splitlines()]
     pins = dict(line.split("==") for line in lines if "==" in line)
-    others = {name: _version(name) for name, pin in pins.items() if _version(name) not in (None, pin)}
+    others = {name: version_of(name) for name, pin in pins.items() if version_of(name) not in (None, pin)}
     # A local label (+cpu, +cu130) is the same version, built for another machine.
     told = {name: found for name, found in others.items() if str(found).split("+")[0] != pins[name]}
     remark = "; ".join(f"{name} {found}, pinned {pins[name]}" for name, found in told.items())
-    missing = [name for name in pins if _version(name) is None]
+    missing = [name for name in pins if version_of(name) is None]
     found = f"{len(pins) - len(told) - len(missing)} of {len(pins)} as pinned"
     yield Finding("pinned versions", found + (f", not installed: {', '.join(missing)}" if missing else ""), remark)
 
@@ -174,10 +174,3 @@ def _network() -> Iterator[Finding]:
         "" if offline else "only where a config names one; HF_HUB_OFFLINE=1 forbids it",
     )
     yield Finding("W&B", f"{wandb_mode()}, where tracking=wandb asks for it", "" if key_is_set() else "no key is set")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,10 +36,6 @@ class TokenSpace:
     def size(self) -> int:
         """Number of tokens, text and SID together."""
         return self.text_vocab + self.num_levels * self.codebook_size
-
-    def is_sid(self, tokens: Integers) -> Any:
-        """Return where `tokens` are SID tokens (bool, same shape)."""
-        return tokens >= self.text_vocab
 
     def level(self, tokens: Integers) -> Integers:
         """Return the level of each SID token, 0..L-1; negative for a text token."""

@@ -108,13 +108,7 @@ class Storefront:
 
     def taste(self) -> Taste:
         """Return the choice function of this storefront's users."""
-        settings = self.settings
-        return taste_of(
-            self.world,
-            self.attributes(),
-            style_weight=settings.style_weight,
-            purpose_weight=settings.purpose_weight,
-        )
+        return taste_of(self.world, self.attributes(), self.settings)
 
     def histories(self, taste: Taste) -> list[Integers]:
         """Return the item indices that each user chose, in order."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trialign.config.data import StorefrontConfig
 from trialign.errors import DataError
 from trialign.progress import tracked
 from trialign.storefront.world import NONE, Attributes, Floats, Integers, World
@@ -87,8 +88,8 @@ class Taste:
         return chances_BN
 
 
-def taste_of(world: World, items: Attributes, *, style_weight: float, purpose_weight: float) -> Taste:
-    """Return the taste of the storefront's users; the two weights multiply those of the world."""
+def taste_of(world: World, items: Attributes, settings: StorefrontConfig) -> Taste:
+    """Return the taste of the storefront's users; the two weights of the settings multiply those of the world."""
     size, kinds = len(world.categories), world.taste
     followers_CC = np.zeros((size, size))
     for offset in kinds["follower_offsets"]:
@@ -101,8 +102,8 @@ def taste_of(world: World, items: Attributes, *, style_weight: float, purpose_we
         popularity_N=items.popularity_N,
         preferences=(
             Preference(seen_category_N, category["weight"], category["decay"], followers_CC),
-            Preference(seen_style_N, style_weight * style["weight"], style["decay"], styles_SS),
-            Preference(items.purpose_N, purpose_weight * purpose["weight"], purpose["decay"], purposes_PP),
+            Preference(seen_style_N, settings.style_weight * style["weight"], style["decay"], styles_SS),
+            Preference(items.purpose_N, settings.purpose_weight * purpose["weight"], purpose["decay"], purposes_PP),
         ),
         window=kinds["window"],
     )

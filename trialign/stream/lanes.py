@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from trialign.config.train import StreamConfig
 from trialign.errors import ConfigError, DataError, TrialignError
 from trialign.runtime.seeding import derive
-from trialign.stream.blocks import Record, Records
+from trialign.stream.blocks import Records
 from trialign.stream.order import Draws, Indices, Interleaving, Permutation, Run, SourceOrder, lane_range
-from trialign.stream.rows import Examples, Row, RowBatch, TokenizedExample, fill_rows, pack_window, stack_rows
+from trialign.stream.rows import Examples, Row, RowBatch, fill_rows, pack_window, stack_rows
 from trialign.stream.shards import BlockStore, DamagedBlockError
 
 Encode = Callable[[int, Records, Indices, Draws], Examples]
@@ -39,15 +39,6 @@ State = Mapping[int, tuple[int, int]]
 """(start of a window, row) that each lane continues with; a lane that is absent starts at (0, 0)."""
 
 _PR_SET_PDEATHSIG = 1
-
-
-def one_by_one(encode: Callable[[int, Record], TokenizedExample]) -> Encode:
-    """Return an `Encode` that calls a deterministic function on one record at a time; slower than a batched one."""
-
-    def encoded(source: int, records: Records, chosen: Indices, _draws: Draws) -> Examples:
-        return Examples.of([encode(source, records[index]) for index in chosen.tolist()])
-
-    return encoded
 
 
 @dataclass(frozen=True)

@@ -43,23 +43,14 @@ class CatalogueFiles:
     """
 
     def __init__(self, settings: FilesConfig) -> None:
-        columns = settings.item_columns
-        named = {
-            "item": columns.item,
-            "title": columns.title,
-            "description": columns.description,
-            "brand": columns.brand,
-            "categories": columns.categories,
-            "image": columns.image,
-            "caption": columns.caption,
-        }
         self._root = below(settings.root)
         self._names = {
             "items": listed(settings.items, "items"),
             "captions": listed(settings.captions, "captions"),
             "images": listed(settings.images, "images"),
         }
-        self._columns = {role: listed(name, f"item_columns.{role}") for role, name in named.items()}
+        columns = vars(settings.item_columns).items()
+        self._columns = {role: listed(name, f"item_columns.{role}") for role, name in columns}
         for role, names in self._columns.items():
             if len(names) > 1 and role not in _JOINABLE:
                 raise ConfigError(

@@ -58,17 +58,10 @@ class Tables(Source):
                 rule="events are ordered by a time, or else by a rank within the user's list",
                 remedy="set one of data.columns.time=COLUMN and data.columns.rank=COLUMN",
             )
-        named = {
-            "user": columns.user,
-            "item": columns.item,
-            "time": columns.time,
-            "rank": columns.rank,
-            "tie": columns.tie,
-        }
         self._root = below(settings.root)
         self._events = listed(settings.events, "events")
         self._format = settings.format
-        self._columns = {role: name for role, name in named.items() if name}
+        self._columns = {role: name for role, name in vars(columns).items() if name}
         self._clock = "time" if columns.time else "rank"
         self._time_unit = settings.time_unit
         self._dialect = Dialect(settings.delimiter, settings.quotes)
