@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trialign.progress import BEAT, Intervals, Progress, read_progress, telling, tracked
+from trialign.progress import BEAT, Intervals, Progress, count_of, read_progress, telling, tracked
 from trialign.stage import Stage
 
 OFTEN = Intervals(beat=0.0, line=1000.0)
@@ -171,3 +171,7 @@ def test_a_beat_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / BEAT).write_text(text)
     assert read_progress(tmp_path) is None
     assert read_progress(tmp_path / "not there") is None
+
+
+def test_a_number_has_its_noun() -> None:
+    assert [count_of(number, "step") for number in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]

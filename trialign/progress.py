@@ -31,6 +31,11 @@ BAR = "trialign_bar"
 """What a record of the log has that says no more than a bar does at the same time."""
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 step, 2,000 steps."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
 @dataclass(frozen=True)
 class Intervals:
     """How often progress is reported, in seconds.

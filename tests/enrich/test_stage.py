@@ -274,6 +274,13 @@ def test_a_catalogue_without_captions_says_so(world):
         enrich(run, data, "enrich/captions=catalogue")
 
 
+def test_a_catalogue_whose_captions_are_all_empty_says_so(tmp_path):
+    """Red: a finished stage without a caption, and a word only where a task asks for one."""
+    prepare(tmp_path / "run", tmp_path / "data", [item | {"caption": ""} for item in ITEMS], COLOURS)
+    with pytest.raises(DataError, match=rf"an empty caption for each of its {len(ITEMS)} items"):
+        enrich(tmp_path / "run", tmp_path / "data", "enrich/captions=catalogue")
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

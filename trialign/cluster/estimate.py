@@ -13,6 +13,7 @@ from trialign.config.stages import locate_stage, needed_by
 from trialign.config.train import ConfigFileConfig, PretrainedConfig, ScratchConfig
 from trialign.errors import ConfigError
 from trialign.manifest import MANIFEST
+from trialign.progress import count_of
 
 GIB = 2**30
 _KEPT = 3
@@ -121,7 +122,7 @@ def _backbone_parameters(config: Config) -> int:
 def _time(steps: int | None, positions: int, rate: float | None, world_size: int) -> str:
     if steps is None:
         return "steps: train.epochs is converted once the dataset is made"
-    told = f"{steps:,} steps of {positions:,} positions"
+    told = f"{count_of(steps, 'step')} of {positions:,} positions"
     if rate is None:
         return f"{told}; hours are not known without a measured cluster.tokens_per_second"
     return f"{told}: {steps * positions / (rate * world_size) / 3600:.1f} hours at {rate:,.0f} a second and rank"

@@ -63,7 +63,7 @@ class RuntimeConfig:
         least=0,
         recorded=True,
     )
-    log_every: int = option(10, "steps between two log lines", least=1)
+    log_every: int = option(10, "steps between two log lines; the last step has one too", least=1)
     progress: bool = option(True, "draw a bar, where standard error is a terminal")
     line_seconds: float = option(
         60.0, "between two lines in the log that say how far a stage is, how fast, how long it takes", least=0

@@ -68,15 +68,17 @@ class CatalogueCaptions:
         """Return a caption per item.
 
         Raises:
-            DataError: the catalogue has none.
+            DataError: the catalogue has none, or an empty one for every item.
         """
-        if "caption" not in dataset.items.column_names:
+        there = "caption" in dataset.items.column_names
+        told = dataset.items["caption"].to_pylist() if there else []
+        if not any(told):
             raise DataError(
-                f"the catalogue in {dataset.folder} has no captions",
+                f"the catalogue in {dataset.folder} has "
+                + (f"an empty caption for each of its {len(told)} items" if there else "no captions"),
                 rule="enrich/captions=catalogue takes those that came with it",
                 remedy="name them with data.captions=FILE, or choose enrich/captions=builtin, transformers or endpoint",
             )
-        told = dataset.items["caption"].to_pylist()
         return [Caption(text, "catalogue") if text else Caption(failure="no_caption") for text in told]
 
 

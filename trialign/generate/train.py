@@ -17,6 +17,7 @@ from trialign.generate.module import GeneratorModule, Validate
 from trialign.generate.save_load import TrainedGenerator, save_generator
 from trialign.generate.template import Template
 from trialign.generate.validation import Validation
+from trialign.progress import count_of
 from trialign.runtime.device import device_of, require_precision
 from trialign.runtime.loss_watch import skipped_batches
 from trialign.runtime.trainer import Plan
@@ -89,8 +90,8 @@ def _sizes(made: Prepared) -> dict[str, int]:
         "trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "text_tokens": made.template.tokenizer.size,
     }
-    rows = f"{made.stream.global_batch_size} rows of {made.stream.seq_len} tokens"
-    logger.info("  %s parameters, %s steps of %s", f"{counts['parameters']:,}", f"{made.num_steps:,}", rows)
+    rows = f"{count_of(made.stream.global_batch_size, 'row')} of {made.stream.seq_len} tokens"
+    logger.info("  %s parameters, %s of %s", f"{counts['parameters']:,}", count_of(made.num_steps, "step"), rows)
     return counts
 
 

@@ -11,6 +11,7 @@ from trialign.errors import ConfigError
 from trialign.foreign import Json
 from trialign.generate.model import Generator
 from trialign.generate.save_load import TrainedGenerator
+from trialign.progress import count_of
 from trialign.reward.functions import wanted
 from trialign.rl.module import PolicyModule, RolloutDataModule
 from trialign.rl.prompts import Prompts
@@ -39,8 +40,9 @@ def group_relative(
     weights, ranks = wanted(settings.rewards), runtime.nodes * runtime.devices
     _check(settings, start.dataset.num_items, runtime.micro_batch_size, ranks)
     prompts = Prompts(start.dataset, start.share, seed)
-    size = f"{settings.steps:,} steps of {settings.prompts_per_step} prompts x {settings.group_size} rollouts"
-    logger.info("  %s held-out positions, %s, used %d times", f"{len(prompts):,}", size, settings.num_iterations)
+    size = f"{count_of(settings.steps, 'step')} of {settings.prompts_per_step} prompts x {settings.group_size} rollouts"
+    times = count_of(settings.num_iterations, "time")
+    logger.info("  %s held-out positions, %s, used %s", f"{len(prompts):,}", size, times)
     _freeze_text_head(trained.generator)
     policy = Policy(trained.generator, trained.template, trie)
     source = RolloutSource(

@@ -107,9 +107,19 @@ def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 def logs_at(trainer: pl.Trainer, step: int) -> bool:
-    """Return whether training writes a log line after so many optimizer steps."""
+    """Return whether training writes a log line after so many steps: every `runtime.log_every`, and the last."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its constructor
-    return step % every == 0
+    return step % every == 0 or step == trainer.max_steps
+
+
+class LastLine(StepCallback):
+    """Makes Lightning write a log line at the last step, wherever it falls between two others."""
+
+    @override
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        """Ask for the end, which comes anyway: between two log lines Lightning writes only when it is asked for."""
+        if step == trainer.estimated_stepping_batches:
+            trainer.should_stop = True
 
 
 class MachineUse(StepCallback):

@@ -13,7 +13,7 @@ from typing import Any
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.tracking import Tracking
 from trialign.manifest import MACHINE
-from trialign.runtime.callbacks import StepClock
+from trialign.runtime.callbacks import LastLine, StepClock
 from trialign.runtime.device import device_of
 from trialign.runtime.lightning import Callback, CSVLogger, SLURMEnvironment, pl
 from trialign.runtime.progress import TrainingPace
@@ -94,7 +94,7 @@ def build_trainer(
         log_every_n_steps=runtime.log_every,
         logger=[log, *([] if tracked is None else [tracked])],
         profiler=clock,
-        callbacks=[*callbacks, TrainingPace()],
+        callbacks=[*callbacks, TrainingPace(), LastLine()],
         plugins=plugins,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trialign.config.data import FilesConfig
+from trialign.data.sources.columns import require_columns
 from trialign.data.sources.endings import ending_of, format_of
 from trialign.data.sources.evidence import TEXTS, Row, items_table, refuse
 from trialign.data.sources.formats import Dialect, json_lines, read_rows, readable
 from trialign.data.sources.inter_json import object_records
 from trialign.data.sources.pictures import picture_files, read_pictures, stem_of
 from trialign.data.sources.places import below, find, listed, roles
-from trialign.errors import ConfigError, DataError, suggest
+from trialign.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -179,18 +180,11 @@ def _floats_of_32_bits(table: ibis.Table) -> list[str]:
 
 def _resolve(columns: _Columns, names: Sequence[str], path: Path, required: Sequence[str]) -> _Columns:
     """Return the columns of each role that the file has; a role left open means the column of that name."""
-    wanted = {}
-    for role, chosen in columns.items():
-        for name in chosen or required:
-            if name not in names and (chosen or name == role):
-                raise DataError(
-                    f"{path} has no column '{name}'",
-                    rule=f"data.item_columns.{role} names a column of the file",
-                    remedy=suggest(name, names),
-                )
-        if chosen or role in names:
-            wanted[role] = chosen or [role]
-    return wanted
+    needed = {role: chosen or [role] for role, chosen in columns.items() if chosen or role in required}
+    require_columns(
+        path, "data.item_columns", [(role, name) for role, chosen in needed.items() for name in chosen], names
+    )
+    return {role: needed.get(role, [role]) for role in columns if role in needed or role in names}
 
 
 def _records(rows: _Rows, wanted: _Columns) -> Iterator[Row]:

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from ibis.expr.datatypes import Timestamp
 
 from trialign.data.source import Unreadable
+from trialign.data.sources.endings import ending_of
 from trialign.data.sources.formats import Part, readable
-from trialign.errors import DataError, suggest
+from trialign.errors import DataError, listing, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -24,19 +25,30 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _LARGEST = 9e18
 
 
-def pick(part: Part, setting: str, name: str) -> ibis.Column:
-    """Return the column that `data.columns.<setting>` names.
+def require_columns(path: Path, group: str, wanted: Sequence[tuple[str, str]], known: Sequence[str]) -> None:
+    """Refuse a file that lacks columns; one that has none of them may lack the line that names its columns.
+
+    Args:
+        path: the file.
+        group: of the settings that name columns: `data.columns` or `data.item_columns`.
+        wanted: setting and column.
+        known: the columns of the file.
 
     Raises:
-        DataError: the files lack it.
+        DataError: it lacks some, all of which are named.
     """
-    if name not in part.table.columns:
-        raise DataError(
-            f"{part.paths[0]} has no column '{name}'",
-            rule=f"data.columns.{setting} names a column of the file",
-            remedy=suggest(name, part.table.columns),
-        )
-    return part.table[name]
+    lacking = [(setting, name) for setting, name in wanted if name not in known]
+    if not lacking:
+        return
+    names = ", ".join(f"'{name}'" for _, name in lacking)
+    value = f"{path} has no column {names}"
+    remedy = suggest(lacking[0][1], known) if len(lacking) == 1 else listing(known)
+    if len(lacking) == len(wanted) and ending_of(path).startswith((".csv", ".tsv")):
+        value += f"; its first line is {', '.join(known)[:80]}"
+        remedy += f"; if that line is a row already, write the line of names before it, with {names}"
+    settings = ", ".join(f"{group}.{setting}" for setting, _ in lacking)
+    rule = f"{settings} names a column of the file" if len(lacking) == 1 else f"{settings} name columns of the file"
+    raise DataError(value, rule=rule, remedy=remedy)
 
 
 def text_of(column: ibis.Column) -> ibis.ir.StringValue:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from trialign.config.data import ExamplesConfig
 from trialign.data.source import RawData, Source
 from trialign.data.sources.catalogue_files import CatalogueFiles
-from trialign.data.sources.columns import as_key, as_keys, pick
+from trialign.data.sources.columns import as_key, as_keys, require_columns
 from trialign.data.sources.formats import Dialect, Part, read_rows, readable
 from trialign.data.sources.places import below, find, listed, roles
 from trialign.types import Split
@@ -62,13 +62,13 @@ class Examples(Source):
         return RawData(items=items, images=images, examples=reduce(ibis.Table.union, tables), has_clock=False)
 
     def _typed(self, part: Part, split: str) -> ibis.Table:
-        columns = self._columns
-        user, items = pick(part, "user", columns.user), pick(part, "items", columns.items)
-        target = pick(part, "target", columns.target)
-        examples = part.table.select(
-            user=as_key(user, part.paths),
-            items=as_keys(items, self._item_separator, part.paths),
-            target=as_keys(target, None, part.paths),
+        columns, table = self._columns, part.table
+        wanted = [("user", columns.user), ("items", columns.items), ("target", columns.target)]
+        require_columns(part.paths[0], "data.columns", wanted, table.columns)
+        examples = table.select(
+            user=as_key(table[columns.user], part.paths),
+            items=as_keys(table[columns.items], self._item_separator, part.paths),
+            target=as_keys(table[columns.target], None, part.paths),
             split=ibis.literal(split),
         )
         with readable(part.paths):

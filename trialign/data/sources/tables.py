@@ -16,7 +16,7 @@ from trialign.data.sources.columns import (
     as_time,
     as_whole,
     find_unreadable,
-    pick,
+    require_columns,
     tell_lost_nanoseconds,
     tell_mixed,
     text_of,
@@ -93,7 +93,8 @@ class Tables(Source):
 
     def _typed(self, part: Part) -> ibis.Table:
         """Return the columns of some files by role, as found and converted."""
-        found = {role: pick(part, role, name) for role, name in self._columns.items()}
+        require_columns(part.paths[0], "data.columns", list(self._columns.items()), part.table.columns)
+        found = {role: part.table[name] for role, name in self._columns.items()}
         typed: dict[str, ibis.Value] = {f"raw_{role}": text_of(column) for role, column in found.items()}
         typed |= {role: as_key(found[role], part.paths) for role in ("user", "item")}
         if self._clock == "time":
