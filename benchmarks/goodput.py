@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import Row, alone, arguments, record
+from tests.tools import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 from trialign.data.dataset import Dataset
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
 TOTAL, BETWEEN_KILLS = 120.0, 20.0
 CHECKPOINT_EVERY = 20

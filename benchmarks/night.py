@@ -30,12 +30,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trialign.launch.doctor import TINY
 from trialign.slurm.minicluster import Minicluster
 
 from benchmarks.record import Row, alone, arguments, record
 from trialign.cluster import slurm
 from trialign.cluster.record import FOLDER, jobs_of, reached
-from trialign.testing import TINY
 
 PATIENCE = 600.0
 BEFORE = ("prepare", "enrich", "embed", "quantize", "assign")

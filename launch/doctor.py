@@ -12,6 +12,29 @@ from pathlib import Path
 from trialign.config.config import Config
 from trialign.errors import StageError
 
+TINY = [
+    "data.num_items=96",
+    "data.num_users=60",
+    "data.block_records=16",
+    "embed.text.dim=16",
+    "quantize.codebook_size=8",
+    "train.steps=6",
+    "train.backbone.hidden_size=32",
+    "train.backbone.num_heads=2",
+    "train.backbone.intermediate_size=64",
+    "train.backbone.vocab_size=400",
+    "stream.global_batch_size=4",
+    "runtime.micro_batch_size=2",
+    "runtime.log_every=2",
+    "runtime.accelerator=cpu",
+    "runtime.progress=false",
+    "evaluate.bootstrap_samples=100",
+    "baselines.sasrec.epochs=1",
+    "baselines.sasrec.dim=16",
+    "baselines.sasrec.text_dim=16",
+]
+"""Overrides that make the built-in world and every model so small that the pipeline takes seconds."""
+
 
 def run(config: Config) -> None:
     """Print the table."""
@@ -45,7 +68,6 @@ def _reached_out() -> str:
     from trialign.config.verbs import STAGES
     from trialign.pipeline import run_pipeline
     from trialign.runtime.doctor import refuse_network
-    from trialign.testing import TINY
 
     with tempfile.TemporaryDirectory() as folder, refuse_network() as refused:
         tiny = compose("pipeline", [f"run={folder}/tiny", *TINY])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from trialign.launch.cli import script
+from trialign.launch.doctor import TINY
 
 from trialign.cluster.estimate import _backbone_parameters, _size, estimate, state_bytes
 from trialign.config.compose import compose
@@ -17,7 +18,6 @@ from trialign.config.train import ScratchConfig
 from trialign.errors import ConfigError
 from trialign.generate.backbone import build_backbone
 from trialign.generate.tokenizer import TextTokenizer
-from trialign.testing import TINY
 
 
 def test_bytes_per_parameter_by_strategy() -> None:

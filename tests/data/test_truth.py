@@ -2,11 +2,11 @@
 
 import pytest
 
+from tests.tools import ring_dataset
 from trialign.config.data import StorefrontConfig
 from trialign.data.dataset import Dataset
 from trialign.data.prepare import prepare
 from trialign.storefront import Storefront
-from trialign.testing import ring_dataset
 
 SHOP = StorefrontConfig(
     seed=3, num_items=60, num_users=20, block_records=16, shard_blocks=2, images_per_shard=50, buckets=1

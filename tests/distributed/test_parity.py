@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 from trialign.data.dataset import Dataset
 from trialign.runtime import strategy as strategies
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 
 STEPS, LANES = 50, 8
 

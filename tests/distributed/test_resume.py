@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
 from trialign.files import disk_is_full
@@ -28,7 +29,6 @@ from trialign.runtime.collectives import all_gather_objects
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
 from trialign.stream.module import TrainedRows
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 
 STEPS, EVERY = 9, 3
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 from trialign.errors import TrialignError
 from trialign.runtime.notice import PreemptedError, SavedError
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
 SETTINGS = RING_SETTINGS | {
     "steps": 7,

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from trialign.testing import TINY
+from trialign.launch.doctor import TINY
 
 pytestmark = pytest.mark.slow
 

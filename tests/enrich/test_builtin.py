@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
+from tests.tools import ring_dataset
 from trialign.config.data import StorefrontConfig
 from trialign.config.enrich import BuiltinInterestsConfig, TagCaptionsConfig
 from trialign.data.dataset import Dataset
@@ -19,7 +20,6 @@ from trialign.enrich.truth import judge_captions, judge_interests
 from trialign.errors import ConfigError, DataError
 from trialign.storefront import Storefront
 from trialign.storefront.wording import write_items
-from trialign.testing import ring_dataset
 
 SETTINGS = {
     "descriptions": True,

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.tools import catalogue_texts
 from trialign.evaluate import grounding as module
 from trialign.evaluate.grounding import grounding, token_f1
 from trialign.evaluate.record import Found
 from trialign.generate.task import CatalogueItem, ItemList, ItemTask, ItemTexts, Part, Text
-from trialign.testing import catalogue_texts
 
 TITLES = ["red cup", "red cup", "Blue rug", "", "tall lamp"]
 CAPTIONS = ["a cup", "", "", "a rug", ""]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, catalogue_texts, ring_dataset
 from trialign.config.train import ScratchConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
@@ -22,7 +23,6 @@ from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, catalogue_texts, ring_dataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

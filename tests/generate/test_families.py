@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from tests.tools import train_ring
 from trialign.config.train import ConfigFileConfig, ItemsConfig, ScratchConfig, TrainConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.step import Beams
@@ -23,7 +24,6 @@ from trialign.generate.model import Generator
 from trialign.generate.save_load import load_ranker
 from trialign.generate.template import Template
 from trialign.semid.table import SIDTable
-from trialign.testing import train_ring
 from trialign.types import Items
 
 SIZES = {

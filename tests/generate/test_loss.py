@@ -15,13 +15,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.tools import catalogue_texts
 from trialign.errors import TrainingError
 from trialign.generate.loss import autoregressive_loss, scaled_loss, step_totals
 from trialign.generate.model import Generator, Predictions
 from trialign.generate.task import CatalogueItem, Window
 from trialign.generate.template import Template
 from trialign.stream.rows import Row, RowBatch, TokenizedExample, fill_row, stack_rows
-from trialign.testing import catalogue_texts
 
 SEQ_LEN = 24
 

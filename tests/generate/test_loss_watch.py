@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.tools import run_ranks, train_ring
 from trialign.data.dataset import Dataset
 from trialign.errors import TrainingError
 from trialign.generate.fit import BEST
@@ -19,7 +20,6 @@ from trialign.runtime import loss_watch
 from trialign.runtime.collectives import rank
 from trialign.runtime.loss_watch import RewoundError
 from trialign.semid.table import SIDTable
-from trialign.testing import run_ranks, train_ring
 
 SPIKE, STEPS = 15, 20
 """The global batch that makes the loss jump, and the steps that are wanted."""

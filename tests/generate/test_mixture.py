@@ -9,12 +9,12 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
+from tests.tools import catalogue_texts
 from trialign.config.train import TasksConfig
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
 from trialign.generate.mixture import in_words, left_out, open_sources, tasks_without_texts
 from trialign.generate.task import ItemTexts
-from trialign.testing import catalogue_texts
 
 NUM_RECORDS = {"items": 4, "train": 50}
 TEXTS = catalogue_texts(["a", "b", "", "d"], ["on a table", "", "", ""])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.tools import catalogue_texts
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import TrainConfig
 from trialign.decode.index import PrefixIndex
@@ -25,7 +26,6 @@ from trialign.generate.template import Template
 from trialign.runtime.lightning import Callback
 from trialign.runtime.trainer import Plan, build_trainer
 from trialign.stream.rows import Row, RowBatch, fill_row, pack, stack_rows
-from trialign.testing import catalogue_texts
 
 TITLES = [f"title {number} of an item" for number in range(12)]
 TEXTS = catalogue_texts(TITLES)

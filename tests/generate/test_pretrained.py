@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
+from tests.tools import catalogue_texts, run_ranks, train_ring
 from trialign.config.train import (
     ConfigFileConfig,
     ItemsConfig,
@@ -41,7 +42,6 @@ from trialign.runtime import strategy as strategies
 from trialign.runtime.notice import PreemptedError
 from trialign.semid.table import SIDTable
 from trialign.stream.module import TrainedRows
-from trialign.testing import catalogue_texts, run_ranks, train_ring
 
 TEXTS = ["thing 1 of many", "a thing that is 2", "<|end|> is text here", "1 2 3 4 5 6 7 8 9 0"]
 TASK_NAMES = ["history_to_item", "title_to_item", "item_to_title"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tools import catalogue_texts
 from trialign.errors import DataError, StageError
 from trialign.generate.backbone import ARCHITECTURES
 from trialign.generate.model import Generator
@@ -16,7 +17,6 @@ from trialign.generate.save_load import TrainedGenerator, load_generator, save_g
 from trialign.generate.task import CatalogueItem
 from trialign.generate.template import Template
 from trialign.semid.table import SIDTable
-from trialign.testing import catalogue_texts
 
 TITLES = [f"a green chair {number}" for number in range(12)]
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from tests.tools import NUM_ITEMS, catalogue_texts, ring_dataset, train_ring
 from trialign.config.data import InterJsonConfig
 from trialign.config.train import StreamConfig
 from trialign.data.dataset import Dataset
@@ -31,7 +32,6 @@ from trialign.semid.table import SIDTable
 from trialign.stream.lanes import LaneStream
 from trialign.stream.rl_holdout import held_out_for_rl
 from trialign.stream.rows import Examples
-from trialign.testing import NUM_ITEMS, catalogue_texts, ring_dataset, train_ring
 
 SHARE = 0.4
 """Of the positions, held out."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.tools import catalogue_texts
 from trialign.config.train import TasksConfig
 from trialign.embed.evidence import ENRICHED, FIELDS
 from trialign.enrich.evidence import Evidence
@@ -23,7 +24,6 @@ from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
 from trialign.semid.tokens import TokenSpace
 from trialign.stream.rows import TokenizedExample
-from trialign.testing import catalogue_texts
 
 HISTORY, TO_ITEM, TO_TITLE = range(3)
 GENERATOR_PAGE = Path(__file__).parents[2] / "docs" / "generator.md"

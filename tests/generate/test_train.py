@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.tools import train_ring
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError
 from trialign.generate.save_load import load_ranker
 from trialign.semid.table import SIDTable
-from trialign.testing import train_ring
 
 NUM_ITEMS = 12
 

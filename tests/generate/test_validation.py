@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tools import train_ring
 from trialign.data.dataset import Dataset, Evaluation
 from trialign.decode.index import PrefixIndex
 from trialign.errors import ConfigError, TrainingError
@@ -23,7 +24,6 @@ from trialign.generate.task import Window
 from trialign.generate.validation import Validation
 from trialign.ranking import METRICS, measure
 from trialign.semid.table import SIDTable
-from trialign.testing import train_ring
 
 VALIDATION = {"every": 4, "users": 0, "num_beams": 12, "patience": 0, "batch_size": 32}
 

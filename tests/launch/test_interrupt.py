@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from trialign.testing import TINY
+from trialign.launch.doctor import TINY
 
 LONG = ["train.steps=3000", "runtime.line_seconds=1"]
 """A minute's training at least, were nobody to interrupt it."""

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 from trialign.launch.cli import script
+from trialign.launch.doctor import TINY
 
 import trialign.generate.train as training
 import trialign.rl.train as reinforcement
+from tests.tools import run_ranks
 from trialign.config.compose import compose
 from trialign.manifest import MANIFEST
 from trialign.runtime.notice import PreemptedError
 from trialign.stage import Stage
 from trialign.stream.module import TrainedRows
-from trialign.testing import TINY, run_ranks
 
 SETTINGS = [*TINY, "embed/image=none", "evaluate.baselines=[popularity]", "runtime.threads=1"]
 EARLIER = ("prepare", "enrich", "embed", "quantize", "assign", "baselines")

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-
-from trialign.testing import TINY
+from trialign.launch.doctor import TINY
 
 pytestmark = pytest.mark.timeout(900)  # four trainings, three of them of two ranks; a busy machine takes its time
 

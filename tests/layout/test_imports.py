@@ -36,7 +36,6 @@ ORDER = [
     ("run",),
     ("pipeline",),
     ("cluster",),
-    ("testing",),
 ]
 RANK = {name: place for place, names in enumerate(ORDER) for name in names}
 # Mapped into the package by setup.cfg, but living at the top of the checkout.
@@ -122,7 +121,7 @@ def test_a_framework_is_imported_in_one_place(names: tuple[str, ...], door: str,
 def test_the_training_of_the_generator_is_the_stages_own() -> None:
     """Reinforcement learning and the estimate build by generate/build.py and fit by generate/fit.py."""
     users = {place_of(path) for path in modules() for name, _ in imports(path) if name == "trialign.generate.train"}
-    assert users <= {"launch", "testing"}
+    assert users <= {"launch"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(CHECKOUT)))

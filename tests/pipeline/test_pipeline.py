@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from trialign.launch import evaluate, pipeline, recommend
 from trialign.launch.cli import script
+from trialign.launch.doctor import TINY
 
 from trialign.config.compose import compose
 from trialign.config.config import Config
@@ -30,7 +31,6 @@ from trialign.pipeline import run_pipeline
 from trialign.progress import BEAT, Heartbeat, read_progress
 from trialign.semid.table import SIDTable
 from trialign.stage import Stage
-from trialign.testing import TINY
 
 FILES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "files.md"
 

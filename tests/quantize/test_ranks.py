@@ -7,12 +7,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.tools import run_ranks
 from trialign.config.quantize import RQVAEConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.quantize.codebook import EMACodebooks
 from trialign.quantize.loss import Term
 from trialign.quantize.rqvae import RQVAEQuantizer
-from trialign.testing import run_ranks
 
 # 300 items are 13 batches of 23, and one more that holds a single item: there the second rank is empty.
 SMALL = {"codebook_size": 16, "code_dim": 8, "hidden_dims": [32], "fusion_dim": 16, "num_epochs": 5, "batch_size": 23}

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
+from tests.tools import settings_of
 from trialign.config.reward import RewardConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.enrich.evidence import Evidence
@@ -23,7 +24,6 @@ from trialign.reward.labels import KINDS, Labels, builtin_labels, corpus_labels
 from trialign.reward.model import pretrained_model
 from trialign.reward.quality import load_quality
 from trialign.reward.train import train_reward
-from trialign.testing import settings_of
 
 SIGNS = [
     ("hot water inside", "brewing tea"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, ring_dataset, settings_of, train_ring
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
 from trialign.config.train import StreamConfig
@@ -17,7 +18,6 @@ from trialign.data.dataset import Dataset
 from trialign.rl.start import Start
 from trialign.rl.train import reinforce
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, settings_of, train_ring
 
 SHARE = 0.4
 

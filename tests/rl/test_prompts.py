@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from tests.tools import NUM_ITEMS, run_ranks
 from trialign.config.rl import RLConfig
 from trialign.data.dataset import Dataset
 from trialign.decode.index import PrefixIndex
@@ -25,7 +26,6 @@ from trialign.rl.start import Start
 from trialign.runtime.collectives import rank
 from trialign.stream.blocks import Records
 from trialign.stream.rl_holdout import held_out_for_rl
-from trialign.testing import NUM_ITEMS, run_ranks
 
 SHARE = 0.4
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.tools import NUM_ITEMS, run_ranks
 from trialign.rl.module import PolicyModule, Watch
 from trialign.rl.start import Start
 from trialign.runtime import strategy as strategies
 from trialign.runtime.collectives import rank
-from trialign.testing import NUM_ITEMS, run_ranks
 
 from .conftest import reinforced
 

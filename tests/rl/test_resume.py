@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.tools import run_ranks
 from trialign.rl.module import Watch
 from trialign.rl.start import Start
 from trialign.stream.module import TrainedRows
-from trialign.testing import run_ranks
 
 from .conftest import reinforced
 

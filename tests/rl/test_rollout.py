@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tools import NUM_ITEMS
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie, divergence
 from trialign.generate.loss import Predictions, TablePredictions
@@ -16,7 +17,6 @@ from trialign.generate.task import Window
 from trialign.rl.reference import frozen_copy
 from trialign.rl.rollout import Policy
 from trialign.rl.start import Start
-from trialign.testing import NUM_ITEMS
 
 HISTORIES = [np.array([3, 4, 5], np.int32), np.array([7], np.int32), np.array([0, 1], np.int32)]
 ENCODINGS = pytest.mark.parametrize("encoding", ["tokens", "position"])

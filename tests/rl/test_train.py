@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, train_ring
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError, DataError, StageError, TrainingError
 from trialign.generate.save_load import load_ranker
@@ -19,7 +20,6 @@ from trialign.reward import functions
 from trialign.rl.prompts import Prompts
 from trialign.rl.start import Start
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, train_ring
 
 from .conftest import reinforced
 

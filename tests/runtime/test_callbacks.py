@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 from trialign.config.runtime import RuntimeConfig
 from trialign.runtime.callbacks import GradientNorm, StepCallback, StepClock, _append, training_flops
 from trialign.runtime.lightning import pl
 from trialign.runtime.trainer import Plan, build_trainer
 from trialign.runtime.transformers import AutoConfig, AutoModelForCausalLM
 from trialign.semid.table import SIDTable
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, ring_dataset, train_ring
 
 
 class Line(pl.LightningModule):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from tests.tools import run_ranks
 from trialign.files import sha256_of
 from trialign.runtime import checkpoint as checkpoints
 from trialign.runtime.checkpoint import (
@@ -24,7 +25,6 @@ from trialign.runtime.checkpoint import (
     share_of,
     step_of,
 )
-from trialign.testing import run_ranks
 
 OWN = ["checkpoint/zero_pp_rank_{}_mp_rank_00_optim_states.pt", "__{}_0.distcp"]
 """What DeepSpeed and torch call the files that a rank writes for itself."""

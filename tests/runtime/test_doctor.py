@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from trialign.launch import doctor, evaluate
 from trialign.launch.cli import script
+from trialign.launch.doctor import TINY
 
 from trialign.config.compose import compose
 from trialign.config.verbs import REQUIRED
 from trialign.errors import StageError
 from trialign.pipeline import run_pipeline
 from trialign.runtime.doctor import examine, refuse_network
-from trialign.testing import TINY
 
 # Addresses that are no machine's (RFC 5737), and a name that is none (RFC 2606).
 ELSEWHERE, NOBODY = ("192.0.2.1", 80), "trialign.invalid"

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trialign.launch.doctor import TINY
 from wandb.proto import wandb_internal_pb2
 
+from tests.tools import NUM_ITEMS, RING_SETTINGS, ring_dataset, run_ranks, train_ring
 from trialign.config.compose import compose
 from trialign.config.stages import tracking_of
 from trialign.config.tracking import Tracking
@@ -27,7 +29,6 @@ from trialign.runtime import tracking as stage
 from trialign.semid.table import SIDTable
 from trialign.stage import Stage
 from trialign.stream.module import TrainedRows
-from trialign.testing import NUM_ITEMS, RING_SETTINGS, TINY, ring_dataset, run_ranks, train_ring
 
 STEPS, EVERY = 9, 3
 _FRAME = 32768  # bytes of a frame of the log; a record is cut where one ends

@@ -1,4 +1,4 @@
-"""Public test tools: several ranks on the CPU of one machine, and a tiny world to train on."""
+"""Test tools: several ranks on the CPU of one machine, and a tiny world to train on."""
 
 from __future__ import annotations
 
@@ -81,29 +81,6 @@ RING_SETTINGS: dict[str, Json] = {
         "log_every": 10,
     },
 }
-
-TINY = [
-    "data.num_items=96",
-    "data.num_users=60",
-    "data.block_records=16",
-    "embed.text.dim=16",
-    "quantize.codebook_size=8",
-    "train.steps=6",
-    "train.backbone.hidden_size=32",
-    "train.backbone.num_heads=2",
-    "train.backbone.intermediate_size=64",
-    "train.backbone.vocab_size=400",
-    "stream.global_batch_size=4",
-    "runtime.micro_batch_size=2",
-    "runtime.log_every=2",
-    "runtime.accelerator=cpu",
-    "runtime.progress=false",
-    "evaluate.bootstrap_samples=100",
-    "baselines.sasrec.epochs=1",
-    "baselines.sasrec.dim=16",
-    "baselines.sasrec.text_dim=16",
-]
-"""Overrides that make the built-in world and every model so small that the pipeline takes seconds."""
 
 
 class Ring(Source):
@@ -270,7 +247,7 @@ def _as_rank(rank: int, world_size: int, port: int, target: Callable[..., None],
         "LOCAL_WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "trialign.testing",
+        "TORCHELASTIC_RUN_ID": "tests.tools",
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
     }
