@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -98,6 +99,10 @@ def test_a_reward_is_paid(run: Path) -> None:
     manifest = json.loads((run / "rl" / "manifest.json").read_text())
     assert manifest["config"]["rl"]["rewards"]["same_start"] == 1.0
     assert manifest["counts"]["prompts"] > 0
+    with (run / "rl" / "log" / "metrics.csv").open() as file:
+        paid = [float(line["reward/same_start"]) for line in csv.DictReader(file) if line["reward"]]
+    assert paid, "no step was paid"
+    assert all(0 <= reward <= 1 for reward in paid)
 
 
 def test_a_verb_runs(followed: Path, run: Path) -> None:
