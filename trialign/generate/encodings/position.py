@@ -157,7 +157,7 @@ class PositionEncoding(ItemEncoding):
             if self.repeats is not None and seen is not None:
                 rows_Q, nodes_Q = self._marked(level, seen)
                 slots_Q = nodes_Q - first_M[rows_Q]
-                here_Q = (slots_Q >= 0) & (slots_Q < legal_MC.sum(dim=1)[rows_Q])
+                here_Q = (slots_Q >= 0) & (slots_Q < legal_MC.shape[1])
                 logits_MC = add_at(logits_MC, rows_Q[here_Q], slots_Q[here_Q], self.repeats())
             groups.append(Predictions(logits_MC.masked_fill(~legal_MC, -torch.inf), nodes_M - first_M, tasks_M))
         return groups
