@@ -203,3 +203,16 @@ def test_only_the_joint_softmax_is_computed_in_chunks(
     (table,) = [group for group in groups if isinstance(group, TablePredictions)]
     seen = [set(HISTORIES[2][:end].tolist()) for end in range(1, 6)]
     assert [int((table.marks.rows_Q == row).sum()) for row in range(5)] == [len(items) for items in seen]
+
+
+@pytest.mark.parametrize(("encoding", "joint_nodes"), [("tokens", 0), ("position", 6), ("position", 12)])
+def test_a_rank_without_an_item_to_predict_has_a_gradient_too(
+    encoding: str, joint_nodes: int, make: Callable[..., Generator]
+) -> None:
+    """Data parallelism waits for the gradient of every parameter on every rank."""
+    generator = make(encoding, joint_nodes)
+    tokens_RT = torch.arange(1, 7)[None]
+    positions_RT = torch.arange(6)[None]
+    groups = generator(tokens_RT, positions_RT, positions_RT > 2, torch.zeros_like(tokens_RT))
+    sum(group.score().total for group in groups).backward()
+    assert generator.items.repeats.learned.grad.tolist() == [0.0]
