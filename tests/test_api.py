@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,13 +127,19 @@ def test_batches_hold_one_row_of_each_lane_per_step(run: trialign.Run) -> None:
     manifest = run.manifest("train")
     lanes, length = manifest.counts["global_batch_size"], manifest.config["stream"]["seq_len"]
     read: list[int] = []
+    learned: Counter[int] = Counter()
     for batch in run.batches():
         assert batch.first_of_step is (len(read) % lanes == 0)
         assert batch.tokens_RT.shape == (len(batch.lanes_R), length)
         read += batch.lanes_R.tolist()
-        if len(read) == 2 * lanes:
+        learned.update(batch.tasks_RT[batch.targets_RT].tolist())
+        if len(read) == manifest.counts["steps"] * lanes:
             break
-    assert read == [*range(lanes), *range(lanes)]
+    assert read == [*range(lanes)] * manifest.counts["steps"]
+    # They are those that the training read: its only log line is of all its steps.
+    tasks = json.loads((run.stage("train") / "generator.json").read_text())["tasks"]
+    for number, name in enumerate(tasks):
+        assert learned[number] / learned.total() == pytest.approx(manifest.counts["tasks"][f"share/{name}"])
 
 
 def test_a_stage_of_another_run_is_found_where_it_was_taken_from(run: trialign.Run, tmp_path: Path) -> None:
