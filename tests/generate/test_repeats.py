@@ -13,7 +13,7 @@ from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie, score_items
 from trialign.generate.encodings.position import PositionRows
-from trialign.generate.encodings.repeats import RATE, RepeatTerm, Seen
+from trialign.generate.encodings.repeats import RATE, RepeatTerm, Seen, bias_of
 from trialign.generate.encodings.tokens import TokensRows
 from trialign.generate.loss import TablePredictions
 from trialign.generate.model import Generator
@@ -189,7 +189,7 @@ def test_a_world_decides_the_sign(
         optimizer.zero_grad()
         sum(group.score().total for group in groups[1:]).backward()
         optimizer.step()
-    bias = float(generator.items.repeats())
+    bias = float(generator.items.repeats().detach())
     assert bias > 0.3 if repeats else bias < -0.3
 
 
@@ -216,3 +216,10 @@ def test_a_rank_without_an_item_to_predict_has_a_gradient_too(
     groups = generator(tokens_RT, positions_RT, positions_RT > 2, torch.zeros_like(tokens_RT))
     sum(group.score().total for group in groups).backward()
     assert generator.items.repeats.learned.grad.tolist() == [0.0]
+
+
+def test_the_bias_moves_by_units_and_its_gradient_does_not() -> None:
+    learned = torch.tensor([0.1], requires_grad=True)
+    bias = bias_of(learned)
+    assert float(bias.detach()) == pytest.approx(RATE * 0.1)
+    assert torch.autograd.grad(bias, learned)[0].item() == 1.0  # the norm of all gradients is clipped

@@ -73,19 +73,23 @@ def table(dataset: Dataset) -> SIDTable:
 
 
 @pytest.fixture(scope="session")
-def trained(dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Start]:
-    """Return a function from an item encoding to a generator that knows a little of the ring."""
+def trained(dataset: Dataset, table: SIDTable, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Start]:
+    """Return a function from an item encoding to a generator that knows a little of the ring.
+
+    With the repeat term it would know too much: of a ring that nobody has gone round, few items are left.
+    """
     known: dict[str, Start] = {}
 
-    def find(encoding: str) -> Start:
-        if encoding not in known:
-            folder = tmp_path_factory.mktemp(encoding)
-            items = RING_SETTINGS["items"] | {"encoding": encoding, "joint_nodes": 6}
+    def find(encoding: str, *, repeats: bool = False, steps: int = 8) -> Start:
+        name = f"{encoding}-{repeats}-{steps}"
+        if name not in known:
+            folder = tmp_path_factory.mktemp(name)
+            items = RING_SETTINGS["items"] | {"encoding": encoding, "joint_nodes": 6, "repeats": repeats}
             tasks = {"history_to_item": 1.0, "title_to_item": 1.0, "item_to_title": 1.0}
-            own = {"items": items, "tasks": tasks, "rl_holdout": SHARE, "steps": 8}
+            own = {"items": items, "tasks": tasks, "rl_holdout": SHARE, "steps": steps}
             train_ring(dataset, {}, table, folder, **RING_SETTINGS | own)
-            known[encoding] = Start(dataset, table, folder, SHARE)
-        return known[encoding]
+            known[name] = Start(dataset, table, folder, SHARE)
+        return known[name]
 
     return find
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.tools import NUM_ITEMS, RING_SETTINGS, train_ring
 from trialign.data.dataset import Dataset
 from trialign.errors import ConfigError, DataError, StageError, TrainingError
-from trialign.generate.save_load import load_ranker
+from trialign.generate.save_load import load_generator, load_ranker
 from trialign.reward import functions
 from trialign.rl.prompts import Prompts
 from trialign.rl.start import Start
@@ -115,6 +116,16 @@ def test_adapters_are_merged_before_and_after(
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.5, "targets": []}
     reinforced(start, tmp_path, **settings | {"lora": lora, "steps": 30, "learning_rate": 1e-2})
     assert chance_of_the_next(tmp_path, start.sids) > chance_of_the_next(start.folder, start.sids)
+
+
+def test_rewards_do_not_change_how_readily_users_choose_again(
+    trained: Callable[..., Start], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    start = trained("position", repeats=True, steps=3)
+    reinforced(start, tmp_path, **settings | {"steps": 40, "validation": settings["validation"] | {"every": 20}})
+    before, after = (load_generator(folder, start.sids).generator.items for folder in (start.folder, tmp_path))
+    assert float(before.repeats().detach()) == float(after.repeats().detach()) < 0
+    assert not torch.equal(before.leaf_vectors(), after.leaf_vectors())
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(

@@ -57,6 +57,9 @@ def reinforce(
         ConfigError: settings that do not fit each other or the data, or nothing was held out.
     """
     trained = load_generator(start.folder, start.sids)
+    if trained.generator.items.repeats is not None:
+        # How often users choose again is known from what they did; at its rate, rewards would soon undo it.
+        trained.generator.items.repeats.requires_grad_(requires_grad=False)
     index = PrefixIndex.from_codes(start.sids.codes_NL, start.sids.codebook_size)
     watch = _watch(settings.validation, start.dataset, trained, index, folder)
     # A skipped batch would be sampled again: rollouts depend on the weights, not on a position in a stream.

@@ -28,7 +28,7 @@ from trialign.embed.text import TfidfSvd
 from trialign.errors import DataError, TrainingError
 from trialign.files import write_atomically
 from trialign.foreign import parse_json
-from trialign.generate.encodings.repeats import RATE, seen_before, seen_in_prompts
+from trialign.generate.encodings.repeats import bias_of, seen_before, seen_in_prompts
 from trialign.generate.softmax import Marks, add_at, table_cross_entropy
 from trialign.progress import Progress
 from trialign.runtime.optim import adamw, cosine_with_warmup
@@ -180,7 +180,7 @@ class SASRec(nn.Module):
             logits_BN = hidden_BTD[torch.arange(len(rows)), lengths_B] @ vectors_ND.T
             if self.repeats is not None:
                 seen = seen_in_prompts(items_BT, torch.arange(items_BT.shape[1]) < lengths_B[:, None])
-                logits_BN = add_at(logits_BN, seen.rows_P, seen.items_P, RATE * self.repeats)
+                logits_BN = add_at(logits_BN, seen.rows_P, seen.items_P, bias_of(self.repeats))
             scores_BN = logits_BN.log_softmax(1)
             if exclude is not None:
                 for place, row in enumerate(rows):
@@ -299,5 +299,5 @@ def _loss(model: SASRec, items_BT: torch.Tensor, targets_BT: torch.Tensor) -> to
         positions_BT = torch.arange(items_BT.shape[1]).expand_as(items_BT)
         rows_M, columns_M = torch.nonzero(is_target_BT, as_tuple=True)
         seen = seen_before(items_BT, torch.ones_like(is_target_BT), positions_BT, (rows_M, columns_M))
-        marks = Marks(seen.rows_P, seen.items_P, RATE * model.repeats)
+        marks = Marks(seen.rows_P, seen.items_P, bias_of(model.repeats))
     return table_cross_entropy(hidden_MD, vectors_ND, answers_M, marks).total / len(answers_M)

@@ -22,6 +22,11 @@ RATE = 30.0
 """The bias is this times its parameter: Adam moves a parameter by the learning rate, and a bias must move by units."""
 
 
+def bias_of(learned: torch.Tensor) -> torch.Tensor:
+    """Return the bias of a parameter. Its gradient is that of the bias, so that clipping by norm spares the others."""
+    return learned + (RATE - 1) * learned.detach()
+
+
 class Seen(NamedTuple):
     """Which items came before each of M places of prediction in its example.
 
@@ -61,8 +66,7 @@ class RepeatTerm(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """Return b, [1]."""
-        bias: torch.Tensor = RATE * self.learned
-        return bias
+        return bias_of(self.learned)
 
     def marked(self, level: int, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the places and nodes one level below `level` whose items were all seen, each node by one of its items.
