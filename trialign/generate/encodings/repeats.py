@@ -97,8 +97,10 @@ def seen_before(
         places_2M: rows and columns of the places.
     """
     rows_M, columns_M = places_2M
-    back_W = torch.arange(1, int(positions_RT.max()) + 1 if positions_RT.numel() else 1, device=items_RT.device)
-    inside_MW = back_W <= positions_RT[rows_M, columns_M][:, None]
+    positions_M = positions_RT[rows_M, columns_M]
+    longest = int(positions_M.max()) if len(positions_M) else 0
+    back_W = torch.arange(1, longest + 1, device=items_RT.device)
+    inside_MW = back_W <= positions_M[:, None]
     ended_RT = items_RT.masked_fill(~ends_RT, NO_ITEM)
     items_MW = ended_RT[rows_M[:, None], (columns_M[:, None] - back_W).clamp(min=0)].masked_fill(~inside_MW, NO_ITEM)
     return Seen(*_distinct(items_MW), items_RT[rows_M, columns_M])

@@ -70,6 +70,7 @@ class TokensEncoding(ItemEncoding):
     """
 
     codes_NL: torch.Tensor
+    flat_N: torch.Tensor
     order_N: torch.Tensor
 
     name = "tokens"
@@ -91,7 +92,9 @@ class TokensEncoding(ItemEncoding):
         self.code_head = CodeHead(vectors_LKD.clone())
         self.repeats = RepeatTerm(codes_NL) if repeats else None
         self.register_buffer("codes_NL", torch.from_numpy(codes_NL.astype(np.int64)), persistent=False)
-        self.register_buffer("order_N", self._flat(self.codes_NL).argsort(), persistent=False)
+        flat_N, order_N = self._flat(self.codes_NL).sort()
+        self.register_buffer("flat_N", flat_N, persistent=False)
+        self.register_buffer("order_N", order_N, persistent=False)
 
     @property
     def settings(self) -> dict[str, str | float]:
@@ -120,9 +123,8 @@ class TokensEncoding(ItemEncoding):
         places_RTL = places_RTL.clamp(0, tokens_RT.shape[1] - 1)
         rows_R11 = torch.arange(len(tokens_RT), device=tokens_RT.device)[:, None, None]
         flat_RT = self._flat(self.space.code(tokens_RT[rows_R11, places_RTL]))
-        flat_N = self._flat(self.codes_NL)[self.order_N]
-        found_RT = torch.searchsorted(flat_N, flat_RT).clamp(max=len(flat_N) - 1)
-        is_item_RT = whole_RT & (flat_N[found_RT] == flat_RT)
+        found_RT = torch.searchsorted(self.flat_N, flat_RT).clamp(max=len(self.flat_N) - 1)
+        is_item_RT = whole_RT & (self.flat_N[found_RT] == flat_RT)
         items_RT = torch.where(is_item_RT, self.order_N[found_RT], NO_ITEM)
         return items_RT, levels_RT == num_levels - 1
 
