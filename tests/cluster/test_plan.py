@@ -99,6 +99,9 @@ def test_the_stages_that_meet_ranks_are_those_that_are_planned_on_several() -> N
 def test_every_stage_is_submitted_and_shown(tmp_path: Path) -> None:
     assert {job_for(verb, config(), []).verb for verb in STAGES} == set(STAGES)
     assert [jobs_for(verb, config(), [])[0].verb for verb in STAGES] == list(STAGES)
+    assert {line.name for line in status(tmp_path)} == {verb for verb, stage in STAGES.items() if not stage.optional}
+    for verb in STAGES:
+        (tmp_path / verb).mkdir()
     assert {line.name for line in status(tmp_path)} == set(STAGES)
 
 

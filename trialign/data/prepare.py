@@ -90,8 +90,6 @@ def prepare(source: Source, folder: Path, settings: DataConfig) -> Counts:
             with Progress("events written", num_events(spread.folder)) as progress:
                 counts |= _write_events(histories, splits, cut, raw.oracle, keys.to_pylist(), folder, progress)
             _tell_ties(counts)
-    repeated, targets = (counts[name] for name in ("train_targets_repeated", "train_targets"))
-    logger.info("  %d of %d train targets had been chosen by their user before", repeated, targets)
     if counts["users_not_evaluated"] == counts["users"]:
         logger.warning("none of %d users has test targets", counts["users"])
     shutil.rmtree(spread.folder)
