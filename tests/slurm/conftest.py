@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trialign.launch import doctor
 from trialign.slurm.minicluster import Minicluster
 
-from trialign import testing
 from trialign.cluster import slurm
 from trialign.cluster.plan import job_for
 from trialign.cluster.record import FOLDER, JobSpec, attempts_of, jobs_of, note_job
@@ -27,7 +27,7 @@ from trialign.config.compose import compose
 from trialign.config.config import Config
 
 NODES = ("n1", "n2", "n3")
-TINY = [*testing.TINY, "embed/image=none", "runtime.threads=1", "evaluate.baselines=[popularity]"]
+TINY = [*doctor.TINY, "embed/image=none", "runtime.threads=1", "evaluate.baselines=[popularity]"]
 STAGES_BEFORE = ("prepare", "enrich", "embed", "quantize", "assign", "baselines")
 
 
