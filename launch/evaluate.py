@@ -153,5 +153,6 @@ def _compare(rankers: dict[str, Ranker], users: Evaluation, num_items: int, *, e
             batch_size=1024,
             what=f"users ranked by {name}, seen items {rule}",
         )
-        seen[name] = seen_places(measured[name].rankings.items_UK, users.targets, users.seen)
-    return Compared(exclude_seen, measured.pop("model"), measured, None if exclude_seen else seen)
+        if not exclude_seen:
+            seen[name] = seen_places(measured[name].rankings.items_UK, users.targets, users.seen)
+    return Compared(exclude_seen, measured.pop("model"), measured, seen or None)

@@ -176,6 +176,8 @@ def test_places_of_seen_items_are_told_of_the_model_and_the_best_baseline() -> N
     places = {"model": SeenPlaces(0.25, 0.5), "popularity": SeenPlaces(3.0, 0.0), "item_knn": SeenPlaces(1.5, 0.125)}
     said = "items of the user's history hold 0.25 of the model's (50.0% of them right) and 1.50 of item_knn's (12.5%"
     assert said in " ".join(report_text(record(seen_places=places)).split())
+    places["model"] = SeenPlaces(0.0, 0.0)
+    assert "hold none of the model's and 1.50 of" in " ".join(report_text(record(seen_places=places)).split())
     assert "items of the user's history hold" not in report_text(record(exclude_seen=True))
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
 from trialign.decode.path import Trie, score_items
+from trialign.decode.step import Beams
 from trialign.generate.encodings.position import PositionRows
 from trialign.generate.encodings.repeats import RATE, RepeatTerm, Seen, bias_of
 from trialign.generate.encodings.tokens import TokensRows
@@ -26,6 +27,7 @@ from trialign.semid.tokens import TokenSpace
 HISTORIES = [np.array(items, dtype=np.int32) for items in ([3], [], [0, 5, 5, 9, 11, 2], [7, 1, 7])]
 JOINT = (0, 6, 11, 12)
 """Largest softmax: below every level, then the first, the second, the leaves (12 items)."""
+EVERY = pytest.mark.parametrize(("encoding", "joint_nodes"), [("tokens", 0), *(("position", nodes) for nodes in JOINT)])
 
 
 def biased(generator: Generator, bias: float) -> Generator:
@@ -74,7 +76,7 @@ def test_under_one_softmax_seen_items_are_that_much_likelier(
     assert (found_BN[1] == plain_BN[1]).all()  # nothing was seen
 
 
-@pytest.mark.parametrize(("encoding", "joint_nodes"), [("tokens", 0), *(("position", nodes) for nodes in JOINT)])
+@EVERY
 def test_whatever_the_levels_a_seen_item_all_but_disappears_and_the_rest_adds_up_to_one(
     encoding: str,
     joint_nodes: int,
@@ -90,7 +92,7 @@ def test_whatever_the_levels_a_seen_item_all_but_disappears_and_the_rest_adds_up
         assert (found_BN[row, others.tolist()] > 0).all()
 
 
-@pytest.mark.parametrize(("encoding", "joint_nodes"), [("tokens", 0), *(("position", nodes) for nodes in JOINT)])
+@EVERY
 def test_training_learns_the_distribution_that_search_ranks_by(
     encoding: str,
     joint_nodes: int,
@@ -122,14 +124,13 @@ def test_training_learns_the_distribution_that_search_ranks_by(
             torch.testing.assert_close(group.logits_MC, logits_BK)
             if level < 2:
                 codes, nodes = trie.codes_LN[level][answers], trie.nodes_DN[level + 1][answers]
-                from trialign.decode.step import Beams
-
                 logits_BK = scorer.advance(Beams(nodes, codes, torch.zeros_like(answers).float(), parents))[:, 0]
 
 
 def test_a_prefix_is_marked_when_all_below_it_was_seen() -> None:
     """Items 0 to 4 with codes 00, 01, 10, 20, 21; places 0 and 1."""
-    term = RepeatTerm(np.array([[0, 0], [0, 1], [1, 0], [2, 0], [2, 1]]))
+    codes = np.array([[0, 0], [0, 1], [1, 0], [2, 0], [2, 1]])
+    term = RepeatTerm(Trie.from_index(PrefixIndex.from_codes(codes, 3)))
     pairs = torch.tensor([[0, 0], [0, 1], [0, 2], [0, 3], [1, 0], [1, 4]])
     seen = Seen(*pairs.T, torch.zeros(2, dtype=torch.int64))
     rows, items = term.marked(0, seen)

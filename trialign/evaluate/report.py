@@ -265,7 +265,10 @@ def told_of_seen(results: Results) -> list[str]:
         return []
     best = best_baseline(results)
     chosen = [("the model's", rows["model"]), *([] if best is None else [(f"{best}'s", rows[best])])]
-    parts = [f"{found.per_user:.2f} of {whose} ({found.right:.1%} of them right)" for whose, found in chosen]
+    parts = [
+        f"{found.per_user:.2f} of {whose} ({found.right:.1%} of them right)" if found.per_user else f"none of {whose}"
+        for whose, found in chosen
+    ]
     return [f"Of ten places, items of the user's history hold {' and '.join(parts)}."]
 
 

@@ -14,7 +14,6 @@ from torch.nn import functional
 from trialign.decode.path import ItemPaths, Trie, score_items
 from trialign.generate.backbone import embedding_scale, run_backbone, text_table
 from trialign.generate.encodings.encoding import ItemEncoding
-from trialign.generate.encodings.repeats import seen_before
 from trialign.generate.loss import Predictions, TablePredictions
 from trialign.runtime.seeding import torch_generator
 from trialign.runtime.transformers import PreTrainedModel
@@ -109,10 +108,8 @@ class Generator(nn.Module):
         hidden_MD = hidden_RTD[:, :-1][is_target]
         is_item_M = answers_M >= self.text_vocab
         text, items = (torch.nonzero(wanted, as_tuple=True)[0] for wanted in (~is_item_M, is_item_M))
-        seen = None
-        if self.items.repeats is not None:
-            rows_M, columns_M = torch.nonzero(is_target, as_tuple=True)
-            seen = seen_before(*self.items.read(tokens_RT), positions_RT, (rows_M[items], columns_M[items] + 1))
+        rows_M, columns_M = torch.nonzero(is_target, as_tuple=True)
+        seen = self.items.seen_before(tokens_RT, positions_RT, (rows_M[items], columns_M[items] + 1))
         return [
             Predictions(self.text_logits(hidden_MD[text]), answers_M[text], tasks_M[text]),
             *self.items.predict(hidden_MD[items], answers_M[items], tasks_M[items], seen),

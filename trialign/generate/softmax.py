@@ -23,9 +23,9 @@ class Marks(NamedTuple):
     bias: torch.Tensor
 
 
-def add_at(logits_MC: torch.Tensor, rows_Q: torch.Tensor, columns_Q: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return logits with `bias` [1] added at distinct entries."""
-    return logits_MC.index_put((rows_Q, columns_Q), bias.to(logits_MC.dtype).expand(len(rows_Q)), accumulate=True)
+def add_at(logits: torch.Tensor, places: tuple[torch.Tensor, ...], bias: torch.Tensor) -> torch.Tensor:
+    """Return logits of any shape with `bias` [1] added at distinct entries: one index [Q] per dimension."""
+    return logits.index_put(places, bias.to(logits.dtype).expand(len(places[0])), accumulate=True)
 
 
 class Scored(NamedTuple):

@@ -180,7 +180,7 @@ class SASRec(nn.Module):
             logits_BN = hidden_BTD[torch.arange(len(rows)), lengths_B] @ vectors_ND.T
             if self.repeats is not None:
                 seen = seen_in_prompts(items_BT, torch.arange(items_BT.shape[1]) < lengths_B[:, None])
-                logits_BN = add_at(logits_BN, seen.rows_P, seen.items_P, bias_of(self.repeats))
+                logits_BN = add_at(logits_BN, (seen.rows_P, seen.items_P), bias_of(self.repeats))
             scores_BN = logits_BN.log_softmax(1)
             if exclude is not None:
                 for place, row in enumerate(rows):

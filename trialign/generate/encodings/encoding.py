@@ -13,7 +13,7 @@ from torch import nn
 
 from trialign.decode.beam import LevelScorer
 from trialign.generate.backbone import HiddenStates
-from trialign.generate.encodings.repeats import RepeatTerm, Seen
+from trialign.generate.encodings.repeats import RepeatTerm, Seen, seen_before, seen_in_prompts
 from trialign.generate.loss import Predictions, TablePredictions
 
 
@@ -62,7 +62,17 @@ class ItemEncoding(nn.Module, ABC):
 
     @abstractmethod
     def read(self, tokens_RT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the item that each token belongs to, int64 with NO_ITEM for text, and whether it ends there, bool."""
+        """Return each token's item, int64 with NO_ITEM for text, and whether it ends there; for the repeat term."""
+
+    def seen_before(
+        self, tokens_RT: torch.Tensor, positions_RT: torch.Tensor, places_2M: tuple[torch.Tensor, torch.Tensor]
+    ) -> Seen | None:
+        """Return what the repeat term needs at places of rows, see `seen_before`; None without the term."""
+        return None if self.repeats is None else seen_before(*self.read(tokens_RT), positions_RT, places_2M)
+
+    def seen_in_prompts(self, tokens_BT: torch.Tensor) -> Seen | None:
+        """Return what the repeat term needs after prompts, see `seen_in_prompts`; None without the term."""
+        return None if self.repeats is None else seen_in_prompts(*self.read(tokens_BT))
 
     @abstractmethod
     def predict(

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trialign.decode.index import PrefixIndex
+from trialign.decode.path import Trie
 from trialign.decode.step import Beams
 from trialign.generate.backbone import HiddenStates
 from trialign.generate.encodings.encoding import CodeEmbedding, ItemEncoding
-from trialign.generate.encodings.repeats import RepeatTerm, Seen, seen_in_prompts
+from trialign.generate.encodings.repeats import RepeatTerm, Seen
 from trialign.generate.loss import Predictions, TablePredictions
 from trialign.generate.softmax import Marks, add_at
 from trialign.types import NO_ITEM
@@ -87,6 +88,7 @@ class PositionEncoding(ItemEncoding):
         super().__init__()
         num_levels, codebook_size, width = vectors_LKD.shape
         index = PrefixIndex.from_codes(codes_NL, codebook_size)
+        trie = Trie.from_index(index)
         self.rows = PositionRows(text_vocab)
         self.text_vocab = text_vocab
         self.codebook_size = codebook_size
@@ -98,7 +100,7 @@ class PositionEncoding(ItemEncoding):
         in_order = torch.from_numpy(np.array(codes_NL, np.int64))[index.items]
         for name, table in {
             "leaf_of_item_N": torch.argsort(index.items),
-            "node_of_leaf_LN": _nodes_of_leaves(index),
+            "node_of_leaf_LN": trie.nodes_DN[1:, index.items],
             "codes_NL": in_order,
         }.items():
             self.register_buffer(name, table, persistent=False)
@@ -111,7 +113,7 @@ class PositionEncoding(ItemEncoding):
         if self.ids is not None:
             nn.init.normal_(self.ids.weight, std=float(vectors_LKD.std()))
         self.project = None if features_NF is None else nn.Linear(features_NF.shape[1], width, bias=False)
-        self.repeats = RepeatTerm(codes_NL) if repeats else None
+        self.repeats = RepeatTerm(trie) if repeats else None
         self.queries = nn.ModuleList(_Query(width) for _ in range(num_levels - self.joint))
 
     @property
@@ -158,7 +160,7 @@ class PositionEncoding(ItemEncoding):
                 rows_Q, nodes_Q = self._marked(level, seen)
                 slots_Q = nodes_Q - first_M[rows_Q]
                 here_Q = (slots_Q >= 0) & (slots_Q < legal_MC.shape[1])
-                logits_MC = add_at(logits_MC, rows_Q[here_Q], slots_Q[here_Q], self.repeats())
+                logits_MC = add_at(logits_MC, (rows_Q[here_Q], slots_Q[here_Q]), self.repeats())
             groups.append(Predictions(logits_MC.masked_fill(~legal_MC, -torch.inf), nodes_M - first_M, tasks_M))
         return groups
 
@@ -179,12 +181,6 @@ class PositionEncoding(ItemEncoding):
     def leaf_vectors(self) -> torch.Tensor:
         """Return the vectors [N, D] of all items, in the order of the trie."""
         return self._vectors(torch.arange(len(self.codes_NL), device=self.codes_NL.device))
-
-    def joint_logits(self, hidden_MD: torch.Tensor, table_ND: torch.Tensor) -> torch.Tensor:
-        """Return the logits [M, nodes] of the joint level; `table_ND` are `leaf_vectors()`."""
-        query_MD = self.queries[0](hidden_MD)
-        logits: torch.Tensor = query_MD @ self._node_vectors(table_ND, self.joint).T
-        return logits
 
     def child_logits(
         self, hidden_BWD: torch.Tensor, table_ND: torch.Tensor, level: int, nodes_BWC: torch.Tensor
@@ -217,15 +213,17 @@ class PositionEncoding(ItemEncoding):
         room = found_BWC.new_full((*nodes_BW.shape, self.codebook_size + 1), -torch.inf)
         return room.scatter_(-1, slots_BWC, found_BWC)[..., :-1]
 
-    def biased(self, level: int, logits_BS: torch.Tensor, seen: Seen) -> torch.Tensor:
+    def biased(self, level: int, logits_BS: torch.Tensor, seen: Seen | None) -> torch.Tensor:
         """Return the logits of all nodes of a level with the repeat term."""
-        return logits_BS if self.repeats is None else add_at(logits_BS, *self._marked(level, seen), self.repeats())
+        if self.repeats is None or seen is None:
+            return logits_BS
+        return add_at(logits_BS, self._marked(level, seen), self.repeats())
 
     def _marked(self, level: int, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the places and nodes of a level that the repeat term applies to."""
         assert self.repeats is not None
         rows_Q, items_Q = self.repeats.marked(level, seen)
-        return rows_Q, self.node_of_leaf_LN[level][self.leaf_of_item_N[items_Q]]
+        return rows_Q, self.repeats.node_LN[level][items_Q]
 
     def _children(self, level: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the children [..., C] of nodes [...] and which of them exist; missing ones repeat the first."""
@@ -278,7 +276,7 @@ class PositionScorer:
         device = items.codes_NL.device
         lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
-        self._seen = seen_in_prompts(*items.read(tokens_BT))
+        self._seen = items.seen_in_prompts(tokens_BT)
         places_T = torch.arange(tokens_BT.shape[1], device=device)
         # Padding is on the right, hidden by causal attention; positions do not restart, so a row is one example.
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
@@ -325,14 +323,3 @@ class _Query(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         asked: torch.Tensor = self.norm(hidden + self.change(hidden))
         return asked
-
-
-def _nodes_of_leaves(index: PrefixIndex) -> torch.Tensor:
-    """Return the node of every leaf at every level, int64 [L, N]; at the last level a leaf is its own node."""
-    node_N = torch.arange(index.num_items)
-    nodes = [node_N]
-    for level in reversed(index.levels[1:]):
-        parent_of_child = torch.repeat_interleave(torch.arange(len(level.starts) - 1), level.starts.diff())
-        node_N = parent_of_child[node_N]
-        nodes.append(node_N)
-    return torch.stack(nodes[::-1])

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from trialign.decode.path import Trie
 from trialign.types import NO_ITEM
 
 RATE = 30.0
@@ -43,35 +42,28 @@ class RepeatTerm(nn.Module):
     """The learned bias, and the nodes of the trie it applies to.
 
     Args:
-        codes_NL: the semantic IDs.
+        trie: of the semantic IDs.
     """
 
     node_LN: torch.Tensor
     size_LN: torch.Tensor
 
-    def __init__(self, codes_NL: NDArray[np.integer]) -> None:
+    def __init__(self, trie: Trie) -> None:
         super().__init__()
         self.learned = nn.Parameter(torch.zeros(1))
-        nodes, sizes = [], []
-        node_N = np.zeros(len(codes_NL), np.int64)
-        for codes_N in codes_NL.T.astype(np.int64):
-            # Nodes are numbered in the order of their codes, as in `PrefixIndex`.
-            _, node_N, counts = np.unique(
-                node_N * (codes_NL.max() + 1) + codes_N, return_inverse=True, return_counts=True
-            )
-            nodes.append(node_N)
-            sizes.append(counts[node_N])
-        self.register_buffer("node_LN", torch.from_numpy(np.stack(nodes)), persistent=False)
-        self.register_buffer("size_LN", torch.from_numpy(np.stack(sizes)), persistent=False)
+        node_LN = trie.nodes_DN[1:]
+        size_LN = torch.stack([torch.bincount(node_N)[node_N] for node_N in node_LN])
+        self.register_buffer("node_LN", node_LN, persistent=False)
+        self.register_buffer("size_LN", size_LN, persistent=False)
 
     def forward(self) -> torch.Tensor:
         """Return b, [1]."""
         return bias_of(self.learned)
 
     def marked(self, level: int, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the places and nodes one level below `level` whose items were all seen, each node by one of its items.
+        """Return the places and the nodes that codes of `level` lead to whose items were all seen.
 
-        Both are int64 [Q], sorted by place and node.
+        Each node by one of its items; both are int64 [Q], sorted by place and node.
         """
         nodes_P = self.node_LN[level][seen.items_P]
         keys_P, order_P = torch.sort(seen.rows_P * self.node_LN.shape[1] + nodes_P)

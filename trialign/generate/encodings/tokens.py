@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from trialign.decode.index import PrefixIndex
+from trialign.decode.path import Trie
 from trialign.decode.step import Beams
 from trialign.generate.backbone import HiddenStates
 from trialign.generate.encodings.encoding import CodeEmbedding, ItemEncoding
-from trialign.generate.encodings.repeats import RepeatTerm, Seen, seen_in_prompts
+from trialign.generate.encodings.repeats import RepeatTerm, Seen
 from trialign.generate.loss import Predictions
 from trialign.generate.softmax import add_at
 from trialign.runtime.transformers import DynamicCache
+from trialign.semid.table import flat_codes
 from trialign.semid.tokens import TokenSpace
 from trialign.types import NO_ITEM
 
@@ -90,11 +93,14 @@ class TokensEncoding(ItemEncoding):
         self.rows = TokensRows(codes_NL, self.space)
         self.code_embedding = CodeEmbedding(vectors_LKD * read_scale)
         self.code_head = CodeHead(vectors_LKD.clone())
-        self.repeats = RepeatTerm(codes_NL) if repeats else None
-        self.register_buffer("codes_NL", torch.from_numpy(codes_NL.astype(np.int64)), persistent=False)
-        flat_N, order_N = self._flat(self.codes_NL).sort()
-        self.register_buffer("flat_N", flat_N, persistent=False)
-        self.register_buffer("order_N", order_N, persistent=False)
+        self.repeats = None
+        if repeats:
+            size = self.space.codebook_size
+            self.repeats = RepeatTerm(Trie.from_index(PrefixIndex.from_codes(codes_NL, size)))
+            self.register_buffer("codes_NL", torch.from_numpy(codes_NL.astype(np.int64)), persistent=False)
+            flat_N, order_N = torch.from_numpy(flat_codes(codes_NL, size)).sort()
+            self.register_buffer("flat_N", flat_N, persistent=False)
+            self.register_buffer("order_N", order_N, persistent=False)
 
     @property
     def settings(self) -> dict[str, str | float]:
@@ -122,7 +128,8 @@ class TokensEncoding(ItemEncoding):
         whole_RT = (levels_RT >= 0) & (places_RTL[..., -1] < tokens_RT.shape[1])
         places_RTL = places_RTL.clamp(0, tokens_RT.shape[1] - 1)
         rows_R11 = torch.arange(len(tokens_RT), device=tokens_RT.device)[:, None, None]
-        flat_RT = self._flat(self.space.code(tokens_RT[rows_R11, places_RTL]))
+        weights_L = self.space.codebook_size ** torch.arange(num_levels - 1, -1, -1, device=tokens_RT.device)
+        flat_RT = (self.space.code(tokens_RT[rows_R11, places_RTL]) * weights_L).sum(dim=-1)  # as `flat_codes`
         found_RT = torch.searchsorted(self.flat_N, flat_RT).clamp(max=len(self.flat_N) - 1)
         is_item_RT = whole_RT & (self.flat_N[found_RT] == flat_RT)
         items_RT = torch.where(is_item_RT, self.order_N[found_RT], NO_ITEM)
@@ -131,11 +138,6 @@ class TokensEncoding(ItemEncoding):
     def _same_prefix(self, level: int, items_Q: torch.Tensor, others_Q: torch.Tensor) -> torch.Tensor:
         """Return whether two items share their first `level` codes, bool [Q]."""
         return (self.codes_NL[items_Q, :level] == self.codes_NL[others_Q, :level]).all(dim=1)
-
-    def _flat(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return codes [..., L] as one number each."""
-        factors_L = self.space.codebook_size ** torch.arange(codes.shape[-1] - 1, -1, -1, device=codes.device)
-        return (codes * factors_L).sum(dim=-1)
 
     def predict(
         self, hidden_MD: torch.Tensor, answers_M: torch.Tensor, tasks_M: torch.Tensor, seen: Seen | None = None
@@ -151,7 +153,7 @@ class TokensEncoding(ItemEncoding):
                 here_Q = (level_M[places_Q] == level) & self._same_prefix(level, seen.answers_M[places_Q], items_Q)
                 slots_M = torch.cumsum(level_M == level, dim=0) - 1
                 codes_Q = self.codes_NL[items_Q[here_Q], level]
-                logits_MK = add_at(logits_MK, slots_M[places_Q[here_Q]], codes_Q, self.repeats())
+                logits_MK = add_at(logits_MK, (slots_M[places_Q[here_Q]], codes_Q), self.repeats())
             groups.append(Predictions(logits_MK, self.space.code(answers_M[rows]), tasks_M[rows]))
         return groups
 
@@ -185,7 +187,7 @@ class CachedScorer:
         # Padding is on the right, so causal attention hides it from the prompt's own tokens.
         self._tokens_BT = nn.utils.rnn.pad_sequence([torch.from_numpy(p) for p in prompts], batch_first=True).to(device)
         self._cache = DynamicCache(config=generator.backbone.config)
-        self._seen = seen_in_prompts(*items.read(self._tokens_BT))
+        self._seen = items.seen_in_prompts(self._tokens_BT)
         self._codes_BWL = self._tokens_BT.new_zeros((len(prompts), 1, 0))
         self._level = 0
 
@@ -219,11 +221,10 @@ class CachedScorer:
     def _biased(self, logits_BWK: torch.Tensor) -> torch.Tensor:
         """Return logits with the repeat term on codes that lead from a beam to seen items alone."""
         repeats, level = self._items.repeats, self._level
-        if repeats is None:
+        if repeats is None or self._seen is None:
             return logits_BWK
         rows_Q, items_Q = repeats.marked(level, self._seen)
         codes_QL = self._items.codes_NL[items_Q]
         from_QW = (self._codes_BWL[rows_Q] == codes_QL[:, None, :level]).all(dim=2)
         marks_X, beams_X = torch.nonzero(from_QW, as_tuple=True)
-        places_3X = rows_Q[marks_X], beams_X, codes_QL[marks_X, level]
-        return logits_BWK.index_put(places_3X, repeats().to(logits_BWK.dtype).expand(len(marks_X)), accumulate=True)
+        return add_at(logits_BWK, (rows_Q[marks_X], beams_X, codes_QL[marks_X, level]), repeats())
