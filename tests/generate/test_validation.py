@@ -71,6 +71,15 @@ def test_the_saved_weights_are_the_best_and_what_is_logged_is_what_they_reach(
     assert not list(tmp_path.glob("best*"))
 
 
+def test_of_equal_validations_the_first_is_kept(
+    dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    # A rate so low that no weight moves in float32.
+    still = {"steps": 12, "learning_rate": 1e-30, "validation": VALIDATION}
+    kept = train_ring(dataset, {}, table, tmp_path, **settings | still)["validation"]
+    assert (kept["step"], kept["times"]) == (4, 3)
+
+
 def test_watching_changes_nothing_and_the_figures_are_the_evaluations(
     dataset: Dataset, table: SIDTable, settings: dict[str, Any], tmp_path: Path
 ) -> None:
