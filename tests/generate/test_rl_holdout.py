@@ -15,7 +15,7 @@ from trialign.generate.encodings.encoding import ItemRows
 from trialign.generate.encodings.position import PositionRows
 from trialign.generate.encodings.tokens import TokensRows
 from trialign.generate.rl_holdout import RLHoldout
-from trialign.generate.task import NO_TEXTS, ItemTexts
+from trialign.generate.task import NO_TEXTS, ItemTexts, Window
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
@@ -57,6 +57,22 @@ def test_shares_are_met_and_a_larger_one_holds_the_smaller() -> None:
     assert large.mean() == pytest.approx(0.5, abs=0.02)
     assert not (small & ~large).any()
     assert not held_out_for_rl(records, np.arange(1000), 0.0).any()
+
+
+def test_windows_are_encoded_together_as_one_by_one(tokenizer: TextTokenizer) -> None:
+    template = Template(tokenizer, PositionRows(tokenizer.size), ["history_to_item"], max_title_tokens=8)
+    rows = [
+        {"user": user, "items": items, "times": list(range(len(items))), "first_target": first}
+        for user, items, first in (("u", [1, 4, 2], 0), ("v", [3, 0, 5, 6], 2), ("w", [2], 0))
+    ]
+    records = Records(pa.RecordBatch.from_pylist(rows, schema=TRAIN))
+    together = template.encode_many(NO_TEXTS, 0, records, np.array([2, 0, 1]), np.zeros(3))
+    spans = [slice(a, a + length) for a, length in zip(together.starts, together.lengths, strict=True)]
+    assert together.lengths.tolist() == [0, 4, 5]
+    for number, row in ((1, rows[0]), (2, rows[1])):
+        alone = template.encode(0, Window(np.array(row["items"]), first_target=row["first_target"]))
+        np.testing.assert_array_equal(together.tokens[spans[number]], alone.tokens)
+        np.testing.assert_array_equal(together.targets[spans[number]], alone.targets)
 
 
 @pytest.mark.parametrize("encoding_name", ["tokens", "position"])
