@@ -2,11 +2,13 @@
 
 trialign recommend run=DIR recommend.user=user-0000042
 trialign recommend run=DIR 'recommend.items=[item-0000007,item-0000100]' recommend.k=5 recommend.format=json
+trialign recommend run=DIR recommend.user=user-0000042 recommend.blocked=sold-out.txt
 """
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from trialign.config.config import Config
 from trialign.errors import ConfigError
@@ -21,6 +23,7 @@ def run(config: Config) -> list[str]:
             rule="it takes either a user of the logs or a list of items",
             remedy="add recommend.user=KEY, or 'recommend.items=[KEY,KEY]'",
         )
+    from trialign.data.key_file import read_keys
     from trialign.generate.html import recommendation_page, recommendation_record, why_fewer
     from trialign.run import Run
     from trialign.terminal import console
@@ -31,12 +34,18 @@ def run(config: Config) -> list[str]:
         generator=config.evaluate.generator,
         accelerator=config.runtime.accelerator,
     )
-    k, beams, exclude_seen = wanted.k, wanted.num_beams, wanted.exclude_seen
+    how: dict[str, Any] = {
+        "k": wanted.k,
+        "exclude_seen": wanted.exclude_seen,
+        "num_beams": wanted.num_beams,
+        "allowed": None if wanted.allowed is None else read_keys(wanted.allowed),
+        "blocked": None if wanted.blocked is None else read_keys(wanted.blocked),
+    }
     if wanted.user is None:
-        (found,) = finished.recommend([wanted.items], k, exclude_seen=exclude_seen, num_beams=beams)
+        (found,) = finished.recommend([wanted.items], **how)
     else:
-        (found,) = finished.recommend_to([wanted.user], k, exclude_seen=exclude_seen, num_beams=beams)
-    fewer = why_fewer(len(found.items), wanted.k, finished.dataset.num_items, found.num_filtered)
+        (found,) = finished.recommend_to([wanted.user], **how)
+    fewer = why_fewer(found, wanted.k, finished.dataset.num_items)
     if wanted.format == "json":
         print(json.dumps(recommendation_record(found, wanted.user, fewer)))
     else:

@@ -117,6 +117,35 @@ def test_seen_items_are_left_out_or_kept_as_asked(run: trialign.Run) -> None:
     assert (len(kept.items), kept.num_filtered) == (10, 0)
 
 
+def test_only_what_is_in_stock_is_recommended_by_library_and_command_line(
+    run: trialign.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = [item.key for item in run.items()][:2]
+    (whole,) = run.recommend([history], k=6, num_beams=64)
+    scores = dict(zip((item.key for item in whole.items), whole.scores, strict=True))
+    allowed, blocked = [*list(scores)[2:5], history[0]], list(scores)[3:4]
+    (found,) = run.recommend([history], k=6, num_beams=64, allowed=allowed, blocked=blocked)
+    assert [item.key for item in found.items] == [allowed[0], allowed[2]]
+    assert found.scores == pytest.approx([scores[item.key] for item in found.items], abs=1e-5)
+    assert found.num_in_stock == 3
+    (none,) = run.recommend([history], allowed=[])
+    assert none.items == ()
+
+    for name, keys in (("allowed", allowed), ("blocked", blocked)):
+        (tmp_path / name).write_text("\r\n".join(["", *keys, ""]))
+    capsys.readouterr()
+    words = [f"run={run.folder}", f"recommend.items=[{','.join(history)}]", "recommend.num_beams=64"]
+    files = [f"recommend.{name}={tmp_path / name}" for name in ("allowed", "blocked")]
+    assert recommend.run(compose("recommend", [*words, *files])) == [allowed[0], allowed[2]]
+    assert "2 of 10 items recommended: the catalogue has 64, of which 3 are in stock and" in capsys.readouterr().out
+    (tmp_path / "blocked").write_text(f"{allowed[0]}s\n")
+    with pytest.raises(DataError, match=f"no item '{allowed[0]}s' among 64") as refused:
+        recommend.run(compose("recommend", [*words, *files]))
+    assert f"did you mean {allowed[0]}" in str(refused.value)
+    with pytest.raises(DataError, match="no item keys can be read from"):
+        recommend.run(compose("recommend", [*words, f"recommend.allowed={tmp_path}"]))
+
+
 def test_train_examples_are_the_train_histories(run: trialign.Run) -> None:
     dataset = run.dataset
     histories = [tuple(dataset.keys[item] for item in items) for items in dataset.train_histories()]

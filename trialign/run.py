@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trialign.config.stages import folder_of
 from trialign.config.verbs import STAGES
@@ -19,9 +20,10 @@ from trialign.generate.recommendation import Item, Recommendation
 from trialign.manifest import MANIFEST, Manifest, trace
 from trialign.record import read_record
 from trialign.semid.table import SIDTable
-from trialign.types import NO_ITEM, EvaluationSplit, Items, Ranker
+from trialign.types import NO_ITEM, EvaluationSplit, Items
 
 if TYPE_CHECKING:
+    from trialign.generate.ranker import GeneratorRanker
     from trialign.stream.rows import RowBatch
 
 
@@ -62,7 +64,7 @@ class Run:
         self._from_stage = dict(from_stage or {})
         self._generator = _stage_named(generator)
         self._accelerator = accelerator
-        self._rankers: dict[tuple[int, int], Ranker] = {}
+        self._rankers: dict[tuple[int, int], GeneratorRanker] = {}
         self._made: dict[int, Item] = {}
         self._folders = self._find_stages()
         if not self._folders:
@@ -177,7 +179,14 @@ class Run:
         return self._item(item)
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, exclude_seen: bool = True, num_beams: int = 50
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        num_beams: int = 50,
+        allowed: Sequence[str] | None = None,
+        blocked: Sequence[str] | None = None,
     ) -> list[Recommendation]:
         """Recommend items to B people by what they chose.
 
@@ -186,6 +195,8 @@ class Run:
             k: items for each.
             exclude_seen: whether the items of a history are left out.
             num_beams: beams of the search, at least `k`.
+            allowed: keys of the items that may be recommended; None: all. The scores of the others do not change.
+            blocked: keys of items that may not be.
 
         Returns:
             B recommendations, in the order of the histories.
@@ -211,10 +222,18 @@ class Run:
         read = [np.array([self.dataset.item_of(key) for key in history], np.int32) for history in histories]
         nothing = np.empty(0, np.int64)
         people = [User(items, nothing, items[:0]) for items in read]
-        return self._recommend(people, k, exclude_seen=exclude_seen, num_beams=num_beams)
+        stock_N = self.dataset.stock(allowed, blocked)
+        return self._recommend(people, k, exclude_seen=exclude_seen, num_beams=num_beams, stock_N=stock_N)
 
     def recommend_to(
-        self, users: Sequence[str], k: int = 10, *, exclude_seen: bool = True, num_beams: int = 50
+        self,
+        users: Sequence[str],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        num_beams: int = 50,
+        allowed: Sequence[str] | None = None,
+        blocked: Sequence[str] | None = None,
     ) -> list[Recommendation]:
         """Recommend items to users of the logs as of now, their held-out events included.
 
@@ -223,6 +242,8 @@ class Run:
             k: items for each.
             exclude_seen: whether items are left out that the user chose before, however long ago.
             num_beams: beams of the search, at least `k`.
+            allowed: as `recommend`.
+            blocked: as `recommend`.
 
         Returns:
             B recommendations, in the order of the users.
@@ -236,13 +257,15 @@ class Run:
             set()
         """
         people = [self.dataset.user(key) for key in users]
-        return self._recommend(people, k, exclude_seen=exclude_seen, num_beams=num_beams)
+        stock_N = self.dataset.stock(allowed, blocked)
+        return self._recommend(people, k, exclude_seen=exclude_seen, num_beams=num_beams, stock_N=stock_N)
 
-    def ranker(self, *, num_beams: int = 50, batch_size: int = 64) -> Ranker:
+    def ranker(self, *, num_beams: int = 50, batch_size: int = 64) -> GeneratorRanker:
         """Return what ranks arrays of item indices by the generator, loaded once.
 
         Args:
-            num_beams: beams of the search: the most items that it can rank.
+            num_beams: beams of the search: the most items that it can rank. Without meaning where the generator is
+                one softmax over items, which is ranked exactly.
             batch_size: histories per search.
 
         Raises:
@@ -299,12 +322,17 @@ class Run:
                     found.setdefault(verb, place)
         return found
 
-    def _recommend(self, people: Sequence[User], k: int, *, exclude_seen: bool, num_beams: int) -> list[Recommendation]:
+    def _recommend(
+        self, people: Sequence[User], k: int, *, exclude_seen: bool, num_beams: int, stock_N: NDArray[np.bool_] | None
+    ) -> list[Recommendation]:
         if k < 1:
             raise ConfigError(f"k={k}", rule="at least one item is recommended", remedy="pass k=10")
         seen: list[Items] = [user.seen for user in people]
         ranker = self.ranker(num_beams=num_beams)
-        items_BK, scores_BK = ranker.rank([user.history for user in people], k, exclude=seen if exclude_seen else None)
+        items_BK, scores_BK = ranker.rank(
+            [user.history for user in people], k, exclude=seen if exclude_seen else None, stock=stock_N
+        )
+        num_in_stock = self.dataset.num_items if stock_N is None else int(stock_N.sum())
         return [
             Recommendation(
                 history=tuple(map(self._item, user.history.tolist())),
@@ -312,6 +340,7 @@ class Run:
                 scores=tuple(score for item, score in zip(items, scores, strict=True) if item != NO_ITEM),
                 num_older=len(user.older),
                 num_filtered=len(set(filtered.tolist())) if exclude_seen else 0,
+                num_in_stock=num_in_stock,
             )
             for user, filtered, items, scores in zip(people, seen, items_BK.tolist(), scores_BK.tolist(), strict=True)
         ]

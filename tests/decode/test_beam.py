@@ -62,10 +62,16 @@ def exhaustive(scorer: TableScorer, codes_NL: np.ndarray, user: int) -> dict[int
 
 
 def plain_beam_search(
-    scorer: TableScorer, codes_NL: np.ndarray, user: int, num_beams: int, exclude: Sequence[int] = ()
+    scorer: TableScorer,
+    codes_NL: np.ndarray,
+    user: int,
+    num_beams: int,
+    exclude: Sequence[int] = (),
+    stock: Sequence[int] | None = None,
 ) -> list[tuple[int, float]]:
     """Beam search from the definition: lists, loops, no tensors."""
     items = {tuple(codes): item for item, codes in enumerate(codes_NL.tolist())}
+    stocked = [codes for codes, item in items.items() if stock is None or item in stock]
     num_levels = codes_NL.shape[1]
     beams: list[tuple[Codes, float]] = [((), 0.0)]
     for depth in range(num_levels):
@@ -73,6 +79,7 @@ def plain_beam_search(
         for prefix, score in beams:
             for code in {codes[depth] for codes in items if codes[:depth] == prefix}:
                 grown.append(((*prefix, code), score + step_log_prob(scorer, codes_NL, user, prefix, code)))
+        grown = [(codes, score) for codes, score in grown if any(item[: depth + 1] == codes for item in stocked)]
         if depth == num_levels - 1:
             grown = [(codes, score) for codes, score in grown if items[codes] not in exclude]
         beams = sorted(grown, key=lambda beam: -beam[1])[:num_beams]
@@ -143,6 +150,49 @@ def test_exclusion_in_a_narrow_search_equals_the_plain_one(num_beams: int) -> No
     found = beam_search(scorer, PrefixIndex.from_codes(codes_NL, 6), num_beams, exclude_BM=torch.tensor([seen]))
     wanted = [item for item, _ in plain_beam_search(scorer, codes_NL, 0, num_beams, seen)]
     assert found.items[0].tolist() == wanted + [NO_ITEM] * (num_beams - len(wanted))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_in_stock_is_found_by_as_many_beams_as_there_is(seed: int) -> None:
+    codes_NL = catalogue(60, 3, 6, seed)
+    index = PrefixIndex.from_codes(codes_NL, 6)
+    stock_BN = np.random.default_rng(seed).random((2, 60)) < [[0.05], [0.1]]
+    stock_BN[:, seed] = True
+    found = beam_search(TableScorer(2, 6, seed), index, 12, stocked=index.stocked(torch.from_numpy(stock_BN)))
+    for user in range(2):
+        wanted = exhaustive(TableScorer(2, 6, seed), codes_NL, user)  # the scores are those of the whole catalogue
+        best = sorted(np.flatnonzero(stock_BN[user]).tolist(), key=lambda item: -wanted[item])[:12]
+        missing = 12 - len(best)
+        assert found.items[user].tolist() == [*best, *[NO_ITEM] * missing]
+        scores = [*(wanted[item] for item in best), *[-math.inf] * missing]
+        assert found.scores[user].tolist() == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_beams", [1, 4, 9])
+def test_stock_in_a_narrow_search_equals_the_plain_one(num_beams: int) -> None:
+    codes_NL = catalogue(50, 3, 6)
+    index = PrefixIndex.from_codes(codes_NL, 6)
+    stock = np.random.default_rng(num_beams).choice(50, size=20, replace=False).tolist()
+    stock_1N = torch.zeros(1, 50, dtype=torch.bool).index_fill(1, torch.tensor(stock), value=True)
+    scorer = TableScorer(2, 6, seed=5)
+    seen = stock[:3]
+    found = beam_search(
+        scorer,
+        index,
+        num_beams,
+        exclude_BM=torch.tensor([seen, seen]).sort().values,
+        stocked=index.stocked(stock_1N),
+    )
+    for user in range(2):
+        wanted = [item for item, _ in plain_beam_search(scorer, codes_NL, user, num_beams, seen, stock)]
+        assert found.items[user].tolist() == wanted + [NO_ITEM] * (num_beams - len(wanted))
+
+
+def test_an_empty_stock_leaves_nothing() -> None:
+    index = PrefixIndex.from_codes(catalogue(9, 2, 4), 4)
+    found = beam_search(TableScorer(2, 4, seed=0), index, 5, stocked=index.stocked(torch.zeros(1, 9, dtype=torch.bool)))
+    assert found.items.tolist() == [[NO_ITEM] * 5] * 2
+    assert found.scores.tolist() == [[-math.inf] * 5] * 2
 
 
 def test_everything_seen_leaves_nothing() -> None:

@@ -10,16 +10,18 @@ import torch
 
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
+from trialign.decode.path import Trie
 from trialign.errors import ConfigError
 from trialign.generate.encodings.build import build_items
 from trialign.generate.encodings.position import PositionRows
 from trialign.generate.loss import autoregressive_loss
 from trialign.generate.model import Generator
+from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.save_load import TrainedGenerator, load_generator, save_generator
 from trialign.generate.template import Template
 from trialign.generate.tokenizer import TextTokenizer
 from trialign.semid.table import SIDTable
-from trialign.types import Items
+from trialign.types import NO_ITEM, Items
 
 HISTORIES: list[Items] = [np.array(items, dtype=np.int32) for items in ([3], [], [0, 5, 5, 9, 11, 2], [7, 1])]
 JOINT = (0, 6, 11, 12)
@@ -75,6 +77,55 @@ def test_items_have_a_distribution_and_the_search_finds_it(
     wanted, order = trained_BN.sort(dim=1, descending=True)
     torch.testing.assert_close(found.scores, wanted, atol=1e-4, rtol=0)
     assert (found.items == order).all()
+
+
+@pytest.mark.parametrize(("joint_nodes", "num_beams"), [(0, 12), (6, 12), (11, 12), (12, 12), (12, 2), (11, 4)])
+@pytest.mark.parametrize("one_for_all", [True, False])
+def test_the_ranking_of_what_is_in_stock_is_that_of_all_items_without_the_others(
+    joint_nodes: int,
+    num_beams: int,
+    one_for_all: bool,
+    make: Callable[[int], Generator],
+    positions: Template,
+    index: PrefixIndex,
+) -> None:
+    generator = make(joint_nodes)
+    ranker = GeneratorRanker(generator, positions, index, num_beams=num_beams, max_history=6, batch_size=3)
+    stock_UN = np.random.default_rng(joint_nodes).random((len(HISTORIES), 12)) < 0.6
+    if num_beams == 4:  # fewer items than beams, more nodes than beams
+        stock_UN = stock_UN & (np.arange(12) % 4 == 0)
+    stock = stock_UN[0] if one_for_all else stock_UN
+    exclude = [np.array(items, np.int32) for items in ([1, 2], [], [5, 11], [0])]
+    k = num_beams if joint_nodes < 12 else 12
+    items_UK, scores_UK = ranker.rank(HISTORIES, k, exclude=exclude, stock=stock)
+
+    prompts = [positions.history_prompt(history) for history in HISTORIES]
+    everything = torch.arange(12).expand(len(prompts), -1)
+    with torch.no_grad():
+        wanted_UN = generator.score_candidates(prompts, Trie.from_index(index), everything).log_probs_BG.numpy().copy()
+    wanted_UN[~np.broadcast_to(stock, wanted_UN.shape)] = -np.inf
+    for user, excluded in enumerate(exclude):
+        wanted_UN[user, excluded] = -np.inf
+    order_UK = np.argsort(-wanted_UN, axis=1)[:, :k]
+    best_UK = np.take_along_axis(wanted_UN, order_UK, axis=1)
+    np.testing.assert_array_equal(items_UK, np.where(best_UK == -np.inf, NO_ITEM, order_UK))
+    np.testing.assert_allclose(scores_UK, best_UK, atol=1e-4)
+
+
+def test_one_softmax_is_ranked_exactly_and_as_by_an_exhaustive_search(
+    make: Callable[[int], Generator], positions: Template, index: PrefixIndex
+) -> None:
+    generator = make(12).eval()
+    assert generator.items.one_softmax
+    assert not make(11).items.one_softmax
+    ranker = GeneratorRanker(generator, positions, index, num_beams=1, max_history=6, batch_size=3)
+    items_UK, scores_UK = ranker.rank(HISTORIES, 14, exclude=None)
+    prompts = [positions.history_prompt(history) for history in HISTORIES]
+    with torch.no_grad():
+        found = beam_search(generator.items.scorer(generator, prompts), index, num_beams=14)
+    np.testing.assert_array_equal(items_UK, found.items)
+    np.testing.assert_allclose(scores_UK, found.scores, atol=1e-5)
+    assert (ranker.rank_prompts(prompts, 10) == items_UK[:, :10]).all()
 
 
 def test_a_prefix_has_the_probability_of_what_lies_below(

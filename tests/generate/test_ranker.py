@@ -12,8 +12,9 @@ from transformers import AutoConfig, PreTrainedModel
 
 from trialign.decode.beam import beam_search
 from trialign.decode.index import PrefixIndex
+from trialign.decode.path import Trie
 from trialign.decode.step import Beams
-from trialign.errors import ConfigError
+from trialign.errors import ConfigError, DataError
 from trialign.generate.backbone import ARCHITECTURES, backbone_from_config
 from trialign.generate.encodings.tokens import CachedScorer
 from trialign.generate.model import Generator
@@ -125,6 +126,40 @@ def test_excluded_items_are_filtered_from_their_own_ranking_only(make_ranker: Ca
         assert items[row].tolist() == free[row][kept].tolist() + [NO_ITEM] * missing
         np.testing.assert_allclose(scores[row][: kept.sum()], free_scores[row][kept], atol=1e-6)
         assert (scores[row][kept.sum() :] == -np.inf).all()
+
+
+@pytest.mark.parametrize("num_beams", [12, 3])
+def test_stock_ranks_as_all_items_without_the_others(
+    num_beams: int, make_generator: Callable[..., Generator], template: Template, index: PrefixIndex
+) -> None:
+    generator = make_generator()
+    ranker = GeneratorRanker(generator, template, index, num_beams=num_beams, max_history=6, batch_size=2)
+    stock_UN = np.zeros((5, 12), dtype=bool)
+    for user in range(5):
+        stock_UN[user, [(user + step) % 12 for step in range(num_beams)]] = True
+    items_UK, scores_UK = ranker.rank(HISTORIES, num_beams, exclude=HISTORIES, stock=stock_UN)
+    prompts = [template.history_prompt(history) for history in HISTORIES]
+    with torch.no_grad():
+        paths = generator.score_candidates(prompts, Trie.from_index(index), torch.arange(12).expand(5, -1))
+    for user, seen in enumerate(HISTORIES):
+        left = np.setdiff1d(np.flatnonzero(stock_UN[user]), seen)
+        wanted = paths.log_probs_BG[user].numpy()
+        best = left[np.argsort(-wanted[left])]
+        assert items_UK[user].tolist() == [*best, *[NO_ITEM] * (num_beams - len(best))]
+        np.testing.assert_allclose(scores_UK[user, : len(best)], wanted[best], atol=1e-4)
+
+
+def test_no_stock_no_items(make_ranker: Callable[..., GeneratorRanker]) -> None:
+    items, scores = make_ranker().rank(HISTORIES, 4, exclude=None, stock=np.zeros(12, dtype=bool))
+    assert (items == NO_ITEM).all()
+    assert (scores == -np.inf).all()
+
+
+@pytest.mark.parametrize("wrong", [np.ones(11, dtype=bool), np.ones((4, 12), dtype=bool), np.ones(12)])
+def test_stock_of_another_shape_is_refused(wrong: np.ndarray, make_ranker: Callable[..., GeneratorRanker]) -> None:
+    with pytest.raises(DataError, match=r"stock of shape \((.|\n)*pass a bool array \[12\] or \[5, 12\]") as refused:
+        make_ranker().rank(HISTORIES, 4, exclude=None, stock=wrong)
+    assert str(wrong.dtype) in refused.value.value
 
 
 def test_items_that_are_no_longer_read_are_still_seen(make_ranker: Callable[..., GeneratorRanker]) -> None:

@@ -96,3 +96,5 @@ class RecommendConfig:
     format: str = option("table", "table, or json: one object on stdout, messages on stderr", choices=("table", "json"))
     num_beams: int = option(50, "beams of the constrained search", least=1)
     exclude_seen: bool = option(True, "filter items that the user chose before, however long ago")
+    allowed: str | None = option(None, "a text file of the keys of items in stock, one a line; null: all are")
+    blocked: str | None = option(None, "a text file of the keys of items that are not recommended, one a line")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -233,6 +233,31 @@ class Dataset:
         """
         path = self.folder / "oracle" / "items.parquet"
         return pq.read_table(path).drop_columns(["item"]).to_pydict() if path.exists() else {}
+
+    def stock(self, allowed: Sequence[str] | None, blocked: Sequence[str] | None) -> NDArray[np.bool_] | None:
+        """Return which items may be recommended, bool [N]: those that are allowed and not blocked.
+
+        Args:
+            allowed: keys of items; None: all.
+            blocked: keys of items; None: none.
+
+        Returns:
+            None where all may be.
+
+        Raises:
+            DataError: no item has one of the keys.
+
+        Examples:
+            >>> stock_N = run.dataset.stock(None, ["item-0000007"])
+            >>> int(stock_N.sum()), len(stock_N)
+            (63, 64)
+        """
+        if allowed is None and not blocked:
+            return None
+        stock_N = np.full(self.num_items, allowed is None)
+        stock_N[[self.item_of(key) for key in allowed or ()]] = True
+        stock_N[[self.item_of(key) for key in blocked or ()]] = False
+        return stock_N
 
     def item_of(self, key: str) -> int:
         """Return the index of an item.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -37,7 +38,12 @@ class Ranking(NamedTuple):
 
 @torch.inference_mode()
 def beam_search(
-    scorer: LevelScorer, index: PrefixIndex, num_beams: int, *, exclude_BM: torch.Tensor | None = None
+    scorer: LevelScorer,
+    index: PrefixIndex,
+    num_beams: int,
+    *,
+    exclude_BM: torch.Tensor | None = None,
+    stocked: Sequence[torch.Tensor] | None = None,
 ) -> Ranking:
     """Return the best items of a batch of histories by constrained beam search.
 
@@ -49,6 +55,7 @@ def beam_search(
         index: the catalogue's prefixes, on the scorer's device.
         num_beams: W, prefixes kept per level and items returned.
         exclude_BM: int64, items that may not be returned, padded with NO_ITEM; M may be 0.
+        stocked: `index.stocked()` of the items that may be returned; None: all.
     """
     logits_BWK = scorer.start()[:, None]
     num_users = len(logits_BWK)
@@ -58,14 +65,51 @@ def beam_search(
     last = index.num_levels - 1
     for level in range(index.num_levels):
         beams = select(
-            scores_BW, nodes_BW, level, logits_BWK, index, num_beams, excluded_BM=excluded_BM if level == last else None
+            scores_BW,
+            nodes_BW,
+            level,
+            logits_BWK,
+            index,
+            num_beams,
+            excluded_BM=excluded_BM if level == last else None,
+            stocked_BC=None if stocked is None else stocked[level],
         )
         nodes_BW, scores_BW = beams.nodes, beams.scores
         if level < last:
             logits_BWK = scorer.advance(beams)
-    items_BW = index.items[nodes_BW].masked_fill(scores_BW == -torch.inf, NO_ITEM)
-    missing = num_beams - items_BW.shape[1]
+    return _ranking(index.items[nodes_BW], scores_BW, num_beams)
+
+
+@torch.inference_mode()
+def best_items(
+    log_probs_BN: torch.Tensor,
+    k: int,
+    *,
+    exclude_BM: torch.Tensor | None = None,
+    stock_BN: torch.Tensor | None = None,
+) -> Ranking:
+    """Return the best items by the log-probabilities of all of them, without a search and without what it misses.
+
+    Args:
+        log_probs_BN: float32, of every item.
+        k: how many to return. Of items that are equally probable it returns those that torch.topk takes.
+        exclude_BM: as `beam_search`.
+        stock_BN: bool, the items that may be returned, one row for all histories or one each; None: all.
+    """
+    if stock_BN is not None:
+        log_probs_BN = log_probs_BN.masked_fill(~stock_BN, -torch.inf)
+    if exclude_BM is not None:
+        rows_Q, columns_Q = torch.nonzero(exclude_BM != NO_ITEM, as_tuple=True)
+        excluded = (rows_Q, exclude_BM[rows_Q, columns_Q])
+        log_probs_BN = log_probs_BN.index_put(excluded, log_probs_BN.new_tensor(-torch.inf))
+    scores_BK, items_BK = log_probs_BN.topk(min(k, log_probs_BN.shape[1]), dim=1)
+    return _ranking(items_BK, scores_BK, k)
+
+
+def _ranking(items_BW: torch.Tensor, scores_BW: torch.Tensor, k: int) -> Ranking:
+    """Mark what is no item, and pad to `k` places."""
+    missing = k - items_BW.shape[1]
     return Ranking(
-        torch.nn.functional.pad(items_BW, (0, missing), value=NO_ITEM),
+        torch.nn.functional.pad(items_BW.masked_fill(scores_BW == -torch.inf, NO_ITEM), (0, missing), value=NO_ITEM),
         torch.nn.functional.pad(scores_BW, (0, missing), value=-torch.inf),
     )

@@ -102,6 +102,20 @@ class PrefixIndex:
         """N, the number of leaves."""
         return len(self.items)
 
+    def stocked(self, stock_BN: torch.Tensor) -> list[torch.Tensor]:
+        """Return for every level which children lead to an item in stock, bool [B, children].
+
+        Args:
+            stock_BN: bool, the items that may be returned; one row for each history, or one for all.
+        """
+        stocked_BC = stock_BN[:, self.items]
+        levels = [stocked_BC]
+        for level in reversed(self.levels[1:]):
+            before_BC = torch.nn.functional.pad(stocked_BC.cumsum(dim=1, dtype=torch.int32), (1, 0))
+            stocked_BC = before_BC[:, level.starts].diff(dim=1) > 0
+            levels.append(stocked_BC)
+        return levels[::-1]
+
     def to(self, device: torch.device | str) -> PrefixIndex:
         """Return the index with its arrays on `device`."""
         levels = [Level(level.starts.to(device), level.padded.to(device), level.width) for level in self.levels]

@@ -82,6 +82,7 @@ def select(
     num_beams: int,
     *,
     excluded_BM: torch.Tensor | None = None,
+    stocked_BC: torch.Tensor | None = None,
 ) -> Beams:
     """Extend every beam by every legal code and keep the best.
 
@@ -94,12 +95,17 @@ def select(
         num_beams: how many to keep; fewer are returned where the level has fewer nodes.
         excluded_BM: only at the last level: int64 items that must not be returned, ascending in each row. They are
             filtered after the softmax, so the other items' scores do not change.
+        stocked_BC: bool, the children of this level that lead to an item in stock, one row for all histories or one
+            each. The others are filtered after the softmax too, so that no beam is spent on them.
     """
     table = index.levels[level]
     children = legal_children(nodes_BW, level, logits_BWK, index)
     totals_BC = children.log_probs.add_(scores_BW[..., None]).flatten(1)
+    offsets_C = torch.arange(table.width, device=nodes_BW.device)
+    if stocked_BC is not None:
+        children_BC = (children.first[..., None] + offsets_C).clamp_(max=table.num_children - 1).flatten(1)
+        totals_BC.masked_fill_(~stocked_BC.expand(len(nodes_BW), -1).gather(1, children_BC), -torch.inf)
     if excluded_BM is not None:
-        offsets_C = torch.arange(table.width, device=nodes_BW.device)
         leaves_BWC = (children.first[..., None] + offsets_C).clamp_(max=index.num_items - 1)
         items_BC = index.items[leaves_BWC].flatten(1)
         place_BC = torch.searchsorted(excluded_BM, items_BC).clamp_(max=excluded_BM.shape[1] - 1)

@@ -34,20 +34,22 @@ def recommendation_page(found: Recommendation, name: str) -> Table:
     return table
 
 
-def why_fewer(num_found: int, k: int, num_items: int, num_filtered: int) -> str | None:
+def why_fewer(found: Recommendation, k: int, num_items: int) -> str | None:
     """Return a sentence that says why fewer than `k` items are recommended; None if there are `k`.
 
     Args:
-        num_found: items recommended.
+        found: what is recommended.
         k: number of items requested.
         num_items: size of the catalogue.
-        num_filtered: distinct items that were chosen before and are left out for it.
     """
-    if num_found >= k:
+    if len(found.items) >= k:
         return None
-    filtered = f", of which {num_filtered:,} were chosen before and are filtered out" if num_filtered else ""
-    remedy = "; recommend.exclude_seen=false keeps those" if num_filtered else ""
-    return f"{num_found:,} of {k:,} items recommended: the catalogue has {num_items:,}{filtered}{remedy}"
+    seen, stock = found.num_filtered, found.num_in_stock
+    reasons = [f"{stock:,} are in stock"] if stock < num_items else []
+    reasons += [f"{seen:,} were chosen before and are filtered out"] if seen else []
+    left = f", of which {' and '.join(reasons)}" if reasons else ""
+    remedy = "; recommend.exclude_seen=false keeps those" if seen else ""
+    return f"{len(found.items):,} of {k:,} items recommended: the catalogue has {num_items:,}{left}{remedy}"
 
 
 def recommendation_record(found: Recommendation, user: str | None, fewer: str | None) -> dict[str, Json]:

@@ -1,4 +1,4 @@
-"""Rank the catalogue for histories with a trained generator and constrained beam search."""
+"""Rank the catalogue for histories with a trained generator: exactly where it is one softmax, else by beam search."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trialign.decode.beam import LevelScorer, beam_search
+from trialign.decode.beam import LevelScorer, Ranking, beam_search, best_items
 from trialign.decode.index import PrefixIndex
-from trialign.errors import ConfigError
+from trialign.errors import ConfigError, DataError
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
 from trialign.progress import tracked
@@ -23,17 +23,17 @@ _MOST_CELLS = 2**24
 
 
 class GeneratorRanker:
-    """Ranks by constrained beam search (a `Ranker`).
+    """Ranks by constrained beam search, or exactly where the generator is one softmax over items (a `Ranker`).
 
     Args:
         generator: a trained generator; moved to `device` in eval mode. Its weights must not change afterwards, because
             what does not depend on a history is computed once.
         template: turns histories into prompts.
         index: prefixes of the semantic IDs it was trained on.
-        num_beams: W, also the most items that can be ranked. With as many beams as items the search is exhaustive;
-            more make no difference.
+        num_beams: W, also the most items that a search can rank. With as many beams as items it is exhaustive; more
+            make no difference. An exact ranking has none.
         max_history: number of last items of a history that are read.
-        batch_size: most users per search; fewer if their beams need too much memory.
+        batch_size: most users per search; fewer if their beams, or the scores of all items, need too much memory.
         device: where to compute.
 
     Raises:
@@ -67,21 +67,34 @@ class GeneratorRanker:
         self.template = template
         self._index = index.to(device)
         self._max_history = max_history
-        cells = self.num_beams * max(
-            self.num_beams, index.codebook_size
-        )  # the larger of beams x beams and beams x codes
+        # All items, or the larger of beams x beams and beams x codes.
+        beams = self.num_beams * max(self.num_beams, index.codebook_size)
+        cells = index.num_items if self.generator.items.one_softmax else beams
         self._batch_size = max(1, min(batch_size, _MOST_CELLS // cells))
         self._device = device
 
     def rank(
-        self, histories: list[Items], k: int, *, exclude: Sequence[Items] | None
+        self,
+        histories: list[Items],
+        k: int,
+        *,
+        exclude: Sequence[Items] | None,
+        stock: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the `k` best items of each history and their log-probabilities; see `Ranker`.
 
+        Args:
+            histories: see `Ranker`.
+            k: see `Ranker`.
+            exclude: see `Ranker`.
+            stock: bool [N] for all histories or [B, N], the items that may be recommended; None: all. The search goes
+                to no prefix without such an item, and the scores of the others do not change.
+
         Raises:
-            ConfigError: `k` is more than the beams.
+            ConfigError: a search is needed, and `k` is more than its beams.
+            DataError: `stock` has another shape or type.
         """
-        if k > self._most_items:
+        if k > self._most_items and not self.generator.items.one_softmax:
             raise ConfigError(
                 f"{k} items from {self._most_items} beams",
                 rule="a search returns at most as many items as it has beams",
@@ -89,10 +102,12 @@ class GeneratorRanker:
             )
         items = np.empty((len(histories), k), dtype=np.int32)
         scores = np.empty((len(histories), k), dtype=np.float32)
+        stock_BN = None if stock is None else self._checked(stock, len(histories))
         for users in tracked(self.batches(histories), "searches", self.num_batches(histories)):
             batch = [histories[user] for user in users]
             exclude_BM = None if exclude is None else _padded([exclude[user] for user in users]).to(self._device)
-            found = beam_search(self.scorer(batch), self._index, max(k, self.num_beams), exclude_BM=exclude_BM)
+            of_batch = stock_BN if stock_BN is None or len(stock_BN) == 1 else stock_BN[users]
+            found = self._best(self._prompts(batch), k, exclude_BM, of_batch)
             items[users] = found.items[:, :k].cpu().numpy()
             scores[users] = found.scores[:, :k].cpu().numpy()
         return items, scores
@@ -111,17 +126,47 @@ class GeneratorRanker:
         """Return the `k` best items after each prompt of any task that writes an item; `k` is at most `num_beams`."""
         items = np.empty((len(prompts), k), dtype=np.int32)
         for places in tracked(self.batches(prompts), "searches", self.num_batches(prompts)):
-            found = beam_search(self._scorer([prompts[place] for place in places]), self._index, self.num_beams)
+            found = self._best([prompts[place] for place in places], k)
             items[places] = found.items[:, :k].cpu().numpy()
         return items
 
     def scorer(self, histories: Sequence[Items]) -> LevelScorer:
         """Return the `LevelScorer` of the next item after each history."""
-        return self._scorer([self.template.history_prompt(history[-self._max_history :]) for history in histories])
+        return self._scorer(self._prompts(histories))
+
+    def _prompts(self, histories: Sequence[Items]) -> list[NDArray[np.int64]]:
+        return [self.template.history_prompt(history[-self._max_history :]) for history in histories]
 
     @torch.inference_mode()
     def _scorer(self, prompts: Sequence[NDArray[np.int64]]) -> LevelScorer:
         return self.generator.items.scorer(self.generator, prompts, self._vectors)
+
+    @torch.inference_mode()
+    def _best(
+        self,
+        prompts: Sequence[NDArray[np.int64]],
+        k: int,
+        exclude_BM: torch.Tensor | None = None,
+        stock_BN: torch.Tensor | None = None,
+    ) -> Ranking:
+        if self.generator.items.one_softmax:
+            log_probs_BN = self.generator.items.item_log_probs(self.generator, prompts, self._vectors)
+            return best_items(log_probs_BN, k, exclude_BM=exclude_BM, stock_BN=stock_BN)
+        stocked = None if stock_BN is None else self._index.stocked(stock_BN)
+        num_beams = max(k, self.num_beams)
+        return beam_search(self._scorer(prompts), self._index, num_beams, exclude_BM=exclude_BM, stocked=stocked)
+
+    def _checked(self, stock: NDArray[np.bool_], num_histories: int) -> torch.Tensor:
+        """Return bool [1 or B, N] on the device."""
+        num_items = self._index.num_items
+        if stock.dtype != np.bool_ or stock.shape not in ((num_items,), (num_histories, num_items)):
+            raise DataError(
+                f"stock of shape {stock.shape} and type {stock.dtype}",
+                rule=f"stock says of each of {num_items} items whether it may be recommended, to all or to each of "
+                f"{num_histories} histories",
+                remedy=f"pass a bool array [{num_items}] or [{num_histories}, {num_items}]",
+            )
+        return torch.from_numpy(np.atleast_2d(stock)).to(self._device)
 
 
 def require_room(max_history: int, positions_per_item: int, room: int) -> None:

@@ -43,6 +43,7 @@ class Recommendation:
         scores: the log-probability of each recommended item.
         num_older: distinct items that the user chose before `history`.
         num_filtered: distinct items that were left out because the user chose them before.
+        num_in_stock: items of the catalogue that were allowed and not blocked.
 
     Examples:
         >>> (found,) = run.recommend([["item-0000007", "item-0000010"]], k=3)
@@ -57,3 +58,4 @@ class Recommendation:
     scores: tuple[float, ...]
     num_older: int
     num_filtered: int
+    num_in_stock: int

@@ -95,6 +95,17 @@ class ItemEncoding(nn.Module, ABC):
             vectors: `search_vectors()`, if computed once for many batches.
         """
 
+    @property
+    def one_softmax(self) -> bool:
+        """Whether the model is one softmax over all items, so that the best ones are known without a search."""
+        return False
+
+    def item_log_probs(
+        self, generator: HiddenStates, prompts: Sequence[NDArray[np.int64]], vectors: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the log-probabilities [B, N] of all items after each prompt, where the model is one softmax."""
+        raise NotImplementedError(f"encoding {self.name} is not one softmax over all items")
+
     def search_vectors(self) -> list[torch.Tensor]:
         """Return what no search changes and every search needs; nothing by default."""
         return []

@@ -9,6 +9,7 @@ the joint level, each node's children have a softmax of their own. Input, output
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,17 @@ class PositionEncoding(ItemEncoding):
         """Return the `LevelScorer` of a batch of prompts."""
         return PositionScorer(generator, self, prompts, self.search_vectors() if vectors is None else vectors)
 
+    @property
+    def one_softmax(self) -> bool:
+        """Whether the joint level is the last one."""
+        return self.joint == len(self.widths) - 1
+
+    def item_log_probs(
+        self, generator: HiddenStates, prompts: Sequence[NDArray[np.int64]], vectors: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the log-probabilities [B, N] of all items after each prompt, where the joint level is the last."""
+        return self.scorer(generator, prompts, vectors).joint_BS[:, self.leaf_of_item_N]
+
     def search_vectors(self) -> list[torch.Tensor]:
         """Return the node vectors [nodes, D] of the joint level and each level below; they do not depend on prompts."""
         table_ND = self.leaf_vectors()
@@ -281,9 +293,8 @@ class PositionScorer:
         # Padding is on the right, hidden by causal attention; positions do not restart, so a row is one example.
         hidden_BTD = generator.hidden(tokens_BT, places_T.expand(len(tokens_BT), -1))
         self._hidden_BD = hidden_BTD[torch.arange(len(tokens_BT), device=device), lengths_B - 1]
-        self._joint_BS = self._logits(items.joint).log_softmax(dim=1)
-        # Clamped, so that no logarithm is -inf and no arithmetic on denormals slows the search.
-        self._chances_BS = self._joint_BS.clamp_min(_LEAST).exp_() if items.joint else self._joint_BS
+        self.joint_BS = self._logits(items.joint).log_softmax(dim=1)
+        """Log-probabilities of the nodes of the joint level."""
 
     def start(self) -> torch.Tensor:
         """Return the scores [B, K] of the first codes."""
@@ -297,13 +308,18 @@ class PositionScorer:
 
     def _score(self, nodes_BW: torch.Tensor) -> torch.Tensor:
         if self._level < self._items.joint:
-            scores_BS = self._items.prefix_log_probs(self._chances_BS, self._level)
+            scores_BS = self._items.prefix_log_probs(self._chances, self._level)
         elif self._level == self._items.joint:
-            scores_BS = self._joint_BS
+            scores_BS = self.joint_BS
         else:
             # One matrix product with all nodes reads each vector once; a gather per beam would read them W times.
             scores_BS = self._logits(self._level)
         return self._items.code_rows(self._level, nodes_BW, scores_BS)
+
+    @cached_property
+    def _chances(self) -> torch.Tensor:
+        # Clamped, so that no logarithm is -inf and no arithmetic on denormals slows the search.
+        return self.joint_BS.clamp_min(_LEAST).exp_()
 
     def _logits(self, level: int) -> torch.Tensor:
         """Return the logits [B, nodes] of all nodes of the joint level or of one below it."""
