@@ -34,6 +34,7 @@ ORDER = [
     ("rl",),
     ("evaluate",),
     ("run",),
+    ("serve",),
     ("pipeline",),
     ("cluster",),
 ]

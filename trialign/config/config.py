@@ -16,6 +16,7 @@ from trialign.config.quantize import QuantizeConfig
 from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
 from trialign.config.runtime import RuntimeConfig
+from trialign.config.serve import ServeConfig
 from trialign.config.tracking import TrackingConfig
 from trialign.config.train import StreamConfig, TrainConfig
 from trialign.foreign import Json
@@ -38,6 +39,7 @@ class Groups:
     evaluate: EvaluateConfig
     report: ReportConfig
     recommend: RecommendConfig
+    serve: ServeConfig
     runtime: RuntimeConfig
     cluster: ClusterConfig
     tracking: TrackingConfig

@@ -231,6 +231,12 @@ COMMANDS: dict[str, Verb] = {
         reads=("recommend", "runtime"),
         resumes=True,
     ),
+    "serve": Verb(
+        help="a finished run, or an exported folder -> a service over HTTP",
+        reads=("serve", "runtime"),
+        resumes=True,
+        root={"run": "."},  # an exported folder belongs to no run
+    ),
     "pipeline": Verb(
         help="all stages in order; finished ones are skipped, optional ones run where another reads them",
         reads=(*_ALL_GROUPS, "recommend"),
