@@ -12,6 +12,7 @@ from trialign.config.doctor import DoctorConfig
 from trialign.config.embed import EmbedConfig
 from trialign.config.enrich import EnrichConfig
 from trialign.config.evaluate import BaselinesConfig, EvaluateConfig, RecommendConfig, ReportConfig
+from trialign.config.export import ExportConfig
 from trialign.config.quantize import QuantizeConfig
 from trialign.config.reward import RewardConfig
 from trialign.config.rl import RLConfig
@@ -37,6 +38,7 @@ class Groups:
     rl: RLConfig
     baselines: BaselinesConfig
     evaluate: EvaluateConfig
+    export: ExportConfig
     report: ReportConfig
     recommend: RecommendConfig
     serve: ServeConfig

@@ -60,6 +60,10 @@ def _evaluates(generator: str) -> Callable[[Config], bool]:
     return lambda config: config.evaluate.generator == generator
 
 
+def _exports(generator: str) -> Callable[[Config], bool]:
+    return lambda config: config.export.generator == generator
+
+
 def _is_enriched(config: Config) -> bool:
     return config.enrich.captions is not None or config.enrich.interests is not None
 
@@ -208,6 +212,13 @@ STAGES: dict[str, StageSpec] = {
         groups=("evaluate",),
         reads=_TRACKED,
         gpu=_always,
+    ),
+    "export": StageSpec(
+        help="generator -> a folder that transformers, vLLM or a graph runtime serve, with a certificate",
+        inputs=("prepare", "assign"),
+        inputs_if={"train": _exports("train"), "rl": _exports("rl"), "enrich": _trains_on_evidence},
+        groups=("export",),
+        optional=True,
     ),
 }
 """In the order they run: each after what it reads, the cheap ones first, so that a mistake costs little."""

@@ -1,0 +1,19 @@
+"""Group `export`: which generator leaves the framework, and in which form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trialign.config.option import option
+
+
+@dataclass
+class ExportConfig:
+    """What `trialign export` writes for other software to serve."""
+
+    generator: str = option("train", "which generator: train, or rl", choices=("train", "rl"))
+    dtype: str = option(
+        "float32",
+        "of the weights; with bfloat16 the certificate says what share of the top 10 is kept",
+        choices=("float32", "bfloat16"),
+    )

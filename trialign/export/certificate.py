@@ -1,0 +1,152 @@
+"""The certificate of a bundle, parity.json: what was compared, and prompts with the answers they must get again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trialign.config.export import ExportConfig
+from trialign.errors import StageError
+from trialign.export.form import BundleRanker, Comparison, Form, Source
+from trialign.files import sha256_of
+from trialign.manifest import versions
+from trialign.types import NO_ITEM, Items
+
+BEAMS = 50
+K = 10
+TOLERANCE = 1e-4
+"""Of a log-probability: machines add in different orders."""
+_PROMPTS = 100
+_EXHAUSTIVE = 10
+_MOST_EXHAUSTIVE = 4096
+"""Prompts that are searched with as many beams as items, and the largest catalogue where that is done."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A history with the list that the bundle answers."""
+
+    history: list[str]
+    exclude: list[str]
+    k: int
+    items: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What weights in bfloat16 keep of the top 10 of the generator: the share of items, and of lists in order."""
+
+    items: float
+    order: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What parity.json holds.
+
+    Args:
+        rows: rows of which every output was compared with the generator's.
+        largest_difference: of two outputs.
+        prompts: real histories and their answers, which `replay.py` asks for again.
+        exhaustive: by number of beams, the share of the exhaustive top 10 that a search with so many finds; empty for
+            a catalogue too large to search exhaustively.
+        invalid: answers that are no items.
+        versions: of what computed.
+        digests: of the semantic IDs and of the files of the model.
+        bfloat16: what is kept of the answers; None for float32, where all is.
+    """
+
+    rows: int
+    largest_difference: float
+    prompts: list[Prompt]
+    exhaustive: dict[str, float]
+    invalid: int
+    versions: dict[str, str]
+    digests: dict[str, str]
+    bfloat16: Kept | None = None
+
+
+def certify(form: Form, source: Source, folder: Path, settings: ExportConfig) -> Certificate:
+    """Compare what was written with the generator it was made from.
+
+    Raises:
+        StageError: it answers otherwise.
+    """
+    compared: Comparison = form.compare(source, folder, settings)
+    histories = _histories(source)
+    excluded = [np.unique(history) if number % 2 else history[:0] for number, history in enumerate(histories)]
+    reference, bundle = source.ranker(BEAMS), form.load(folder, num_beams=BEAMS)
+    expected = reference.rank(histories, K, exclude=excluded)
+    found = bundle.rank_items(histories, K, exclude=excluded)
+    unknown = (found[0] < NO_ITEM) | (found[0] >= source.sids.num_items)
+    kept = None
+    if settings.dtype == "float32":
+        _require_equal(expected, found)
+    else:
+        kept = _kept(expected[0], found[0])
+    keys = source.dataset.keys
+    asked = zip(histories, excluded, *found, strict=True)
+    models = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".pt2", ".onnx")]
+    return Certificate(
+        rows=compared.rows,
+        largest_difference=compared.largest_difference,
+        prompts=[_prompt(keys, *one) for one in asked],
+        exhaustive=_exhaustive(form, source, folder, histories[:_EXHAUSTIVE]),
+        invalid=int(unknown.sum()),
+        versions=versions(),
+        digests={"sids": source.sids.digest} | {path.name: sha256_of(path) for path in models},
+        bfloat16=kept,
+    )
+
+
+def _histories(source: Source) -> list[Items]:
+    """Return the histories to ask for: none, the longest, then those of held-out users in hash order."""
+    held_out = source.dataset.evaluation("test").histories or source.dataset.train_histories()
+    longest = max(held_out, key=len)
+    return [longest[:0], longest, *held_out[: _PROMPTS - 2]]
+
+
+def _require_equal(expected: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]) -> None:
+    differs_BK = expected[0] != found[0]
+    apart_BK = np.nan_to_num(np.abs(expected[1] - found[1]), nan=0.0)
+    # Two items of one score may change places.
+    wrong_BK = (differs_BK & (apart_BK > TOLERANCE)) | (apart_BK > TOLERANCE)
+    if wrong_BK.any():
+        raise StageError(
+            f"the bundle answers {int(wrong_BK.any(axis=1).sum())} of {len(wrong_BK)} histories otherwise than the "
+            f"generator, scores apart by up to {apart_BK.max():.2g}",
+            rule=f"in float32 items and scores are the same, within {TOLERANCE}",
+            remedy="report this with the config of the base model",
+        )
+
+
+def _kept(expected_BK: np.ndarray, found_BK: np.ndarray) -> Kept:
+    pairs = list(zip(expected_BK.tolist(), found_BK.tolist(), strict=True))
+    shares = [len(set(one) & set(other)) / len(set(one)) for one, other in pairs]
+    return Kept(float(np.mean(shares)), float(np.mean([one == other for one, other in pairs])))
+
+
+def _prompt(keys: Sequence[str], history: Items, excluded: Items, items: np.ndarray, scores: np.ndarray) -> Prompt:
+    there = items != NO_ITEM
+    names = [[keys[item] for item in found] for found in (history, excluded, items[there])]
+    return Prompt(names[0], names[1], K, names[2], [float(score) for score in scores[there]])
+
+
+def _exhaustive(form: Form, source: Source, folder: Path, histories: list[Items]) -> dict[str, float]:
+    num_items = source.sids.num_items
+    if num_items > _MOST_EXHAUSTIVE:
+        return {}
+    all_BK, _ = source.ranker(num_items).rank(histories, min(K, num_items), exclude=None)
+    shares = {}
+    for beams in (K, BEAMS):
+        ranker: BundleRanker = form.load(folder, num_beams=beams)
+        found_BK, _ = ranker.rank_items(histories, K)
+        hits = [
+            len(set(one) & set(other)) / len(one) for one, other in zip(all_BK.tolist(), found_BK.tolist(), strict=True)
+        ]
+        shares[str(beams)] = float(np.mean(hits))
+    return shares
