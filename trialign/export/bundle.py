@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +10,7 @@ from trialign.errors import StageError
 from trialign.export.form import BundleRanker, form_of
 from trialign.export.items import BundleItems, read_items
 from trialign.files import digest_of, sha256_of
-from trialign.manifest import MANIFEST, Manifest
+from trialign.manifest import MACHINE, MANIFEST, Manifest
 
 _REMEDY = "copy the whole folder again from where it was exported, or make it again by `trialign export run=DIR`"
 
@@ -44,7 +43,7 @@ class Bundle:
             _refuse(f"{folder} is the stage '{manifest.stage}' of a run", "a bundle is what `trialign export` writes")
         if damaged := manifest.not_whole(folder):
             _refuse(f"{folder} lacks {', '.join(damaged)}", "a bundle holds every file of its manifest")
-        digests = {name: record["sha256"] for name, record in manifest.files.items()}
+        digests = {name: found["sha256"] for name, found in manifest.files.items() if Path(name).name != MACHINE}
         if digest_of(digests) != manifest.hash:
             _refuse(f"{folder / MANIFEST} was edited", "the hash of a manifest is that of the digests in it")
         for name, digest in digests.items():
@@ -72,11 +71,6 @@ class Bundle:
             num_beams: the prefixes that a search keeps, and the most items that it returns.
         """
         return form_of(str(self.manifest.counts["encoding"])).load(self.folder, num_beams=num_beams)
-
-    def certificate(self) -> dict[str, object]:
-        """Return what parity.json holds."""
-        found: dict[str, object] = json.loads((self.folder / "parity.json").read_text())
-        return found
 
 
 def _refuse(value: str, rule: str) -> NoReturn:

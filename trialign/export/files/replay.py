@@ -11,13 +11,23 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 TOLERANCE = 1e-4
 Answer = list[tuple[str, float]]
 
 
-def bundle(folder: Path) -> Callable[[dict[str, Any]], Answer]:
+class Prompt(NamedTuple):
+    """A history, the items that are left out, how many are asked for, and the recorded answer."""
+
+    history: list[str]
+    exclude: list[str]
+    k: int
+    items: list[str]
+    scores: list[float]
+
+
+def bundle(folder: Path) -> Callable[[Prompt], Answer]:
     """Return what answers a prompt by the code and the weights of a folder."""
     names = ("custom_generate/generate.py", "rank.py")
     path = next(folder / name for name in names if (folder / name).exists())
@@ -28,18 +38,18 @@ def bundle(folder: Path) -> Callable[[dict[str, Any]], Answer]:
     spec.loader.exec_module(module)
     ranker = module.load(folder)
 
-    def ask(prompt: dict[str, Any]) -> Answer:
-        (found,) = ranker.rank([prompt["history"]], prompt["k"], exclude=[prompt["exclude"]])
+    def ask(prompt: Prompt) -> Answer:
+        (found,) = ranker.rank([prompt.history], prompt.k, exclude=[prompt.exclude])
         return [(item, score) for item, score in found]
 
     return ask
 
 
-def service(url: str) -> Callable[[dict[str, Any]], Answer]:
+def service(url: str) -> Callable[[Prompt], Answer]:
     """Return what answers a prompt by a service."""
 
-    def ask(prompt: dict[str, Any]) -> Answer:
-        body = {"items": prompt["history"], "k": prompt["k"], "exclude_seen": bool(prompt["exclude"])}
+    def ask(prompt: Prompt) -> Answer:
+        body = {"items": prompt.history, "k": prompt.k, "exclude_seen": bool(prompt.exclude)}
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{url.rstrip('/')}/recommend", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request) as answer:
@@ -48,12 +58,12 @@ def service(url: str) -> Callable[[dict[str, Any]], Answer]:
     return ask
 
 
-def difference(prompt: dict[str, Any], found: Answer) -> str | None:
+def difference(prompt: Prompt, found: Answer) -> str | None:
     """Return how an answer differs from the recorded one, in words; None where it does not.
 
     Two items whose scores are equal within the tolerance may change places.
     """
-    expected = list(zip(prompt["items"], prompt["scores"], strict=True))
+    expected = list(zip(prompt.items, prompt.scores, strict=True))
     if len(found) != len(expected):
         return f"{len(found)} items instead of {len(expected)}"
     for place, ((item, score), (wanted, wanted_score)) in enumerate(zip(found, expected, strict=True), start=1):
@@ -70,7 +80,7 @@ def main(where: str) -> int:
     own = Path(__file__).resolve().parent
     is_url = where.startswith(("http://", "https://"))
     folder = own if is_url else Path(where)
-    prompts = json.loads((folder / "parity.json").read_text())["prompts"]
+    prompts = [Prompt(**prompt) for prompt in json.loads((folder / "parity.json").read_text())["prompts"]]
     ask = service(where) if is_url else bundle(folder)
     wrong = 0
     for number, prompt in enumerate(prompts):
