@@ -86,7 +86,7 @@ def main(where: str) -> int:
     for number, prompt in enumerate(prompts):
         if told := difference(prompt, ask(prompt)):
             wrong += 1
-            print(f"prompt {number} ({len(prompt['history'])} items): {told}")
+            print(f"prompt {number} ({len(prompt.history)} items): {told}")
     print(f"{len(prompts) - wrong} of {len(prompts)} prompts get the recorded items and scores from {where}")
     return int(wrong > 0)
 
