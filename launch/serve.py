@@ -6,28 +6,48 @@ trialign serve serve.bundle=DIR serve.port=8080
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 from trialign.config.config import Config
+from trialign.config.serve import ServeConfig
 from trialign.errors import ConfigError
 
 
 def run(config: Config) -> None:
     """Answer requests until the process is asked to end."""
-    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]:
         raise ConfigError(
             f"{missing[0]} is not installed",
             rule="a service needs the extra serve",
             remedy="pip install 'trialign[serve]'",
         )
-    from trialign.run import Run
-    from trialign.serve.served import serve_run
+    from trialign.serve.served import RunSource
     from trialign.serve.server import bind, serve
+    from trialign.serve.service import Service
+    from trialign.serve.versions import Versions, available_memory
 
-    with bind(config.serve) as listener:  # before a model is loaded: a port that is taken is told at once
-        generator = config.evaluate.generator
-        run = Run(config.run, from_stage=config.from_stage, generator=generator, accelerator=config.runtime.accelerator)
-        served = serve_run(
-            run, generator=generator, num_beams=config.serve.num_beams, batch_size=config.serve.max_batch
+    token = _token(config.serve)
+    with bind(config.serve) as listener:  # before a model is loaded: a port that is taken is reported at once
+        source = RunSource(
+            config.run,
+            from_stage=config.from_stage,
+            generator=config.evaluate.generator,
+            accelerator=config.runtime.accelerator,
+            num_beams=config.serve.num_beams,
+            batch_size=config.serve.max_batch,
         )
-        serve(served, config.serve, listener)
+        serve(Service(Versions(source, available_memory), config.serve, token), listener)
+
+
+def _token(settings: ServeConfig) -> str | None:
+    """Return the token, from the environment alone: settings are written to logs."""
+    if settings.token_env is None:
+        return None
+    if not (token := os.environ.get(settings.token_env)):
+        raise ConfigError(
+            f"serve.token_env={settings.token_env}, but that environment variable is not set",
+            rule="the token is in the environment variable",
+            remedy=f"export {settings.token_env}=..., or set serve.token_env=null for a service without a token",
+        )
+    return token

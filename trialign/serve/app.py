@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRouter
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -17,6 +17,8 @@ from starlette.staticfiles import StaticFiles
 
 from trialign import __version__
 from trialign.serve import schema
+from trialign.serve.answering import Answering
+from trialign.serve.door import Door
 from trialign.serve.refusal import RefusedError, error_body, shown
 from trialign.serve.service import Service
 
@@ -24,7 +26,8 @@ log = logging.getLogger("trialign")
 
 _STATIC = Path(__file__).with_name("static")
 _MOST_LISTED = 100
-_REFUSALS: Any = {code: {"model": schema.Error} for code in (400, 404, 413, 415, 422, 503)}
+_REFUSALS: Any = {code: {"model": schema.Error} for code in (400, 401, 404, 408, 413, 415, 422, 503)}
+_ADMIN_REFUSALS: Any = {code: {"model": schema.Error} for code in (401, 403, 409, 415)}
 
 router = APIRouter()
 
@@ -38,17 +41,8 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_middleware(Door, service=service)
     return app
-
-
-def service_of(request: Request) -> Service:
-    """Return the service of the app that got a request."""
-    service: Service = request.app.state.service
-    return service
-
-
-Answering = Annotated[Service, Depends(service_of)]
 
 
 @router.post("/recommend", response_model=schema.Recommendation, responses=_REFUSALS)
@@ -92,9 +86,12 @@ async def health(service: Answering) -> schema.Status:
 @router.get("/ready", responses={503: {"model": schema.Error}})
 async def ready(service: Answering) -> schema.Status:
     """Tell whether requests are ranked: what a load balancer asks."""
-    if not service.batcher.alive:
+    if service.draining or not service.batcher.alive:
         raise RefusedError(
-            503, "not ready", rule="a ready service ranks requests", remedy="send requests to another replica"
+            503,
+            "ending" if service.draining else "not ready",
+            rule="a ready service ranks requests",
+            remedy="send requests to another replica",
         )
     return schema.Status(status="ready", bundle=service.served.digest)
 
@@ -104,25 +101,37 @@ def _json(model: BaseModel) -> Response:
     return Response(model.model_dump_json(), media_type="application/json")
 
 
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(service: Answering) -> Response:
+    """Return the counters in the text format of Prometheus."""
+    return Response(service.metrics.text(service.served.digest), media_type="text/plain; version=0.0.4")
+
+
+@router.post("/reload", responses=_ADMIN_REFUSALS)
+async def reload(service: Answering) -> schema.Reloaded:
+    """Load the bundle or run that is there now next to the one that answers, and let it answer."""
+    changed = await run_in_threadpool(service.reload)
+    return schema.Reloaded(bundle=service.served.digest, changed=changed)
+
+
+@router.post("/rollback", responses=_ADMIN_REFUSALS)
+async def rollback(service: Answering) -> schema.Reloaded:
+    """Let the bundle or run that answered before answer again."""
+    await run_in_threadpool(service.rollback)
+    return schema.Reloaded(bundle=service.served.digest, changed=True)
+
+
 async def _refused(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RefusedError)
     return JSONResponse(error_body(error), error.status, error.headers)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return await _refused(request, _why_invalid(request, error))
+    return await _refused(_request, _why_invalid(error))
 
 
-def _why_invalid(request: Request, error: RequestValidationError) -> RefusedError:
-    kind = request.headers.get("content-type", "")
-    if request.method == "POST" and kind.partition(";")[0].strip().lower() != "application/json":
-        return RefusedError(
-            415,
-            f"content type '{kind}'",
-            rule="the body of a request is JSON",
-            remedy="send the header Content-Type: application/json",
-        )
+def _why_invalid(error: RequestValidationError) -> RefusedError:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return RefusedError(
@@ -144,13 +153,3 @@ async def _no_route(_request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if error.status_code < 500 else 503
     refusal = RefusedError(status, str(error.detail), rule="requests follow /openapi.json", remedy="see /openapi.json")
     return JSONResponse(error_body(refusal), status, error.headers)
-
-
-async def _unforeseen(_request: Request, _error: Exception) -> JSONResponse:
-    refusal = RefusedError(
-        503,
-        "the service failed on this request",
-        rule="the reason is in the log of the service",
-        remedy="see the log of the service",
-    )
-    return JSONResponse(error_body(refusal), 503)

@@ -6,9 +6,12 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trialign.serve.refusal import RefusedError
 from trialign.serve.served import Served
@@ -33,12 +36,14 @@ class Ask:
         history: items, oldest first.
         exclude: items that are left out.
         k: items wanted.
+        stock: bool [N], the items that may be recommended; None: all.
     """
 
     served: Served
     history: Items
     exclude: Items
     k: int
+    stock: NDArray[np.bool_] | None = None
     answer: asyncio.Future[Found] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -48,10 +53,11 @@ class Batcher:
     Args:
         most: requests that are ranked together at most.
         room: requests that may wait.
+        ranked: called with the size of every batch.
     """
 
-    def __init__(self, most: int, room: int) -> None:
-        self._most, self._room = most, room
+    def __init__(self, most: int, room: int, ranked: Callable[[int], None]) -> None:
+        self._most, self._room, self._ranked = most, room, ranked
         self._waiting: deque[Ask] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -76,6 +82,11 @@ class Batcher:
             self._waiting.append(ask)
             self._changed.notify()
         return await ask.answer
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait."""
+        return len(self._waiting)
 
     @property
     def alive(self) -> bool:
@@ -105,6 +116,7 @@ class Batcher:
             return batch
 
     def _answer(self, batch: list[Ask]) -> None:
+        self._ranked(len(batch))
         try:
             found: list[Found | RefusedError] = list(_ranked(batch))
         except Exception:
@@ -127,13 +139,22 @@ class Batcher:
 def _ranked(batch: Sequence[Ask]) -> list[Found]:
     k = max(ask.k for ask in batch)
     items_BK, scores_BK = batch[0].served.rank(
-        [ask.history for ask in batch], k, exclude=[ask.exclude for ask in batch]
+        [ask.history for ask in batch], k, exclude=[ask.exclude for ask in batch], stock=_stock(batch)
     )
     found = []
     for ask, items, scores in zip(batch, items_BK.tolist(), scores_BK.tolist(), strict=True):
         wanted = sum(item != NO_ITEM for item in items[: ask.k])
         found.append(Found(items[:wanted], scores[:wanted]))
     return found
+
+
+def _stock(batch: Sequence[Ask]) -> NDArray[np.bool_] | None:
+    """Return which items each request allows; None if all allow all."""
+    given = [ask.stock for ask in batch]
+    if all(stock is None for stock in given):
+        return None
+    everything = np.ones(len(batch[0].served.catalogue.keys), dtype=bool)
+    return np.stack([everything if stock is None else stock for stock in given])
 
 
 def _deliver(batch: Sequence[Ask], found: Sequence[Found | RefusedError]) -> None:

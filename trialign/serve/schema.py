@@ -16,6 +16,12 @@ class RecommendRequest(BaseModel):
     user: StrictStr | None = Field(None, description="key of a user of the logs, where users are known")
     k: StrictInt = Field(10, ge=1, description="how many items; at most serve.num_beams")
     exclude_seen: StrictBool = Field(True, description="leave out items that were chosen before")
+    allowed: list[StrictStr] | StrictStr | None = Field(
+        None, description="recommend none but these: keys, or the name of a stock list of the service"
+    )
+    blocked: list[StrictStr] | StrictStr | None = Field(
+        None, description="recommend none of these: keys, or the name of a stock list of the service"
+    )
 
 
 class Item(BaseModel):
@@ -54,6 +60,13 @@ class Status(BaseModel):
 
     status: str
     bundle: str = Field(description="digest of the bundle or run that answers")
+
+
+class Reloaded(BaseModel):
+    """What answers after a reload or a rollback."""
+
+    bundle: str = Field(description="digest of the bundle or run that answers now")
+    changed: bool = Field(description="false where what is there is what answered already")
 
 
 class ErrorDetail(BaseModel):

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trialign.data.dataset import User
+from trialign.errors import StageError
 from trialign.files import digest_of
+from trialign.manifest import MANIFEST, Manifest
 from trialign.run import Run
-from trialign.serve.schema import Item
+from trialign.serve.catalogue import Catalogue
+from trialign.serve.refusal import RefusedError
+from trialign.stage import finished_and_gone
 from trialign.types import Items
 
 
 class Rank(Protocol):
-    """The `rank` of a ranker, as `Ranker.rank`."""
+    """The `rank` of a ranker, as `GeneratorRanker.rank`."""
 
     def __call__(
-        self, histories: list[Items], k: int, *, exclude: Sequence[Items] | None
+        self,
+        histories: list[Items],
+        k: int,
+        *,
+        exclude: Sequence[Items] | None,
+        stock: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return items_BK and scores_BK."""
+        """Return items_BK and scores_BK; `stock`: bool [N] or [B, N], the items that may be ranked."""
         ...
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """The items by index: keys, titles and semantic IDs.
-
-    Args:
-        keys: N keys.
-        titles: N titles, "" where there is none.
-        codes_NL: N semantic IDs.
-    """
-
-    keys: Sequence[str]
-    titles: pa.Array
-    codes_NL: NDArray[Any]
-
-    @cached_property
-    def index(self) -> dict[str, int]:
-        """The index of every key."""
-        return {key: item for item, key in enumerate(self.keys)}
-
-    def search(self, words: str, most: int) -> list[int]:
-        """Return the first `most` items whose title has all the words, whatever their case; a key finds its item."""
-        if words in self.index:
-            return [self.index[words]]
-        found = pa.array(np.ones(len(self.keys), dtype=bool))
-        for word in words.split():
-            found = pc.and_(found, pc.match_substring(self.titles, word, ignore_case=True))
-        places: list[int] = pc.indices_nonzero(found)[:most].to_pylist()
-        return places
-
-    def item(self, item: int) -> Item:
-        """Return an item as answers show it."""
-        return Item(item=self.keys[item], title=self.titles[item].as_py(), sid=self.codes_NL[item].tolist())
 
 
 @dataclass(frozen=True)
@@ -80,20 +53,101 @@ class Served:
     user: Callable[[str], User] | None
 
 
-def serve_run(run: Run, *, generator: str, num_beams: int, batch_size: int) -> Served:
-    """Return what serves a finished run; errors as `Run`.
+class RunSource:
+    """A finished run that is served: its generator, its catalogue and the users of its logs.
 
     Args:
-        run: the run, made with the same `generator`.
-        generator: the stage whose generator ranks, train or rl.
+        folder: the run's directory.
+        from_stage: see `Run`.
+        generator: see `Run`.
+        accelerator: see `Run`.
         num_beams: beams of the search.
         batch_size: histories per search.
     """
-    manifest = run.manifest(generator)
-    titles = run.dataset.items["title"].combine_chunks()
-    return Served(
-        Catalogue(run.dataset.keys, titles, run.sids.codes_NL),
-        run.ranker(num_beams=num_beams, batch_size=batch_size).rank,
-        digest_of({**manifest.lineage, generator: manifest.hash}),
-        run.dataset.user,
-    )
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        from_stage: Mapping[str, Path],
+        generator: str,
+        accelerator: str,
+        num_beams: int,
+        batch_size: int,
+    ) -> None:
+        self._folder, self._from_stage = folder, from_stage
+        self._generator, self._accelerator = generator, accelerator
+        self._num_beams, self._batch_size = num_beams, batch_size
+
+    def load(self) -> Served:
+        """Return what serves the run as it is now.
+
+        Raises:
+            StageError: a stage is not finished, or lacks files.
+        """
+        run = self._run()
+        stages = {verb: run.stage(verb) for verb in (self._generator, "assign", "prepare")}
+        manifests = {verb: Manifest.read(folder) for verb, folder in stages.items()}
+        for verb, folder in stages.items():
+            if gone := manifests[verb].not_whole(folder):
+                raise finished_and_gone(folder, gone, f"make the stage again: trialign {verb} with rebuild=true")
+        lookup = _Users(run, stages["prepare"])
+        titles = run.dataset.items["title"].combine_chunks()
+        rank = run.ranker(num_beams=self._num_beams, batch_size=self._batch_size).rank
+        if {verb: Manifest.read(folder).hash for verb, folder in stages.items()} != {
+            verb: manifest.hash for verb, manifest in manifests.items()
+        }:
+            raise StageError(
+                f"{self._folder} changed while it was loaded",
+                rule="a run is served when its stages are finished",
+                remedy="wait until the pipeline has ended",
+            )
+        digest = digest_of({verb: manifest.hash for verb, manifest in manifests.items()})
+        return Served(Catalogue(run.dataset.keys, titles, run.sids.codes_NL), rank, digest, lookup.user)
+
+    def size(self) -> int:
+        """Return the bytes of the files that are loaded."""
+        run = self._run()
+        files = [*run.manifest(self._generator).files.values(), *run.manifest("assign").files.values()]
+        return sum(file["bytes"] for file in files) + run.manifest("prepare").files["items.parquet"]["bytes"]
+
+    def _run(self) -> Run:
+        return Run(
+            self._folder,
+            from_stage=self._from_stage,
+            generator=self._generator,
+            accelerator=self._accelerator,
+        )
+
+
+class _Users:
+    """The users of a run's logs, read from its files when they are asked for, while these are what was loaded."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self._run, self._manifest = run, folder / MANIFEST
+        self._loaded = self._stamp()
+
+    def user(self, key: str) -> User:
+        """Return a user.
+
+        Raises:
+            DataError: the logs hold no such user.
+            RefusedError: the dataset was made again since it was loaded: its items may have other indices.
+        """
+        if (before := self._stamp()) == self._loaded:
+            user = self._run.dataset.user(key)
+            if self._stamp() == before:
+                return user
+        raise RefusedError(
+            503,
+            "the dataset was made again since it was loaded",
+            rule="users are read from the run that is served",
+            remedy='POST /reload, or send the history: {"items": [KEY, KEY]}',
+        )
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self._manifest.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import resource
 import signal
 import socket
+import time
+from typing import ClassVar
 
 import uvicorn
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from trialign.config.serve import ServeConfig
 from trialign.errors import ConfigError
 from trialign.serve.app import build_app
-from trialign.serve.served import Served
 from trialign.serve.service import Service
 
 log = logging.getLogger("trialign")
+
+_OTHER_FILES = 200
+_PATIENCE = 60
+"""Seconds after which requests in flight are given up when the service ends."""
 
 
 def bind(settings: ServeConfig) -> socket.socket:
@@ -38,19 +47,99 @@ def bind(settings: ServeConfig) -> socket.socket:
     return listener
 
 
-def serve(served: Served, settings: ServeConfig, listener: socket.socket) -> None:
+def serve(service: Service, listener: socket.socket) -> None:
     """Answer requests until SIGTERM or Ctrl-C, then those in flight."""
-    service = Service(served, settings)
+    _allow_files(2 * service.settings.max_connections)
+
+    class Limited(Connection):
+        patience = service.settings.request_timeout
+
     config = uvicorn.Config(
-        build_app(service), log_config=None, access_log=False, server_header=False, lifespan="off", ws="none"
+        build_app(service),
+        http=Limited,
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=_PATIENCE,
     )
+    server = _Server(config, service)
+    service.connections = lambda: len(server.server_state.connections)
     # uvicorn hands a signal on once it has ended: ignored then, so that a drained service exits with 0.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         host, port, *_ = listener.getsockname()
-        log.info("serving %s at http://%s:%d", served.digest[:12], f"[{host}]" if ":" in host else host, port)
-        uvicorn.Server(config).run(sockets=[listener])
+        log.info("serving %s at http://%s:%d", service.served.digest[:12], f"[{host}]" if ":" in host else host, port)
+        server.run(sockets=[listener])
     finally:
         service.batcher.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise this process's limit of open files, as far as it may: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted += _OTHER_FILES
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
+
+
+class _Server(uvicorn.Server):
+    """Ends a while after it was asked to.
+
+    Meanwhile a load balancer sees /ready fail, and clients are told by each answer to open another connection.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._end = 0.0
+
+    @override
+    async def on_tick(self, counter: int) -> bool:
+        ending = await super().on_tick(counter)
+        if ending and not self._service.draining:
+            self._service.draining = True
+            self._end = time.monotonic() + self._service.settings.drain_seconds
+        return ending and (self.force_exit or time.monotonic() >= self._end)
+
+
+class Connection(H11Protocol):
+    """A connection that is closed if the headers of a request take too long to arrive."""
+
+    patience: ClassVar[float]
+    """Seconds for the headers of a request."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._watch()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def _watch(self) -> None:
+        """Start the clock where headers are awaited, and stop it where a request is being answered."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.patience, self.transport.close)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -2,30 +2,75 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
 import numpy as np
 from fastapi.concurrency import run_in_threadpool
+from numpy.typing import NDArray
 
 from trialign.config.serve import ServeConfig
 from trialign.errors import DataError
 from trialign.serve.batcher import Ask, Batcher, Found
+from trialign.serve.catalogue import Catalogue
+from trialign.serve.metrics import Metrics
 from trialign.serve.refusal import RefusedError
 from trialign.serve.schema import Recommendation, RecommendedItem, RecommendRequest
 from trialign.serve.served import Served
+from trialign.serve.stock import Stock
+from trialign.serve.versions import Versions
 from trialign.types import Items
+
+Result = TypeVar("Result")
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class Service:
-    """What the app answers with: a `Served`, the queue of requests, and the limits.
+    """What the app answers with: the versions that can answer, the queue of requests, the limits and the counters.
 
     Args:
-        served: what ranks.
+        versions: what answers now, and what answered before.
         settings: the limits.
+        token: what a request must send; None: nothing.
+
+    Raises:
+        ConfigError: there is no folder `serve.stock`.
     """
 
-    def __init__(self, served: Served, settings: ServeConfig) -> None:
-        self.served = served
-        self.settings = settings
-        self.batcher = Batcher(settings.max_batch, settings.max_queue)
+    def __init__(self, versions: Versions, settings: ServeConfig, token: str | None = None) -> None:
+        self.versions, self.settings, self.token = versions, settings, token
+        self.stock = Stock(None if settings.stock is None else Path(settings.stock).expanduser())
+        self.metrics = Metrics(lambda: self.batcher.waiting)
+        self.batcher = Batcher(settings.max_batch, settings.max_queue, self.metrics.batch.observe)
+        self.draining = False
+        """Whether the service was asked to end."""
+        self.connections: Callable[[], int] = lambda: 0
+        """Returns the number of open connections; set by the server."""
+
+    @property
+    def served(self) -> Served:
+        """What answers now; a request takes it once, since a reload may come in between."""
+        return self.versions.current
+
+    def reload(self) -> bool:
+        """As `Versions.reload`, counted."""
+        return self._counted(self.versions.reload, "reloaded")
+
+    def rollback(self) -> None:
+        """As `Versions.rollback`, counted."""
+        self._counted(self.versions.rollback, "rolled back")
+
+    def _counted(self, change: Callable[[], Result], outcome: str) -> Result:
+        try:
+            result = change()
+        except RefusedError:
+            self.metrics.reloads.labels("refused").inc()
+            raise
+        self.metrics.reloads.labels(outcome).inc()
+        return result
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
         """Return the body of the answer to a request.
@@ -33,12 +78,15 @@ class Service:
         Raises:
             RefusedError: a limit is exceeded, or something is not known.
         """
-        served = self.served  # one for the whole request: a reload may come in between
+        served = self.served
         self._check_k(request.k)
         history, seen, unknown = await self._history(request, served)
+        stock = await self._stock(request, served, unknown)
+        self._check_unknown(unknown)
+        self._check_empty(history)
         exclude = seen if request.exclude_seen else seen[:0]
-        found = await self.batcher.rank(Ask(served, history, exclude, request.k))
-        return _answer(served, request, history, unknown, found)
+        found = await self.batcher.rank(Ask(served, history, exclude, request.k, stock))
+        return _answer(served, request, history, list(dict.fromkeys(unknown)), found)
 
     def _check_k(self, k: int) -> None:
         if k > self.settings.num_beams:
@@ -62,8 +110,31 @@ class Service:
             return await _history_of_user(request.user, served)
         keys = request.items or []
         self._check_length(len(keys))
-        index = served.catalogue.index
-        unknown = list(dict.fromkeys(key for key in keys if key not in index))
+        history, unknown = _indices(keys, served.catalogue)
+        return history, history, unknown
+
+    async def _stock(self, request: RecommendRequest, served: Served, unknown: list[str]) -> NDArray[np.bool_] | None:
+        """Return bool [N], what is allowed minus what is blocked; keys that the catalogue lacks join `unknown`."""
+        if request.allowed is None and request.blocked is None:
+            return None
+        stock_N = np.full(len(served.catalogue.keys), request.allowed is None)
+        for listed, value in ((request.allowed, True), (request.blocked, False)):
+            if isinstance(listed, str):
+                stock_N[await run_in_threadpool(self.stock.items, listed, served.catalogue)] = value
+            elif listed is not None:
+                items, lacking = _indices(listed, served.catalogue)
+                stock_N[items] = value
+                unknown += lacking
+        return stock_N
+
+    def _check_unknown(self, unknown: list[str]) -> None:
+        if any(map(_HALVES.search, unknown)):  # JSON can name them, and no answer can repeat them
+            raise RefusedError(
+                422,
+                "items with halves of characters in their key",
+                rule="a key is text that UTF-8 can hold",
+                remedy="look keys up by GET /items?search=WORDS",
+            )
         if unknown and self.settings.unknown_items == "refuse":
             raise RefusedError(
                 422,
@@ -71,7 +142,8 @@ class Service:
                 rule="items are named by their keys in the catalogue (serve.unknown_items=refuse)",
                 remedy="look keys up by GET /items?search=WORDS, or leave the item out",
             )
-        history = np.array([index[key] for key in keys if key in index], dtype=np.int32)
+
+    def _check_empty(self, history: Items) -> None:
         if not len(history) and self.settings.empty_history == "refuse":
             raise RefusedError(
                 422,
@@ -79,7 +151,6 @@ class Service:
                 rule="a history holds an item of the catalogue (serve.empty_history=refuse)",
                 remedy="send items that the catalogue has; GET /items lists some",
             )
-        return history, history, unknown
 
     def _check_length(self, number: int) -> None:
         if number > self.settings.max_items:
@@ -89,6 +160,12 @@ class Service:
                 rule=f"a history has at most {self.settings.max_items} items (serve.max_items)",
                 remedy="send the newest ones: the model reads only the last of them",
             )
+
+
+def _indices(keys: Sequence[str], catalogue: Catalogue) -> tuple[Items, list[str]]:
+    """Return the indices of those keys that the catalogue has, and the others."""
+    index = catalogue.index
+    return np.array([index[key] for key in keys if key in index], np.int32), [key for key in keys if key not in index]
 
 
 async def _history_of_user(key: str, served: Served) -> tuple[Items, Items, list[str]]:
