@@ -19,7 +19,7 @@ from PIL import Image
 
 from trialign.foreign import LINES, harmless
 
-__all__ = ["Markup", "bars", "forest", "lines", "render", "thumbnail"]
+__all__ = ["Markup", "bars", "forest", "lines", "render", "shrink", "thumbnail"]
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -37,7 +37,7 @@ _COLORS = ("#4a86c5", "#d0605d", "#5b9a3e", "#9278b8", "#d08a1d", "#3a9a9a", "#a
 """To be told from each other, from white and from black."""
 
 _LABEL = 230
-"""Pixels left of a chart's axis, for the names of its rows."""
+"""Pixels right of the curves, for their names."""
 
 _CHARACTERS = 36
 """Longest name that fits into them."""
@@ -56,68 +56,83 @@ def render(template: str, title: str, **values: Any) -> str:
 
 def thumbnail(data: bytes, side: int = _SIDE) -> str:
     """Return an encoded picture, one that decodes, as a JPEG in base64 whose longer side has `side` pixels at most."""
+    return base64.b64encode(shrink(data, side)).decode()
+
+
+def shrink(data: bytes, side: int) -> bytes:
+    """Return an encoded picture as a JPEG whose longer side has `side` pixels at most."""
     with Image.open(io.BytesIO(data)) as found:
         found.draft("RGB", (side, side))
         small = found.convert("RGB")
         small.thumbnail((side, side))
         out = io.BytesIO()
         small.save(out, "JPEG", quality=75)
-    return base64.b64encode(out.getvalue()).decode()
+    return out.getvalue()
 
 
-def bars(rows: Sequence[tuple[str, float]], *, mark: tuple[str, float] | None = None, width: int = 360) -> Markup:
-    """Return horizontal bars from 0, the first of them in another color, with their values.
+def bars(rows: Sequence[tuple[str, float]], *, own: int = 1, mark: tuple[str, float] | None = None) -> Markup:
+    """Return horizontal bars from 0 with their values, as wide as there is room.
 
     Args:
         rows: name and value >= 0 of each bar.
-        mark: name and value of a dashed line across all bars.
-        width: pixels of the longest bar.
+        own: the first so many are the model's and colored; the others, what it is compared with, are gray.
+        mark: name and value of a line across all bars.
     """
     most = max([value for _, value in rows] + ([mark[1]] if mark else [])) or 1.0
-    step, top = 22, 18 if mark else 0
-    drawn = []
-    for number, (name, value) in enumerate(rows):
-        y = top + number * step
-        length = width * value / most
-        drawn.append(_text(_LABEL - 8, y + 14, _short(name), "end"))
-        color = _COLORS[min(number, 1)]
-        drawn.append(_shape("rect", x=_LABEL, y=y + 3, width=f"{length:.1f}", height=15, fill=color))
-        drawn.append(_text(_LABEL + length + 5, y + 14, f"{value:.4f}"))
+    even = Markup('<i class="even" style="left: {:.1f}%"></i>').format(100 * mark[1] / most) if mark else Markup("")
+    drawn = [
+        _row(
+            name,
+            Markup('<i class="fill{}" style="width: {:.1f}%"></i>{}').format(
+                " own" if number < own else "", 100 * value / most, even
+            ),
+            f"{value:.4f}",
+        )
+        for number, (name, value) in enumerate(rows)
+    ]
     if mark:
-        x = _LABEL + width * mark[1] / most
-        drawn.append(_dashed(x, top, top + len(rows) * step))
-        drawn.append(_text(x, 12, f"{mark[0]} {mark[1]:.4f}", "middle"))
-    return _svg(_LABEL + width + 80, top + len(rows) * step, drawn)
+        drawn.append(_row(f"{mark[0]}, the line", Markup(""), f"{mark[1]:.4f}"))
+    return Markup('<div class="chart">{}</div>').format(Markup("").join(drawn))
 
 
-def forest(rows: Sequence[tuple[str, float, float | None, float | None]], *, width: int = 420) -> Markup:
+def forest(rows: Sequence[tuple[str, float, float | None, float | None]]) -> Markup:
     """Return a forest plot: each row's difference as a dot on its interval, next to a line at 0.
+
+    Blue is better than 0, red is worse, gray is an interval that holds 0, or none.
 
     Args:
         rows: name, difference, and both ends of its interval, None where there is none.
-        width: pixels of the axis.
     """
     known = [value for _, *values in rows for value in values if value is not None]
     ticks = _ticks(min(*known, 0.0), max(*known, 0.0))
 
-    def x_of(value: float) -> float:
-        return _LABEL + width * (value - ticks[0]) / (ticks[-1] - ticks[0])
+    def place(value: float) -> float:
+        return 100 * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
-    step, height = 24, 24 * len(rows)
-    drawn = [_dashed(x_of(0.0), 0, height)]
-    for number, (name, difference, low, high) in enumerate(rows):
-        y = number * step + 12
-        clear = low is not None and high is not None and (low > 0 or high < 0)
-        color = "#999" if not clear else _COLORS[0] if difference > 0 else _COLORS[1]
-        drawn.append(_text(_LABEL - 8, y + 4, _short(name), "end"))
-        told = f"{difference:+.4f}"
+    even = Markup('<i class="even" style="left: {:.1f}%"></i>').format(place(0.0))
+    drawn = []
+    for name, difference, low, high in rows:
+        kind, told, span = "unclear", f"{difference:+.4f}", Markup("")
         if low is not None and high is not None:
-            drawn.append(_shape("path", d=f"M{x_of(low):.1f} {y}H{x_of(high):.1f}", stroke=color, stroke_width=2))
-            told += f"  [{low:+.4f}, {high:+.4f}]"
-        drawn.append(_shape("circle", cx=f"{x_of(difference):.1f}", cy=y, r=4, fill=color))
-        drawn.append(_text(_LABEL + width + 12, y + 4, told))
-    drawn += [_text(x_of(tick), height + 16, f"{tick:g}", "middle") for tick in ticks]
-    return _svg(_LABEL + width + 200, height + 22, drawn)
+            kind = "better" if low > 0 else "worse" if high < 0 else kind
+            span = Markup('<i class="span" style="left: {:.1f}%; width: {:.1f}%"></i>').format(
+                place(low), place(high) - place(low)
+            )
+            told += f" [{low:+.4f}, {high:+.4f}]"
+        dot = Markup('<i class="dot" style="left: {:.1f}%"></i>').format(place(difference))
+        drawn.append(_row(name, Markup('{}<i class="{}">{}{}</i>').format(even, kind, span, dot), told))
+    marks = Markup("").join(
+        Markup('<i class="tick" style="left: {:.1f}%">{:g}</i>').format(place(tick), tick) for tick in ticks
+    )
+    drawn.append(_row("", marks, ""))
+    return Markup('<div class="chart forest">{}</div>').format(Markup("").join(drawn))
+
+
+def _row(name: str, track: Markup, told: str) -> Markup:
+    """Return a row of a chart."""
+    return Markup('<span title="{}">{}</span><span class="track">{}</span><span class="n">{}</span>').format(
+        name, _short(name), track, told
+    )
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int = 520, height: int = 220) -> Markup:
@@ -184,10 +199,6 @@ def _shape(name: str, text: str | None = None, **attributes: object) -> Markup:
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> Markup:
     return _shape("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, style="white-space: pre")
-
-
-def _dashed(x: float, top: float, bottom: float) -> Markup:
-    return _shape("path", class_="even", d=f"M{x:.1f} {top}V{bottom}")
 
 
 def _short(name: str) -> str:

@@ -14,33 +14,46 @@ def numbers(pattern: str, svg: str) -> list[float]:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    svg = bars([("one", 0.1), ("<two>", 0.4)], mark=("oracle", 0.5), width=200)
-    assert numbers(r'width="([\d.]+)" height="15"', svg) == [40.0, 160.0]
-    assert "&lt;two&gt;" in svg
-    assert "oracle 0.5000" in svg
+    chart = bars([("one", 0.1), ("<two>", 0.4)], mark=("oracle", 0.5))
+    assert numbers(r"width: ([\d.]+)%", chart) == [20.0, 80.0]
+    assert numbers(r"left: ([\d.]+)%", chart) == [100.0, 100.0], "the line of the oracle crosses every bar"
+    assert "&lt;two&gt;" in chart
+    assert "0.5000" in chart
     assert bars([("none", 0.0)]), "nothing found draws an empty bar"
 
 
+def test_the_models_own_bars_alone_are_colored() -> None:
+    rows = [("model", 0.3), ("popularity", 0.1), ("sasrec", 0.2)]
+    assert re.findall(r'class="(fill[ \w]*)"', bars(rows)) == ["fill own", "fill", "fill"]
+    assert re.findall(r'class="(fill[ \w]*)"', bars(rows, own=3)) == ["fill own"] * 3
+
+
 def test_forest_places_dots_inside_their_intervals_and_greys_what_holds_zero() -> None:
-    svg = forest([("up", 0.2, 0.1, 0.3), ("none", 0.0, -0.1, 0.1), ("alone", -0.2, None, None)])
-    (low, _), _ = [tuple(map(float, ends)) for ends in re.findall(r"M([\d.]+) \d+H([\d.]+)", svg)]
-    (high, _) = [ends[1] for ends in re.findall(r"M([\d.]+) \d+H([\d.]+)", svg)]
-    dot = numbers(r'cx="([\d.]+)"', svg)
-    assert low < dot[0] < float(high)
-    assert dot[0] - low == pytest.approx(float(high) - dot[0], abs=0.2)
-    assert dot[2] < dot[1] < dot[0]
-    assert svg.count("#999") == 3, "the interval over 0, its dot, and the one without an interval"
+    chart = forest([("up", 0.2, 0.1, 0.3), ("none", 0.0, -0.1, 0.1), ("alone", -0.2, None, None)])
+    (low, width), (low_none, width_none) = spans(chart)
+    up, none, alone = numbers(r'class="dot" style="left: ([\d.]+)%', chart)
+    assert up == pytest.approx(low + width / 2, abs=0.2)
+    assert none == pytest.approx(low_none + width_none / 2, abs=0.2)
+    assert alone < none < up
+    assert kinds(chart) == ["better", "unclear", "unclear"]
+
+
+def spans(chart: str) -> list[tuple[float, float]]:
+    found = re.findall(r'class="span" style="left: ([\d.]+)%; width: ([\d.]+)%', chart)
+    return [(float(left), float(width)) for left, width in found]
+
+
+def kinds(chart: str) -> list[str]:
+    return re.findall(r'class="(better|worse|unclear)"', chart)
 
 
 def test_an_interval_below_zero_is_a_loss_and_no_doubt() -> None:
-    loss, gain = forest([("down", -0.2, -0.3, -0.1)]), forest([("up", 0.2, 0.1, 0.3)])
-    assert "#999" not in loss + gain
-    (below,), (above,) = (re.findall(r'<circle .* fill="(#\w+)"', svg) for svg in (loss, gain))
-    assert below != above
+    assert kinds(forest([("down", -0.2, -0.3, -0.1)])) == ["worse"]
+    assert kinds(forest([("up", 0.2, 0.1, 0.3)])) == ["better"]
 
 
 def test_an_axis_is_marked_at_every_round_number() -> None:
-    assert re.findall(r">(\d)</text>", forest([("four", 4.0, None, None)])) == ["0", "1", "2", "3", "4"]
+    assert re.findall(r">(\d)</i>", forest([("four", 4.0, None, None)])) == ["0", "1", "2", "3", "4"]
 
 
 def test_of_a_long_name_the_end_is_shown() -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trialign.data.images import read_images
+from trialign.data.images import PictureIndex, read_images
 from trialign.errors import DataError
 from trialign.stream.blocks import arrays_of
 from trialign.stream.shards import BlockStore
@@ -217,9 +217,25 @@ class Dataset:
             remedy=f"e.g. {store.read(0)['user'][0].as_py()}; or name items: recommend.items=[...]",
         )
 
+    def held_out(self, key: str, split: EvaluationSplit) -> tuple[User, Items] | None:
+        """Return a user as of the last held-out event of a split, and what came next; None where none was held out."""
+        store = self.store(split)
+        for block in reversed(store.blocks_of(key)):
+            batch = store.read(block)
+            if (rows := np.flatnonzero(pc.equal(batch["user"], key).to_numpy(zero_copy_only=False))).size:
+                items, times, older, targets = (
+                    batch[name][int(rows[-1])].values.to_numpy() for name in ("items", "times", "older", "targets")
+                )
+                return User(items, times, older), targets
+        return None
+
     def images(self) -> Iterator[tuple[int, bytes]]:
         """Yield (item index, encoded picture), items without a picture absent."""
         return read_images(self.folder / "images")
+
+    def picture(self, item: int) -> bytes | None:
+        """Return the encoded picture of an item, None where it has none."""
+        return self._pictures.read(item)
 
     def oracle(self, split: EvaluationSplit) -> pa.Table | None:
         """Return each user's best attainable recall and NDCG; None if the choice probabilities are not known."""
@@ -275,6 +291,10 @@ class Dataset:
                 else f"see the column `key` of {self.folder}/items.parquet",
             )
         return self._item_of[key]
+
+    @cached_property
+    def _pictures(self) -> PictureIndex:
+        return PictureIndex(self.folder / "images")
 
     @cached_property
     def _item_of(self) -> dict[str, int]:

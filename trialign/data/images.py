@@ -77,6 +77,34 @@ def read_images(folder: Path) -> Iterator[tuple[int, bytes]]:
                     yield int(stem), content.read()
 
 
+class PictureIndex:
+    """Random access to the pictures in the shards of a folder. Opening reads the headers of all of them.
+
+    Args:
+        folder: of the shards; without any, no item has a picture.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(folder.glob("images-*.tar"))
+        self._places: dict[int, tuple[int, int, int]] = {}
+        for number, path in enumerate(self._paths):
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    stem, extension = member.name.split(".")
+                    if extension != "json":
+                        self._places[int(stem)] = (number, member.offset_data, member.size)
+                    tar.members.clear()  # it would keep a header of every picture
+
+    def read(self, item: int) -> bytes | None:
+        """Return the encoded picture of an item, None where it has none."""
+        if item not in self._places:
+            return None
+        number, offset, size = self._places[item]
+        with self._paths[number].open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
 def _owner(key: str, item_of: Mapping[str, int], has_image_N: NDArray[np.bool_]) -> int:
     if key not in item_of:
         raise DataError(

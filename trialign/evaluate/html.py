@@ -27,10 +27,12 @@ from trialign.ranking import METRICS
 from trialign.semid.table import SIDTable
 from trialign.types import NO_ITEM
 
-_NUM_EXAMPLES = 5
+_NUM_EXAMPLES = 6
 _NUM_HISTORY = 8
 _NUM_RECOMMENDED = 5
 _CHARTED = ("ndcg@10", "recall@10")
+_COLUMNS = tuple(name for name in METRICS if name != "ndcg@1")
+"""Of the tables: N@1 is R@1 wherever a user has one target."""
 
 Table = tuple[Sequence[str], list[tuple[str, ...]]]
 """Header and rows."""
@@ -73,16 +75,16 @@ def evaluation_page(
 
 def _metrics(results: Results) -> Table:
     rows = [
-        (label, *(f"{found[name]:.4f}" if name in found else "" for name in METRICS))
+        (label, *(f"{found[name]:.4f}" if name in found else "" for name in _COLUMNS))
         for label, found in rows_of(results)
     ]
-    return ("", *map(short, METRICS)), rows
+    return ("", *map(short, _COLUMNS)), rows
 
 
 def _chart(results: Results, metric: str) -> Markup:
     rows = [(label, found[metric]) for label, found in rows_of(results) if not label.startswith("oracle")]
     mark = ("oracle", results.oracle[metric]) if results.oracle is not None else None
-    return bars(rows, mark=mark, width=220)
+    return bars(rows, mark=mark)
 
 
 def _intervals(results: Results, metric: str) -> Markup:
@@ -110,9 +112,8 @@ def _spread(details: Details) -> Table:
 
 def _levels(details: Details) -> Markup:
     shares = details.prefix_recall_at_10
-    return bars(
-        [(f"first {name.removeprefix('prefix_')} of {len(shares)} codes", share) for name, share in shares.items()]
-    )
+    rows = [(f"first {name.removeprefix('prefix_')} of {len(shares)} codes", share) for name, share in shares.items()]
+    return bars(rows, own=len(rows))
 
 
 def _grounding(found: Grounding, dataset: Dataset) -> list[tuple[Sequence[str], list[tuple[str, ...]], int]]:
@@ -138,14 +139,16 @@ def _grounding(found: Grounding, dataset: Dataset) -> list[tuple[Sequence[str], 
 
 @dataclass(frozen=True)
 class _ShownItem:
-    """An item of a user as the page shows it."""
+    """An item of a user as the page shows it; of its codes `same` begin like the last chosen item's, `rest` follow."""
 
     what: str
     title: str
-    codes: str
+    same: str
+    rest: str
     picture: str | None
+    chance: str = ""
     recommended: bool = False
-    hit: bool = False
+    came_next: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,18 +174,25 @@ def _examples(dataset: Dataset, sids: SIDTable, users: Evaluation, rankings: Ran
     pictures = _pictures(dataset, wanted)
     titles = dataset.items["title"]
 
-    def shown(what: str, item: int, *, recommended: bool = False, hit: bool = False) -> _ShownItem:
-        codes = " ".join(map(str, sids.codes_NL[item]))
-        return _ShownItem(what, titles[item].as_py(), codes, pictures.get(item), recommended, hit)
+    def shown(
+        what: str, item: int, last: int | None = None, chance: str = "", *, came_next: bool = False
+    ) -> _ShownItem:
+        codes = sids.codes_NL[item]
+        same = 0 if last is None else int(np.cumprod(codes == sids.codes_NL[last]).sum())
+        begins, rest = (" ".join(map(str, part)) for part in (codes[:same], codes[same:]))
+        return _ShownItem(what, titles[item].as_py(), begins, rest, pictures.get(item), chance, bool(chance), came_next)
 
     for row in examples:
         history = users.histories[row]
+        last = int(history[-1]) if len(history) else None
         rows = [shown("chose", int(item)) for item in history[-_NUM_HISTORY:]]
-        for place, item in enumerate(rankings.items_UK[row, :_NUM_RECOMMENDED], start=1):
+        best = zip(rankings.items_UK[row].tolist(), np.exp(rankings.scores_UK[row]).tolist(), strict=True)
+        for place, (item, chance) in enumerate(list(best)[:_NUM_RECOMMENDED], start=1):
             if item != NO_ITEM:
-                hit = bool(item in users.targets[row])
-                rows.append(shown(f"recommended {place}", int(item), recommended=True, hit=hit))
-        rows += [shown(f"then chose, {_place(int(item), rankings, row)}", int(item)) for item in users.targets[row]]
+                hit = item in users.targets[row]
+                rows.append(shown(f"place {place}", item, last, f"{chance:.1%}", came_next=hit))
+        for item in users.targets[row].tolist():
+            rows.append(shown(f"then chose, {_place(item, rankings, row)}", item, last, came_next=True))
         left_out = len(history[:-_NUM_HISTORY]) + len(users.older[row])
         yield _ShownUser(users.users[row], left_out, rows)
 
