@@ -37,3 +37,18 @@ def test_histories_are_item_indices(prepared: Callable[..., tuple[Dataset, dict]
     dataset, _ = prepared({"a": list(range(20)), "b": [3, 4, 5]})
     arrays = [*dataset.train_histories(), *dataset.evaluation("test").histories, *dataset.evaluation("test").targets]
     assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
+
+
+def test_a_held_out_event_is_found_with_the_history_before_it(prepared: Callable[..., tuple[Dataset, dict]]) -> None:
+    dataset, _ = prepared({"a": list(range(20)), "b": [3, 4, 5], "one": [7]})
+    found = dataset.held_out("b", "test")
+    assert found is not None
+    user, targets = found
+    keys = dataset.keys
+    assert [keys[item] for item in user.history] == ["3", "4"]
+    assert [keys[item] for item in targets] == ["5"]
+    before = dataset.held_out("b", "validation")
+    assert before is not None
+    assert [keys[item] for item in before[1]] == ["4"]
+    assert dataset.held_out("one", "test") is None
+    assert dataset.held_out("nobody", "test") is None

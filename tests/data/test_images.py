@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trialign.config.data import DataConfig
-from trialign.data.images import read_images, write_images
+from trialign.data.images import PictureIndex, read_images, write_images
 from trialign.errors import DataError
 
 ITEM_OF = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
@@ -106,3 +106,10 @@ def test_the_limit_of_pixels_is_the_one_given(write: Write) -> None:
     with pytest.raises(DataError, match="item 'a': 8 x 6 pixels are more than 47"):
         write([("a", PNG)], max_pixels=47)
     assert write([("a", PNG)], max_pixels=48)[1] == {"images": 1}
+
+
+def test_a_picture_is_found_without_reading_the_others(write: Write, tmp_path: Path) -> None:
+    write([("a", JPEG), ("c", PNG), ("e", OTHER)])  # two shards
+    pictures = PictureIndex(tmp_path / "images")
+    assert [pictures.read(item) for item in range(5)] == [JPEG, None, PNG, None, OTHER]
+    assert PictureIndex(tmp_path / "nowhere").read(0) is None

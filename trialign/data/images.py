@@ -88,12 +88,13 @@ class PictureIndex:
         self._paths = sorted(folder.glob("images-*.tar"))
         self._places: dict[int, tuple[int, int, int]] = {}
         for number, path in enumerate(self._paths):
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
+            with path.open("rb") as file:  # tarfile would keep the header of every picture in memory
+                while (header := file.read(tarfile.BLOCKSIZE)).strip(b"\0"):
+                    member = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
                     stem, extension = member.name.split(".")
                     if extension != "json":
-                        self._places[int(stem)] = (number, member.offset_data, member.size)
-                    tar.members.clear()  # it would keep a header of every picture
+                        self._places[int(stem)] = (number, file.tell(), member.size)
+                    file.seek(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, 1)
 
     def read(self, item: int) -> bytes | None:
         """Return the encoded picture of an item, None where it has none."""
