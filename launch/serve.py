@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trialign.config.config import Config
 from trialign.config.serve import ServeConfig
 from trialign.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trialign.serve.versions import Source
 
 
 def run(config: Config) -> None:
@@ -22,22 +27,29 @@ def run(config: Config) -> None:
             rule="a service needs the extra serve",
             remedy="pip install 'trialign[serve]'",
         )
-    from trialign.serve.served import RunSource
     from trialign.serve.server import bind, serve
     from trialign.serve.service import Service
     from trialign.serve.versions import Versions, available_memory
 
     token = _token(config.serve)
     with bind(config.serve) as listener:  # before a model is loaded: a port that is taken is reported at once
-        source = RunSource(
-            config.run,
-            from_stage=config.from_stage,
-            generator=config.evaluate.generator,
-            accelerator=config.runtime.accelerator,
-            num_beams=config.serve.num_beams,
-            batch_size=config.serve.max_batch,
-        )
+        source = _source(config)
         serve(Service(Versions(source, available_memory), config.serve, token), listener)
+
+
+def _source(config: Config) -> Source:
+    from trialign.serve.served import BundleSource, RunSource
+
+    if config.serve.bundle is not None:
+        return BundleSource(Path(config.serve.bundle).expanduser().absolute(), num_beams=config.serve.num_beams)
+    return RunSource(
+        config.run,
+        from_stage=config.from_stage,
+        generator=config.evaluate.generator,
+        accelerator=config.runtime.accelerator,
+        num_beams=config.serve.num_beams,
+        batch_size=config.serve.max_batch,
+    )
 
 
 def _token(settings: ServeConfig) -> str | None:

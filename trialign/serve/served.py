@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from trialign.data.dataset import User
@@ -118,6 +119,30 @@ class RunSource:
             generator=self._generator,
             accelerator=self._accelerator,
         )
+
+
+class BundleSource:
+    """An exported folder that is served; its users are not known.
+
+    Args:
+        folder: of the bundle; a link is followed at every load, so that switching it puts another bundle in place.
+        num_beams: beams of the search.
+    """
+
+    def __init__(self, folder: Path, *, num_beams: int) -> None:
+        self._folder, self._num_beams = folder, num_beams
+
+    def load(self) -> Served:
+        """Return what serves the bundle as it is now; errors as `Bundle.open`."""
+        from trialign.export.bundle import Bundle  # imports torch
+
+        bundle = Bundle.open(self._folder.resolve())
+        catalogue = Catalogue(bundle.items.keys, pa.array(bundle.items.titles), bundle.items.sids.codes_NL)
+        return Served(catalogue, bundle.ranker(num_beams=self._num_beams).rank_items, bundle.digest, None)
+
+    def size(self) -> int:
+        """Return the bytes of its files."""
+        return sum(file["bytes"] for file in Manifest.read(self._folder).files.values())
 
 
 class _Users:

@@ -70,8 +70,6 @@ def serve(service: Service, listener: socket.socket) -> None:
     # uvicorn hands a signal on once it has ended: ignored then, so that a drained service exits with 0.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        host, port, *_ = listener.getsockname()
-        log.info("serving %s at http://%s:%d", service.served.digest[:12], f"[{host}]" if ":" in host else host, port)
         server.run(sockets=[listener])
     finally:
         service.batcher.close()
@@ -92,13 +90,21 @@ def _allow_files(wanted: int) -> None:
 class _Server(uvicorn.Server):
     """Ends a while after it was asked to.
 
-    Meanwhile a load balancer sees /ready fail, and clients are told by each answer to open another connection.
+    Meanwhile a load balancer sees /ready fail, and each answer closes its connection.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
         self._end = 0.0
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port, *_ = listener.getsockname()
+            at = f"[{host}]" if ":" in host else host
+            log.info("serving %s at http://%s:%d", self._service.served.digest[:12], at, port)
 
     @override
     async def on_tick(self, counter: int) -> bool:
