@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,8 +88,22 @@ class _Attempt:
         return _Attempt(identity, executions)
 
     def write(self, folder: Path) -> None:
-        record = {**self.identity, "executions": self.executions}
-        write_atomically(folder / _ATTEMPT, json.dumps(record, sort_keys=True))
+        write_atomically(folder / _ATTEMPT, self._text())
+
+    def write_first(self, folder: Path) -> bool:
+        """Write the record unless there is one; of several processes one succeeds. Return whether this one did."""
+        aside = folder / f"{_ATTEMPT}.{platform.node()}-{os.getpid()}"
+        write_atomically(aside, self._text())
+        try:
+            os.link(aside, folder / _ATTEMPT)
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink()
+        return True
+
+    def _text(self) -> str:
+        return json.dumps({**self.identity, "executions": self.executions}, sort_keys=True)
 
 
 @dataclass
@@ -216,6 +231,38 @@ class Stage:
             yield
         self.advances = told.number
 
+    @contextmanager
+    def adding(self, *, anew: bool) -> Iterator[Path]:
+        """Make parts of the stage next to other processes, under no lock; `building(keep=...)` joins them afterwards.
+
+        Who comes first records what the parts are made from. A part is a file that is written atomically, so that one
+        that is there is whole, whoever made it.
+
+        Args:
+            anew: clear the folder first; only for a process that makes all parts alone.
+
+        Raises:
+            StageError: the parts in the folder are made from something else.
+            HeldError: the stage was finished since it was opened.
+        """
+        make_folder(self.folder)
+        if anew:
+            with locked(self.folder):
+                self._begin(keep=())
+        mine = _Attempt(self._identity(), [{"settings": self.recorded, "machine": machine()}])
+        first = mine if mine.write_first(self.folder) else _Attempt.read(self.folder)
+        if first is None:
+            raise _finished_meanwhile(self.folder)
+        if changes := changes_of(first.identity, mine.identity):
+            raise StageError(
+                f"{self.folder} holds parts of another {self.name}: " + "; ".join(changes),
+                rule="all parts of a folder are made by the same settings from the same stages",
+                remedy="undo the change, name another folder, or delete this one",
+            )
+        with telling(self.name, self.folder, self.intervals) as told, full_disk_reported(self.folder):
+            yield self.folder
+        self.advances = told.number
+
     def _compare(self, before: Manifest, *, rebuild: bool) -> None:
         """Compare with the manifest in the folder: mark the stage finished, refuse it, or leave it to be rebuilt.
 
@@ -239,11 +286,7 @@ class Stage:
             HeldError: the stage was finished since it was opened.
         """
         if bytes_of(self.folder / MANIFEST) != self.manifest_before:
-            raise HeldError(
-                f"{self.folder} was finished by another process meanwhile",
-                rule="a finished stage is never made twice",
-                remedy="give the command again: it takes what is there, or says what is different",
-            )
+            raise _finished_meanwhile(self.folder)
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self.manifest_before = None
         before, identity = _Attempt.read(self.folder), self._identity()
@@ -412,6 +455,14 @@ def finished_and_gone(folder: Path, gone: Sequence[str], otherwise: str) -> Stag
         f"{folder} lacks {len(gone)} of the files it was finished with: {', '.join(gone[:3])}",
         rule=f"a finished stage holds every file that its {MANIFEST} lists",
         remedy=f"restore them, or {otherwise}",
+    )
+
+
+def _finished_meanwhile(folder: Path) -> HeldError:
+    return HeldError(
+        f"{folder} was finished by another process meanwhile",
+        rule="a finished stage is never made twice",
+        remedy="give the command again: it takes what is there, or says what is different",
     )
 
 

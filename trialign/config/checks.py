@@ -63,11 +63,25 @@ def check_pipeline(config: Config, verbs: Collection[str]) -> None:
 
 def _recommend(config: Config) -> None:
     wanted = config.recommend
-    if wanted.user is not None and wanted.items:
+    for_whom = {"user": wanted.user, "items": wanted.items or None, "users": wanted.users}
+    given = [f"recommend.{name}={value}" for name, value in for_whom.items() if value is not None]
+    if len(given) > 1:
         raise ConfigError(
-            f"recommend.user={wanted.user} and recommend.items={wanted.items}",
-            rule="either a user of the logs or a list of items",
-            remedy="leave one of the two out",
+            " and ".join(given),
+            rule="either a user of the logs, or a list of items, or many users",
+            remedy="leave all but one out",
+        )
+    if wanted.shard is not None and wanted.shard >= wanted.shards:
+        raise ConfigError(
+            f"recommend.shard={wanted.shard} of recommend.shards={wanted.shards}",
+            rule="shards are counted from 0",
+            remedy=f"set recommend.shard between 0 and {wanted.shards - 1}",
+        )
+    if wanted.shard is not None and config.rebuild:
+        raise ConfigError(
+            f"rebuild=true with recommend.shard={wanted.shard}",
+            rule="a shard does not clear what the other shards write",
+            remedy=f"delete {wanted.output} and leave rebuild=true out",
         )
     if wanted.k > wanted.num_beams:
         raise ConfigError(

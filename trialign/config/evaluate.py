@@ -86,7 +86,7 @@ class ReportConfig:
 
 @dataclass
 class RecommendConfig:
-    """For whom items are recommended, and how many."""
+    """For whom items are recommended, and how many: one user, typed items, or as many users as there are."""
 
     user: str | None = option(None, "a user of the logs, as of its newest event")
     items: list[str] = option(
@@ -96,5 +96,14 @@ class RecommendConfig:
     format: str = option("table", "table, or json: one object on stdout, messages on stderr", choices=("table", "json"))
     num_beams: int = option(50, "beams of the constrained search", least=1)
     exclude_seen: bool = option(True, "filter items that the user chose before, however long ago")
+    users: str | None = option(
+        None,
+        "or many: all of the logs, or a file (Parquet, CSV, JSON lines) with a column user, and one of items where "
+        "their histories are not those of the logs",
+    )
+    output: str = option("${run}/recommend", "folder of what is recommended to recommend.users")
+    batch_size: int = option(64, "users of recommend.users per search", least=1)
+    shards: int = option(1, "parts of recommend.users that are made by processes of their own", least=1)
+    shard: int | None = option(None, "which of them this process makes, from 0; null: all that are missing", least=0)
     allowed: str | None = option(None, "a text file of the keys of items in stock, one a line; null: all are")
     blocked: str | None = option(None, "a text file of the keys of items that are not recommended, one a line")

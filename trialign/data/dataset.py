@@ -94,6 +94,10 @@ class User:
         return _joined(self.older, self.history)
 
 
+def _users(batch: pa.RecordBatch) -> list[User]:
+    return list(map(User, *(arrays_of(batch[name]) for name in ("items", "times", "older"))))
+
+
 def _joined(older: Items, history: Items) -> Items:
     return np.concatenate([older, history]) if len(older) else history
 
@@ -206,16 +210,53 @@ class Dataset:
         Raises:
             DataError: the logs hold no such user.
         """
+        return self.users_of([key])[0]
+
+    def users_of(self, keys: Sequence[str]) -> list[User]:
+        """Return users as of now, in the order of their keys; every block that may hold one of them is read once.
+
+        Raises:
+            DataError: the logs hold no user of one of the keys.
+        """
         store = self.store("users")
-        for block in store.blocks_of(key):
+        in_block: dict[int, list[str]] = {}
+        for key in dict.fromkeys(keys):
+            for block in store.blocks_of(key):
+                in_block.setdefault(block, []).append(key)
+        found: dict[str, User] = {}
+        for block, wanted in sorted(in_block.items()):
             batch = store.read(block)
-            if (row := pc.index(batch["user"], key).as_py()) >= 0:
-                return User(*(batch[name][row].values.to_numpy() for name in ("items", "times", "older")))
-        raise DataError(
-            f"no user '{key}' in the logs",
-            rule="users are named as in the interaction log",
-            remedy=f"e.g. {store.read(0)['user'][0].as_py()}; or name items: recommend.items=[...]",
-        )
+            rows = pc.index_in(pa.array(wanted, pa.string()), batch["user"])
+            here = [(key, row) for key, row in zip(wanted, rows.to_pylist(), strict=True) if row is not None]
+            users = _users(batch.take(pa.array([row for _, row in here], pa.int64())))
+            found |= zip((key for key, _ in here), users, strict=True)
+        for key in keys:
+            if key not in found:
+                raise DataError(
+                    f"no user '{key}' in the logs",
+                    rule="users are named as in the interaction log",
+                    remedy=f"e.g. {store.read(0)['user'][0].as_py()}; or name items: recommend.items=[...]",
+                )
+        return [found[key] for key in keys]
+
+    def users(self, start: int, stop: int) -> tuple[list[str], list[User]]:
+        """Return the keys of users and the users as of now, by their places in hash order; only their blocks are read.
+
+        Examples:
+            >>> keys, users = run.dataset.users(0, 3)
+            >>> len(keys), len(users[0].history) > 0
+            (3, True)
+        """
+        store = self.store("users")
+        keys: list[str] = []
+        users: list[User] = []
+        for block in range(start // store.records_per_block, -(-stop // store.records_per_block)):
+            first = block * store.records_per_block
+            batch = store.read(block)
+            batch = batch[max(0, start - first) : stop - first]
+            keys += batch["user"].to_pylist()
+            users += _users(batch)
+        return keys, users
 
     def held_out(self, key: str, split: EvaluationSplit) -> tuple[User, Items] | None:
         """Return a user as of the last held-out event of a split, and what came next; None where none was held out."""

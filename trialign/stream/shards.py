@@ -21,6 +21,7 @@ import io
 import json
 import tarfile
 from bisect import bisect_left, bisect_right
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, TypedDict
@@ -215,10 +216,15 @@ class BlockStore:
         Raises:
             DataError: the index of users is not there, or belongs to other shards.
         """
-        firsts, wanted = self._load(USERS, np.dtype(np.uint64)), user_hash(user)
-        self._check(USERS, firsts, self._users_crc32c)
+        firsts, wanted = self._first_users, user_hash(user)
         # A block that begins with the user may not be the first that holds one of its records.
         return range(max(0, bisect_left(firsts, wanted) - 1), bisect_right(firsts, wanted))
+
+    @cached_property
+    def _first_users(self) -> NDArray[np.uint64]:
+        firsts = self._load(USERS, np.dtype(np.uint64))
+        self._check(USERS, firsts, self._users_crc32c)
+        return firsts
 
     def read(self, block: int) -> pa.RecordBatch:
         """Return a block, its checksum verified.
