@@ -124,6 +124,7 @@ class Stage:
         built: this process wrote it.
         counts: what the stage counted; goes into its manifest.
         advances: how much progress it reported before it was built.
+        worked: seconds that this process worked on it before it was built.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Stage:
     built: bool = False
     counts: dict[str, Json] = field(default_factory=dict)
     advances: int = 0
+    worked: float = 0.0
 
     @staticmethod
     def open(
@@ -219,7 +221,7 @@ class Stage:
                     raise
                 (self.folder / _ATTEMPT).unlink()
                 (self.folder / _LAUNCH).unlink()
-                self._write_manifest(attempt.executions, time.monotonic() - started)
+                self._write_manifest(attempt.executions, self.worked + time.monotonic() - started)
             self.finished = self.built = True
             self._clear_checkpoints()  # not before: until the manifest is there, an attempt may be killed
 
@@ -259,9 +261,10 @@ class Stage:
                 rule="all parts of a folder are made by the same settings from the same stages",
                 remedy="undo the change, name another folder, or delete this one",
             )
+        started = time.monotonic()
         with telling(self.name, self.folder, self.intervals) as told, full_disk_reported(self.folder):
             yield self.folder
-        self.advances = told.number
+        self.advances, self.worked = told.number, time.monotonic() - started
 
     def _compare(self, before: Manifest, *, rebuild: bool) -> None:
         """Compare with the manifest in the folder: mark the stage finished, refuse it, or leave it to be rebuilt.

@@ -29,9 +29,10 @@ class UserBlock(NamedTuple):
 
 
 class ManyUsers(Protocol):
-    """Users in blocks of `BLOCK`, the last one shorter."""
+    """Users in blocks of `size`, the last one shorter."""
 
     num_users: int
+    size: int
 
     def blocks(self, wanted: Callable[[int], bool]) -> Iterator[UserBlock]:
         """Yield the blocks whose number is wanted, in order; one is in memory at a time."""
@@ -43,17 +44,18 @@ class AllUsers:
 
     Args:
         dataset: that `prepare` made.
+        size: users of a block.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Dataset, size: int = BLOCK) -> None:
+        self._dataset, self.size = dataset, size
         self.num_users = dataset.store("users").num_records
 
     def blocks(self, wanted: Callable[[int], bool]) -> Iterator[UserBlock]:
         """See `ManyUsers`."""
-        for number, start in enumerate(range(0, self.num_users, BLOCK)):
+        for number, start in enumerate(range(0, self.num_users, self.size)):
             if wanted(number):
-                yield UserBlock(number, *self._dataset.users(start, min(start + BLOCK, self.num_users)))
+                yield UserBlock(number, *self._dataset.users(start, min(start + self.size, self.num_users)))
 
 
 class UsersOfFile:
@@ -63,13 +65,14 @@ class UsersOfFile:
         dataset: that `prepare` made.
         path: Parquet, CSV, TSV or JSON lines with a column `user`, and a column `items` (keys, oldest first) where the
             histories are not those of the logs.
+        size: users of a block.
 
     Raises:
         DataError: it cannot be read as what it claims to be, or has no column `user`.
     """
 
-    def __init__(self, dataset: Dataset, path: Path) -> None:
-        self._dataset, self._path = dataset, path
+    def __init__(self, dataset: Dataset, path: Path, size: int = BLOCK) -> None:
+        self._dataset, self._path, self.size = dataset, path, size
         if not path.is_file():
             raise DataError(
                 f"recommend.users={path} is not a file",
@@ -101,7 +104,7 @@ class UsersOfFile:
                 continue
             keys = batch["user"].to_pylist()
             if None in keys:
-                row = number * BLOCK + keys.index(None) + 1
+                row = number * self.size + keys.index(None) + 1
                 raise DataError(
                     f"row {row:,} of {self._path} names no user",
                     rule="a user is named by text or an integer",
@@ -119,14 +122,14 @@ class UsersOfFile:
         ]
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows, `BLOCK` at a time whatever the reader's own batches are."""
+        """Yield the rows, `size` at a time whatever the reader's own batches are."""
         pending: list[pa.RecordBatch] = []
         with readable([self._path]):
-            for batch in self._rows.to_pyarrow_batches(chunk_size=BLOCK):
+            for batch in self._rows.to_pyarrow_batches(chunk_size=self.size):
                 pending.append(batch)
-                while sum(part.num_rows for part in pending) >= BLOCK:
+                while sum(part.num_rows for part in pending) >= self.size:
                     rows = pa.concat_batches(pending)
-                    yield rows[:BLOCK]
-                    pending = [rows[BLOCK:]]
+                    yield rows[: self.size]
+                    pending = [rows[self.size :]]
             if sum(part.num_rows for part in pending):
                 yield pa.concat_batches(pending)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trialign.config.evaluate import RecommendConfig
-from trialign.data.many_users import BLOCK, ManyUsers, UserBlock
+from trialign.data.many_users import ManyUsers, UserBlock
 from trialign.generate.ranker import GeneratorRanker
 from trialign.lock import HeldError
 from trialign.progress import Progress
@@ -52,17 +52,16 @@ def recommend_to_many(
         StageError: the folder holds blocks of something else.
     """
     names = pa.array(keys, pa.string())
-    num_blocks = -(-people.num_users // BLOCK)
+    num_blocks = -(-people.num_users // people.size)
     mine = [number for number in range(num_blocks) if wanted.shard is None or number % wanted.shards == wanted.shard]
     with stage.adding(anew=rebuild) as folder:
         (folder / FOLDER).mkdir(exist_ok=True)
         missing = {number for number in mine if not _file(folder, number).exists()}
-        sizes = {number: min(BLOCK, people.num_users - number * BLOCK) for number in mine}
+        sizes = {number: min(people.size, people.num_users - number * people.size) for number in mine}
         with Progress("users", sum(sizes.values())) as progress:
             progress.add(sum(size for number, size in sizes.items() if number not in missing), reused=True)
             for block in people.blocks(missing.__contains__):
-                _write(_file(folder, block.number), _rank(block, ranker, names, stock_N, wanted))
-                progress.add(len(block.keys))
+                _write(_file(folder, block.number), _rank(block, ranker, names, stock_N, wanted, progress))
         left = [number for number in range(num_blocks) if not _file(folder, number).exists()]
     if left:
         log.info(
@@ -84,12 +83,17 @@ def _rank(
     names: pa.Array,
     stock_N: NDArray[np.bool_] | None,
     wanted: RecommendConfig,
+    progress: Progress,
 ) -> pa.Table:
     """Return one row per user: `user`, `items` (keys, best first) and `scores` (log-probabilities)."""
     seen: list[Items] = [user.seen for user in block.users]
-    items_BK, scores_BK = ranker.rank(
-        [user.history for user in block.users], wanted.k, exclude=seen if wanted.exclude_seen else None, stock=stock_N
-    )
+    histories = [user.history for user in block.users]
+    items_BK = np.empty((len(histories), wanted.k), np.int32)
+    scores_BK = np.empty(items_BK.shape, np.float32)
+    exclude = seen if wanted.exclude_seen else None
+    for users, found in ranker.searches(histories, wanted.k, exclude=exclude, stock=stock_N):
+        items_BK[users], scores_BK[users] = found.items.cpu().numpy(), found.scores.cpu().numpy()
+        progress.add(len(users))
     there_BK = items_BK != NO_ITEM
     offsets = pa.array(np.concatenate([[0], there_BK.sum(axis=1).cumsum()]), pa.int32())
     items = names.take(pa.array(items_BK[there_BK]))

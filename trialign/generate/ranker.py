@@ -94,23 +94,41 @@ class GeneratorRanker:
             ConfigError: a search is needed, and `k` is more than its beams.
             DataError: `stock` has another shape or type.
         """
+        items = np.empty((len(histories), k), dtype=np.int32)
+        scores = np.empty((len(histories), k), dtype=np.float32)
+        searches = self.searches(histories, k, exclude=exclude, stock=stock)
+        for users, found in tracked(searches, "searches", self.num_batches(histories)):
+            items[users] = found.items.cpu().numpy()
+            scores[users] = found.scores.cpu().numpy()
+        return items, scores
+
+    def searches(
+        self,
+        histories: Sequence[Items],
+        k: int,
+        *,
+        exclude: Sequence[Items] | None,
+        stock: NDArray[np.bool_] | None = None,
+    ) -> Iterator[tuple[NDArray[np.intp], Ranking]]:
+        """Yield the indices of the histories of each search, and their `k` best items; arguments as `rank`.
+
+        Raises:
+            ConfigError: as `rank`.
+            DataError: as `rank`.
+        """
         if k > self._most_items and not self.generator.items.one_softmax:
             raise ConfigError(
                 f"{k} items from {self._most_items} beams",
                 rule="a search returns at most as many items as it has beams",
                 remedy=f"set num_beams={k} or more",
             )
-        items = np.empty((len(histories), k), dtype=np.int32)
-        scores = np.empty((len(histories), k), dtype=np.float32)
         stock_BN = None if stock is None else self._checked(stock, len(histories))
-        for users in tracked(self.batches(histories), "searches", self.num_batches(histories)):
+        for users in self.batches(histories):
             batch = [histories[user] for user in users]
             exclude_BM = None if exclude is None else _padded([exclude[user] for user in users]).to(self._device)
             of_batch = stock_BN if stock_BN is None or len(stock_BN) == 1 else stock_BN[users]
             found = self._best(self._prompts(batch), k, exclude_BM, of_batch)
-            items[users] = found.items[:, :k].cpu().numpy()
-            scores[users] = found.scores[:, :k].cpu().numpy()
-        return items, scores
+            yield users, Ranking(found.items[:, :k], found.scores[:, :k])
 
     def batches(self, prompts: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.intp]]:
         """Yield the indices of the prompts or histories of each search, those of similar length together."""
