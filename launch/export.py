@@ -13,7 +13,9 @@ def run(config: Config) -> Stage:
     if stage.finished:
         return stage
     from trialign.export.export import export, open_source
+    from trialign.export.graph import require_tools
 
+    require_tools(compiled=config.export.compile == "aoti", onnx=config.export.onnx)
     source = open_source(stage.inputs, config.export.generator)
     with stage.building() as folder:
         stage.counts |= export(source, folder, config.export)

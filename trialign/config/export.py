@@ -17,3 +17,9 @@ class ExportConfig:
         "of the weights; with bfloat16 the certificate says what share of the top 10 is kept",
         choices=("float32", "bfloat16"),
     )
+    compile: str = option(
+        "none",
+        "aoti: a graph is also compiled for processors like this machine's, by AOTInductor; needs g++",
+        choices=("none", "aoti"),
+    )
+    onnx: bool = option(False, "whether a graph is also written for ONNX runtimes; needs the extra onnx")

@@ -35,7 +35,7 @@ def export(source: Source, folder: Path, settings: ExportConfig) -> dict[str, Js
     trained = source.load()
     encoding = trained.generator.items.name
     form = form_of(encoding)
-    facts = {"max_history": trained.max_history, **form.facts(trained)}
+    facts = {"max_history": trained.max_history, **form.facts(trained, settings)}
     write_items(folder, source.dataset, source.sids, facts)
     form.write(source, folder, settings)
     certificate = certify(form, source, folder, settings)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from trialign.config.export import ExportConfig
 from trialign.data.dataset import Dataset
-from trialign.errors import ConfigError
 from trialign.export import files
 from trialign.foreign import Json
 from trialign.generate.ranker import GeneratorRanker
@@ -87,9 +86,15 @@ class Comparison:
 
 
 class Form(Protocol):
-    """A module of `trialign/export/` that writes and reads the bundles of one item encoding."""
+    """A module of `trialign/export/` that writes and reads the bundles of one item encoding.
 
-    def facts(self, trained: TrainedGenerator) -> dict[str, Json]:
+    Attributes:
+        SEARCHES: whether its ranker searches by beams, and so may miss items.
+    """
+
+    SEARCHES: bool
+
+    def facts(self, trained: TrainedGenerator, settings: ExportConfig) -> dict[str, Json]:
         """Return what `items/sids.json` says besides the items.
 
         Raises:
@@ -118,22 +123,12 @@ class Form(Protocol):
         ...
 
 
-_FORMS = {"tokens": "trialign.export.tokens"}
+_FORMS = {"tokens": "trialign.export.tokens", "position": "trialign.export.position"}
 """By the name of the item encoding."""
 
 
 def form_of(encoding: str) -> Form:
-    """Return the form of an item encoding.
-
-    Raises:
-        ConfigError: it cannot be exported.
-    """
-    if encoding not in _FORMS:
-        raise ConfigError(
-            f"the generator was trained with train.items.encoding={encoding}",
-            rule=f"generators of these encodings can be exported: {', '.join(_FORMS)}",
-            remedy="train one in a run of its own: train.items.encoding=tokens",
-        )
+    """Return the form of an item encoding."""
     return cast(Form, importlib.import_module(_FORMS[encoding]))
 
 

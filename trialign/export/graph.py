@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -53,7 +58,11 @@ class ItemGraph(nn.Module):
     @property
     def num_items(self) -> int:
         """N."""
-        return int(self.levels[-1].vectors_SD.shape[0])
+        return self._last.vectors_SD.shape[0]
+
+    @property
+    def _last(self) -> _Level:
+        return cast(_Level, self.levels[-1])
 
     def forward(
         self, histories_BT: torch.Tensor, allowed_BN: torch.Tensor, places_K: torch.Tensor
@@ -71,7 +80,7 @@ class ItemGraph(nn.Module):
         hidden_BD = self._read(items_BT, is_item_BT)
         seen_BN = self._seen(items_BT, is_item_BT) if self.bias else None
         scores_BS = hidden_BD.new_zeros((hidden_BD.shape[0], 1))
-        for query, level in zip(self.queries, self.levels, strict=True):
+        for query, level in zip(self.queries, cast(Iterable[_Level], self.levels), strict=True):
             logits_BS = query(hidden_BD) @ level.vectors_SD.T
             if seen_BN is not None:
                 logits_BS = logits_BS + self.bias * level.all_seen(seen_BN)
@@ -82,7 +91,7 @@ class ItemGraph(nn.Module):
     def _read(self, items_BT: torch.Tensor, is_item_BT: torch.Tensor) -> torch.Tensor:
         """Return the hidden states [B, D] after the histories, which may be empty."""
         batch, length = items_BT.shape[0], items_BT.shape[1] + 1
-        read_BTD = self.levels[-1].vectors_SD[items_BT] * self.read_scale
+        read_BTD = self._last.vectors_SD[items_BT] * self.read_scale
         read_BTD = torch.cat([self.task_D.expand(batch, 1, -1), read_BTD], dim=1)
         positions_T = torch.arange(length, device=items_BT.device)
         # Padding is at the end, so the causal mask hides it. With a mask, nothing looks for packed examples.
@@ -99,6 +108,28 @@ class ItemGraph(nn.Module):
         spare_BT = torch.where(is_item_BT, items_BT, self.num_items)
         room = self.task_D.new_zeros((items_BT.shape[0], self.num_items + 1))
         return room.scatter(1, spare_BT, torch.ones_like(spare_BT, dtype=room.dtype))[:, : self.num_items]
+
+
+def require_tools(*, compiled: bool, onnx: bool) -> None:
+    """Raise an error if this machine lacks what writes a graph; arguments as `write_graphs`.
+
+    Raises:
+        ConfigError: a package or the compiler is missing.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if compiled and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"export.compile=aoti without the compiler {compiler}",
+            rule="AOTInductor writes C++ and compiles it",
+            remedy="install g++, or name a compiler in the variable CXX, or set export.compile=none",
+        )
+    lacking = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if onnx and lacking:
+        raise ConfigError(
+            f"export.onnx=true without {', '.join(lacking)}",
+            rule="graph.onnx is written by onnxscript, and run by onnxruntime before it is trusted",
+            remedy="pip install 'trialign[onnx]', or set export.onnx=false",
+        )
 
 
 def write_graphs(trained: TrainedGenerator, folder: Path, *, compiled: bool, onnx: bool) -> None:
@@ -215,5 +246,6 @@ def _layers_of(backbone: PreTrainedModel) -> PreTrainedModel:
     """Return a copy without input and output embeddings of text, which reading items does not need."""
     read, write = backbone.get_input_embeddings(), backbone.get_output_embeddings()
     kept = {id(found): nn.Identity() for found in (read, write)}
-    bare: PreTrainedModel = copy.deepcopy(backbone, kept)
-    return bare.eval()
+    bare: PreTrainedModel = copy.deepcopy(backbone, kept)  # type: ignore[arg-type]  # a memo of what is not copied
+    bare.eval()
+    return bare

@@ -32,14 +32,21 @@ from trialign.manifest import version_of
 from trialign.runtime.transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from trialign.stream.blocks import Records
 
+SEARCHES = True
 _TOLERANCE = 1e-5
 _ROWS = 4
 """Rows of every task that are compared."""
 _BEAMS, _RETURNED = 50, 10
 
 
-def facts(trained: TrainedGenerator) -> dict[str, Json]:
+def facts(trained: TrainedGenerator, settings: ExportConfig) -> dict[str, Json]:
     """Return where the codes begin, what opens a prompt, and the repeat bias."""
+    if settings.compile != "none" or settings.onnx:
+        raise ConfigError(
+            f"export.compile={settings.compile} export.onnx={str(settings.onnx).lower()}",
+            rule="a generator of the encoding tokens is searched level by level, which is no one graph",
+            remedy="leave both out, or train with train.items.encoding=position",
+        )
     generator, template, _ = trained
     backbone, repeats = generator.backbone, generator.items.repeats
     scale = embedding_scale(backbone)

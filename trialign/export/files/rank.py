@@ -13,6 +13,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,8 +113,9 @@ class GraphRanker:
             allowed_BN = np.ones((len(rows), len(self.keys)), dtype=np.bool_)
             if stock is not None:
                 allowed_BN &= stock if stock.ndim == 1 else stock[rows]
-            for place, row in enumerate(rows if exclude is not None else ()):
-                allowed_BN[place, exclude[row]] = False
+            for allowed_N, row in zip(allowed_BN, rows, strict=True):
+                if exclude is not None:
+                    allowed_N[exclude[row]] = False
             items, scores = self._graph(self._padded([histories[row] for row in rows]), allowed_BN, places_K)
             items_BK[rows, : items.shape[1]] = np.where(scores > -np.inf, items, NO_ITEM)[:, :k]
             scores_BK[rows, : items.shape[1]] = scores[:, :k]
@@ -180,7 +182,7 @@ def _compiled(path: Path) -> Graph:
     return _of_torch(torch._inductor.aoti_load_package(str(path)))
 
 
-def _of_torch(graph: Callable[..., tuple[object, object]]) -> Graph:
+def _of_torch(graph: Callable[..., Any]) -> Graph:
     import torch
 
     @torch.inference_mode()
