@@ -151,9 +151,8 @@ def _difference(
     for items, there, allowed in zip(items_BK, there_BK, allowed_BN, strict=True):
         if not allowed[items[there]].all() or len(set(items[there])) != min(len(items), allowed.sum()):
             return np.inf
-    wrong_BK = np.abs(scores_BK - true_BK)[there_BK]
-    missed_BK = (least_BK - scores_BK)[there_BK]
-    return float(max(wrong_BK.max(), missed_BK.max()))
+    scores_Q, true_Q, least_Q = (values_BK[there_BK] for values_BK in (scores_BK, true_BK, least_BK))
+    return float(max(np.abs(scores_Q - true_Q).max(), (least_Q - scores_Q).max()))
 
 
 _COMMANDS = """\
