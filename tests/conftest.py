@@ -30,7 +30,7 @@ _LISTED, _JOINED = loader.create_defaults_list, _Loader._compose_config_from_def
 def _skip(need: str, reason: str) -> None:
     """Skip, or fail where TRIALIGN_REQUIRE says that `need` is there.
 
-    It is a comma-separated list of slurm, spark, data, docs and sentence-transformers.
+    It is a comma-separated list of slurm, spark, data, docs, chromium and sentence-transformers.
     """
     if need in os.environ.get("TRIALIGN_REQUIRE", "").split(","):
         pytest.fail(f"TRIALIGN_REQUIRE demands {need}, but {reason}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trialign.decode.beam import LevelScorer, Ranking, beam_search, best_items
 from trialign.decode.index import PrefixIndex
+from trialign.decode.walk import LevelWalk, prefix_walk, watch_search
 from trialign.errors import ConfigError, DataError
 from trialign.generate.model import Generator
 from trialign.generate.template import Template
@@ -129,6 +130,36 @@ class GeneratorRanker:
             of_batch = stock_BN if stock_BN is None or len(stock_BN) == 1 else stock_BN[users]
             found = self._best(self._prompts(batch), k, exclude_BM, of_batch)
             yield users, Ranking(found.items[:, :k], found.scores[:, :k])
+
+    @property
+    def exact(self) -> bool:
+        """Whether the best items are known without a search."""
+        return self.generator.items.one_softmax
+
+    @property
+    def max_history(self) -> int:
+        """The number of last items of a history that are read."""
+        return self._max_history
+
+    @torch.inference_mode()
+    def walk(self, history: Items, *, exclude: Items, stock: NDArray[np.bool_] | None = None) -> list[LevelWalk]:
+        """Return the prefixes that ranking one history weighs, level by level.
+
+        Args:
+            history: items, oldest first.
+            exclude: items that are filtered out.
+            stock: bool [N], as `rank`.
+
+        Raises:
+            DataError: as `rank`.
+        """
+        exclude_1M = _padded([exclude]).to(self._device)
+        stocked = None if stock is None else self._index.stocked(self._checked(stock, 1))
+        prompts = self._prompts([history])
+        if self.exact:
+            log_probs_1N = self.generator.items.item_log_probs(self.generator, prompts, self._vectors)
+            return prefix_walk(log_probs_1N, self._index, exclude_1M=exclude_1M, stocked=stocked)
+        return watch_search(self._scorer(prompts), self._index, self.num_beams, exclude_1M=exclude_1M, stocked=stocked)
 
     def batches(self, prompts: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.intp]]:
         """Yield the indices of the prompts or histories of each search, those of similar length together."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from trialign import __version__
-from trialign.serve import schema
+from trialign.serve import page, schema
 from trialign.serve.answering import Answering
 from trialign.serve.door import Door
 from trialign.serve.refusal import RefusedError, error_body, shown
@@ -37,6 +37,7 @@ def build_app(service: Service) -> FastAPI:
     app = FastAPI(title="trialign", version=__version__, docs_url=None, redoc_url=None)
     app.state.service = service
     app.include_router(router)
+    app.include_router(page.router)
     app.mount("/", StaticFiles(directory=_STATIC, html=True))
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from trialign.data.dataset import User
 from trialign.errors import StageError
 from trialign.files import digest_of
-from trialign.manifest import MANIFEST, Manifest
+from trialign.manifest import Manifest
 from trialign.run import Run
 from trialign.serve.catalogue import Catalogue
-from trialign.serve.refusal import RefusedError
+from trialign.serve.details import Details, OfRun
+from trialign.serve.lookup import Lookup
 from trialign.stage import finished_and_gone
 from trialign.types import Items
 
@@ -46,12 +48,19 @@ class Served:
         rank: ranks arrays of item indices.
         digest: tells one bundle or run from another.
         user: returns a user of the logs by key; None where users are not known.
+        of_run: what only the page shows, of a run; None for an exported bundle.
     """
 
     catalogue: Catalogue
     rank: Rank
     digest: str
     user: Callable[[str], User] | None
+    of_run: OfRun | None = None
+
+    @cached_property
+    def details(self) -> Details:
+        """What the page shows beyond recommendations; made when it is first asked for."""
+        return Details(self.catalogue, self.of_run)
 
 
 class RunSource:
@@ -92,9 +101,9 @@ class RunSource:
         for verb, folder in stages.items():
             if gone := manifests[verb].not_whole(folder):
                 raise finished_and_gone(folder, gone, f"make the stage again: trialign {verb} with rebuild=true")
-        lookup = _Users(run, stages["prepare"])
+        lookup = Lookup(run.dataset)
         titles = run.dataset.items["title"].combine_chunks()
-        rank = run.ranker(num_beams=self._num_beams, batch_size=self._batch_size).rank
+        ranker = run.ranker(num_beams=self._num_beams, batch_size=self._batch_size)
         if {verb: Manifest.read(folder).hash for verb, folder in stages.items()} != {
             verb: manifest.hash for verb, manifest in manifests.items()
         }:
@@ -104,7 +113,9 @@ class RunSource:
                 remedy="wait until the pipeline has ended",
             )
         digest = digest_of({verb: manifest.hash for verb, manifest in manifests.items()})
-        return Served(Catalogue(run.dataset.keys, titles, run.sids.codes_NL), rank, digest, lookup.user)
+        catalogue = Catalogue(run.dataset.keys, titles, run.sids.codes_NL)
+        of_run = OfRun(run.dataset.items, lookup, ranker, run.sids.codebooks_LKD)
+        return Served(catalogue, ranker.rank, digest, lookup.user, of_run)
 
     def size(self) -> int:
         """Return the bytes of the files that are loaded."""
@@ -143,36 +154,3 @@ class BundleSource:
     def size(self) -> int:
         """Return the bytes of its files."""
         return sum(file["bytes"] for file in Manifest.read(self._folder).files.values())
-
-
-class _Users:
-    """The users of a run's logs, read from its files when they are asked for, while these are what was loaded."""
-
-    def __init__(self, run: Run, folder: Path) -> None:
-        self._run, self._manifest = run, folder / MANIFEST
-        self._loaded = self._stamp()
-
-    def user(self, key: str) -> User:
-        """Return a user.
-
-        Raises:
-            DataError: the logs hold no such user.
-            RefusedError: the dataset was made again since it was loaded: its items may have other indices.
-        """
-        if (before := self._stamp()) == self._loaded:
-            user = self._run.dataset.user(key)
-            if self._stamp() == before:
-                return user
-        raise RefusedError(
-            503,
-            "the dataset was made again since it was loaded",
-            rule="users are read from the run that is served",
-            remedy='POST /reload, or send the history: {"items": [KEY, KEY]}',
-        )
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._manifest.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_mtime_ns

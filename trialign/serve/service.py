@@ -78,6 +78,11 @@ class Service:
         Raises:
             RefusedError: a limit is exceeded, or something is not known.
         """
+        ask, unknown = await self.ask(request)
+        return _answer(ask, unknown, await self.batcher.rank(ask))
+
+    async def ask(self, request: RecommendRequest) -> tuple[Ask, list[str]]:
+        """Return a request by the indices of what answers now, and its unknown keys; errors as `recommend`."""
         served = self.served
         self._check_k(request.k)
         history, seen, unknown = await self._history(request, served)
@@ -85,8 +90,7 @@ class Service:
         self._check_unknown(unknown)
         self._check_empty(history)
         exclude = seen if request.exclude_seen else seen[:0]
-        found = await self.batcher.rank(Ask(served, history, exclude, request.k, stock))
-        return _answer(served, request, history, list(dict.fromkeys(unknown)), found)
+        return Ask(served, history, exclude, request.k, stock), list(dict.fromkeys(unknown))
 
     def _check_k(self, k: int) -> None:
         if k > self.settings.num_beams:
@@ -188,20 +192,18 @@ async def _history_of_user(key: str, served: Served) -> tuple[Items, Items, list
     return user.history, user.seen, []
 
 
-def _answer(
-    served: Served, request: RecommendRequest, history: Items, unknown: list[str], found: Found
-) -> Recommendation:
-    catalogue = served.catalogue
+def _answer(ask: Ask, unknown: list[str], found: Found) -> Recommendation:
+    catalogue = ask.served.catalogue
     fewer = None
-    if len(found.items) < request.k:
-        fewer = f"{len(found.items)} of {request.k} items: no other item of the catalogue may be recommended here"
+    if len(found.items) < ask.k:
+        fewer = f"{len(found.items)} of {ask.k} items: no other item of the catalogue may be recommended here"
     return Recommendation(
         items=[
             RecommendedItem(**dict(catalogue.item(item)), rank=rank, score=score)
             for rank, (item, score) in enumerate(zip(found.items, found.scores, strict=True), start=1)
         ],
-        history=[catalogue.keys[item] for item in history.tolist()],
+        history=[catalogue.keys[item] for item in ask.history.tolist()],
         unknown=unknown,
-        bundle=served.digest,
+        bundle=ask.served.digest,
         fewer=fewer,
     )
