@@ -22,6 +22,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import disable_progress_bar
+
+disable_progress_bar()  # a stage has a bar of its own
 
 __all__ = [
     "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",

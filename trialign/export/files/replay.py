@@ -5,6 +5,7 @@ Without an argument it asks the bundle that it lies in. Exit status 1: something
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -29,6 +30,7 @@ class Prompt(NamedTuple):
 
 def bundle(folder: Path) -> Callable[[Prompt], Answer]:
     """Return what answers a prompt by the code and the weights of a folder."""
+    _ignore_torchvision_if_broken()
     names = ("custom_generate/generate.py", "rank.py")
     path = next(folder / name for name in names if (folder / name).exists())
     spec = importlib.util.spec_from_file_location("bundle", path)
@@ -43,6 +45,18 @@ def bundle(folder: Path) -> Callable[[Prompt], Answer]:
         return [(item, score) for item, score in found]
 
     return ask
+
+
+def _ignore_torchvision_if_broken() -> None:
+    """Hide a torchvision that was built for another torch: transformers would import it in passing, and fail."""
+    try:
+        importlib.import_module("torchvision")
+    except ImportError:
+        pass
+    except Exception:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        sys.modules["torchvision"] = None  # type: ignore[assignment]  # Python's way to say that it is not there
 
 
 def service(url: str) -> Callable[[Prompt], Answer]:
