@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trialign.evaluate.record import EvaluationRecord
-from trialign.export.certificate import TOLERANCE, Certificate
+from trialign.export.certificate import Certificate
+from trialign.export.files.replay import TOLERANCE
 from trialign.export.form import Form, Source
 from trialign.foreign import Json
 from trialign.manifest import MANIFEST, Manifest, code_revision

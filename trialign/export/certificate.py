@@ -10,6 +10,7 @@ import numpy as np
 
 from trialign.config.export import ExportConfig
 from trialign.errors import StageError
+from trialign.export.files.replay import TOLERANCE, Prompt, difference
 from trialign.export.form import BundleRanker, Comparison, Form, Source
 from trialign.files import sha256_of
 from trialign.manifest import versions
@@ -17,23 +18,10 @@ from trialign.types import NO_ITEM, Items
 
 BEAMS = 50
 K = 10
-TOLERANCE = 1e-4
-"""Of a log-probability: machines add in different orders."""
 _PROMPTS = 100
 _EXHAUSTIVE = 10
 _MOST_EXHAUSTIVE = 4096
 """Prompts that are searched with as many beams as items, and the largest catalogue where that is done."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A history with the list that the bundle answers."""
-
-    history: list[str]
-    exclude: list[str]
-    k: int
-    items: list[str]
-    scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -83,18 +71,19 @@ def certify(form: Form, source: Source, folder: Path, settings: ExportConfig) ->
     expected = reference.rank(histories, K, exclude=excluded)
     found = bundle.rank_items(histories, K, exclude=excluded)
     unknown = (found[0] < NO_ITEM) | (found[0] >= source.sids.num_items)
-    kept = None
+    keys, kept = source.dataset.keys, None
+    prompts, answers = (
+        [_prompt(keys, *one) for one in zip(histories, excluded, *lists, strict=True)] for lists in (expected, found)
+    )
     if settings.dtype != "float32":
         kept = _kept(expected[0], found[0])
     elif form.SEARCHES:  # `compare` has shown that the others miss nothing, which may be more than a search finds
-        _require_equal(expected, found)
-    keys = source.dataset.keys
-    asked = zip(histories, excluded, *found, strict=True)
+        _require_equal(prompts, answers)
     models = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".pt2", ".onnx")]
     return Certificate(
         rows=compared.rows,
         largest_difference=compared.largest_difference,
-        prompts=[_prompt(keys, *one) for one in asked],
+        prompts=answers,
         exhaustive=_exhaustive(form, source, folder, histories[:_EXHAUSTIVE]),
         invalid=int(unknown.sum()),
         versions=versions(),
@@ -110,15 +99,12 @@ def _histories(source: Source) -> list[Items]:
     return [longest[:0], longest, *held_out[: _PROMPTS - 2]]
 
 
-def _require_equal(expected: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]) -> None:
-    differs_BK = expected[0] != found[0]
-    apart_BK = np.nan_to_num(np.abs(expected[1] - found[1]), nan=0.0)
-    # Two items of one score may change places.
-    wrong_BK = (differs_BK & (apart_BK > TOLERANCE)) | (apart_BK > TOLERANCE)
-    if wrong_BK.any():
+def _require_equal(expected: list[Prompt], found: list[Prompt]) -> None:
+    answers = ([*zip(prompt.items, prompt.scores, strict=True)] for prompt in found)
+    told = [difference(prompt, answer) for prompt, answer in zip(expected, answers, strict=True)]
+    if wrong := [one for one in told if one is not None]:
         raise StageError(
-            f"the bundle answers {int(wrong_BK.any(axis=1).sum())} of {len(wrong_BK)} histories otherwise than the "
-            f"generator, scores apart by up to {apart_BK.max():.2g}",
+            f"the bundle answers {len(wrong)} of {len(told)} histories otherwise than the generator: {wrong[0]}",
             rule=f"in float32 items and scores are the same, within {TOLERANCE}",
             remedy="report this with the config of the base model",
         )

@@ -81,6 +81,7 @@ def write(source: Source, folder: Path, settings: ExportConfig) -> None:
     )
     model.save_pretrained(folder)
     copy_file("generate.py", folder, "custom_generate/generate.py")
+    copy_file("trialign_vllm.py", folder, "vllm/trialign_vllm.py")
 
 
 def language_model(generator: Generator, dtype: torch.dtype) -> PreTrainedModel:
@@ -129,9 +130,11 @@ def write_tokenizer(source: Source, trained: TrainedGenerator, folder: Path) -> 
     # What a post-processor adds, such as BOS, was never trained; a prompt is not cut either.
     spec |= {"post_processor": None, "truncation": None, "padding": None}
     (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False))
+    # Classes of transformers that know better than `tokenizer_class` append a token for each of these that is not set.
+    special_tokens = dict.fromkeys(("pad_token", "eos_token", "unk_token"), END)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "pad_token": END,
+        **special_tokens,
         "padding_side": "left",
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,

@@ -11,14 +11,15 @@ import json
 import sys
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 TOLERANCE = 1e-4
 Answer = list[tuple[str, float]]
 
 
-class Prompt(NamedTuple):
+@dataclass(frozen=True)
+class Prompt:
     """A history, the items that are left out, how many are asked for, and the recorded answer."""
 
     history: list[str]
