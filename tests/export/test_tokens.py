@@ -15,6 +15,7 @@ from tests.export.conftest import MakeSource, write_bundle
 from trialign.config.export import ExportConfig
 from trialign.errors import ConfigError, StageError
 from trialign.export import tokens
+from trialign.export.files.generate import Catalogue, text_encoder
 from trialign.export.form import Source
 from trialign.generate.save_load import TOKENIZER
 
@@ -45,7 +46,7 @@ def test_logits_are_the_generators(
     assert sorted(vocabulary.values()) == list(range(model.config.vocab_size))
     if architecture == "qwen2":  # whose class splits digits whatever tokenizer.json says
         with pytest.raises(ConfigError, match="transformers splits the title 'thing 0' into"):
-            tokens.compare(source, tmp_path, ExportConfig())
+            write_bundle(source, tmp_path / "export")
     else:
         assert reader("thing 3").input_ids == template.tokenizer.encode("thing 3")
 
@@ -58,18 +59,26 @@ def test_codes_are_text_that_decoding_keeps(bundle: Path) -> None:
     assert reader.decode(ids, skip_special_tokens=True).replace(" ", "") == "<a_1><b_2><c_0>"
 
 
+def test_a_title_that_spells_tokens_is_read_as_text(source: Source, bundle: Path) -> None:
+    reader, tokenizer = AutoTokenizer.from_pretrained(bundle), source.load().template.tokenizer
+    encode = text_encoder(reader, Catalogue(bundle))
+    for title in ("thing <a_1><b_2>", "<|end|> thing", "thing 7"):
+        assert encode(title) == tokenizer.encode(title)
+    assert reader("thing <a_1>").input_ids != tokenizer.encode("thing <a_1>")
+
+
 def test_a_head_with_a_bias_is_refused_by_name(source: Source) -> None:
     trained = source.load()
     trained.generator.backbone.get_output_embeddings().bias = torch.nn.Parameter(torch.ones(1))
     with pytest.raises(ConfigError, match="a qwen3 adds a bias to the logits of its text"):
-        tokens.facts(trained)
+        tokens.facts(trained, ExportConfig())
 
 
 def test_scaled_inputs_are_refused_by_name(source: Source) -> None:
     trained = source.load()
     trained.generator.backbone.get_input_embeddings().register_forward_hook(lambda *given: given[2] * 2)
     with pytest.raises(ConfigError, match="a qwen3 multiplies its input vectors by 2"):
-        tokens.facts(trained)
+        tokens.facts(trained, ExportConfig())
 
 
 def test_a_vocabulary_that_holds_our_names_is_refused_by_name(make_source: MakeSource, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ in the shapes of their arrays: N items, B histories, W beams, L levels, K codes 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -462,6 +462,18 @@ def generate(
     items_BK = torch.where(items_BW != NO_ITEM, items_BW, items_BW[:, catalogue.num_items - 1 :][:, :1])[:, :count]
     tokens_XL = catalogue.tokens(items_BK).flatten(0, 1)
     return torch.cat([input_ids.repeat_interleave(count, dim=0), tokens_XL], dim=1)
+
+
+def text_encoder(tokenizer: Any, catalogue: Catalogue) -> Callable[[str], list[int]]:
+    """Return what encodes a text of the catalogue, such as a title, for a prompt of another task.
+
+    It reads all of it as text, as training did. The tokenizer itself reads `<a_1>` as the token of that name.
+    """
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["id"] < catalogue.first_code]
+    plain = type(tokenizer.backend_tokenizer).from_str(json.dumps(spec))
+    plain.encode_special_tokens = True
+    return lambda text: list(plain.encode(text, add_special_tokens=False).ids)
 
 
 def _mask(lists: Sequence[NDArray[np.integer]], width: int) -> torch.Tensor:
