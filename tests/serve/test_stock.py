@@ -47,13 +47,15 @@ def test_a_named_list_is_read_again_when_its_file_changes(
 def test_a_list_that_is_gone_or_no_text_is_refused_by_name(
     make_client: Callable[..., TestClient], tmp_path: Path
 ) -> None:
+    (tmp_path / "secret.txt").write_text("k1")
+    (tmp_path := tmp_path / "lists").mkdir()
     client = make_client(stock=str(tmp_path))
     (tmp_path / "bytes.txt").write_bytes(b"\xff")
     (tmp_path / "sold.txt").write_text("k1")
     (tmp_path / "loop.txt").mkdir()
     keys(client, blocked="sold")
     (tmp_path / "sold.txt").unlink()
-    for name in ("sold", "bytes", "loop", ".", "", "a/b", "x" * 200):
+    for name in ("sold", "bytes", "loop", ".", "", "a/b", "../secret", "x" * 200):
         answer = client.post("/recommend", json={"items": [], "blocked": name})
         assert answer.status_code == 422
         assert f"no stock list '{name[:50]}" in answer.json()["error"]["value"]
