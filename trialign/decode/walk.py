@@ -33,7 +33,7 @@ class LevelWalk(NamedTuple):
 
 
 class _Watched:
-    """A `LevelScorer` that notes what the search asks and is told."""
+    """A `LevelScorer` that records what the search asks, and the answers."""
 
     def __init__(self, scorer: LevelScorer) -> None:
         self._scorer = scorer

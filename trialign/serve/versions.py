@@ -52,7 +52,7 @@ class Versions:
         """Load what is there now next to what answers, check it, and let it answer; return whether it is another one.
 
         Raises:
-            RefusedError: it cannot be loaded, or there is no memory for two; what answered goes on answering.
+            RefusedError: it cannot be loaded, or there is no memory for two; what answered before still answers.
         """
         if not self._loading.acquire(blocking=False):
             raise RefusedError(
