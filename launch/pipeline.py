@@ -1,4 +1,4 @@
-"""Run every stage in order, skipping what is finished, and end with recommendations and the table.
+"""Run every stage in order, skipping what is finished, and end with recommendations, the table and how to serve it.
 
 All settings of all stages are accepted.
 """
@@ -6,10 +6,12 @@ All settings of all stages are accepted.
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 from rich.table import Table
-from trialign.launch import evaluate, recommend
+from trialign.launch import evaluate, recommend, serve
 from trialign.launch.cli import script
 
 from trialign.config.checks import check_pipeline
@@ -32,7 +34,13 @@ def run(config: Config) -> list[StageRun]:
         config = replace(config, recommend=replace(config.recommend, user=_first_user(config)))
     recommend.run(config)
     evaluate.run(config)
+    print(_how_to_open(config.run))
     return done
+
+
+def _how_to_open(folder: Path) -> str:
+    first = f" (first: {serve.INSTALL})" if serve.missing_packages() else ""
+    return f"in a browser, with the reasons: trialign serve run={shlex.quote(str(folder))}{first}"
 
 
 def _summary(done: list[StageRun]) -> Table:

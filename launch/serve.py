@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from trialign.serve.versions import Source
 
 
+PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+INSTALL = "pip install 'trialign[serve]'"
+
+
 def run(config: Config) -> None:
     """Answer requests until the process is asked to end."""
-    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]:
+    if missing := missing_packages():
         raise ConfigError(
             f"{missing[0]} is not installed",
             rule="a service needs the extra serve",
-            remedy="pip install 'trialign[serve]'",
+            remedy=INSTALL,
         )
     from trialign.serve.server import bind, serve
     from trialign.serve.service import Service
@@ -35,6 +39,11 @@ def run(config: Config) -> None:
     with bind(config.serve) as listener:  # before a model is loaded: a port that is taken is reported at once
         source = _source(config)
         serve(Service(Versions(source, available_memory), config.serve, token), listener)
+
+
+def missing_packages() -> list[str]:
+    """Return what the extra serve would install and is not there."""
+    return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def _source(config: Config) -> Source:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from trialign.launch import evaluate, pipeline, recommend
+from trialign.launch import evaluate, pipeline, recommend, serve
 from trialign.launch.cli import script
 from trialign.launch.doctor import TINY
 
@@ -433,3 +433,14 @@ def test_a_suffix_makes_every_semantic_id_one_code_longer(finished: Path, tmp_pa
     stage = script("assign")(compose("assign", [*TINY, f"run={tmp_path}", *shared, "assign.policy=suffix"]))
     assert SIDTable.load(stage.folder).num_levels == 4
     assert json.loads((stage.folder / "quality.json").read_text())["added_distortion"] == 0.0
+
+
+@pytest.mark.parametrize("missing", [[], ["fastapi"]])
+def test_a_pipeline_ends_by_naming_the_command_that_opens_the_page(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, missing: list[str]
+) -> None:
+    monkeypatch.setattr(serve, "missing_packages", lambda: missing)
+    run_all(finished)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"trialign serve run={finished}" in last
+    assert ("pip install 'trialign[serve]'" in last) == bool(missing)

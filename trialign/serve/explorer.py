@@ -126,7 +126,7 @@ class Explorer:
     def label(self, prefix: Prefix) -> str:
         """Return a few words on what the items below a prefix share, "" where they share little."""
         telling = [trait for trait in self.shared(prefix) if trait.share >= _LEAST_SHARE]
-        return f"{telling[0].share:.0%} {telling[0].value}" if telling else ""
+        return f"{100 * telling[0].share:.0f} % {telling[0].value}" if telling else ""
 
     def _find_shared(self, prefix: Prefix) -> tuple[Trait, ...]:
         low, high = self.span(prefix)
