@@ -186,7 +186,7 @@ def test_a_file_answers_every_batch_and_length(
 
 
 @pytest.mark.slow
-def test_a_compiled_graph_answers_every_batch_and_length_with_any_number_of_threads(
+def test_a_compiled_graph_answers_every_batch_and_length(
     bundle: Path, trained: TrainedGenerator, sids: SIDTable, tmp_path: Path
 ) -> None:
     (tmp_path / "items").symlink_to(bundle / "items")
