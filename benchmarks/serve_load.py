@@ -1,7 +1,7 @@
 """`trialign serve` under load: latency, users per second next to the ranker alone, memory, reloads, its end.
 
-    python -m benchmarks.serve_load runs/quickstart --json benchmarks/results/serve_load.json
-    python -m benchmarks.serve_load runs/quickstart --minutes 30    # the soak: memory after minute 5 and at the end
+    python -m benchmarks.serve --only load --run RUN --json FILE
+    python -m benchmarks.serve --only load --run RUN --minutes 30    # the soak: memory after minute 5 and at the end
 
 Closed loops: each client sends its next request when it has the answer to the last. Clients, service and ranker share
 the machine, so the rate of the service includes what the clients cost.
@@ -16,7 +16,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 import trialign
-from benchmarks.record import Row, alone, arguments, compare, record
+from benchmarks.record import Row, alone, compare
 
 _CLIENTS = (1, 8, 64)
 _MOST_HISTORIES = 512
@@ -43,17 +42,6 @@ class Loaded(NamedTuple):
     def rate(self) -> float:
         """Answers per second."""
         return len(self.seconds) / self.lasted
-
-
-def main() -> None:
-    """Measure a run that is served."""
-    parser = arguments(__doc__ or "")
-    parser.add_argument("run", type=Path, help="a finished run")
-    parser.add_argument("--seconds", type=float, default=10, help="of every load")
-    parser.add_argument("--minutes", type=float, default=0, help="of the soak, 64 clients; 0 leaves it out")
-    chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        record(measure(chosen.run, Path(scratch), chosen.seconds, chosen.minutes), chosen.json)
 
 
 def measure(folder: Path, scratch: Path, seconds: float, minutes: float) -> list[Row]:
@@ -184,7 +172,3 @@ def _memory(process: int) -> float:
     """Return resident MiB."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The graph of the encoding `position` against rankers that search: milliseconds per user, on one core.
 
-    python -m benchmarks.graph --json benchmarks/results/graph.json
+    python -m benchmarks.serve --only graph --json FILE
 
 Both sides are hardly trained models of the quickstart's sizes. The peer is the beam ranker of an older revision with
 50 beams, from a worktree of its own, on a run of its own, since formats have changed; all calls take turns. The others
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.record import Row, arguments, compare, paired_seconds, record
+from benchmarks.record import Row, compare, paired_seconds
 from trialign.data.dataset import Dataset
 from trialign.export.files import rank
 from trialign.generate.save_load import load_ranker
@@ -52,20 +52,14 @@ for line in sys.stdin:
 """
 
 
-def main() -> None:
-    """Make both runs, export ours, and take turns."""
-    parser = arguments(__doc__ or "")
-    parser.add_argument("--repeats", type=int, default=50, help="turns of each batch size")
-    chosen = parser.parse_args()
+def graph(repeats: int) -> list[Row]:
+    """Make both runs, export ours, and take turns; return the rows of all batch sizes."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch, worktree(Path(scratch) / "old") as old:
         make(old, Path(scratch) / "theirs")
         make(CHECKOUT, Path(scratch) / "ours", ["export.compile=aoti", "export.onnx=true"])
         with server(old, Path(scratch) / "theirs") as ask:
-            record(
-                [row for size in BATCHES for row in measure(Path(scratch) / "ours", ask, size, chosen.repeats)],
-                chosen.json,
-            )
+            return [row for size in BATCHES for row in measure(Path(scratch) / "ours", ask, size, repeats)]
 
 
 def measure(run: Path, ask: Callable[[int], None], size: int, repeats: int) -> list[Row]:
@@ -125,7 +119,3 @@ def server(tree: Path, run: Path) -> Iterator[Callable[[int], None]]:
 
         yield ask
         process.stdin.close()
-
-
-if __name__ == "__main__":
-    main()
