@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trialign.decode.walk import DROPPED, KEPT, LevelWalk
+from trialign.foreign import Json
 from trialign.serve.catalogue import Catalogue
 from trialign.serve.explorer import Explorer, Prefix, words_of
 from trialign.serve.lookup import Lookup
@@ -68,7 +69,7 @@ class Details:
         texts["category"] = self.of_run.items["categories"].combine_chunks()
         return Explorer(self._catalogue.codes_NL, texts, self.of_run.codebooks_LKD)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Json]:
         """Return what the page can offer."""
         num_items, num_levels = self._catalogue.codes_NL.shape
         run = self.of_run
@@ -82,7 +83,7 @@ class Details:
             "max_history": None if run is None else run.ranker.max_history,
         }
 
-    def user(self, key: str) -> dict[str, Any]:
+    def user(self, key: str) -> dict[str, Json]:
         """Return what a user chose, oldest first, and what came next where an event was held out.
 
         Raises:
@@ -93,14 +94,14 @@ class Details:
         user, targets = (self.of_run.lookup.user(key), np.empty(0, np.int32)) if held_out is None else held_out
         return {"user": key, "items": self._items(user.seen), "next": self._items(targets)}
 
-    def sample(self) -> dict[str, Any]:
+    def sample(self) -> dict[str, Json]:
         """Return a user of the logs, at random; three items where no users are known."""
         if self.of_run is not None:
             return self.user(self.of_run.lookup.some_user())
         num_items = len(self._catalogue.keys)
         return {"user": None, "items": self._items(random.sample(range(num_items), min(3, num_items))), "next": []}
 
-    def codes(self, prefix: Prefix) -> dict[str, Any]:
+    def codes(self, prefix: Prefix) -> dict[str, Json]:
         """Return what lies below a prefix and next to it.
 
         Raises:
@@ -109,7 +110,7 @@ class Details:
         low, high = self.explorer.span(prefix)
         children = self.explorer.children(prefix)
         return {
-            "prefix": prefix,
+            "prefix": [*prefix],
             "items": high - low,
             "label": self.explorer.label(prefix),
             "shared": [trait._asdict() for trait in self.explorer.shared(prefix)],
@@ -119,13 +120,13 @@ class Details:
             "below": self._items(self.explorer.below(prefix, _MOST_ITEMS)),
         }
 
-    def walk(self, history: Items, k: int, *, exclude: Items, stock: NDArray[np.bool_] | None) -> list[dict[str, Any]]:
+    def walk(self, history: Items, k: int, *, exclude: Items, stock: NDArray[np.bool_] | None) -> list[Json]:
         """Return the walk of the search for one history, level by level; arguments as `GeneratorRanker.walk`."""
         assert self.of_run is not None
         levels = self.of_run.ranker.walk(history, exclude=exclude, stock=stock)
         nodes = levels[-1].nodes[levels[-1].fates == KEPT]
         best: NDArray[np.intp] = nodes[:k]
-        shown = []
+        shown: list[Json] = []
         for depth in range(len(levels), 0, -1):
             level = levels[depth - 1]
             leads = {int(node): (np.flatnonzero(best == node) + 1).tolist() for node in best}
@@ -138,12 +139,12 @@ class Details:
 
     def _level(
         self, level: LevelWalk, depth: int, leads: dict[int, list[int]], going_on: NDArray[np.intp] | None
-    ) -> dict[str, Any]:
+    ) -> dict[str, Json]:
         kept, chances = level.fates == KEPT, np.exp(level.log_probs.astype(np.float64))
         wanted = np.isin(level.nodes, list(leads))
         wanted[:_LIKELIEST] = True
         wanted[np.flatnonzero(level.fates == DROPPED)[:_LEAST_DROPPED]] = True
-        rows = []
+        rows: list[Json] = []
         for place in np.flatnonzero(wanted):
             node = int(level.nodes[place])
             prefix = self.explorer.prefix_of(node, depth)
@@ -151,7 +152,7 @@ class Details:
             row = self._row(prefix, high - low) | {
                 "probability": float(chances[place]),
                 "fate": _FATES[level.fates[place]],
-                "leads": leads.get(node, []),
+                "leads": [*leads.get(node, [])],
                 "kept_below": None if going_on is None else int((going_on == node).sum()),
             }
             rows.append(row)
@@ -162,9 +163,9 @@ class Details:
             "prefixes": rows,
         }
 
-    def _row(self, prefix: Prefix, count: int) -> dict[str, Any]:
+    def _row(self, prefix: Prefix, count: int) -> dict[str, Json]:
         examples = self._items(self.explorer.below(prefix, _EXAMPLES))
-        return {"codes": prefix, "items": count, "label": self.explorer.label(prefix), "examples": examples}
+        return {"codes": [*prefix], "items": count, "label": self.explorer.label(prefix), "examples": examples}
 
-    def _items(self, items: Iterable[int]) -> list[dict[str, Any]]:
+    def _items(self, items: Iterable[int]) -> list[Json]:
         return [dict(self._catalogue.item(int(item))) for item in items]

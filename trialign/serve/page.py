@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 from xml.sax.saxutils import escape
 
 from fastapi import Query, Response
@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRouter
 
 from trialign.errors import DataError
+from trialign.foreign import Json
 from trialign.html import shrink
 from trialign.serve.answering import Answering
 from trialign.serve.batcher import Ask
@@ -20,6 +21,7 @@ from trialign.serve.refusal import RefusedError
 from trialign.serve.schema import RecommendRequest
 
 router = APIRouter(include_in_schema=False)
+"""Its answers are for the page alone: neither checked against a model nor part of OpenAPI."""
 
 _SIDE = 144
 """Pixels of a picture's longer side; shown at half, for screens that have more."""
@@ -33,21 +35,21 @@ _MOST_WALKS = 4
 _waiting, _turn = threading.BoundedSemaphore(_MOST_WALKS), threading.Lock()
 
 
-@router.get("/about")
-def about(service: Answering) -> dict[str, Any]:
+@router.get("/about", response_model=None)
+def about(service: Answering) -> dict[str, Json]:
     """Tell what the page can offer."""
     served = service.served
     return served.details.about() | {"bundle": served.digest, "lists": service.stock.names()}
 
 
-@router.get("/sample")
-def sample(service: Answering) -> dict[str, Any]:
+@router.get("/sample", response_model=None)
+def sample(service: Answering) -> dict[str, Json]:
     """Return a user, or a history, at random."""
     return service.served.details.sample()
 
 
-@router.get("/users/{key:path}")
-def user(key: str, service: Answering) -> dict[str, Any]:
+@router.get("/users/{key:path}", response_model=None)
+def user(key: str, service: Answering) -> dict[str, Json]:
     """Return what a user of the logs chose, and what came next."""
     details = service.served.details
     if details.of_run is None:
@@ -61,10 +63,10 @@ def user(key: str, service: Answering) -> dict[str, Any]:
         return details.user(key)
 
 
-@router.get("/codes")
+@router.get("/codes", response_model=None)
 def codes(
     service: Answering, prefix: Annotated[str, Query(max_length=200, pattern=r"^(\d{1,9}(\.\d{1,9})*)?$")] = ""
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Return what lies below a prefix such as 10.7 and next to it."""
     with _known():
         return service.served.details.codes(tuple(map(int, prefix.split("."))) if prefix else ())
@@ -84,8 +86,8 @@ def picture(key: str, service: Answering) -> Response:
     return Response(_NO_PICTURE.format(escape(letter)), media_type="image/svg+xml", headers=headers)
 
 
-@router.post("/walk")
-async def walk(request: RecommendRequest, service: Answering) -> dict[str, Any]:
+@router.post("/walk", response_model=None)
+async def walk(request: RecommendRequest, service: Answering) -> dict[str, Json]:
     """Return the walk through the trie that led to a recommendation."""
     ask, _ = await service.ask(request)
     if ask.served.of_run is None:
@@ -98,7 +100,7 @@ async def walk(request: RecommendRequest, service: Answering) -> dict[str, Any]:
     return {"bundle": ask.served.digest, "levels": await run_in_threadpool(_walk_in_turn, ask)}
 
 
-def _walk_in_turn(ask: Ask) -> list[dict[str, Any]]:
+def _walk_in_turn(ask: Ask) -> list[Json]:
     """Watch one search at a time, so that the page takes no more than a core from the requests that are ranked."""
     if not _waiting.acquire(blocking=False):
         raise RefusedError(
