@@ -85,7 +85,7 @@ def test_the_page_shows_users_and_the_record_is_whole(finished: list[str]) -> No
     folder = compose("evaluate", finished).run / "evaluate" / "test"
     page = (folder / "report.html").read_text()
     record = json.loads((folder / "metrics.json").read_text())
-    assert page.count('class="card"') == 5
+    assert page.count('class="card"') == 6
     assert f"{record['model']['recall@50']:.4f}" in page
     assert f"{record['other_protocol']['model']['recall@50']:.4f}" in page
     assert record["other_protocol"]["exclude_seen"] is True

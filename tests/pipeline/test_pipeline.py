@@ -338,7 +338,7 @@ def test_recommend_answers_a_program_with_json_alone_on_stdout(finished: Path) -
     [
         (["recommend.user=nobody"], DataError, "no user 'nobody'"),
         (["recommend.items=[nothing]"], DataError, "no item 'nothing'"),
-        ([], ConfigError, "either a user"),
+        ([], ConfigError, "recommend.users are not set"),
         (["recommend.user=x", "recommend.items=[y]"], ConfigError, "either a user"),
         (["recommend.user="], DataError, "no user ''"),
         (["recommend.user=[x,y]"], ConfigError, "one user at a time"),

@@ -209,10 +209,10 @@ def test_an_index_of_users_that_is_gone_or_of_another_dataset_is_refused(tmp_pat
         writer.write(_batch(1))
     shutil.copy(tmp_path / "b" / USERS, tmp_path / "a" / USERS)
     with pytest.raises(DataError, match=r"a/users\.npy is not the index of these shards"):
-        store.blocks_of("u7")
+        BlockStore(tmp_path / "a").blocks_of("u7")
     (tmp_path / "a" / USERS).unlink()
     with pytest.raises(DataError, match=r"users\.npy does not exist"):
-        store.blocks_of("u7")
+        BlockStore(tmp_path / "a").blocks_of("u7")
 
 
 def test_users_are_found_on_other_file_systems_too(tmp_path: Path) -> None:

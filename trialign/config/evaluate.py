@@ -101,7 +101,7 @@ class RecommendConfig:
         "or many: all of the logs, or a file (Parquet, CSV, JSON lines) with a column user, and one of items where "
         "their histories are not those of the logs",
     )
-    output: str = option("${run}/recommend", "folder of what is recommended to recommend.users")
+    output: str = option("${run}/recommend", "folder of what is recommended to recommend.users", hashed=False)
     batch_size: int = option(64, "users of recommend.users per search", least=1)
     shards: int = option(1, "parts of recommend.users that are made by processes of their own", least=1)
     shard: int | None = option(None, "which of them this process makes, from 0; null: all that are missing", least=0)
