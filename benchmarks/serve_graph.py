@@ -47,7 +47,7 @@ ranker = load_ranker(run / "train", sids, num_beams={BEAMS}, batch_size={max(BAT
 histories = Dataset(run / "prepare").evaluation("test").histories
 print("ready", flush=True)
 for line in sys.stdin:
-    ranker.rank(histories[: int(line)], {K}, exclude=None)
+    ranker.rank(histories[: int(line)], {K}, exclude_seen=False)
     print("done", flush=True)
 """
 
