@@ -48,8 +48,8 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def test_a_bundle_knows_its_items_and_ranks(bundle: Path) -> None:
     opened = Bundle.open(bundle)
     assert opened.items.titles[3] == "thing 3"
-    assert opened.items.item(3).sid == tuple(opened.items.sids.codes_NL[3].tolist())
-    assert opened.items.index_of[opened.items.keys[5]] == 5
+    assert opened.items.table["key"].to_pylist() == opened.items.keys
+    assert len(set(opened.items.keys)) == 12
     ranker = opened.ranker(num_beams=12)
     assert ranker.max_history == MAX_HISTORY
     items, scores = ranker.rank_items([np.array([], np.int32)], 12)

@@ -44,6 +44,11 @@ def test_a_named_list_is_read_again_when_its_file_changes(
     assert client.app.state.service.stock.names() == ["new", "sold"]  # type: ignore[attr-defined]
 
 
+def test_a_list_is_read_as_the_command_line_reads_it(make_client: Callable[..., TestClient], tmp_path: Path) -> None:
+    (tmp_path / "sold.txt").write_bytes("\ufeffk1\r\nk2\r\n".encode())  # as spreadsheets write it
+    assert keys(make_client(stock=str(tmp_path)), blocked="sold") == ["k3", "k4", "k5"]
+
+
 def test_a_list_that_is_gone_or_no_text_is_refused_by_name(
     make_client: Callable[..., TestClient], tmp_path: Path
 ) -> None:

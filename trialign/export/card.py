@@ -27,13 +27,13 @@ def card(form: Form, source: Source, folder: Path, certificate: Certificate) -> 
     made = Manifest.read(source.folder)
     base = _base_model(made)
     parts = [
-        _head(base, _licence(base)),
+        _head(form.LIBRARY, base, _licence(base)),
         f"# A recommender of {source.sids.num_items:,} items\n\n"
         "It reads the items that a person chose, oldest first, and writes the semantic IDs of those that come next: "
         f"{source.sids.num_levels} codes of {source.sids.codebook_size} for each item, the coarsest first. Trained and "
         f"exported by trialign (revision {code_revision()}) from the stage `{made.stage}` {made.hash[:12]}.",
         form.commands(folder),
-        _checked(certificate),
+        _checked(form.COMPARED, certificate),
         _evaluated(source.folder, made),
         _licensed(base),
         "The prompts in parity.json are histories of the interaction log, without names of users.",
@@ -62,8 +62,8 @@ def _licence(base: str | None) -> str | None:
     return found[0] if found else None
 
 
-def _head(base: str | None, licence: str | None) -> str:
-    lines = ["library_name: transformers", "tags: [recommendation, semantic-ids]"]
+def _head(library: str, base: str | None, licence: str | None) -> str:
+    lines = [f"library_name: {library}", "tags: [recommendation, semantic-ids]"]
     lines += [f"base_model: {Path(base).name if Path(base).is_absolute() else base}"] if base else []
     lines += [f"license: {licence}"] if licence else []
     return "\n".join(["---", *lines, "---"])
@@ -77,13 +77,13 @@ def _licensed(base: str | None) -> str:
     return f"## Licence\n\nThe weights continue those of `{base}`; {known}."
 
 
-def _checked(certificate: Certificate) -> str:
+def _checked(compared: str, certificate: Certificate) -> str:
     lines = [
         "## Check it\n\n```bash\npython replay.py\n```\n",
         f"asks for the {len(certificate.prompts)} prompts of parity.json again, and ends with status 1 where an item "
         f"differs or a score by more than {TOLERANCE}. `python replay.py URL` asks a service.",
         f"When the folder was written, all of it was read again and compared with the generator: "
-        f"{certificate.rows} rows of all tasks, whose largest difference is {certificate.largest_difference:.2g}.",
+        f"{certificate.rows} {compared}, whose largest difference is {certificate.largest_difference:.2g}.",
     ]
     if certificate.bfloat16 is not None:
         kept = certificate.bfloat16

@@ -90,9 +90,13 @@ class Form(Protocol):
 
     Attributes:
         SEARCHES: whether its ranker searches by beams, and so may miss items.
+        LIBRARY: what loads it, as model cards name it.
+        COMPARED: what `compare` counts as rows.
     """
 
     SEARCHES: bool
+    LIBRARY: str
+    COMPARED: str
 
     def facts(self, trained: TrainedGenerator, settings: ExportConfig) -> dict[str, Json]:
         """Return what `items/sids.json` says besides the items.

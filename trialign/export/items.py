@@ -15,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 from trialign.data.dataset import Dataset
 from trialign.errors import DataError
 from trialign.foreign import Json, parse_json
-from trialign.generate.recommendation import Item
 from trialign.semid.table import SIDTable
 
 _SHOWN = ("key", "title", "description", "brand", "categories")
@@ -43,16 +42,6 @@ class BundleItems:
     def titles(self) -> list[str]:
         """The title of every item."""
         return list(self.table["title"].to_pylist())
-
-    @cached_property
-    def index_of(self) -> dict[str, int]:
-        """The index of every key."""
-        return {key: item for item, key in enumerate(self.keys)}
-
-    def item(self, item: int) -> Item:
-        """Return an item by its index."""
-        (row,) = self.table.slice(item, 1).select(_SHOWN).to_pylist()
-        return Item(**row | {"categories": tuple(row["categories"])}, sid=tuple(self.sids.codes_NL[item].tolist()))
 
 
 def sid_token(level: int, code: int) -> str:

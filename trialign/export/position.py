@@ -24,7 +24,7 @@ from trialign.generate.ranker import GeneratorRanker
 from trialign.generate.save_load import TrainedGenerator
 from trialign.types import NO_ITEM, Items
 
-SEARCHES = False
+SEARCHES, LIBRARY, COMPARED = False, "pytorch", "histories, by every graph and in batches of several sizes"
 _TOLERANCE = 1e-4
 _BATCHES = (1, 7, 64)
 _K, _BEAMS = 10, 50

@@ -32,7 +32,7 @@ from trialign.manifest import version_of
 from trialign.runtime.transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from trialign.stream.blocks import Records
 
-SEARCHES = True
+SEARCHES, LIBRARY, COMPARED = True, "transformers", "rows of all tasks"
 _TOLERANCE = 1e-5
 _ROWS = 4
 """Rows of every task that are compared."""

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trialign.errors import ConfigError
+from trialign.data.key_file import read_keys
+from trialign.errors import ConfigError, DataError
 from trialign.serve.catalogue import Catalogue
 from trialign.serve.refusal import RefusedError
 
@@ -65,7 +66,7 @@ class Stock:
             if known is None or known.stamp != stamp or known.catalogue is not catalogue:
                 known = _Listed(stamp, catalogue, self._read(name, catalogue))
                 self._known[name] = known
-        except (OSError, ValueError) as cause:
+        except (OSError, DataError) as cause:
             self._known.pop(name, None)
             raise RefusedError(
                 422,
@@ -85,7 +86,7 @@ class Stock:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _read(self, name: str, catalogue: Catalogue) -> NDArray[np.int64]:
-        keys = dict.fromkeys(filter(None, self._path(name).read_text(encoding="utf-8").splitlines()))
+        keys = dict.fromkeys(read_keys(self._path(name)))
         items = [catalogue.index[key] for key in keys if key in catalogue.index]
         log.info("stock list %s: %d items, %d keys that the catalogue lacks", name, len(items), len(keys) - len(items))
         return np.array(items, dtype=np.int64)
