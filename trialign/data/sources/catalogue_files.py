@@ -50,8 +50,17 @@ class CatalogueFiles:
             "captions": listed(settings.captions, "captions"),
             "images": listed(settings.images, "images"),
         }
-        columns = vars(settings.item_columns).items()
-        self._columns = {role: listed(name, f"item_columns.{role}") for role, name in columns}
+        columns = settings.item_columns
+        named = {
+            "item": columns.item,
+            "title": columns.title,
+            "description": columns.description,
+            "brand": columns.brand,
+            "categories": columns.categories,
+            "image": columns.image,
+            "caption": columns.caption,
+        }
+        self._columns = {role: listed(name, f"item_columns.{role}") for role, name in named.items()}
         for role, names in self._columns.items():
             if len(names) > 1 and role not in _JOINABLE:
                 raise ConfigError(

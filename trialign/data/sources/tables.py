@@ -61,7 +61,14 @@ class Tables(Source):
         self._root = below(settings.root)
         self._events = listed(settings.events, "events")
         self._format = settings.format
-        self._columns = {role: name for role, name in vars(columns).items() if name}
+        named = {
+            "user": columns.user,
+            "item": columns.item,
+            "time": columns.time,
+            "rank": columns.rank,
+            "tie": columns.tie,
+        }
+        self._columns = {role: name for role, name in named.items() if name}
         self._clock = "time" if columns.time else "rank"
         self._time_unit = settings.time_unit
         self._dialect = Dialect(settings.delimiter, settings.quotes)
