@@ -29,7 +29,12 @@ class ModalityWeights:
 
     def by_modality(self) -> dict[str, float]:
         """Return the weight of each modality."""
-        return dict(vars(self))
+        return {
+            "text": self.text,
+            "image": self.image,
+            "joint": self.joint,
+            "collaborative": self.collaborative,
+        }
 
 
 @dataclass

@@ -109,7 +109,17 @@ class TasksConfig:
 
     def weights(self) -> dict[str, float]:
         """Return the weight of every task."""
-        return dict(vars(self))
+        return {
+            "history_to_item": self.history_to_item,
+            "title_to_item": self.title_to_item,
+            "item_to_title": self.item_to_title,
+            "history_to_title": self.history_to_title,
+            "titles_to_item": self.titles_to_item,
+            "titles_to_title": self.titles_to_title,
+            "caption_to_item": self.caption_to_item,
+            "caption_to_title": self.caption_to_title,
+            "item_to_caption": self.item_to_caption,
+        }
 
     @property
     def enriched(self) -> list[str]:
